@@ -1,0 +1,223 @@
+//! Mail addresses: RFC 5321 §4.1.2 Mailbox, with RFC 6531 UTF-8, parsed once and never re-checked.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+/// A domain name in lower-case A-label form, or an address literal as `[...]` (RFC 5321 §4.1.3).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Domain(String);
+
+impl Domain {
+    /// Parses a domain name or address literal.
+    ///
+    /// # Errors
+    /// [`AddressError`] when the text is neither.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            let literal = !inner.is_empty()
+                && inner.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'[' | b']' | b'\\'));
+            return if literal { Ok(Self(text.to_ascii_lowercase())) } else { Err(AddressError) };
+        }
+        if text.len() > DOMAIN_BYTES_MAX {
+            return Err(AddressError);
+        }
+        let ascii = if text.is_ascii() {
+            text.to_ascii_lowercase()
+        } else {
+            idna::domain_to_ascii_strict(text).map_err(|_| AddressError)?
+        };
+        let label_ok = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if ascii.split('.').all(label_ok) { Ok(Self(ascii)) } else { Err(AddressError) }
+    }
+
+    /// The domain as text: lower case, A-labels, or `[literal]`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is an address literal.
+    pub fn is_literal(&self) -> bool {
+        self.0.starts_with('[')
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A mailbox, `local-part@domain`. Compared as REQUIREMENTS G2 asks: both sides without regard to ASCII case.
+#[derive(Clone, Debug)]
+pub struct Address {
+    local_part: String,
+    domain: Domain,
+}
+
+impl Address {
+    /// Parses an addr-spec without angle brackets: dot-atom or quoted-string local part (RFC 5321 §4.1.2),
+    /// UTF-8 allowed (RFC 6531 §3.3).
+    ///
+    /// # Errors
+    /// [`AddressError`] for anything else, among them white space, NUL, comments and two `@`.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let at = text.rfind('@').ok_or(AddressError)?;
+        let (local, rest) = text.split_at(at);
+        let domain = Domain::parse(rest.get(1..).unwrap_or_default())?;
+        if local.is_empty() || local.len() > LOCAL_PART_BYTES_MAX || !local_part_is_valid(local) {
+            return Err(AddressError);
+        }
+        Ok(Self { local_part: local.to_owned(), domain })
+    }
+
+    /// The postmaster of a domain (RFC 5321 §4.5.1).
+    pub fn postmaster(domain: &Domain) -> Self {
+        Self { local_part: "postmaster".to_owned(), domain: domain.clone() }
+    }
+
+    /// The part before the `@`, as received.
+    pub fn local_part(&self) -> &str {
+        &self.local_part
+    }
+
+    /// The part after the `@`.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// The form that look-ups and comparisons use: ASCII lower case.
+    pub fn lookup_key(&self) -> String {
+        format!("{}@{}", self.local_part.to_ascii_lowercase(), self.domain)
+    }
+
+    /// Whether the local part needs SMTPUTF8 (the domain is always in A-labels).
+    pub fn needs_smtputf8(&self) -> bool {
+        !self.local_part.is_ascii()
+    }
+}
+
+impl PartialEq for Address {
+    fn eq(&self, other: &Self) -> bool {
+        self.domain == other.domain && self.local_part.eq_ignore_ascii_case(&other.local_part)
+    }
+}
+
+impl Eq for Address {}
+
+impl Hash for Address {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.lookup_key().hash(state);
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.local_part, self.domain)
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        Self::parse(text)
+    }
+}
+
+impl serde::Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The text is no mail address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressError;
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a mail address of the form local-part@domain")
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+fn local_part_is_valid(local: &str) -> bool {
+    if let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        return quoted_content_is_valid(inner);
+    }
+    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+}
+
+/// qcontentSMTP of RFC 5321 §4.1.2: printable, quotes and backslashes only as quoted pairs.
+fn quoted_content_is_valid(inner: &str) -> bool {
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(' '..='~') => {}
+                _ => return false,
+            },
+            '"' => return false,
+            ' '..='~' => {}
+            c if !c.is_ascii() && !c.is_control() => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+fn is_atext(c: char) -> bool {
+    match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' => true,
+        '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^' | '_'
+        | '`' | '{' | '|' | '}' | '~' => true,
+        c => !c.is_ascii() && !c.is_control() && !c.is_whitespace(),
+    }
+}
+
+/// RFC 5321 §4.5.3.1.1.
+const LOCAL_PART_BYTES_MAX: usize = 64;
+/// RFC 5321 §4.5.3.1.2.
+const DOMAIN_BYTES_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_compare_without_regard_to_ascii_case() {
+        let lower = Address::parse("alice@nec.example").unwrap();
+        assert_eq!(lower, Address::parse("Alice@NEC.example").unwrap());
+        assert_ne!(lower, Address::parse("alice@abc.example").unwrap());
+    }
+
+    #[test]
+    fn forms_of_rfc_5321_are_taken() {
+        for text in
+            ["a@b", "a.b+c@[127.0.0.1]", "\"a b\"@c.example", "\"a\\\"b\"@c", "jörg@bücher.example"]
+        {
+            assert!(Address::parse(text).is_ok(), "{text}");
+        }
+        assert_eq!(
+            Address::parse("x@bücher.example").unwrap().domain().as_str(),
+            "xn--bcher-kva.example"
+        );
+    }
+
+    #[test]
+    fn look_alikes_are_refused() {
+        for text in [
+            "", "a", "@b", "a@", "a b@c", "a@b c", "a@@b", "a@b@c", "a\0@b", ".a@b", "a..b@c",
+            "a@b..c", "(x)a@b", "a@[", "a\n@b",
+        ] {
+            assert!(Address::parse(text).is_err(), "{text:?}");
+        }
+    }
+}

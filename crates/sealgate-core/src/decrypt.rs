@@ -1,0 +1,1 @@
+//! Mail decrypting means; to be written.

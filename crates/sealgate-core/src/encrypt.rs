@@ -1,0 +1,1 @@
+//! Mail encrypting means; to be written.

@@ -1,0 +1,255 @@
+//! Who must be signed for, who must be encrypted to, and what inbound mail must show: pure functions of the addresses.
+
+use serde::Deserialize;
+
+use crate::address::{Address, Domain};
+
+/// The whole policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Ours.
+    pub domains: Vec<Domain>,
+    /// What holds where no rule says otherwise.
+    pub defaults: Decision,
+    /// Asked in order; the first that matches overrides the defaults.
+    pub rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// Whether an address is in one of our domains.
+    pub fn is_ours(&self, address: &Address) -> bool {
+        self.domains.contains(address.domain())
+    }
+
+    /// What holds for mail from `from` (`None`: the null reverse-path) to `to`.
+    pub fn decide(&self, from: Option<&Address>, to: &Address) -> Decision {
+        let matching = self.rules.iter().find(|rule| rule.matches(from, to));
+        matching.map_or(self.defaults, |rule| rule.overrides.over(self.defaults))
+    }
+}
+
+/// What is to be done with one message for one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Outbound.
+    pub sign: Sign,
+    /// Outbound.
+    pub encrypt: Encrypt,
+    /// Outbound.
+    pub order: Order,
+    /// Outbound.
+    pub content: Content,
+    /// Inbound.
+    pub falsified: Falsified,
+    /// Inbound.
+    pub unauthenticated_encryption: UnauthenticatedEncryption,
+    /// Inbound.
+    pub signer_mismatch: SignerMismatch,
+    /// Inbound: mail from this sender must carry a valid signature.
+    pub expect_signed: bool,
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self {
+            sign: Sign::IfKey,
+            encrypt: Encrypt::Require,
+            order: Order::SignThenEncrypt,
+            content: Content::Auto,
+            falsified: Falsified::Refuse,
+            unauthenticated_encryption: UnauthenticatedEncryption::Refuse,
+            signer_mismatch: SignerMismatch::Withhold,
+            expect_signed: false,
+        }
+    }
+}
+
+/// A rule: address patterns and what they override.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Patterns of the originator (outbound: MAIL FROM; inbound: MAIL FROM); empty matches all.
+    pub from: Vec<Pattern>,
+    /// Patterns of the recipient; empty matches all.
+    pub to: Vec<Pattern>,
+    /// What to override.
+    pub overrides: Overrides,
+}
+
+impl Rule {
+    fn matches(&self, from: Option<&Address>, to: &Address) -> bool {
+        let from_matches =
+            self.from.is_empty() || self.from.iter().any(|pattern| pattern.matches(from));
+        from_matches
+            && (self.to.is_empty() || self.to.iter().any(|pattern| pattern.matches(Some(to))))
+    }
+}
+
+/// An address pattern: `*`, `*@domain`, `*@*.domain`, or `local-part@domain`; lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// `*`: everyone, the null reverse-path too.
+    Anyone,
+    /// `*@domain`.
+    Domain(String),
+    /// `local-part@domain`.
+    Mailbox(Address),
+    /// `*@*.domain`: every subdomain, not the domain itself.
+    Subdomains(String),
+}
+
+impl Pattern {
+    /// Parses a pattern.
+    ///
+    /// # Errors
+    /// A sentence that says what forms there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bad = || {
+            format!(
+                "`{text}` is no address pattern: write *, *@domain, *@*.domain or local-part@domain"
+            )
+        };
+        if text == "*" {
+            return Ok(Self::Anyone);
+        }
+        let Some(domain) = text.strip_prefix("*@") else {
+            return Address::parse(text).map(Self::Mailbox).map_err(|_| bad());
+        };
+        let (subdomains, name) =
+            domain.strip_prefix("*.").map_or((false, domain), |rest| (true, rest));
+        let name = Domain::parse(name).map_err(|_| bad())?.as_str().to_owned();
+        Ok(if subdomains { Self::Subdomains(name) } else { Self::Domain(name) })
+    }
+
+    /// Whether it matches an address; `None` is the null reverse-path.
+    pub fn matches(&self, address: Option<&Address>) -> bool {
+        let Some(address) = address else { return matches!(self, Self::Anyone) };
+        let domain = address.domain().as_str();
+        match self {
+            Self::Anyone => true,
+            Self::Domain(name) => domain == name,
+            Self::Mailbox(mailbox) => mailbox == address,
+            Self::Subdomains(name) => {
+                domain.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'))
+            }
+        }
+    }
+}
+
+/// The overridable part of a [`Decision`], as `[[rule]]` of the configuration has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// See [`Decision::sign`].
+    pub sign: Option<Sign>,
+    /// See [`Decision::encrypt`].
+    pub encrypt: Option<Encrypt>,
+    /// See [`Decision::order`].
+    pub order: Option<Order>,
+    /// See [`Decision::content`].
+    pub content: Option<Content>,
+    /// See [`Decision::falsified`].
+    pub falsified: Option<Falsified>,
+    /// See [`Decision::unauthenticated_encryption`].
+    pub unauthenticated_encryption: Option<UnauthenticatedEncryption>,
+    /// See [`Decision::signer_mismatch`].
+    pub signer_mismatch: Option<SignerMismatch>,
+    /// See [`Decision::expect_signed`].
+    pub expect_signed: Option<bool>,
+}
+
+impl Overrides {
+    /// The decision with what is set here replaced.
+    pub fn over(self, base: Decision) -> Decision {
+        Decision {
+            sign: self.sign.unwrap_or(base.sign),
+            encrypt: self.encrypt.unwrap_or(base.encrypt),
+            order: self.order.unwrap_or(base.order),
+            content: self.content.unwrap_or(base.content),
+            falsified: self.falsified.unwrap_or(base.falsified),
+            unauthenticated_encryption: self
+                .unauthenticated_encryption
+                .unwrap_or(base.unauthenticated_encryption),
+            signer_mismatch: self.signer_mismatch.unwrap_or(base.signer_mismatch),
+            expect_signed: self.expect_signed.unwrap_or(base.expect_signed),
+        }
+    }
+}
+
+/// Whether outbound mail is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// Always; what cannot be signed is refused.
+    Always,
+    /// Where the originator has a key.
+    IfKey,
+    /// Never.
+    Never,
+}
+
+/// Whether outbound mail is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encrypt {
+    /// Never.
+    Never,
+    /// Where the recipient has a key; plain for the others.
+    Prefer,
+    /// Always; a recipient without a usable key is refused.
+    Require,
+}
+
+/// The order of signature and encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Signature outside only: for peers that demand exactly that.
+    EncryptThenSign,
+    /// RFC 8551 §3.7 default.
+    SignThenEncrypt,
+    /// RFC 2634 triple wrapping: sign, encrypt, sign.
+    Triple,
+}
+
+/// The content-encryption algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub enum Content {
+    /// AES-256-CBC in EnvelopedData, always with a signature inside.
+    #[serde(rename = "aes-256-cbc")]
+    Aes256Cbc,
+    /// AES-256-GCM in AuthEnvelopedData.
+    #[serde(rename = "aes-256-gcm")]
+    Aes256Gcm,
+    /// GCM for those known to read it, else CBC.
+    #[serde(rename = "auto")]
+    Auto,
+}
+
+/// What happens to falsified mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Falsified {
+    /// 550 5.7.7.
+    Refuse,
+    /// Delivered, marked `smime=fail`.
+    Tag,
+}
+
+/// What happens to unauthenticated encryption without a valid signature inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnauthenticatedEncryption {
+    /// Delivered: opened where unsigned and well formed, else as received.
+    Pass,
+    /// 550 5.7.7.
+    Refuse,
+}
+
+/// What happens to decrypted mail whose signer is not the From.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignerMismatch {
+    /// Delivered opened, marked.
+    Tag,
+    /// Delivered as received.
+    Withhold,
+}

@@ -1,0 +1,1 @@
+//! Mail signing means; to be written.
