@@ -192,7 +192,7 @@ impl Stores {
         let master_key = Arc::clone(&self.master_key);
         let address = address.clone();
         // Parsing checks the key, which takes a large RSA key a millisecond.
-        let parse = move || stored.iter().map(|key| key.open(&master_key, &address)).collect();
+        let parse = move || stored.iter().map(|key| key.open(&master_key, Some(&address))).collect();
         tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| {
             let database = "secret_keys".to_owned();
             Err(StoreError::Database { database, why: error.to_string() })

@@ -83,7 +83,7 @@ impl Role {
 }
 
 /// Authorities of one role; our own is an anchor.
-async fn certificates(
+pub(crate) async fn certificates(
     database: &Database,
     role: Role,
 ) -> Result<Vec<Arc<Certificate>>, StoreError> {

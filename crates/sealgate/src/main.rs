@@ -1,10 +1,3 @@
-//! sealgate, a secure mail proxy between an organisation's mail server and the Internet: the program.
-
-use std::process::ExitCode;
-
-mod cli;
+//! temp
 mod config;
-
-fn main() -> ExitCode {
-    cli::main()
-}
+fn main() {}

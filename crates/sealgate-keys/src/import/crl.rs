@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use der::Decode;
+use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
 
 use crate::error::StoreError;
@@ -16,7 +17,7 @@ pub(crate) struct Crl {
 
 /// Parses one DER list.
 pub(crate) fn parse(der: &[u8]) -> Option<Crl> {
-    let list = CertificateList::from_der(der).ok()?;
+    let list = CertificateList::<Rfc5280>::from_der(der).ok()?;
     let this_update = list.tbs_cert_list.this_update.to_unix_duration().as_secs();
     Some(Crl {
         der: der.to_vec(),

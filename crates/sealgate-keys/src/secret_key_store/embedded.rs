@@ -37,7 +37,7 @@ impl StoredKey {
     pub(crate) fn open(
         &self,
         master_key: &MasterKey,
-        address: &Address,
+        address: Option<&Address>,
     ) -> Result<OwnKey, StoreError> {
         let row = Row { table: TABLE, id: &self.id, owner: &self.owner };
         let secret = master_key.unwrap(&row, &self.wrapped)?;
@@ -47,7 +47,7 @@ impl StoredKey {
             return Err(self.corrupt());
         }
         Ok(OwnKey {
-            address: (!self.is_of_domain()).then(|| address.clone()),
+            address: address.filter(|_| !self.is_of_domain()).cloned(),
             certificate,
             chain: self.chain()?,
             secret: Arc::new(key),
@@ -123,6 +123,25 @@ pub(crate) async fn list(
     .await;
     let rows = rows.map_err(|error| database.error(&error))?;
     collect(database, &rows)?.iter().map(StoredKey::entry).collect()
+}
+
+/// Opens every row and says how many there are.
+pub(crate) async fn verify(
+    database: &Database,
+    master_key: &MasterKey,
+) -> Result<u64, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys ORDER BY owner",
+    )
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    let mut count = 0;
+    for stored in collect(database, &rows)? {
+        stored.open(master_key, None)?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// A secret key to be stored.
