@@ -130,8 +130,8 @@ fn decrypt_cbc(
     encrypted: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, ImportError> {
     let context = match iv.len() {
-        16 => iv.try_into().map(FixedLength::<16>::from).map(DecryptionContext::Iv128).ok(),
-        8 => iv.try_into().map(FixedLength::<8>::from).map(DecryptionContext::Iv64).ok(),
+        16 => FixedLength::<16>::try_from(iv).map(DecryptionContext::Iv128).ok(),
+        8 => FixedLength::<8>::try_from(iv).map(DecryptionContext::Iv64).ok(),
         _ => None,
     };
     let context = context.ok_or_else(malformed)?;
