@@ -127,9 +127,13 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
         Ok(count) => findings.push(Finding::good("secret keys", format!("{count} usable"))),
         Err(error) => findings.push(Finding::failed("secret keys", &Failure::from(error))),
     }
+    if let Err(error) = stores.trust().await {
+        findings.push(Finding::failed("revocation lists", &Failure::from(error)));
+    }
     match administration.anchors().await {
         Ok(anchors) => {
-            findings.push(Finding::good("anchors", format!("{}, our own among them", anchors.len())));
+            findings
+                .push(Finding::good("anchors", format!("{}, our own among them", anchors.len())));
             let what = "anchors' validity";
             findings.push(ending(what, anchors.iter().map(|a| (a.subject().to_owned(), &**a))));
         }
@@ -204,9 +208,7 @@ fn check_readable(what: &'static str, path: &Path) -> Finding {
 async fn check_server(what: &'static str, server: &Server) -> Finding {
     match tokio::time::timeout(CONNECT_TIMEOUT, connect(server)).await {
         Ok(Ok(())) => Finding::good(what, server.to_string()),
-        Ok(Err(error)) => {
-            Finding::bad(what, failure::UNAVAILABLE, format!("{server}: {error}"))
-        }
+        Ok(Err(error)) => Finding::bad(what, failure::UNAVAILABLE, format!("{server}: {error}")),
         Err(_) => {
             let secs = CONNECT_TIMEOUT.as_secs();
             Finding::bad(what, failure::UNAVAILABLE, format!("{server}: no answer in {secs} s"))
@@ -217,8 +219,7 @@ async fn check_server(what: &'static str, server: &Server) -> Finding {
 async fn connect(server: &Server) -> std::io::Result<()> {
     let (host, port) = (server.host.clone(), server.port);
     let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-    let addresses =
-        tokio::task::spawn_blocking(look_up).await.map_err(std::io::Error::other)??;
+    let addresses = tokio::task::spawn_blocking(look_up).await.map_err(std::io::Error::other)??;
     TcpStream::connect(addresses.as_slice()).await.map(drop)
 }
 

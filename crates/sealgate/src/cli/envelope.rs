@@ -131,11 +131,8 @@ fn refuse(
     destination: Destination<'_>,
 ) -> Result<(), Failure> {
     let reply = Reply::from(&refusal);
-    report.reply = Some(ReplyReport {
-        code: reply.code,
-        enhanced: reply.enhanced_text(),
-        text: reply.text(),
-    });
+    report.reply =
+        Some(ReplyReport { code: reply.code, enhanced: reply.enhanced_text(), text: reply.text() });
     write_report(&report, destination)?;
     Err(Failure::Refused(reply))
 }
@@ -197,7 +194,8 @@ fn received_field(hostname: &str, id: &str) -> Result<Vec<u8>, Failure> {
     let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
     let date = jiff::fmt::rfc2822::to_string(&now)
         .map_err(|error| Failure::Unavailable(format!("the clock: {error}")))?;
-    Ok(format!("Received: by {hostname} (sealgate) with local\r\n\tid {id}; {date}\r\n").into_bytes())
+    Ok(format!("Received: by {hostname} (sealgate) with local\r\n\tid {id}; {date}\r\n")
+        .into_bytes())
 }
 
 /// Key rounds of one message: the core asks at most once a layer and direction.

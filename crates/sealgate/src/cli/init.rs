@@ -53,8 +53,7 @@ impl Init {
     }
 
     fn configuration(&self) -> String {
-        let domains: Vec<_> =
-            self.domains.iter().map(|domain| format!("\"{domain}\"")).collect();
+        let domains: Vec<_> = self.domains.iter().map(|domain| format!("\"{domain}\"")).collect();
         let first = self.domains.first().map_or("", Domain::as_str);
         TEMPLATE.replace("@DOMAINS@", &domains.join(", ")).replace("@FIRST@", first)
     }

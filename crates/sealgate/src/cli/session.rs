@@ -16,10 +16,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Loads the configuration, opens the stores and runs a command's work on them.
-    pub(crate) fn run<F, T>(
-        globals: &Globals,
-        work: impl FnOnce(Self) -> F,
-    ) -> Result<T, Failure>
+    pub(crate) fn run<F, T>(globals: &Globals, work: impl FnOnce(Self) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -32,9 +29,7 @@ impl Session {
 }
 
 /// Runs a future on this thread.
-pub(crate) fn block_on<T>(
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::Unavailable(format!("no event loop: {error}")))?;

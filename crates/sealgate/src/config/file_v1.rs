@@ -36,7 +36,10 @@ pub(super) fn parse(text: &str, path: &Path, directory: &Path) -> Result<Config,
     let version = version.map_err(|error| invalid(line_of(text, &error), one_line(&error)))?;
     if version.version != Some(VERSION) {
         let line = line_of_key(text, "", "version");
-        return Err(invalid(line, format!("write `version = {VERSION}`: this sealgate reads no other")));
+        return Err(invalid(
+            line,
+            format!("write `version = {VERSION}`: this sealgate reads no other"),
+        ));
     }
     let file: File =
         toml::from_str(text).map_err(|error| invalid(line_of(text, &error), one_line(&error)))?;
@@ -444,7 +447,8 @@ fn line_of(text: &str, error: &toml::de::Error) -> usize {
 
 /// The line where a table's key is set, or the first.
 fn line_of_key(text: &str, table: &str, key: &str) -> usize {
-    let sets = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    let sets =
+        |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
     let mut current = "";
     for (index, line) in text.lines().map(str::trim).enumerate() {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
