@@ -41,20 +41,13 @@ impl Canonical {
     }
 }
 
-/// The canonical form of an entity. `content_fields` as [`super::split_content_fields`] gives them.
+/// The canonical form of an entity. `content_fields` as [`super::split_content_fields`] gives them: no empty line.
 ///
 /// # Errors
 /// [`MimeError::OverLimit`] beyond the limits of REQUIREMENTS K1 and K2.
 pub fn canonical_for_signing(content_fields: &[u8], body: &Bytes) -> Result<Canonical, MimeError> {
     let mut section = Vec::with_capacity(content_fields.len().saturating_add(64));
-    section.extend_from_slice(
-        content_fields.strip_suffix(b"\r\n\r\n").map_or(content_fields, |_| {
-            content_fields.get(..content_fields.len().saturating_sub(2)).unwrap_or_default()
-        }),
-    );
-    if section == b"\r\n" {
-        section.clear();
-    }
+    section.extend_from_slice(content_fields);
     if section.is_empty() {
         section.extend_from_slice(default_type(body));
     }
