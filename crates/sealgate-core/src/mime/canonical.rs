@@ -300,7 +300,7 @@ fn quotes_better(content: &[u8], is_text: bool, encoding: TransferEncoding) -> b
         && !was_base64
         && memchr::memchr(0, content).is_none()
         && has_only_crlf(content)
-        && escapes < content.len() / 6
+        && escapes <= SHORT_TEXT_ESCAPES.max(content.len() / 6)
 }
 
 /// Copies lines without the white space at their ends; a line of white space only would end the section, so it goes.
@@ -354,6 +354,9 @@ fn default_type(body: &[u8]) -> &'static [u8] {
         b"Content-Type: text/plain; charset=utf-8\r\n"
     }
 }
+
+/// Escapes that do not matter for the size, so that short texts stay readable.
+const SHORT_TEXT_ESCAPES: usize = 32;
 
 #[cfg(test)]
 mod tests;

@@ -48,10 +48,7 @@ impl Multipart {
             match open_part {
                 None => found.preamble = body.slice(..line.start),
                 // Where two delimiters share one CRLF the part between them is empty.
-                Some(start) => found.parts.push(body.slice(start..line.start.max(start))),
-            }
-            if found.parts.len() > PARTS_MAX {
-                return Err(MimeError::OverLimit("the parts of a multipart"));
+                Some(start) => found.push(body.slice(start..line.start.max(start)))?,
             }
             if line.kind == Kind::Close {
                 found.closed = true;
@@ -62,9 +59,17 @@ impl Multipart {
             }
         }
         if let Some(start) = open_part {
-            found.parts.push(body.slice(start..));
+            found.push(body.slice(start..))?;
         }
         Ok(found)
+    }
+
+    fn push(&mut self, part: Bytes) -> Result<(), MimeError> {
+        if self.parts.len() >= PARTS_MAX {
+            return Err(MimeError::OverLimit("the parts of a multipart"));
+        }
+        self.parts.push(part);
+        Ok(())
     }
 }
 

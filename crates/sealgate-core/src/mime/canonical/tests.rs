@@ -23,7 +23,8 @@ fn safe_content_is_the_same_buffer() {
 #[test]
 fn text_that_relays_touch_is_quoted() {
     let fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n";
-    let found = text(fields, "Gr\u{fc}\u{df}e aus M\u{fc}nchen und noch mehr\r\n-- \r\nFrom me\r\n");
+    let found =
+        text(fields, "Gr\u{fc}\u{df}e aus M\u{fc}nchen und noch mehr\r\n-- \r\nFrom me\r\n");
     assert_eq!(
         found,
         "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
@@ -35,7 +36,8 @@ fn text_that_relays_touch_is_quoted() {
 
 #[test]
 fn other_content_becomes_base64() {
-    let found = text("Content-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n", "\u{1}\0\u{ff}");
+    let found =
+        text("Content-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n", "\u{1}\0\u{ff}");
     assert!(found.ends_with("Content-Transfer-Encoding: base64\r\n\r\nAQDDvw==\r\n"), "{found}");
     let long = format!("{}\r\n", "QUJD".repeat(400));
     let found = text("Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n", &long);
@@ -49,13 +51,17 @@ fn other_content_becomes_base64() {
 #[test]
 fn a_type_is_given_where_there_is_none() {
     assert!(text("", "x").starts_with("Content-Type: text/plain; charset=us-ascii\r\n\r\n"));
-    assert!(text("", "\u{fc} and a lot of plain text").starts_with("Content-Type: text/plain; charset=utf-8"));
+    assert!(
+        text("", "\u{fc} and a lot of plain text")
+            .starts_with("Content-Type: text/plain; charset=utf-8")
+    );
 }
 
 #[test]
 fn only_the_unsafe_leaf_of_a_multipart_changes() {
     let fields = "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n";
-    let body = "notice \r\n--b \r\nContent-Type: text/plain\r\n\r\nx \r\n--b\r\n\r\nsafe\r\n--b--\r\nend";
+    let body =
+        "notice \r\n--b \r\nContent-Type: text/plain\r\n\r\nx \r\n--b\r\n\r\nsafe\r\n--b--\r\nend";
     assert_eq!(
         text(fields, body),
         "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 7bit\r\n\r\n\
@@ -71,7 +77,10 @@ fn attached_messages_are_walked() {
         "Subject: x\r\nContent-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: y\r\n\r\nz \r\n--b--\r\n",
     );
     assert!(is_seven_bit(found.as_bytes()), "{found}");
-    assert!(found.contains("Subject: y\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nz=20"), "{found}");
+    assert!(
+        found.contains("Subject: y\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nz=20"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -126,7 +135,9 @@ fn each_danger_is_seen() {
     assert!(is_seven_bit(b"a\r\n\r\n.\r\nFrom: b") && is_seven_bit(b""));
     assert!(is_seven_bit("x".repeat(LINE_BYTES_MAX).as_bytes()));
     assert!(!is_seven_bit("x".repeat(LINE_BYTES_MAX + 1).as_bytes()));
-    for text in ["\u{e4}", "\0", "a\nb", "a\rb", "a\r", "a \r\n", "a\t", "From b", "x\r\nFrom b", "a\r\r\n"] {
+    for text in
+        ["\u{e4}", "\0", "a\nb", "a\rb", "a\r", "a \r\n", "a\t", "From b", "x\r\nFrom b", "a\r\r\n"]
+    {
         assert!(!is_seven_bit(text.as_bytes()), "{text:?}");
     }
 }
@@ -134,8 +145,13 @@ fn each_danger_is_seen() {
 /// Lines of the kind that hurt.
 fn nasty_body() -> impl Strategy<Value = String> {
     let line = prop_oneof![
-        "[ -~\\t]{0,100}", "From [a-z]{0,5}", "[a-z]{990,1010}", "[a-z\u{fc}\u{20ac}]{0,90}", "[a-z]{0,5} ",
-        "\\.{0,2}", "[\u{1}-\u{1f}]{0,3}",
+        "[ -~\\t]{0,100}",
+        "From [a-z]{0,5}",
+        "[a-z]{990,1010}",
+        "[a-z\u{fc}\u{20ac}]{0,90}",
+        "[a-z]{0,5} ",
+        "\\.{0,2}",
+        "[\u{1}-\u{1f}]{0,3}",
     ];
     prop::collection::vec(line, 0..10).prop_map(|lines| lines.join("\r\n"))
 }

@@ -41,8 +41,15 @@ fn a_parameter_with_two_readings_has_none() {
 #[test]
 fn doubtful_syntax_is_marked() {
     for text in [
-        "a/b; x=a b", "a/b; x=\"a\"b", "a/b; x", "a/b; x=", "a/b; x=\"a", "a/b c; x=y", "a/b; =y",
-        "a/b; x=a\"; y=b\"", "a/b (; x=y",
+        "a/b; x=a b",
+        "a/b; x=\"a\"b",
+        "a/b; x",
+        "a/b; x=",
+        "a/b; x=\"a",
+        "a/b c; x=y",
+        "a/b; =y",
+        "a/b; x=a\"; y=b\"",
+        "a/b (; x=y",
     ] {
         assert!(!read(text).is_regular(), "{text}");
     }
@@ -68,7 +75,8 @@ fn boundaries_are_those_of_rfc_2046() {
 
 #[test]
 fn parameters_are_bounded() {
-    let with = |count: usize| ContentType::parse(format!("a/b{}", "; x=y".repeat(count)).as_bytes());
+    let with =
+        |count: usize| ContentType::parse(format!("a/b{}", "; x=y".repeat(count)).as_bytes());
     assert!(with(PARAMETERS_MAX).is_ok());
     assert!(matches!(with(PARAMETERS_MAX + 1), Err(MimeError::OverLimit(_))));
 }

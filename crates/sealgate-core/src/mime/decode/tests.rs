@@ -18,8 +18,14 @@ fn identity_is_the_same_buffer() {
 
 #[test]
 fn base64_takes_white_space_and_nothing_else() {
-    for good in ["YWJj\r\nZGVm\r\n", " YW Jj\tZG\r\nVm", "YWJjZGVm", "\r\n\r\nYWJj\r\n\r\nZGVm\r\n\r\n"] {
-        assert_eq!(decode_body(&entity("BASE64 (x)", good.as_bytes())).unwrap(), "abcdef", "{good:?}");
+    for good in
+        ["YWJj\r\nZGVm\r\n", " YW Jj\tZG\r\nVm", "YWJjZGVm", "\r\n\r\nYWJj\r\n\r\nZGVm\r\n\r\n"]
+    {
+        assert_eq!(
+            decode_body(&entity("BASE64 (x)", good.as_bytes())).unwrap(),
+            "abcdef",
+            "{good:?}"
+        );
     }
     assert_eq!(decode_body(&entity("base64", b"YQ==\r\n")).unwrap(), "a");
     assert_eq!(decode_body(&entity("base64", b"")).unwrap(), "");
@@ -46,7 +52,11 @@ fn quoted_printable_follows_rfc_2045() {
         ("end=", "end"),
         ("\r\n\r\n", "\r\n\r\n"),
     ] {
-        assert_eq!(decode_body(&entity("quoted-printable", text.as_bytes())).unwrap(), wanted, "{text:?}");
+        assert_eq!(
+            decode_body(&entity("quoted-printable", text.as_bytes())).unwrap(),
+            wanted,
+            "{text:?}"
+        );
     }
 }
 

@@ -75,7 +75,8 @@ fn limits_hold_at_the_limit_and_break_one_beyond() {
 
 #[test]
 fn addressees_are_those_of_to_and_cc() {
-    let header = header("To: A <a@x>, b@y\r\nCc: g: c@z;\r\nBcc: d@w\r\nto: ,, nonsense, e@v\r\n\r\n");
+    let header =
+        header("To: A <a@x>, b@y\r\nCc: g: c@z;\r\nBcc: d@w\r\nto: ,, nonsense, e@v\r\n\r\n");
     let found: Vec<String> = header.addressees().iter().map(ToString::to_string).collect();
     assert_eq!(found, ["a@x", "b@y", "c@z", "e@v"]);
 }
@@ -83,7 +84,9 @@ fn addressees_are_those_of_to_and_cc() {
 #[test]
 fn printable_means_printable() {
     assert!(header("A: b\r\n\tc\r\nB: \u{fc}\r\n\r\n").is_printable());
-    for text in ["A: \0\r\n\r\n", "A\r\n\r\n", "A: \u{7f}\r\n\r\n", "A: b\rc\r\n\r\n", " A: b\r\n\r\n"] {
+    for text in
+        ["A: \0\r\n\r\n", "A\r\n\r\n", "A: \u{7f}\r\n\r\n", "A: b\rc\r\n\r\n", " A: b\r\n\r\n"]
+    {
         assert!(!header(text).is_printable(), "{text:?}");
     }
     assert!(!Header::parse(Bytes::from_static(b"A: \xff\r\n\r\n")).unwrap().is_printable());

@@ -4,7 +4,8 @@ fn entity(text: &str) -> Entity {
     Entity::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap()
 }
 
-const HEAD: &str = "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; boundary=b\r\n\r\n";
+const HEAD: &str =
+    "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; boundary=b\r\n\r\n";
 const ONE: &str = "--b\r\nContent-Type: text/plain\r\n\r\nhi\r\n\r\n";
 const TWO: &str = "--b\r\nContent-Type: application/x-pkcs7-signature\r\n\r\nx\r\n";
 const END: &str = "--b--\r\n";
@@ -50,7 +51,10 @@ fn a_broken_container_is_ambiguous() {
         ["Content-Type: text/plain\r\n", HEAD, ONE, TWO, END].concat(),
         [HEAD, &ONE.replace("hi", "hi --b"), TWO, END].concat(),
     ] {
-        assert!(matches!(cryptographic_layer(&entity(&text)), Cryptographic::Ambiguous(_)), "{text}");
+        assert!(
+            matches!(cryptographic_layer(&entity(&text)), Cryptographic::Ambiguous(_)),
+            "{text}"
+        );
     }
 }
 

@@ -70,10 +70,7 @@ fn a_boundary_inside_another_is_told_apart() {
 fn parts_are_bounded() {
     let body = |count: usize| Bytes::from("--b\r\n\r\n".repeat(count) + "--b--\r\n");
     assert_eq!(Multipart::split(&body(PARTS_MAX), "b").unwrap().parts.len(), PARTS_MAX);
-    assert!(matches!(
-        Multipart::split(&body(PARTS_MAX + 1), "b"),
-        Err(MimeError::OverLimit(_))
-    ));
+    assert!(matches!(Multipart::split(&body(PARTS_MAX + 1), "b"), Err(MimeError::OverLimit(_))));
     let open = Bytes::from("--b\r\n\r\n".repeat(PARTS_MAX + 1));
     assert!(Multipart::split(&open, "b").is_err());
 }

@@ -1,16 +1,22 @@
-use super::super::{Cryptographic, Entity, Protection, cryptographic_layer, decode_body, protection};
+use super::super::{
+    Cryptographic, Entity, Protection, cryptographic_layer, decode_body, protection,
+};
 use super::*;
 
 const DER: &[u8] = &[0x30, 0x0b, 0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 3];
 
 #[test]
 fn what_is_written_is_read_back() {
-    let signed = [Bytes::from_static(b"Content-Type: text/plain\r\n\r\n"), Bytes::from_static(b"hi")];
+    let signed =
+        [Bytes::from_static(b"Content-Type: text/plain\r\n\r\n"), Bytes::from_static(b"hi")];
     let boundary = Boundary::new([7; 16], &signed);
     let pieces = multipart_signed(b"From: a@b\r\n", &signed, DER, "sha-256", &boundary);
     let root = Entity::parse(Bytes::from(pieces.concat())).unwrap();
     assert_eq!(root.header.count("MIME-Version"), 1);
-    assert_eq!(root.header.content_type().unwrap().unwrap().parameter("micalg").unwrap(), "sha-256");
+    assert_eq!(
+        root.header.content_type().unwrap().unwrap().parameter("micalg").unwrap(),
+        "sha-256"
+    );
     let Cryptographic::ClearSigned(parts) = cryptographic_layer(&root) else {
         panic!("{:?}", cryptographic_layer(&root));
     };
