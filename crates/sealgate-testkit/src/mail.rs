@@ -97,6 +97,95 @@ pub fn with_decoded_body(entity: &[u8], cms: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What an entity says, its transfer encoding (RFC 2045 §6) undone.
+pub fn decoded_content(entity: &[u8]) -> Vec<u8> {
+    let encoding = header(entity, "Content-Transfer-Encoding").unwrap_or_default();
+    match encoding.to_ascii_lowercase().as_str() {
+        "base64" => decode_base64(body(entity)),
+        "quoted-printable" => decode_quoted_printable(body(entity)),
+        _ => body(entity).to_vec(),
+    }
+}
+
+/// The entity that a multipart/signed entity signs, byte for byte; the entity itself where it is none.
+pub fn signed_part(entity: &[u8]) -> &[u8] {
+    let content_type = header(entity, "Content-Type").unwrap_or_default();
+    if !content_type.to_ascii_lowercase().starts_with("multipart/signed") {
+        return entity;
+    }
+    let boundary = parameter(&content_type, "boundary").expect("a boundary");
+    parts(body(entity), &boundary).first().expect("a signed part")
+}
+
+/// The signature of a multipart/signed entity.
+pub fn signature_part(entity: &[u8]) -> Vec<u8> {
+    let content_type = header(entity, "Content-Type").unwrap_or_default();
+    let boundary = parameter(&content_type, "boundary").expect("multipart/signed");
+    decoded_body(parts(body(entity), &boundary).get(1).expect("a signature part"))
+}
+
+/// A multipart/signed entity (RFC 8551 §3.5.3) of an entity and its detached signature, or an opaque one (§3.5.2)
+/// where the signature holds what it signs.
+pub fn signed_entity(entity: &[u8], cms: &[u8]) -> Vec<u8> {
+    if crate::cms::is_opaque(cms) {
+        return pkcs7_mime("signed-data", cms);
+    }
+    let mut out = b"Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n \
+                    micalg=sha-256; boundary=\"bed-boundary\"\r\n\r\n--bed-boundary\r\n"
+        .to_vec();
+    out.extend_from_slice(entity);
+    out.extend_from_slice(
+        b"\r\n--bed-boundary\r\nContent-Type: application/pkcs7-signature; name=smime.p7s\r\n\
+          Content-Transfer-Encoding: base64\r\n\r\n",
+    );
+    out.extend_from_slice(&encode_base64(cms));
+    out.extend_from_slice(b"--bed-boundary--\r\n");
+    out
+}
+
+/// An application/pkcs7-mime entity (RFC 8551 §3.2.1).
+pub fn pkcs7_mime(smime_type: &str, cms: &[u8]) -> Vec<u8> {
+    let mut out = format!(
+        "Content-Type: application/pkcs7-mime; smime-type={smime_type}; name=smime.p7m\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\n"
+    )
+    .into_bytes();
+    out.extend_from_slice(&encode_base64(cms));
+    out
+}
+
+/// A message: address fields before an entity.
+pub fn message(from: &str, to: &str, subject: &str, entity: &[u8]) -> Vec<u8> {
+    let mut out = format!(
+        "From: <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\n\
+         Date: Mon, 23 Nov 2026 09:00:00 +0000\r\nMessage-ID: <{subject}@{from}>\r\n\
+         MIME-Version: 1.0\r\n"
+    )
+    .into_bytes();
+    out.extend_from_slice(entity);
+    out
+}
+
+/// Quoted-printable (RFC 2045 §6.7) decoded.
+fn decode_quoted_printable(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text[at..];
+        if rest.starts_with(b"=\r\n") {
+            at += 3;
+        } else if let Some(hex) = rest.strip_prefix(b"=").and_then(|rest| rest.get(..2)) {
+            let hex = std::str::from_utf8(hex).unwrap();
+            out.push(u8::from_str_radix(hex, 16).expect("two hexadecimal digits after ="));
+            at += 3;
+        } else {
+            out.push(rest[0]);
+            at += 1;
+        }
+    }
+    out
+}
+
 /// Base64 with line ends taken out first.
 pub fn decode_base64(text: &[u8]) -> Vec<u8> {
     let dense: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();

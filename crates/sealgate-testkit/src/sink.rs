@@ -116,9 +116,11 @@ pub struct Received {
     pub content: Vec<u8>,
 }
 
+type Script = Box<dyn Fn(&Stage) -> Option<String> + Send + Sync>;
+
 struct State {
     protocol: Protocol,
-    script: Box<dyn Fn(&Stage) -> Option<String> + Send + Sync>,
+    script: Script,
     connections: AtomicUsize,
     received: Mutex<Vec<Received>>,
 }

@@ -182,15 +182,13 @@ fn carry_commands(
         awaited += 1;
         match line.trim_ascii_end().to_ascii_uppercase().as_slice() {
             b"STARTTLS" => return pass(state, &mut reader, server),
-            b"DATA" => {
-                if replies.await_code(awaited)? == 354 {
-                    let content = read_content(state, &mut reader)?;
-                    let edit = state.edit.lock().unwrap().clone();
-                    let sent = edit.map_or_else(|| content.clone(), |edit| edit(&content));
-                    state.messages.lock().unwrap().push(content);
-                    server.write_all(&mail::stuffed(&sent)).ok()?;
-                    awaited += 1;
-                }
+            b"DATA" if replies.await_code(awaited)? == 354 => {
+                let content = read_content(state, &mut reader)?;
+                let edit = state.edit.lock().unwrap().clone();
+                let sent = edit.map_or_else(|| content.clone(), |edit| edit(&content));
+                state.messages.lock().unwrap().push(content);
+                server.write_all(&mail::stuffed(&sent)).ok()?;
+                awaited += 1;
             }
             _ => {}
         }
