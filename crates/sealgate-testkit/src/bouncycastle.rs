@@ -26,11 +26,21 @@ impl BouncyCastle {
         let dir = process::open_temp_dir("bouncycastle");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/java/Peer.java");
         let mut compiler = Command::new("javac");
-        compiler.args(["-nowarn", "-cp", CLASS_PATH, "-d"]).arg(dir.path()).arg(source);
+        compiler
+            .args(["-J-Xmx256m", "-nowarn", "-cp", CLASS_PATH, "-d"])
+            .arg(dir.path())
+            .arg(source);
         process::run(&mut compiler, b"").expect_ok("javac");
         let class_path = format!("{}:{CLASS_PATH}", dir.path().display());
         let mut command = Command::new("java");
-        command.args(["-XX:TieredStopAtLevel=1", "-cp", &class_path, "Peer"]);
+        command.args([
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Xmx256m",
+            "-cp",
+            &class_path,
+            "Peer",
+        ]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut running = Running::start("java", &mut command);
         let stdin = running.child().stdin.take().unwrap();

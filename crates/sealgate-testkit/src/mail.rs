@@ -158,7 +158,7 @@ pub fn pkcs7_mime(smime_type: &str, cms: &[u8]) -> Vec<u8> {
 pub fn message(from: &str, to: &str, subject: &str, entity: &[u8]) -> Vec<u8> {
     let mut out = format!(
         "From: <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\n\
-         Date: Mon, 23 Nov 2026 09:00:00 +0000\r\nMessage-ID: <{subject}@{from}>\r\n\
+         Date: Mon, 23 Nov 2026 09:00:00 +0000\r\nMessage-ID: <{subject}.{from}>\r\n\
          MIME-Version: 1.0\r\n"
     )
     .into_bytes();

@@ -10,14 +10,14 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::process::{self, Running};
+use crate::process;
 
 /// A running Postfix.
 #[derive(Debug)]
 pub struct Postfix {
     /// Where it takes mail by SMTP.
     pub smtp: SocketAddr,
-    running: Running,
+    master: Option<u32>,
     dir: TempDir,
 }
 
@@ -55,28 +55,21 @@ impl Postfix {
             let _ = symlink(format!("/etc/postfix/{name}"), etc.join(name));
         }
         let mut command = Command::new("postfix");
-        command.arg("-c").arg(&etc).arg("start-fg").stdin(Stdio::null());
+        command.arg("-c").arg(&etc).arg("start").stdin(Stdio::null());
         let output = fs::File::create(root.join("output")).unwrap();
         command.stdout(output.try_clone().unwrap()).stderr(output);
-        let mut running = Running::start("postfix", &mut command);
-        let listening = process::holds_within(process::PATIENCE, || {
-            running.ended().is_some() || std::net::TcpStream::connect(smtp).is_ok()
-        });
-        let postfix = Self { smtp, running, dir };
-        assert!(listening, "postfix does not listen:\n{}", postfix.log());
-        postfix.assert_running()
-    }
-
-    fn assert_running(mut self) -> Self {
-        if let Some(status) = self.running.ended() {
-            panic!("postfix ended at once, {status}:\n{}", self.log());
-        }
-        self
+        let status = command.status().unwrap_or_else(|error| panic!("postfix: {error}"));
+        // The master is a daemon of its own; its process id is in its own queue directory.
+        let master = fs::read_to_string(root.join("spool/pid/master.pid")).unwrap_or_default();
+        let postfix = Self { smtp, master: master.trim().parse().ok(), dir };
+        assert!(status.success(), "postfix start: {status}\n{}", postfix.log());
+        process::await_listener("postfix", smtp);
+        postfix
     }
 
     /// The process id of its master.
     pub fn id(&self) -> u32 {
-        self.running.id()
+        self.master.expect("a master")
     }
 
     /// Its log so far.
@@ -99,6 +92,14 @@ impl Postfix {
             .iter()
             .map(|name| count_files(&self.dir.path().join("spool").join(name)))
             .sum()
+    }
+}
+
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        if let Some(master) = self.master {
+            process::end(master, "postfix");
+        }
     }
 }
 

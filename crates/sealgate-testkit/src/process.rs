@@ -44,10 +44,7 @@ impl Running {
 
     /// Sends a signal, `TERM` or `HUP`.
     pub fn signal(&self, signal: &str) {
-        // No libc here, because our crates forbid unsafe code: the shell's own kill does it.
-        let script = format!("kill -{signal} {}", self.id());
-        let status = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
-        assert!(status.is_ok(), "{}: no shell to send SIG{signal}", self.name);
+        send_signal(self.id(), signal);
     }
 
     /// SIGTERM and the exit status; panics when the child is still there after the time.
@@ -82,6 +79,25 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Ends a daemon that is not our child: SIGTERM, and SIGKILL if that does not help.
+pub fn end(id: u32, name: &str) {
+    let gone = || !Path::new(&format!("/proc/{id}")).exists();
+    for signal in ["TERM", "KILL"] {
+        send_signal(id, signal);
+        if holds_within(STOP_PATIENCE, gone) {
+            return;
+        }
+    }
+    println!("{name}, process {id}, does not end");
+}
+
+/// No libc here, because our crates forbid unsafe code: the shell's own kill does it.
+fn send_signal(id: u32, signal: &str) {
+    let script = format!("kill -{signal} {id}");
+    let status = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
+    assert!(status.is_ok(), "no shell to send SIG{signal} to {id}");
 }
 
 /// What a command that ran to its end gave.
