@@ -287,3 +287,6 @@ impl Watch {
 
 /// How often changes of other processes are looked for, at most.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
