@@ -1,9 +1,7 @@
 //! What the CMS parsers are fuzzed with: one function a parser, called by the fuzz targets and by the test command.
 
 use sealgate_core::cms::transcode::to_der;
-use sealgate_core::cms::{
-    EnvelopedData, SignedData, content_kind, parse_capabilities,
-};
+use sealgate_core::cms::{EnvelopedData, SignedData, content_kind, parse_capabilities};
 use sealgate_core::keys::{
     Certificate, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
 };
