@@ -254,3 +254,6 @@ impl<'a> Transcoder<'a> {
 pub(crate) const DEPTH_MAX: usize = 32;
 
 const _: () = assert!(PRIMITIVE_0 == CONSTRUCTED_0 & !CONSTRUCTED);
+
+#[cfg(test)]
+mod tests;
