@@ -96,6 +96,11 @@ impl EnvelopedData {
         self.recipients.len()
     }
 
+    /// Octets of the encrypted content.
+    pub fn ciphertext_bytes(&self) -> usize {
+        self.sealed.ciphertext.len()
+    }
+
     /// Which recipient this certificate is, by issuer and serial number or key identifier.
     pub fn recipient_for(&self, certificate: &Certificate) -> Option<usize> {
         self.recipients.iter().position(|recipient| recipient.identifier.names(certificate))

@@ -111,7 +111,7 @@ fn time_is_linear_in_hostile_input() {
     let mut segments = vec![0x24, 0x80];
     segments.extend([4, 0].repeat(2_000_000));
     segments.extend([0, 0]);
-    assert_eq!(to_der(&segments).as_deref(), Ok(&[4, 0][..]));
+    assert!(to_der(&segments).as_deref() == Ok(&[4, 0]));
     let mut deep = [0x30, 0x80].repeat(DEPTH_MAX - 1);
     deep.extend([0x31, 0x80, 0, 0].repeat(1_000_000));
     deep.extend([0, 0].repeat(DEPTH_MAX - 1));
