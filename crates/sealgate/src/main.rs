@@ -1,2 +1,3 @@
-//! To be written.
+//! temp
+mod config;
 fn main() {}

@@ -193,6 +193,7 @@ enum Phase {
     Dead,
     Idle,
     Opening,
+    Quitting,
     /// The dot is out.
     Released,
 }
@@ -301,7 +302,7 @@ impl Client {
     pub fn quit(&mut self) {
         if self.is_idle() {
             self.command(b"QUIT\r\n", Expected::Quit);
-            self.phase = Phase::Dead;
+            self.phase = Phase::Quitting;
         }
     }
 
@@ -321,6 +322,10 @@ impl Client {
                     input.clear();
                 }
                 return event;
+            }
+            if self.phase == Phase::Dead {
+                input.clear();
+                return Event::NeedInput;
             }
             match self.reader.next(input) {
                 Ok(Some(reply)) => self.take_reply(reply),

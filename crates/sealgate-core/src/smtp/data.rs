@@ -187,9 +187,9 @@ impl Decoder {
         for &b in run {
             line_bytes = line_bytes.saturating_add(1);
             match (before, b) {
-                (_, 0) => return Violation::Nul,
                 (b'\r', b'\n') => {}
                 (b'\r', _) => return Violation::BareCr,
+                (_, 0) => return Violation::Nul,
                 (_, b'\n') => return Violation::BareLf,
                 _ => {}
             }
@@ -201,7 +201,7 @@ impl Decoder {
             }
             before = b;
         }
-        Violation::LineTooLong
+        Violation::BareCr
     }
 }
 
@@ -242,7 +242,7 @@ impl Content {
 
     /// Octets in memory.
     pub fn held(&self) -> usize {
-        self.bytes.capacity().min(self.bytes.len().saturating_mul(2)).max(self.bytes.len())
+        self.bytes.capacity()
     }
 
     /// Octets received, discarded ones too.
@@ -308,14 +308,13 @@ fn stuff_segment(
     }
 }
 
-/// No NUL, and CR and LF only as pairs. `run` does not end in CR, and what came before it did not either.
-/// Written so that the compiler makes vector instructions of it.
+/// No NUL, and CR and LF only as pairs; what came before the run did not end in CR. Written so that the compiler makes vector instructions of it.
 fn is_clean(run: &[u8]) -> bool {
     let Some((first, rest)) = run.split_first() else { return true };
     let unpaired = run.iter().zip(rest).fold(0_u8, |found, (before, b)| {
         found | u8::from((*before == b'\r') != (*b == b'\n')) | u8::from(*b == 0)
     });
-    unpaired == 0 && !matches!(first, b'\n' | 0)
+    unpaired == 0 && !matches!(first, b'\n' | 0) && !run.ends_with(b"\r")
 }
 
 /// Memory is not set aside for more than this on a mere promise of SIZE.
