@@ -320,3 +320,6 @@ const RSA_BITS_MAX: usize = 8192;
 const RSA_BITS_MIN: usize = 2048;
 /// REQUIREMENTS K5: 64 bits.
 const RSA_EXPONENT_BYTES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;

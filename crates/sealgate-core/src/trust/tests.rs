@@ -7,6 +7,7 @@ use making::{Authority, set_years, year};
 
 mod limits;
 mod making;
+mod published;
 
 #[test]
 fn a_path_to_an_anchor_makes_trusted_and_nothing_else_does() {
@@ -227,7 +228,7 @@ fn a_store_that_remembers_answers_as_one_that_does_not() {
     let below = Authority::adjusted(Some(&root), "Below", |p| set_years(p, (2023, 2029)));
     let crls = vec![
         below.crl((2024, 2026), &[(1, 2025, None), (2, 2024, None)]),
-        below.crl((2025, 2028), &[(1, 2025, Some(RevocationReason::KeyCompromise))]),
+        below.crl((2025, 2027), &[(1, 2025, Some(RevocationReason::KeyCompromise))]),
     ];
     let fresh = || store(&root, &[], crls.clone());
     let remembering = fresh();
