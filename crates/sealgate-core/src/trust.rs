@@ -279,7 +279,7 @@ pub enum Trust {
         /// Whether the key must be taken as stolen.
         key_compromise: bool,
     },
-    /// CRLs are held for the issuer but none is current: REQUIREMENTS D7, temperror.
+    /// CRLs are held for the issuer but none is current and usable: REQUIREMENTS D7, temperror.
     RevocationUnknown,
     /// A path to an anchor holds.
     Trusted,
