@@ -1,6 +1,7 @@
 //! The bodies of the MIME and SMTP fuzz targets on the stable toolchain: their seeds and a hundred thousand mutants each.
 
-mod fixtures;
+#[path = "support/mails.rs"]
+mod material;
 #[path = "fuzz_bodies/mime.rs"]
 mod mime;
 #[path = "support/mutants.rs"]
@@ -9,7 +10,7 @@ mod mutants;
 mod smtp;
 
 use bytes::Bytes;
-use fixtures::{all_mails, mails};
+use material::{all_mails, mails};
 use mutants::run;
 use sealgate_core::mime::{Cryptographic, Entity, Header, cryptographic_layer};
 
@@ -110,7 +111,7 @@ fn canonical() {
 
 /// The ends of data of fixtures/smtp-smuggling, each in a mail that goes on behind it.
 fn smuggled() -> Vec<Vec<u8>> {
-    let table = std::path::Path::new(fixtures::FIXTURES).join("smtp-smuggling/expect.tsv");
+    let table = std::path::Path::new(material::FIXTURES).join("smtp-smuggling/expect.tsv");
     let table =
         std::fs::read_to_string(table).expect("left out: fixtures/smtp-smuggling is not there");
     let sequences = table.lines().skip(1).filter_map(|line| line.split('\t').next());
