@@ -398,25 +398,35 @@ fn own_key(certificate: Certificate, key: SoftwareKey) -> OwnKey {
 
 fn own_key_of_pkcs12(path: &Path, password: &str) -> OwnKey {
     let mut command = Command::new("openssl");
-    command.args(["pkcs12", "-legacy", "-nodes", "-passin", &format!("pass:{password}"), "-in"]);
+    command.args([
+        "pkcs12",
+        "-legacy",
+        "-nodes",
+        "-clcerts",
+        "-passin",
+        &format!("pass:{password}"),
+        "-in",
+    ]);
     let pem = process::run(command.arg(path), b"").expect_ok("openssl pkcs12");
     own_key_of_pem(&String::from_utf8(pem).unwrap())
 }
 
 /// The first certificate and the first key of a text with PEM.
 fn own_key_of_pem(text: &str) -> OwnKey {
-    let object = |kind: &str| {
-        let start = format!("-----BEGIN {kind}-----");
-        let at = text.find(&start).unwrap_or_else(|| panic!("no {kind} in {text}"));
-        let rest = &text[at + start.len()..];
-        mail::decode_base64(rest[..rest.find("-----END").unwrap()].as_bytes())
-    };
-    let certificate = Certificate::from_der(&object("CERTIFICATE")).unwrap();
-    own_key(certificate, SoftwareKey::from_pkcs8(&object("PRIVATE KEY")).unwrap())
+    let certificate = Certificate::from_der(&pem_object(text, "CERTIFICATE")).unwrap();
+    own_key(certificate, SoftwareKey::from_pkcs8(&pem_object(text, "PRIVATE KEY")).unwrap())
 }
 
 fn certificate(path: &Path) -> Certificate {
-    Certificate::from_der(&pki::pem_body(path)).unwrap()
+    let text = fs::read_to_string(path).unwrap();
+    Certificate::from_der(&pem_object(&text, "CERTIFICATE")).unwrap()
+}
+
+fn pem_object(text: &str, kind: &str) -> Vec<u8> {
+    let start = format!("-----BEGIN {kind}-----");
+    let at = text.find(&start).unwrap_or_else(|| panic!("no {kind} in {text}"));
+    let rest = &text[at + start.len()..];
+    mail::decode_base64(rest[..rest.find("-----END").unwrap()].as_bytes())
 }
 
 fn certificate_der(path: &Path) -> Certificate {
