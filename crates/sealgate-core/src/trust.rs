@@ -2,12 +2,12 @@
 //! supplied CRLs, usage, minimum sizes.
 //!
 //! In: certificates that the administrator configured, CRLs as bytes, a certificate to judge,
-//! certificates that came with it, a purpose and a time. Out: [`Trust`]. Follows RFC 5280 §6 and RFC
-//! 8550 §4, within the limits of REQUIREMENTS D10 and K4 to K6. No network, no clock, no files: what
-//! is needed is given. Verdicts are remembered for as long as they hold.
+//! certificates that came with it, a purpose and a time. Out: [`Trust`]. Follows RFC 5280 §6 and
+//! RFC 8550 §4, within the limits of REQUIREMENTS D10 and K4 to K6. No network, no clock, no files:
+//! what is needed is given. Verdicts are remembered for as long as they hold.
 //!
-//! It does not match addresses ([`Certificate::names`]), does not look at a message's signature, and
-//! does not fetch CRLs, OCSP answers or certificates. Where no CRL of an issuer is held, its
+//! It does not match addresses ([`Certificate::names`]), does not look at a message's signature,
+//! and does not fetch CRLs, OCSP answers or certificates. Where no CRL of an issuer is held, its
 //! certificates are not checked for revocation.
 
 use std::fmt;
@@ -24,6 +24,7 @@ use link::Link;
 use path::{Path, Searched, Sources};
 use revocation::{Crls, Status};
 use signature::{Checks, KeyFitness, Strength, TooManyChecks};
+use standing::Authorities;
 use validate::{Validator, Validity};
 use verdicts::{HelpedBy, Question, Verdicts};
 
@@ -34,6 +35,7 @@ mod path;
 mod revocation;
 mod scope;
 mod signature;
+mod standing;
 mod validate;
 mod verdicts;
 
@@ -77,7 +79,8 @@ impl TrustStore {
         &self.unreadable_crls
     }
 
-    /// Judges a certificate at a time; `others` (from the message, bounded) may help to build the path.
+    /// Judges a certificate at a time; `others` (from the message, bounded) may help to build the
+    /// path.
     ///
     /// They are hints: what they are changes which paths are looked at, never what a path must be.
     /// A certificate that is itself an anchor is judged as [`Self::judge_pinned`] does.
@@ -107,11 +110,11 @@ impl TrustStore {
         }
     }
 
-    /// The same without a path: validity, usage, size, revocation by a CRL that its issuer signed where one is held. For
-    /// certificates that the administrator imported himself.
+    /// The same without a path: validity, usage, size, revocation by a CRL that its issuer signed
+    /// where one is held. For certificates that the administrator imported himself.
     ///
-    /// Where a CRL is held under the issuer's name and the issuer's certificate is not among anchors
-    /// and intermediates, the CRL cannot be checked: [`Trust::RevocationUnknown`].
+    /// Where a CRL is held under the issuer's name and the issuer's certificate is not among
+    /// anchors and intermediates, the CRL cannot be checked: [`Trust::RevocationUnknown`].
     pub fn judge_pinned(&self, target: &Certificate, purpose: Purpose, at: Timestamp) -> Trust {
         let question = Question { target: target.fingerprint(), purpose, helped_by: HelpedBy::Pin };
         if let Some(trust) = self.verdicts.recall(&question, at) {
@@ -186,11 +189,17 @@ impl TrustStore {
         let validator = Validator::new(Arc::clone(&checks));
         let sources =
             Sources { anchors: &self.anchors, intermediates: &self.intermediates, offered };
+        let authorities = Authorities {
+            crls: &self.crls,
+            intermediates: &self.intermediates,
+            validator: &validator,
+            checks: &checks,
+        };
         let mut best = Trust::Untrusted;
         let searched = path::search(target, sources, &checks, |path| {
             let found = match validator.validate(path, &adjust) {
                 Validity::Broken => Trust::Untrusted,
-                Validity::Holds => self.judge_valid_path(path, clock, &checks),
+                Validity::Holds => judge_valid_path(path, authorities, clock),
                 Validity::OverLimit => Trust::OverLimit,
             };
             best = better(best, found);
@@ -198,23 +207,6 @@ impl TrustStore {
         });
         let is_cut = searched == Searched::InPart || checks.are_exhausted();
         if is_cut { better(best, Trust::OverLimit) } else { best }
-    }
-
-    /// What is left to ask of a path that holds apart from time and revocation.
-    fn judge_valid_path(&self, path: &Path<'_>, clock: &mut Clock, checks: &Checks) -> Trust {
-        let mut issuer = path.anchor.link();
-        let mut status = Status::Good;
-        let mut is_current = true;
-        for link in &path.links {
-            match self.crls.status(link, issuer, clock, checks) {
-                Ok(found) => status = status.worse(found),
-                Err(TooManyChecks) => return Trust::OverLimit,
-            }
-            let (first, last) = link.validity();
-            is_current &= clock.is_within(first, last);
-            issuer = link;
-        }
-        weigh(status, is_current, path.strength)
     }
 
     fn judge_without_path(
@@ -255,7 +247,7 @@ impl TrustStore {
             {
                 continue;
             }
-            match self.crls.status(link, issuer, clock, checks)? {
+            match self.crls.status(link, &[issuer], clock, checks)? {
                 revoked @ Status::Revoked { .. } => return Ok(revoked),
                 Status::Good => best = Status::Good,
                 Status::NotChecked | Status::Unknown => {}
@@ -287,7 +279,7 @@ pub enum Trust {
         /// Whether the key must be taken as stolen.
         key_compromise: bool,
     },
-    /// CRLs are held for the issuer but none is current: REQUIREMENTS D7, temperror.
+    /// CRLs are held for the issuer but none is current and usable: REQUIREMENTS D7, temperror.
     RevocationUnknown,
     /// A path to an anchor holds.
     Trusted,
@@ -312,6 +304,17 @@ impl fmt::Display for Trust {
             Self::WrongUsage => "wrong-usage",
         })
     }
+}
+
+/// What is left to ask of a path that holds apart from time and revocation.
+fn judge_valid_path(path: &Path<'_>, authorities: Authorities<'_>, clock: &mut Clock) -> Trust {
+    let Ok(status) = authorities.status_of(path, clock) else { return Trust::OverLimit };
+    let mut is_current = true;
+    for link in &path.links {
+        let (first, last) = link.validity();
+        is_current &= clock.is_within(first, last);
+    }
+    weigh(status, is_current, path.strength)
 }
 
 /// A path that holds, in the light of revocation, time and strength. A revocation outweighs
@@ -339,8 +342,8 @@ fn conclude(found: Trust, link: &Link, purpose: Purpose) -> Trust {
     }
 }
 
-/// Which of two paths' outcomes counts: a path that holds; else a revocation; else a search that was
-/// cut short, which might have found better; else the one that is nearest to holding.
+/// Which of two paths' outcomes counts: a path that holds; else a revocation; else a search that
+/// was cut short, which might have found better; else the one that is nearest to holding.
 fn better(one: Trust, other: Trust) -> Trust {
     let rank = |trust: Trust| match trust {
         Trust::Trusted => 7,

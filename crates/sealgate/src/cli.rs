@@ -14,6 +14,7 @@ mod anchor;
 mod ca;
 mod check;
 mod completions;
+mod demo;
 mod envelope;
 mod failure;
 mod files;
@@ -91,6 +92,8 @@ enum Command {
     /// The organisation's own authority
     #[command(subcommand)]
     Ca(ca::Ca),
+    /// Two organisations on this machine, and a mail from one to the other before your eyes
+    Demo(demo::Demo),
     /// Write manual pages into a directory
     #[command(hide = true)]
     Man(man::Man),
@@ -131,6 +134,7 @@ impl Cli {
             Command::PublicKey(command) => command.run(&globals),
             Command::Anchor(command) => command.run(&globals),
             Command::Ca(command) => command.run(&globals),
+            Command::Demo(command) => command.run(),
             Command::Man(command) => command.run(Self::command()),
             Command::Completions(command) => command.run(Self::command()),
         }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod cli;
 mod config;
+mod demo;
 
 fn main() -> ExitCode {
     cli::main()

@@ -1,4 +1,5 @@
-//! A certificate as a link of a path: parsed once, with what building and judging a path asks of it.
+//! A certificate as a link of a path: parsed once, with what building and judging a path asks of
+//! it.
 //!
 //! Lenient as certval's own reading is (RFC 5280 profile checks of serial numbers are not made
 //! here): what is wrong with a certificate is found when the path is validated.
@@ -55,6 +56,10 @@ impl Link {
         self.certificate.decoded().tbs_certificate().issuer()
     }
 
+    pub(super) fn subject(&self) -> &Name {
+        self.certificate.decoded().tbs_certificate().subject()
+    }
+
     /// The subject folded, equal for all names that RFC 5280 §7.1 calls equal.
     pub(super) fn subject_fold(&self) -> &str {
         &self.subject_fold
@@ -102,8 +107,8 @@ impl Link {
         self.says_authority() && self.key_usage().is_some_and(|usage| usage.key_cert_sign())
     }
 
-    /// Whether it may issue as an anchor. What the administrator imports to trust one person must not
-    /// become an authority by that: without basicConstraints only a version 1 certificate
+    /// Whether it may issue as an anchor. What the administrator imports to trust one person must
+    /// not become an authority by that: without basicConstraints only a version 1 certificate
     /// (REQUIREMENTS G1) or one with keyCertSign can issue.
     pub(super) fn may_issue_as_anchor(&self) -> bool {
         let signs = self.key_usage().map(|usage| usage.key_cert_sign());
@@ -191,6 +196,23 @@ impl Link {
             Some(PDVExtension::SubjectAltName(names)) => &names.0,
             _ => &[],
         }
+    }
+
+    /// Who issues CRLs for it in its issuer's place (RFC 5280 §4.2.1.13).
+    pub(super) fn crl_issuers(&self) -> impl Iterator<Item = &Name> {
+        let points = match self.extension(rfc5912::ID_CE_CRL_DISTRIBUTION_POINTS) {
+            Some(PDVExtension::CrlDistributionPoints(points)) => Some(&points.0),
+            _ => None,
+        };
+        points
+            .into_iter()
+            .flatten()
+            .filter_map(|point| point.crl_issuer.as_ref())
+            .flatten()
+            .filter_map(|name| match name {
+                GeneralName::DirectoryName(name) => Some(name),
+                _ => None,
+            })
     }
 
     /// The constraints it puts on the names below it, permitted and excluded.
