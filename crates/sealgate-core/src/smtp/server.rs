@@ -408,7 +408,7 @@ impl Server {
         }
         let address = match forward_path {
             ForwardPath::Mailbox(address) => address,
-            ForwardPath::Postmaster => Address::postmaster(&self.options.hostname),
+            ForwardPath::Postmaster => Address::postmaster(&self.options.postmaster_domain),
         };
         if address.needs_smtputf8() && !envelope.parameters.smtputf8 {
             let text = "an address with UTF-8 needs SMTPUTF8";

@@ -18,6 +18,7 @@ fn options(protocol: Protocol) -> Options {
     Options {
         protocol,
         hostname: Domain::parse("gate.nec.example").unwrap(),
+        postmaster_domain: Domain::parse("nec.example").unwrap(),
         starttls: true,
         smtputf8: true,
         dsn: true,
@@ -134,7 +135,7 @@ fn a_pipelined_message_is_handed_over() {
     assert_eq!(&message[..], b"Subject: x\r\n\r\n.dot\r\n");
     assert_eq!(envelope.reverse_path, Some(Address::parse("a@x").unwrap()));
     let to: Vec<String> = envelope.recipients.iter().map(|to| to.address.to_string()).collect();
-    assert_eq!(to, ["b@y", "postmaster@gate.nec.example"]);
+    assert_eq!(to, ["b@y", "postmaster@nec.example"]);
     assert_eq!(envelope.recipients[0].notify.as_deref(), Some("FAILURE"));
     assert_eq!(envelope.recipients[0].orcpt.as_deref(), Some("rfc822;B@y"));
     assert_eq!(envelope.parameters.envid.as_deref(), Some("e1"));
