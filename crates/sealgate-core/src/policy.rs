@@ -117,6 +117,10 @@ impl Pattern {
             return Ok(Self::NullReversePath);
         }
         let Some(domain) = text.strip_prefix("*@") else {
+            // RFC 5321 would allow it in a local part; who writes it here means a pattern.
+            if text.contains('*') {
+                return Err(bad());
+            }
             return Address::parse(text).map(Self::Mailbox).map_err(|_| bad());
         };
         let (subdomains, name) =

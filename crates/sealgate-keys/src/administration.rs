@@ -309,8 +309,9 @@ impl<'a> Administration<'a> {
     ) -> Result<Vec<Arc<Certificate>>, StoreError> {
         for key in keys {
             let parsed = SoftwareKey::from_pkcs8(&key.pkcs8);
-            let matches = parsed
-                .is_ok_and(|parsed| parsed.public_key_bytes() == key.certificate.public_key_bytes());
+            let matches = parsed.is_ok_and(|parsed| {
+                parsed.public_key_bytes() == key.certificate.public_key_bytes()
+            });
             if !matches {
                 let what = format!("{}: secret key and certificate do not match", key.owner);
                 return Err(StoreError::Input(what));
@@ -337,7 +338,9 @@ impl<'a> Administration<'a> {
         .await
         .map_err(|error| self.database.error(&error))?;
         let (id, wrapped, der) = row.ok_or_else(|| {
-            StoreError::NotFound("this database has no authority; make one with `sealgate init`".into())
+            StoreError::NotFound(
+                "this database has no authority; make one with `sealgate init`".into(),
+            )
         })?;
         let corrupt = |_| StoreError::Corrupt { table: AUTHORITY_TABLE, owner: "us".to_owned() };
         Ok((id, wrapped, Certificate::from_der(&der).map(Arc::new).map_err(corrupt)?))

@@ -78,7 +78,10 @@ pub(crate) struct Authority {
 
 impl Authority {
     /// Makes a new authority for an organisation.
-    pub(crate) fn generate(domain: &Domain, now: SystemTime) -> Result<KeyAndCertificate, StoreError> {
+    pub(crate) fn generate(
+        domain: &Domain,
+        now: SystemTime,
+    ) -> Result<KeyAndCertificate, StoreError> {
         let key = Algorithm::Rsa3072.generate().map_err(failed)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();

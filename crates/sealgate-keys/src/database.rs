@@ -198,7 +198,8 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(DatabaseUrl::Sqlite(PathBuf::from(path))));
         }
-        for text in ["", "sealgate.db", "sqlite:", "sqlite::memory:", "postgres://db/x", "mysql:x"] {
+        for text in ["", "sealgate.db", "sqlite:", "sqlite::memory:", "postgres://db/x", "mysql:x"]
+        {
             assert!(text.parse::<DatabaseUrl>().is_err(), "{text}");
         }
     }

@@ -107,14 +107,18 @@ impl Material {
     /// [`ImportError::NotUsable`] where there is no key, or one without a certificate.
     pub fn into_keys(self) -> Result<Vec<ImportedKey>, ImportError> {
         if self.secrets.is_empty() {
-            return Err(not_usable("no secret key in it: give PKCS#12, or PEM with key and \
-                                   certificates"));
+            return Err(not_usable(
+                "no secret key in it: give PKCS#12, or PEM with key and \
+                                   certificates",
+            ));
         }
         let mut keys = Vec::new();
         for pkcs8 in self.secrets {
             let key = SoftwareKey::from_pkcs8(&pkcs8).map_err(|_| {
-                not_usable("a secret key of a kind that sealgate does not use: take RSA from 2048 \
-                            bits, P-256, P-384, P-521, Ed25519 or X25519")
+                not_usable(
+                    "a secret key of a kind that sealgate does not use: take RSA from 2048 \
+                            bits, P-256, P-384, P-521, Ed25519 or X25519",
+                )
             })?;
             let of_key = |certificate: &&Arc<Certificate>| {
                 certificate.public_key_bytes() == key.public_key_bytes()
@@ -128,8 +132,10 @@ impl Material {
                 });
             }
             if keys.len() == before {
-                return Err(not_usable("a secret key without its certificate: add the \
-                                       certificate to the file, or give a second file with it"));
+                return Err(not_usable(
+                    "a secret key without its certificate: add the \
+                                       certificate to the file, or give a second file with it",
+                ));
             }
         }
         Ok(keys)
@@ -163,8 +169,10 @@ impl Material {
             let damaged = || not_usable(format!("damaged PEM block `{}`", block.label));
             match block.label.as_str() {
                 _ if block.has_headers && block.label.ends_with("PRIVATE KEY") => {
-                    return Err(not_usable("a key in OpenSSL's old encrypted form: convert it \
-                                           with `openssl pkcs8 -topk8`"));
+                    return Err(not_usable(
+                        "a key in OpenSSL's old encrypted form: convert it \
+                                           with `openssl pkcs8 -topk8`",
+                    ));
                 }
                 "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => {
                     let certificate = Certificate::from_der(&block.der)

@@ -61,13 +61,13 @@ impl MasterKeySource {
         if metadata.mode() & forbidden != 0 {
             let mode = metadata.mode() & 0o777;
             let path = path.display();
-            return Err(self.error(&format!("others may read it (mode {mode:04o}): chmod 600 {path}")));
+            return Err(
+                self.error(&format!("others may read it (mode {mode:04o}): chmod 600 {path}"))
+            );
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX));
         let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
-        file.take(limit)
-            .read_to_end(&mut bytes)
-            .map_err(|error| self.error(&error.to_string()))?;
+        file.take(limit).read_to_end(&mut bytes).map_err(|error| self.error(&error.to_string()))?;
         Ok(bytes)
     }
 
@@ -113,7 +113,8 @@ impl MasterKey {
     /// [`StoreError::MasterKey`] when the cryptographic library fails.
     pub fn wrap(&self, row: &Row<'_>, secret: &[u8]) -> Result<Vec<u8>, StoreError> {
         let mut sealed = secret.to_vec();
-        let Ok(nonce) = self.key.seal_in_place_append_tag(row.associated_data(), &mut sealed) else {
+        let Ok(nonce) = self.key.seal_in_place_append_tag(row.associated_data(), &mut sealed)
+        else {
             sealed.zeroize();
             let why = "the cryptographic library failed".to_owned();
             return Err(StoreError::MasterKey { source: String::new(), why });
@@ -200,9 +201,7 @@ impl Row<'_> {
 
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks_exact(2);
-    digits
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// RFC 4648 §4, for the one length that a key has.

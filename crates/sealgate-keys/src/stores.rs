@@ -74,13 +74,12 @@ impl Stores {
     /// Opens existing stores.
     ///
     /// # Errors
-    /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database, a
-    /// revocation list that cannot be read.
+    /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
     pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
         let master_key = config.master_key.read()?;
         let database = Database::open(&config.database).await?;
         crate::key_check::verify(&database, &master_key, &config.master_key).await?;
-        let stores = Self {
+        Ok(Self {
             cache: Cache::new(
                 config.cache_entries_max,
                 config.cache_ttl,
@@ -92,9 +91,7 @@ impl Stores {
             watch: Watch::new(),
             database,
             master_key: Arc::new(master_key),
-        };
-        stores.trust().await?;
-        Ok(stores)
+        })
     }
 
     /// Answers the questions of one step. A question that cannot be answered in time gets a [`LookupError`].
@@ -184,15 +181,15 @@ impl Stores {
         address: &Address,
         purpose: KeyPurpose,
     ) -> Result<Vec<OwnKey>, StoreError> {
-        let stored =
-            secret_key_store::embedded::keys_for(&self.database, address, purpose).await?;
+        let stored = secret_key_store::embedded::keys_for(&self.database, address, purpose).await?;
         if stored.is_empty() {
             return Ok(Vec::new());
         }
         let master_key = Arc::clone(&self.master_key);
         let address = address.clone();
         // Parsing checks the key, which takes a large RSA key a millisecond.
-        let parse = move || stored.iter().map(|key| key.open(&master_key, Some(&address))).collect();
+        let parse =
+            move || stored.iter().map(|key| key.open(&master_key, Some(&address))).collect();
         tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| {
             let database = "secret_keys".to_owned();
             Err(StoreError::Database { database, why: error.to_string() })
@@ -201,12 +198,9 @@ impl Stores {
 
     /// Certificates of our own keys: mail to ourselves, and copies that the originator can read.
     async fn own_certificates(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
-        let stored = secret_key_store::embedded::keys_for(
-            &self.database,
-            address,
-            KeyPurpose::Encrypt,
-        )
-        .await?;
+        let stored =
+            secret_key_store::embedded::keys_for(&self.database, address, KeyPurpose::Encrypt)
+                .await?;
         let public = |key: &secret_key_store::embedded::StoredKey| {
             Ok(PublicKey {
                 certificate: key.certificate()?,
@@ -293,4 +287,3 @@ impl Watch {
 
 /// How often changes of other processes are looked for, at most.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-

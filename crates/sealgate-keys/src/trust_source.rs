@@ -42,7 +42,8 @@ impl TrustSource {
     ) -> Result<Arc<TrustStore>, StoreError> {
         let stamps = self.stamps();
         let mut built = self.built.lock().await;
-        if let Some(built) = built.as_ref().filter(|b| b.generation == generation && b.stamps == stamps)
+        if let Some(built) =
+            built.as_ref().filter(|b| b.generation == generation && b.stamps == stamps)
         {
             return Ok(Arc::clone(&built.store));
         }

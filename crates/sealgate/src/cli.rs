@@ -55,6 +55,18 @@ impl Globals {
         let path = Config::find(self.config.as_deref())?;
         Ok(Config::load(&path)?)
     }
+
+    /// With `-v`, what the libraries say goes to standard error.
+    fn start_log(&self) {
+        let level = match self.verbose {
+            0 => return,
+            1 => tracing::Level::INFO,
+            _ => tracing::Level::DEBUG,
+        };
+        let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+        // Another subscriber, the relay's, may be there already.
+        let _ = log.try_init();
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,6 +121,7 @@ pub(crate) fn main() -> ExitCode {
 impl Cli {
     fn run(self) -> Result<(), Failure> {
         let globals = self.globals;
+        globals.start_log();
         match self.command {
             Command::Init(command) => command.run(),
             Command::Check(command) => command.run(&globals),

@@ -1,3 +1,10 @@
-//! temp
+//! sealgate, a secure mail proxy between an organisation's mail server and the Internet: the program.
+
+use std::process::ExitCode;
+
+mod cli;
 mod config;
-fn main() {}
+
+fn main() -> ExitCode {
+    cli::main()
+}

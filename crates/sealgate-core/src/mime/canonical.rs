@@ -41,20 +41,13 @@ impl Canonical {
     }
 }
 
-/// The canonical form of an entity. `content_fields` as [`super::split_content_fields`] gives them.
+/// The canonical form of an entity. `content_fields` as [`super::split_content_fields`] gives them: no empty line.
 ///
 /// # Errors
 /// [`MimeError::OverLimit`] beyond the limits of REQUIREMENTS K1 and K2.
 pub fn canonical_for_signing(content_fields: &[u8], body: &Bytes) -> Result<Canonical, MimeError> {
     let mut section = Vec::with_capacity(content_fields.len().saturating_add(64));
-    section.extend_from_slice(
-        content_fields.strip_suffix(b"\r\n\r\n").map_or(content_fields, |_| {
-            content_fields.get(..content_fields.len().saturating_sub(2)).unwrap_or_default()
-        }),
-    );
-    if section == b"\r\n" {
-        section.clear();
-    }
+    section.extend_from_slice(content_fields);
     if section.is_empty() {
         section.extend_from_slice(default_type(body));
     }
@@ -307,7 +300,7 @@ fn quotes_better(content: &[u8], is_text: bool, encoding: TransferEncoding) -> b
         && !was_base64
         && memchr::memchr(0, content).is_none()
         && has_only_crlf(content)
-        && escapes < content.len() / 6
+        && escapes <= SHORT_TEXT_ESCAPES.max(content.len() / 6)
 }
 
 /// Copies lines without the white space at their ends; a line of white space only would end the section, so it goes.
@@ -361,6 +354,9 @@ fn default_type(body: &[u8]) -> &'static [u8] {
         b"Content-Type: text/plain; charset=utf-8\r\n"
     }
 }
+
+/// Escapes that do not matter for the size, so that short texts stay readable.
+const SHORT_TEXT_ESCAPES: usize = 32;
 
 #[cfg(test)]
 mod tests;

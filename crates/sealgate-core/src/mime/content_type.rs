@@ -95,7 +95,7 @@ impl ContentType {
     fn read_parameters(&mut self, cursor: &mut Cursor<'_>) -> Result<(), MimeError> {
         loop {
             self.regular &= cursor.skip_cfws().is_ok();
-            cursor.take_while(|b| b != b';');
+            self.regular &= cursor.take_while(|b| b != b';').is_empty();
             if !cursor.eat(b';') {
                 return Ok(());
             }

@@ -1,8 +1,8 @@
 //! Splits a multipart body at its boundary (RFC 2046 §5.1.1), byte for byte.
 //!
 //! In: a body and its boundary. Out: slices. The CRLF before a delimiter belongs to the delimiter. A line
-//! that only begins with the delimiter, and a delimiter after the closing one, are read differently by different
-//! programs: such a body is marked ambiguous, and nobody gives it a cryptographic status.
+//! that only begins with the delimiter, the delimiter inside of a line, and one after the closing one are read
+//! differently by different programs: such a body is marked ambiguous, and nobody gives it a cryptographic status.
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
@@ -48,10 +48,7 @@ impl Multipart {
             match open_part {
                 None => found.preamble = body.slice(..line.start),
                 // Where two delimiters share one CRLF the part between them is empty.
-                Some(start) => found.parts.push(body.slice(start..line.start.max(start))),
-            }
-            if found.parts.len() > PARTS_MAX {
-                return Err(MimeError::OverLimit("the parts of a multipart"));
+                Some(start) => found.push(body.slice(start..line.start.max(start)))?,
             }
             if line.kind == Kind::Close {
                 found.closed = true;
@@ -62,20 +59,28 @@ impl Multipart {
             }
         }
         if let Some(start) = open_part {
-            found.parts.push(body.slice(start..));
+            found.push(body.slice(start..))?;
         }
         Ok(found)
     }
+
+    fn push(&mut self, part: Bytes) -> Result<(), MimeError> {
+        if self.parts.len() >= PARTS_MAX {
+            return Err(MimeError::OverLimit("the parts of a multipart"));
+        }
+        self.parts.push(part);
+        Ok(())
+    }
 }
 
-/// The lines of a body that begin with the delimiter.
+/// Where the delimiter stands in a body.
 struct Delimiters<'a> {
     body: &'a [u8],
     finder: Finder<'static>,
     at: usize,
 }
 
-/// One such line: from the CRLF before it to behind the CRLF at its end.
+/// One such place: from the CRLF before the line to behind the CRLF at its end.
 struct Line {
     start: usize,
     end: usize,
@@ -91,25 +96,25 @@ enum Kind {
 
 impl<'a> Delimiters<'a> {
     fn new(body: &'a [u8], boundary: &str) -> Self {
-        let finder = Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned();
+        let finder = Finder::new(format!("--{boundary}").as_bytes()).into_owned();
         Self { body, finder, at: 0 }
     }
 
     fn next(&mut self) -> Option<Line> {
-        let dashes_and_boundary = self.finder.needle().get(2..).unwrap_or_default();
-        let (start, after) = if self.at == 0 && self.body.starts_with(dashes_and_boundary) {
-            (0, dashes_and_boundary.len())
-        } else {
-            let start = self.at.saturating_add(self.finder.find(self.body.get(self.at..)?)?);
-            (start, start.saturating_add(self.finder.needle().len()))
-        };
+        let found = self.at.saturating_add(self.finder.find(self.body.get(self.at..)?)?);
+        let after = found.saturating_add(self.finder.needle().len());
         let tail = self.body.get(after..).unwrap_or_default();
         let line_len = memchr::memmem::find(tail, b"\r\n");
         let line_tail = tail.get(..line_len.unwrap_or(tail.len())).unwrap_or_default();
+        let before = self.body.get(..found).unwrap_or_default();
+        let starts_line = before.is_empty() || before.ends_with(b"\r\n");
+        if !starts_line {
+            self.at = after;
+            return Some(Line { start: found, end: after, kind: Kind::Ambiguous });
+        }
         let end = after.saturating_add(line_len.map_or(tail.len(), |len| len.saturating_add(2)));
-        // The CRLF at the end of this line may be the one before the next delimiter.
-        self.at = end.saturating_sub(if line_len.is_some() { 2 } else { 0 }).max(1);
-        Some(Line { start, end, kind: kind_of(line_tail) })
+        self.at = end;
+        Some(Line { start: found.saturating_sub(2), end, kind: kind_of(line_tail) })
     }
 }
 

@@ -2,13 +2,13 @@
 //! PKCS#12 (RFC 7292 appendix C) with 3DES and RC2, for reading only.
 
 use aws_lc_rs::cipher::{
-    AES_128, AES_192, AES_256, Algorithm, DES_EDE3_FOR_LEGACY_USE_ONLY, DecryptionContext,
-    PaddedBlockDecryptingKey, UnboundCipherKey,
+    AES_128, AES_192, AES_256, Algorithm, DecryptionContext, PaddedBlockDecryptingKey,
+    UnboundCipherKey,
 };
 use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::pbkdf2;
-use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
-use der::{Decode, Sequence};
+use der::Sequence;
+use der::asn1::{ObjectIdentifier, OctetStringRef};
 use rc2::Rc2;
 use rc2::cipher::{BlockDecrypt, generic_array::GenericArray};
 use std::num::NonZeroU32;
@@ -39,8 +39,7 @@ impl Budget {
         if iterations > ITERATIONS_MAX {
             return Err(too_many());
         }
-        self.iterations_left =
-            self.iterations_left.checked_sub(iterations).ok_or_else(too_many)?;
+        self.iterations_left = self.iterations_left.checked_sub(iterations).ok_or_else(too_many)?;
         NonZeroU32::new(iterations)
             .ok_or_else(|| not_usable("a password derivation of no iterations"))
     }
@@ -74,9 +73,7 @@ pub(super) fn decrypt(
     let key = derive(pkcs12_kdf::Purpose::Key, key_bytes);
     let iv = derive(pkcs12_kdf::Purpose::Iv, OLD_BLOCK_BYTES);
     match cipher {
-        OldCipher::TripleDes => {
-            decrypt_cbc(&DES_EDE3_FOR_LEGACY_USE_ONLY, &key, &iv, encrypted)
-        }
+        OldCipher::TripleDes => decrypt_cbc(TRIPLE_DES, &key, &iv, encrypted),
         OldCipher::Rc2 => decrypt_rc2(&key, &iv, encrypted),
     }
 }
@@ -92,16 +89,13 @@ fn decrypt_pbes2(
         let oid = derivation.oid;
         return Err(not_usable(format!("a password derivation ({oid}) other than PBKDF2")));
     }
-    let derivation: Pbkdf2Parameters<'_> = derivation
-        .parameters
-        .ok_or_else(malformed)?
-        .decode_as()
-        .map_err(|_| malformed())?;
+    let derivation: Pbkdf2Parameters<'_> =
+        derivation.parameters.ok_or_else(malformed)?.decode_as().map_err(|_| malformed())?;
     let (cipher, key_bytes) = match parameters.encryption.oid {
         AES_128_CBC => (&AES_128, 16),
         AES_192_CBC => (&AES_192, 24),
         AES_256_CBC => (&AES_256, 32),
-        DES_EDE3_CBC => (&DES_EDE3_FOR_LEGACY_USE_ONLY, 24),
+        DES_EDE3_CBC => (TRIPLE_DES, 24),
         oid => return Err(not_usable(format!("encrypted with {oid}, which is not supported"))),
     };
     let prf = match derivation.prf.map_or(HMAC_SHA1, |prf| prf.oid) {
@@ -130,8 +124,8 @@ fn decrypt_cbc(
     encrypted: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, ImportError> {
     let context = match iv.len() {
-        16 => iv.try_into().map(FixedLength::<16>::from).map(DecryptionContext::Iv128).ok(),
-        8 => iv.try_into().map(FixedLength::<8>::from).map(DecryptionContext::Iv64).ok(),
+        16 => FixedLength::<16>::try_from(iv).map(DecryptionContext::Iv128).ok(),
+        8 => FixedLength::<8>::try_from(iv).map(DecryptionContext::Iv64).ok(),
         _ => None,
     };
     let context = context.ok_or_else(malformed)?;
@@ -145,24 +139,20 @@ fn decrypt_cbc(
 }
 
 /// RC2 (RFC 2268) in CBC mode; its effective length is that of the key.
-fn decrypt_rc2(
-    key: &[u8],
-    iv: &[u8],
-    encrypted: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, ImportError> {
+fn decrypt_rc2(key: &[u8], iv: &[u8], encrypted: &[u8]) -> Result<Zeroizing<Vec<u8>>, ImportError> {
     let cipher = Rc2::new_with_eff_key_len(key, key.len().saturating_mul(8));
     let mut plain = Zeroizing::new(Vec::with_capacity(encrypted.len()));
     let mut previous = iv;
     for chunk in encrypted.chunks(OLD_BLOCK_BYTES) {
-        let mut block = GenericArray::from(<[u8; OLD_BLOCK_BYTES]>::try_from(chunk).map_err(
-            |_| malformed(),
-        )?);
+        let mut block =
+            GenericArray::from(<[u8; OLD_BLOCK_BYTES]>::try_from(chunk).map_err(|_| malformed())?);
         cipher.decrypt_block(&mut block);
         plain.extend(block.iter().zip(previous).map(|(byte, before)| byte ^ before));
         previous = chunk;
     }
     let padding = usize::from(*plain.last().ok_or_else(malformed)?);
-    let kept = plain.len().checked_sub(padding).filter(|_| (1..=OLD_BLOCK_BYTES).contains(&padding));
+    let kept =
+        plain.len().checked_sub(padding).filter(|_| (1..=OLD_BLOCK_BYTES).contains(&padding));
     let kept = kept.ok_or(ImportError::WrongPassword)?;
     let padded = plain.get(kept..).unwrap_or_default();
     if padded.iter().any(|byte| usize::from(*byte) != padding) {
@@ -209,6 +199,8 @@ struct Pbe1Parameters<'a> {
 const ITERATIONS_MAX: u32 = 10_000_000;
 /// A file may need several: for its MAC, its certificates and each key.
 const ITERATIONS_PER_FILE_MAX: u32 = 4 * ITERATIONS_MAX;
+#[expect(deprecated, reason = "key files of older software are encrypted with it")]
+const TRIPLE_DES: &Algorithm = &aws_lc_rs::cipher::DES_EDE3_FOR_LEGACY_USE_ONLY;
 /// 3DES and RC2.
 const OLD_BLOCK_BYTES: usize = 8;
 /// RFC 8018 §C: PBES2, PBKDF2, its pseudorandom functions and ciphers.

@@ -17,10 +17,7 @@ use super::private_key::{self, EncryptedPrivateKeyInfo, damaged};
 use super::{ImportError, Material, not_usable, pkcs12_kdf, to_der};
 
 /// Reads a store; `None` where the bytes are none.
-pub(super) fn read(
-    bytes: &[u8],
-    password: Option<&str>,
-) -> Result<Option<Material>, ImportError> {
+pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Option<Material>, ImportError> {
     let Some(der) = to_der(bytes) else { return Ok(None) };
     let Ok(pfx) = Pfx::from_der(&der) else { return Ok(None) };
     if pfx.version != 3 || pfx.content.content_type != DATA {

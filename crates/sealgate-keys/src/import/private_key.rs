@@ -49,13 +49,11 @@ fn wrap(
     key: &[u8],
 ) -> Option<Zeroizing<Vec<u8>>> {
     let algorithm = AlgorithmIdentifierRef { oid: algorithm, parameters: Some(parameters) };
-    let mut info = NewPrivateKeyInfo {
-        version: 0,
-        algorithm,
-        private_key: OctetString::new(key).ok()?,
-    };
+    let mut info =
+        NewPrivateKeyInfo { version: 0, algorithm, private_key: OctetString::new(key).ok()? };
     let der = info.to_der().ok().map(Zeroizing::new);
-    let mut bytes = std::mem::replace(&mut info.private_key, OctetString::new([]).ok()?).into_bytes();
+    let mut bytes =
+        std::mem::replace(&mut info.private_key, OctetString::new([]).ok()?).into_bytes();
     bytes.zeroize();
     der
 }

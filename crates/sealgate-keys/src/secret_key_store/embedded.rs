@@ -126,10 +126,7 @@ pub(crate) async fn list(
 }
 
 /// Opens every row and says how many there are.
-pub(crate) async fn verify(
-    database: &Database,
-    master_key: &MasterKey,
-) -> Result<u64, StoreError> {
+pub(crate) async fn verify(database: &Database, master_key: &MasterKey) -> Result<u64, StoreError> {
     let rows = sqlx::query(
         "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys ORDER BY owner",
     )

@@ -35,13 +35,16 @@ pub(super) fn parse(text: &str, path: &Path, directory: &Path) -> Result<Config,
     let version = toml::from_str::<VersionOnly>(text);
     let version = version.map_err(|error| invalid(line_of(text, &error), one_line(&error)))?;
     if version.version != Some(VERSION) {
-        let line = line_of_key(text, "version");
-        return Err(invalid(line, format!("write `version = {VERSION}`: this sealgate reads no other")));
+        let line = line_of_key(text, "", "version");
+        return Err(invalid(
+            line,
+            format!("write `version = {VERSION}`: this sealgate reads no other"),
+        ));
     }
     let file: File =
         toml::from_str(text).map_err(|error| invalid(line_of(text, &error), one_line(&error)))?;
-    if let Some((key, message)) = file.contradiction() {
-        return Err(invalid(line_of_key(text, key), message));
+    if let Some((table, key, message)) = file.contradiction() {
+        return Err(invalid(line_of_key(text, table, key), message));
     }
     Ok(file.into_config(path, directory))
 }
@@ -277,33 +280,32 @@ impl Default for ObserveTable {
 }
 
 impl File {
-    /// What no single value can tell: the key to name and what to do.
-    fn contradiction(&self) -> Option<(&'static str, String)> {
-        if self.domains.is_empty() {
-            return Some(("domains", "`domains` is empty: name at least one domain of yours".into()));
-        }
-        if self.master_key.file.is_some() && self.master_key.credential.is_some() {
-            let message = "`file` and `credential` exclude each other in [master_key]: keep one";
-            return Some(("credential", message.into()));
-        }
-        if self.master_key.credential.as_deref().is_some_and(|name| !is_file_name(name)) {
-            return Some(("credential", "`credential` is a name without slashes".into()));
-        }
-        if self.public_keys.stores.is_empty() {
-            return Some(("stores", "`stores` is empty: write stores = [\"embedded\"]".into()));
-        }
-        if matches!(&self.dns.resolvers, ResolversValue::Servers(list) if list.is_empty()) {
-            return Some(("resolvers", "`resolvers` is empty: write \"system\"".into()));
-        }
-        if let Some(name) = self.limits.first_zero() {
-            return Some((name, format!("`{name}` is 0, which lets nothing through")));
-        }
-        if self.outside.smtp.is_some() && self.inside.mail_server.is_none() {
-            let message = "[outside] smtp takes mail for your mail server: say where it is with \
-                           [inside] mail_server = \"smtp://HOST:PORT\"";
-            return Some(("smtp", message.into()));
-        }
-        None
+    /// What no single value can tell: the table and key to name, and what to do.
+    fn contradiction(&self) -> Option<(&'static str, &'static str, String)> {
+        let zero = self.limits.first_zero();
+        let no_servers =
+            matches!(&self.dns.resolvers, ResolversValue::Servers(list) if list.is_empty());
+        let (table, key, message) = if self.domains.is_empty() {
+            ("", "domains", "`domains` is empty: name at least one domain of yours")
+        } else if self.master_key.file.is_some() && self.master_key.credential.is_some() {
+            let message = "`file` and `credential` exclude each other: keep one";
+            ("master_key", "credential", message)
+        } else if self.master_key.credential.as_deref().is_some_and(|name| !is_file_name(name)) {
+            ("master_key", "credential", "`credential` is a name without slashes")
+        } else if self.public_keys.stores.is_empty() {
+            ("public_keys", "stores", "`stores` is empty: write stores = [\"embedded\"]")
+        } else if no_servers {
+            ("dns", "resolvers", "`resolvers` is empty: write \"system\"")
+        } else if self.outside.smtp.is_some() && self.inside.mail_server.is_none() {
+            let message = "this takes mail for your mail server: say where that is with [inside] \
+                           mail_server = \"smtp://HOST:PORT\"";
+            ("outside", "smtp", message)
+        } else if let Some(name) = zero {
+            return Some(("limits", name, format!("`{name}` is 0, which lets nothing through")));
+        } else {
+            return None;
+        };
+        Some((table, key, message.to_owned()))
     }
 
     fn into_config(self, path: &Path, directory: &Path) -> Config {
@@ -443,12 +445,19 @@ fn line_of(text: &str, error: &toml::de::Error) -> usize {
     text.get(..offset).map_or(1, |before| before.matches('\n').count().saturating_add(1))
 }
 
-/// The line where a key is set, or the first.
-fn line_of_key(text: &str, key: &str) -> usize {
-    let sets = |line: &str| {
-        line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
-    };
-    text.lines().position(sets).map_or(1, |index| index.saturating_add(1))
+/// The line where a table's key is set, or the first.
+fn line_of_key(text: &str, table: &str, key: &str) -> usize {
+    let sets =
+        |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    let mut current = "";
+    for (index, line) in text.lines().map(str::trim).enumerate() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            current = name.trim();
+        } else if current == table && sets(line) {
+            return index.saturating_add(1);
+        }
+    }
+    1
 }
 
 fn one_line(error: &toml::de::Error) -> String {
@@ -457,6 +466,6 @@ fn one_line(error: &toml::de::Error) -> String {
 
 const VERSION: u32 = 1;
 /// Who may hand us plain mail where nothing is said.
-const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+const LOOPBACK: [&str; 2] = ["127.0.0.1/32", "::1/128"];
 /// A pause between replies must stay far below the client's 10 minutes (RFC 5321 §4.5.3.2.6).
 const REPLY_PAUSE_MS_MAX: u64 = 5000;

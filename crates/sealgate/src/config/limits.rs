@@ -16,7 +16,7 @@ pub(crate) struct Limits {
     pub(crate) commands_per_session_max: usize,
     /// K9: wrong commands of one session.
     pub(crate) errors_per_session_max: usize,
-    /// K9: recipients of one transaction.
+    /// A4: recipients of one transaction (RFC 5321 §4.5.3.1.8 demands at least 100).
     pub(crate) recipients_max: usize,
     /// K9: silence between commands.
     pub(crate) idle_secs_max: u64,
@@ -44,7 +44,7 @@ impl Default for Limits {
             connections_max: 1000,
             commands_per_session_max: 1000,
             errors_per_session_max: 20,
-            recipients_max: 100,
+            recipients_max: 1000,
             idle_secs_max: 300,
             data_bytes_per_sec_min: 1024,
             memory_bytes_max: 1024 * 1024 * 1024,

@@ -121,8 +121,16 @@ mod tests {
     #[test]
     fn what_is_no_server_is_refused() {
         for text in [
-            "", "relay.example", "http://relay.example", "smtp://", "smtp://a b:25", "smtp://a:b",
-            "smtp://a:70000", "lmtp://relay.example", "smtp://[::1", "smtp://[::1]x",
+            "",
+            "relay.example",
+            "http://relay.example",
+            "smtp://",
+            "smtp://a b:25",
+            "smtp://a:b",
+            "smtp://a:70000",
+            "lmtp://relay.example",
+            "smtp://[::1",
+            "smtp://[::1]x",
         ] {
             assert!(text.parse::<Server>().is_err(), "{text}");
         }

@@ -1,0 +1,42 @@
+//! What commands that use the stores share: a small runtime, the configuration, the open stores.
+
+use std::future::Future;
+
+use sealgate_core::keys::Timestamp;
+use sealgate_keys::stores::Stores;
+
+use super::{Failure, Globals};
+use crate::config::Config;
+
+/// Configuration and stores of one command.
+pub(crate) struct Session {
+    pub(crate) config: Config,
+    pub(crate) stores: Stores,
+}
+
+impl Session {
+    /// Loads the configuration, opens the stores and runs a command's work on them.
+    pub(crate) fn run<F, T>(globals: &Globals, work: impl FnOnce(Self) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let config = globals.load()?;
+        block_on(async {
+            let stores = Stores::open(&config.stores).await?;
+            work(Self { config, stores }).await
+        })
+    }
+}
+
+/// Runs a future on this thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::Unavailable(format!("no event loop: {error}")))?;
+    runtime.block_on(work)
+}
+
+/// The time on the clock.
+pub(crate) fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_second())
+}
