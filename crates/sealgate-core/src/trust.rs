@@ -24,6 +24,7 @@ use link::Link;
 use path::{Path, Searched, Sources};
 use revocation::{Crls, Status};
 use signature::{Checks, KeyFitness, Strength, TooManyChecks};
+use standing::Authorities;
 use validate::{Validator, Validity};
 use verdicts::{HelpedBy, Question, Verdicts};
 
@@ -34,6 +35,7 @@ mod path;
 mod revocation;
 mod scope;
 mod signature;
+mod standing;
 mod validate;
 mod verdicts;
 
@@ -186,11 +188,17 @@ impl TrustStore {
         let validator = Validator::new(Arc::clone(&checks));
         let sources =
             Sources { anchors: &self.anchors, intermediates: &self.intermediates, offered };
+        let authorities = Authorities {
+            crls: &self.crls,
+            intermediates: &self.intermediates,
+            validator: &validator,
+            checks: &checks,
+        };
         let mut best = Trust::Untrusted;
         let searched = path::search(target, sources, &checks, |path| {
             let found = match validator.validate(path, &adjust) {
                 Validity::Broken => Trust::Untrusted,
-                Validity::Holds => self.judge_valid_path(path, clock, &checks),
+                Validity::Holds => judge_valid_path(path, authorities, clock),
                 Validity::OverLimit => Trust::OverLimit,
             };
             best = better(best, found);
@@ -198,23 +206,6 @@ impl TrustStore {
         });
         let is_cut = searched == Searched::InPart || checks.are_exhausted();
         if is_cut { better(best, Trust::OverLimit) } else { best }
-    }
-
-    /// What is left to ask of a path that holds apart from time and revocation.
-    fn judge_valid_path(&self, path: &Path<'_>, clock: &mut Clock, checks: &Checks) -> Trust {
-        let mut issuer = path.anchor.link();
-        let mut status = Status::Good;
-        let mut is_current = true;
-        for link in &path.links {
-            match self.crls.status(link, issuer, clock, checks) {
-                Ok(found) => status = status.worse(found),
-                Err(TooManyChecks) => return Trust::OverLimit,
-            }
-            let (first, last) = link.validity();
-            is_current &= clock.is_within(first, last);
-            issuer = link;
-        }
-        weigh(status, is_current, path.strength)
     }
 
     fn judge_without_path(
@@ -255,7 +246,7 @@ impl TrustStore {
             {
                 continue;
             }
-            match self.crls.status(link, issuer, clock, checks)? {
+            match self.crls.status(link, &[issuer], clock, checks)? {
                 revoked @ Status::Revoked { .. } => return Ok(revoked),
                 Status::Good => best = Status::Good,
                 Status::NotChecked | Status::Unknown => {}
@@ -312,6 +303,17 @@ impl fmt::Display for Trust {
             Self::WrongUsage => "wrong-usage",
         })
     }
+}
+
+/// What is left to ask of a path that holds apart from time and revocation.
+fn judge_valid_path(path: &Path<'_>, authorities: Authorities<'_>, clock: &mut Clock) -> Trust {
+    let Ok(status) = authorities.status_of(path, clock) else { return Trust::OverLimit };
+    let mut is_current = true;
+    for link in &path.links {
+        let (first, last) = link.validity();
+        is_current &= clock.is_within(first, last);
+    }
+    weigh(status, is_current, path.strength)
 }
 
 /// A path that holds, in the light of revocation, time and strength. A revocation outweighs

@@ -41,7 +41,9 @@ fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
         let length = random.below(24).min(bytes.len() - at);
         match random.below(7) {
             0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at] = [0, 1, 0x04, 0x24, 0x30, 0x31, 0x80, 0x84, 0xa0, 0xff][random.below(10)],
+            1 => {
+                bytes[at] = [0, 1, 0x04, 0x24, 0x30, 0x31, 0x80, 0x84, 0xa0, 0xff][random.below(10)]
+            }
             2 => drop(bytes.drain(at..at + length)),
             3 => {
                 let piece = bytes[at..at + length].to_vec();
@@ -74,7 +76,11 @@ fn run(name: &str, seeds: &[Vec<u8>], body: &dyn Fn(&[u8])) {
         let seed = &seeds[index as usize % seeds.len()];
         one(&mutate(seed, &mut random));
     }
-    println!("{name}: {} seeds, {MUTANTS} mutants, {:?}, slowest {slowest:?}", seeds.len(), started.elapsed());
+    println!(
+        "{name}: {} seeds, {MUTANTS} mutants, {:?}, slowest {slowest:?}",
+        seeds.len(),
+        started.elapsed()
+    );
     assert!(slowest < Duration::from_secs(1), "{name}: one took {slowest:?}");
 }
 
@@ -128,7 +134,8 @@ fn foreign(sets: &[&str]) -> Vec<Vec<u8>> {
     seeds
 }
 
-const SETS: [&str; 5] = ["fuzz-openssl/cms", "fuzz-awslc", "rustcrypto-cms", "openssl-smime", "rfc4134"];
+const SETS: [&str; 5] =
+    ["fuzz-openssl/cms", "fuzz-awslc", "rustcrypto-cms", "openssl-smime", "rfc4134"];
 
 #[test]
 fn transcode() {

@@ -29,7 +29,8 @@ fn sign(person: &Person, scheme: SignatureScheme, content: &[u8]) -> Vec<u8> {
 fn ways(person: &Person) -> Vec<KeyWrap> {
     let oaep = Capabilities { rsa_oaep: true, ..Capabilities::default() };
     let kind = person.certificate.key_kind();
-    let mut ways = vec![key_wrap_for(kind, None).unwrap(), key_wrap_for(kind, Some(&oaep)).unwrap()];
+    let mut ways =
+        vec![key_wrap_for(kind, None).unwrap(), key_wrap_for(kind, Some(&oaep)).unwrap()];
     ways.dedup();
     ways
 }
@@ -47,7 +48,8 @@ fn every_scheme_signs_and_verifies() {
         let mut schemes = vec![default_scheme(person.certificate.key_kind()).unwrap()];
         if person.name == "alice.sign" {
             for digest in [Digest::Sha256, Digest::Sha384, Digest::Sha512] {
-                schemes.extend([SignatureScheme::RsaPkcs1(digest), SignatureScheme::RsaPss(digest)]);
+                schemes
+                    .extend([SignatureScheme::RsaPkcs1(digest), SignatureScheme::RsaPss(digest)]);
             }
         }
         if person.name == "p521" {
@@ -137,8 +139,7 @@ fn all_recipients_open_one_message() {
     let people = recipients();
     let named: Vec<(&Certificate, KeyWrap)> =
         people.iter().map(|person| (&*person.certificate, ways(person)[0])).collect();
-    let sealed =
-        encrypt(&[b"one ", b"", b"two"], ContentCipher::Aes256Gcm, &named).unwrap();
+    let sealed = encrypt(&[b"one ", b"", b"two"], ContentCipher::Aes256Gcm, &named).unwrap();
     let parsed = EnvelopedData::parse(&sealed).unwrap();
     assert_eq!(parsed.recipient_count(), people.len());
     let mut names: Vec<&str> = (0..people.len()).map(|index| parsed.key_name(index)).collect();
@@ -242,7 +243,8 @@ fn every_wrong_key_fails_alike() {
     let content = [9; 4096];
     for cipher in WRITTEN {
         let parsed = EnvelopedData::parse(&encrypt(&[&content], cipher, &named).unwrap()).unwrap();
-        let answers = [Ok(vec![]), Ok(vec![1; 16]), Ok(vec![1; 32]), Ok(vec![1; 300]), Err(KeyError::Failed)];
+        let answers =
+            [Ok(vec![]), Ok(vec![1; 16]), Ok(vec![1; 32]), Ok(vec![1; 300]), Err(KeyError::Failed)];
         for answer in answers {
             match parsed.open(0, &bob.certificate, &Told(answer.clone())) {
                 Err(fault) => assert_eq!(fault, OpenFault::Failed, "{answer:?}"),
@@ -294,7 +296,10 @@ fn timing() {
         let time = |what: &str, work: &mut dyn FnMut()| {
             let start = std::time::Instant::now();
             (0..rounds).for_each(|_| work());
-            println!("{what} {size}: {:.3} ms", start.elapsed().as_secs_f64() * 1e3 / f64::from(rounds));
+            println!(
+                "{what} {size}: {:.3} ms",
+                start.elapsed().as_secs_f64() * 1e3 / f64::from(rounds)
+            );
         };
         for cipher in [ContentCipher::Aes256Gcm, ContentCipher::Aes256Cbc] {
             let sealed = encrypt(&[&content], cipher, &named).unwrap();

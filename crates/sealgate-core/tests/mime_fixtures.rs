@@ -1,56 +1,13 @@
 //! Every file of the MIME sets is read without a panic, loses no byte, and comes out of the canonical form safe.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod fixtures;
 
 use bytes::Bytes;
+use fixtures::all_mails;
 use sealgate_core::mime::{
     self, Cryptographic, Entity, Header, MimeError, agrees_with_reader, canonical_for_signing,
-    canonical_line_ends, cryptographic_layer, decode_body, is_seven_bit, split_content_fields,
+    cryptographic_layer, decode_body, is_seven_bit, split_content_fields,
 };
-
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/fixtures");
-
-/// The sets of mails.
-const MIME_SETS: [&str; 10] = [
-    "bc-mime",
-    "courier-rfc2045",
-    "cpython-email",
-    "deltachat",
-    "mikel-mail",
-    "mime-tools-perl",
-    "mime4j",
-    "protected-headers",
-    "spamassassin",
-    "stalwart-mail-parser",
-];
-
-/// All files below a set but its descriptions, with CRLF line ends.
-fn mails(set: &str) -> Vec<(PathBuf, Bytes)> {
-    let root = Path::new(FIXTURES).join(set);
-    assert!(root.is_dir(), "left out: {} is not there", root.display());
-    let mut found = Vec::new();
-    let mut folders = vec![root];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if name != "INDEX" && name != "expect.tsv" {
-                let bytes = canonical_line_ends(Bytes::from(fs::read(&path).unwrap()));
-                found.push((path, bytes));
-            }
-        }
-    }
-    found.sort();
-    assert!(!found.is_empty());
-    found
-}
-
-fn all_mails() -> impl Iterator<Item = (PathBuf, Bytes)> {
-    MIME_SETS.into_iter().flat_map(mails)
-}
 
 #[test]
 fn fields_and_body_reassemble_byte_for_byte() {

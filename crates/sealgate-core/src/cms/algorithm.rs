@@ -246,6 +246,11 @@ pub(crate) fn small_integer(body: &[u8]) -> Result<u16, CmsError> {
     }
 }
 
+/// CMSVersion (RFC 5652 §10.2.5): 0 to 5; which of them is not looked at, because other software is not exact about it.
+pub(crate) fn read_version(version: &Element<'_>) -> Result<(), CmsError> {
+    if small_integer(version.body)? <= 5 { Ok(()) } else { Err(CmsError::Unsupported) }
+}
+
 /// An AlgorithmIdentifier with these parameters (DER, or empty for none).
 pub(crate) fn write(oid: ObjectIdentifier, parameters: &[u8]) -> Vec<u8> {
     tlv(SEQUENCE, &[&write_oid(oid), parameters])

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 
 use super::CmsError;
 use super::algorithm::{
-    Algorithm, ContentCipher, RSA_ENCRYPTION, RSAES_OAEP, oaep_digest, small_integer,
+    Algorithm, ContentCipher, DATA, RSA_ENCRYPTION, RSAES_OAEP, oaep_digest, read_version,
+    small_integer,
 };
 use super::content_cipher::{Sealed, decrypt};
 use super::content_info::{ContentInfo, ContentKind, der_of};
@@ -46,11 +47,14 @@ impl EnvelopedData {
             _ => return Err(CmsError::Unsupported),
         };
         let mut members = info.content.reader();
-        members.expect(INTEGER)?;
+        read_version(&members.expect(INTEGER)?)?;
         members.optional(CONSTRUCTED_0)?;
         let recipients = read_recipients(&members.expect(SET)?)?;
         let mut content = members.expect(SEQUENCE)?.reader();
-        content.expect(OID)?;
+        if content.expect(OID)?.body != DATA.as_bytes() {
+            // Mail is id-data (RFC 8551 §2.4.3), and this identifier is not authenticated.
+            return Err(CmsError::Unsupported);
+        }
         let algorithm = Algorithm::next(&mut content)?;
         // The content may be elsewhere in CMS; never in mail.
         let ciphertext = content.expect(PRIMITIVE_0)?.body;
@@ -90,6 +94,11 @@ impl EnvelopedData {
     /// How many certificates are named as recipients; passwords and shared keys do not count.
     pub fn recipient_count(&self) -> usize {
         self.recipients.len()
+    }
+
+    /// Octets of the encrypted content.
+    pub fn ciphertext_bytes(&self) -> usize {
+        self.sealed.ciphertext.len()
     }
 
     /// Which recipient this certificate is, by issuer and serial number or key identifier.

@@ -5,7 +5,7 @@
 //! as they came.
 
 use super::CmsError;
-use super::algorithm::Algorithm;
+use super::algorithm::{Algorithm, read_version};
 use super::element::{
     BIT_STRING, CONSTRUCTED_0, CONSTRUCTED_1, CONSTRUCTED_2, CONSTRUCTED_3, CONSTRUCTED_4, Element,
     INTEGER, OCTET_STRING, PRIMITIVE_0, Reader, SEQUENCE, tlv,
@@ -120,7 +120,7 @@ pub(super) fn write_issuer_and_serial(tag: u8, certificate: &Certificate) -> Vec
 /// KeyTransRecipientInfo (RFC 5652 §6.2.1).
 fn read_transport(info: &Element<'_>) -> Result<Recipient, CmsError> {
     let mut members = info.reader();
-    members.expect(INTEGER)?;
+    read_version(&members.expect(INTEGER)?)?;
     let identifier = KeyIdentifier::read(&members.element()?)?;
     let algorithm = Algorithm::next(&mut members)?.whole.to_vec();
     let encrypted_key = members.expect(OCTET_STRING)?.body.to_vec();
@@ -131,7 +131,7 @@ fn read_transport(info: &Element<'_>) -> Result<Recipient, CmsError> {
 /// KeyAgreeRecipientInfo (RFC 5652 §6.2.2).
 fn read_agreement(info: &Element<'_>, recipients: &mut Vec<Recipient>) -> Result<(), CmsError> {
     let mut members = info.reader();
-    members.expect(INTEGER)?;
+    read_version(&members.expect(INTEGER)?)?;
     let originator = members.expect(CONSTRUCTED_0)?;
     let ephemeral = read_originator(&originator)?;
     let user_keying_material = match members.optional(CONSTRUCTED_1)? {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::algorithm::{Algorithm, DATA, Signature, digest_of, hash, signature_of};
+use super::algorithm::{Algorithm, DATA, Signature, digest_of, hash, read_version, signature_of};
 use super::capabilities::parse_capabilities;
 use super::content_info::{ContentInfo, ContentKind, der_of};
 use super::element::{
@@ -49,7 +49,7 @@ impl SignedData {
             return Err(CmsError::Unsupported);
         }
         let mut members = info.content.reader();
-        members.expect(INTEGER)?;
+        read_version(&members.expect(INTEGER)?)?;
         for algorithm in members.expect(SET)?.reader() {
             Algorithm::read(&algorithm?)?;
         }
@@ -99,7 +99,7 @@ impl SignerInfo {
             return Err(CmsError::Malformed);
         }
         let mut members = element.reader();
-        members.expect(INTEGER)?;
+        read_version(&members.expect(INTEGER)?)?;
         let identifier = KeyIdentifier::read(&members.element()?)?;
         let digest_algorithm = Algorithm::next(&mut members)?.whole.to_vec();
         let attributes =

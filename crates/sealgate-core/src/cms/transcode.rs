@@ -189,7 +189,10 @@ impl<'a> Transcoder<'a> {
 
     /// How the element with this header is to be written, from where it stands.
     fn mode(&self, header: &Header) -> Result<Mode, CmsError> {
-        let Some(parent) = self.stack.last() else { return Ok(Mode::Plain) };
+        let is_octets = header.tag == OCTET_STRING | CONSTRUCTED;
+        let Some(parent) = self.stack.last() else {
+            return Ok(if is_octets { Mode::String } else { Mode::Plain });
+        };
         match parent.mode {
             Mode::Verbatim => return Ok(Mode::Verbatim),
             Mode::String | Mode::Segment => {
@@ -205,7 +208,6 @@ impl<'a> Transcoder<'a> {
         if self.is_inside_signed_bytes(parent) {
             return Ok(Mode::Verbatim);
         }
-        let is_octets = header.tag == OCTET_STRING | CONSTRUCTED;
         if is_octets || (header.tag == CONSTRUCTED_0 && self.is_encrypted_content(parent)) {
             return Ok(Mode::String);
         }
@@ -254,3 +256,6 @@ impl<'a> Transcoder<'a> {
 pub(crate) const DEPTH_MAX: usize = 32;
 
 const _: () = assert!(PRIMITIVE_0 == CONSTRUCTED_0 & !CONSTRUCTED);
+
+#[cfg(test)]
+mod tests;

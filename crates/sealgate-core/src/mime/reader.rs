@@ -22,64 +22,87 @@ pub fn agrees_with_reader(entity: &Entity) -> bool {
         Ok(found) => found.is_some_and(|content_type| content_type.is("multipart", "signed")),
         Err(_) => return false,
     };
-    if is_signed { tree_agrees(entity) } else { header_agrees(&entity.header) }
+    match MessageParser::new().parse_headers(entity.header.bytes()) {
+        Some(theirs) if !from_agrees(&entity.header, &theirs) => false,
+        None if entity.header.count("From") != 0 => false,
+        _ if is_signed => tree_agrees(entity),
+        _ => structure_agrees(&entity.header),
+    }
 }
 
 /// Walks all entities below a multipart/signed, with an explicit stack.
 fn tree_agrees(root: &Entity) -> bool {
-    let mut todo: Vec<(Bytes, usize)> = vec![(root.bytes.clone(), 0)];
+    let mut todo = vec![Node { bytes: root.bytes.clone(), depth: 0, parent: Parent::Other }];
     let mut entities = 0_usize;
-    while let Some((bytes, depth)) = todo.pop() {
+    while let Some(node) = todo.pop() {
         entities = entities.saturating_add(1);
-        if entities > PARTS_MAX || depth > DEPTH_MAX {
+        if entities > PARTS_MAX || node.depth > DEPTH_MAX {
             return false;
         }
-        match children(bytes) {
-            Ok(Some(parts)) => {
-                todo.extend(parts.into_iter().map(|part| (part, depth.saturating_add(1))));
-            }
+        match children(node) {
+            Ok(Some(nodes)) => todo.extend(nodes),
             Ok(None) | Err(_) => return false,
         }
     }
     true
 }
 
-/// The entities directly inside; `None` where programs may read this one differently.
-fn children(bytes: Bytes) -> Result<Option<Vec<Bytes>>, MimeError> {
-    let entity = Entity::parse(bytes)?;
-    let ended = entity.header.bytes().ends_with(b"\r\n\r\n") || entity.header.bytes() == "\r\n";
-    if !ended || !header_agrees(&entity.header) {
-        return Ok(None);
-    }
-    let Some(content_type) = entity.header.content_type()? else {
-        return Ok(Some(Vec::new()));
-    };
-    if content_type.kind == "multipart" {
-        let split = Multipart::split(&entity.body, &content_type.boundary()?)?;
-        let sound = split.closed && !split.ambiguous && !split.parts.is_empty();
-        return Ok(sound.then_some(split.parts));
-    }
-    let is_message = content_type.kind == "message"
-        && matches!(content_type.subtype.as_str(), "rfc822" | "global")
-        && !is_encoded(&entity.header);
-    Ok(Some(if is_message { vec![entity.body] } else { Vec::new() }))
+/// An entity on the way.
+struct Node {
+    bytes: Bytes,
+    depth: usize,
+    parent: Parent,
 }
 
-/// Whether both read the fields that matter alike.
-fn header_agrees(header: &Header) -> bool {
+/// What an entity stands in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parent {
+    Digest,
+    Message,
+    Other,
+}
+
+/// The entities directly inside; `None` where programs may read this one differently.
+fn children(node: Node) -> Result<Option<Vec<Node>>, MimeError> {
+    let depth = node.depth.saturating_add(1);
+    let nodes = |parts: Vec<Bytes>, parent| {
+        Some(parts.into_iter().map(|bytes| Node { bytes, depth, parent }).collect())
+    };
+    let entity = Entity::parse(node.bytes)?;
+    let ended = entity.header.bytes().ends_with(b"\r\n\r\n") || entity.header.bytes() == "\r\n";
+    if !ended || !structure_agrees(&entity.header) {
+        return Ok(None);
+    }
+    let found = entity.header.content_type()?;
+    if let Some(content_type) = found.as_ref().filter(|found| found.kind == "multipart") {
+        let split = Multipart::split(&entity.body, &content_type.boundary()?)?;
+        let sound = split.closed && !split.ambiguous && !split.parts.is_empty();
+        let is_digest = content_type.subtype == "digest";
+        let parent = if is_digest { Parent::Digest } else { Parent::Other };
+        return Ok(if sound { nodes(split.parts, parent) } else { None });
+    }
+    let is_message = found.map_or(node.parent == Parent::Digest, |found| {
+        found.kind == "message" && matches!(found.subtype.as_str(), "rfc822" | "global")
+    });
+    match (is_message && !is_encoded(&entity.header), node.parent) {
+        // Some readers lose count of the ends where a message is all of a message.
+        (true, Parent::Message) => Ok(None),
+        (true, _) => Ok(nodes(vec![entity.body], Parent::Message)),
+        (false, _) => Ok(Some(Vec::new())),
+    }
+}
+
+/// Whether both read alike where the entity ends and what is inside.
+fn structure_agrees(header: &Header) -> bool {
     // White space before the first field ends the section for some.
     let indented = header.bytes().first().is_some_and(|&b| is_wsp(b));
     if indented || !header.fields().all(|field| has_plain_line_ends(field.raw())) {
         return false;
     }
     match MessageParser::new().parse_headers(header.bytes()) {
-        Some(theirs) => {
-            from_agrees(header, &theirs)
-                && type_agrees(header, &theirs)
-                && encoding_agrees(header, &theirs)
-        }
+        Some(theirs) => type_agrees(header, &theirs) && encoding_agrees(header, &theirs),
         // It saw no field at all.
-        None => WATCHED_FIELDS.into_iter().all(|name| header.count(name) == 0),
+        None => header.count("Content-Type") == 0 && header.count("Content-Transfer-Encoding") == 0,
     }
 }
 
@@ -118,11 +141,11 @@ fn type_agrees(header: &Header, theirs: &Message<'_>) -> bool {
 }
 
 fn same_type(ours: &ContentType, theirs: &mail_parser::ContentType<'_>) -> bool {
-    ours.is_regular()
-        && theirs.ctype().eq_ignore_ascii_case(&ours.kind)
+    theirs.ctype().eq_ignore_ascii_case(&ours.kind)
         && theirs.subtype().is_some_and(|found| found.eq_ignore_ascii_case(&ours.subtype))
         && (ours.kind != "multipart"
-            || ours.parameter("boundary").as_deref() == theirs.attribute("boundary"))
+            || ours.is_regular()
+                && ours.parameter("boundary").as_deref() == theirs.attribute("boundary"))
 }
 
 fn encoding_agrees(header: &Header, theirs: &Message<'_>) -> bool {
@@ -163,6 +186,3 @@ fn has_plain_line_ends(field: &[u8]) -> bool {
         && memchr::memchr_iter(b'\r', field).count() == pairs
         && memchr::memchr_iter(b'\n', field).count() == pairs
 }
-
-/// What must be read alike.
-const WATCHED_FIELDS: [&str; 3] = ["Content-Transfer-Encoding", "Content-Type", "From"];

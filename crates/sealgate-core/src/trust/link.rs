@@ -55,6 +55,10 @@ impl Link {
         self.certificate.decoded().tbs_certificate().issuer()
     }
 
+    pub(super) fn subject(&self) -> &Name {
+        self.certificate.decoded().tbs_certificate().subject()
+    }
+
     /// The subject folded, equal for all names that RFC 5280 §7.1 calls equal.
     pub(super) fn subject_fold(&self) -> &str {
         &self.subject_fold
@@ -191,6 +195,23 @@ impl Link {
             Some(PDVExtension::SubjectAltName(names)) => &names.0,
             _ => &[],
         }
+    }
+
+    /// Who issues CRLs for it in its issuer's place (RFC 5280 §4.2.1.13).
+    pub(super) fn crl_issuers(&self) -> impl Iterator<Item = &Name> {
+        let points = match self.extension(rfc5912::ID_CE_CRL_DISTRIBUTION_POINTS) {
+            Some(PDVExtension::CrlDistributionPoints(points)) => Some(&points.0),
+            _ => None,
+        };
+        points
+            .into_iter()
+            .flatten()
+            .filter_map(|point| point.crl_issuer.as_ref())
+            .flatten()
+            .filter_map(|name| match name {
+                GeneralName::DirectoryName(name) => Some(name),
+                _ => None,
+            })
     }
 
     /// The constraints it puts on the names below it, permitted and excluded.

@@ -1,14 +1,14 @@
 //! Revocation from CRLs that were supplied as bytes (RFC 5280 §5, §6.3).
 //!
 //! In: DER CertificateLists, read once. Out, for a certificate and its issuer: [`Status`]. Where no
-//! CRL is held for the issuer's name, revocation is not checked. Where one is held, only CRLs that
-//! the issuer's own key signed, that are current, that are understood whole and whose scope covers
-//! the certificate for all reasons make it good; anything else is unknown. A revocation counts from
-//! its date on, in a CRL that is out of date and in a delta CRL too, because except for
-//! certificateHold no revocation is taken back.
+//! CRL is held for the issuer's name, or for a cRLIssuer that the certificate names, revocation is not
+//! checked. Where one is held, only CRLs that a key of the issuer signed, that are current, that are
+//! understood whole and whose scope covers the certificate for all reasons make it good; anything
+//! else is unknown. A revocation counts from its date on, in a CRL that is out of date and in a delta
+//! CRL too, because except for certificateHold no revocation is taken back.
 //!
-//! Not done: indirect CRLs, CRLs signed with another key than the certificate was, and combining
-//! a delta CRL with its base to lift a hold. All of these leave the status unknown, or revoked.
+//! Not done: indirect CRLs, and combining a delta CRL with its base to lift a hold. These leave the
+//! status unknown, or revoked. Which keys are the issuer's is decided in `standing`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -76,29 +76,29 @@ impl Crls {
         (Self { by_issuer }, unreadable)
     }
 
-    /// Whether a CRL is held under the name of a certificate's issuer.
+    /// Whether a CRL is held under the name of a certificate's issuer, or of a CRL issuer that it
+    /// names: an indirect CRL, which is not read, must not make it look unchecked by choice.
     pub(super) fn are_held_for(&self, certificate: &Link) -> bool {
         self.held_for(certificate).next().is_some()
+            || certificate.crl_issuers().any(|name| self.by_issuer.contains_key(&fold(name)))
     }
 
-    /// Judges a certificate by the CRLs of its issuer.
+    /// Judges a certificate by the CRLs of its issuer, signed with the key of one of these
+    /// certificates of that issuer.
     pub(super) fn status(
         &self,
         certificate: &Link,
-        issuer: &Link,
+        signers: &[&Link],
         clock: &mut Clock,
         checks: &Checks,
     ) -> Result<Status, TooManyChecks> {
         if !self.are_held_for(certificate) {
             return Ok(Status::NotChecked);
         }
-        if !issuer.may_sign_crls() {
-            return Ok(Status::Unknown);
-        }
         let mut covered = Reasons::NONE;
         let mut revoked: Option<bool> = None;
         for crl in self.held_for(certificate) {
-            let Some(strength) = crl.strength_under(issuer, checks)? else { continue };
+            let Some(strength) = crl.strength_under_any(signers, checks)? else { continue };
             let Some(scope) = &crl.scope else { continue };
             let Some(reasons) = scope.covered_reasons(certificate) else { continue };
             let is_current = crl.is_current(clock);
@@ -189,6 +189,20 @@ impl Crl {
     fn is_current(&self, clock: &mut Clock) -> bool {
         // RFC 5280 §5.1.2.5 requires nextUpdate; without one no CRL ever ends being current.
         self.next_update.is_some_and(|next| clock.is_within(self.this_update, next))
+    }
+
+    fn strength_under_any(
+        &self,
+        signers: &[&Link],
+        checks: &Checks,
+    ) -> Result<Option<Strength>, TooManyChecks> {
+        for signer in signers.iter().filter(|signer| signer.may_sign_crls()) {
+            let found = self.strength_under(signer, checks)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     fn strength_under(

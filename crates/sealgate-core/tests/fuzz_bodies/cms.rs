@@ -1,9 +1,8 @@
 //! What the CMS parsers are fuzzed with: one function a parser, called by the fuzz targets and by the test command.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use sealgate_core::cms::transcode::to_der;
-use sealgate_core::cms::{
-    EnvelopedData, SignedData, content_kind, parse_capabilities,
-};
+use sealgate_core::cms::{EnvelopedData, SignedData, content_kind, parse_capabilities};
 use sealgate_core::keys::{
     Certificate, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
 };

@@ -1,4 +1,5 @@
 //! The BER that streaming software writes, made from DER: indefinite lengths and strings in segments.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 /// Rewrites a ContentInfo; certificates, CRLs and signed attributes stay as they are.
 pub fn streamed(der: &[u8], segment: usize) -> Vec<u8> {

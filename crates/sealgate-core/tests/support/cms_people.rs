@@ -1,5 +1,5 @@
 //! Keys and certificates for the CMS tests: RFC 9216's people, and freshly made ones for the curves that it does not have.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

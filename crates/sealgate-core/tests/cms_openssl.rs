@@ -1,0 +1,333 @@
+//! Both directions against the `openssl` program: what it writes we read, what we write it reads.
+//!
+//! What it cannot do stands in a list with the reason, and the test fails when the list is wrong in either direction.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sealgate_core::cms::{
+    ContentCipher, EnvelopedData, KeyWrap, SignedData, Signing, default_scheme, encrypt,
+    sign_detached,
+};
+use sealgate_core::keys::{Digest, SignatureScheme, Timestamp};
+
+#[path = "support/cms_people.rs"]
+mod people;
+
+use people::{Person, fresh, recipients, rfc9216, signers};
+
+const CONTENT: &[u8] = b"Content-Type: text/plain\r\n\r\nThe quick brown fox.\r\n";
+
+/// It hands the digest to a primitive that takes none ("invalid digest").
+const NO_ED25519: &str = "OpenSSL 3.0 has no Ed25519 in CMS";
+
+/// A folder of its own, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("sealgate-cms-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn put_person(&self, person: &Person) -> (PathBuf, PathBuf) {
+        let certificate =
+            self.put(&format!("{}.crt", person.name), person.certificate_pem().as_bytes());
+        let key = self.put(&format!("{}.key", person.name), person.key_pem().as_bytes());
+        (certificate, key)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs `openssl cms`; its output file's bytes or what it complained about.
+fn openssl(
+    folder: &Folder,
+    arguments: &[&str],
+    paths: &[(&str, &Path)],
+) -> Result<Vec<u8>, String> {
+    let out = folder.0.join("out");
+    let _ = std::fs::remove_file(&out);
+    let mut command = Command::new("openssl");
+    command.arg("cms").args(arguments);
+    // Options that OpenSSL wants in order come as they are given; -keyopt belongs behind -recip and -signer.
+    for (option, path) in paths {
+        if option.starts_with("keyopt ") {
+            command.arg("-keyopt").arg(option.trim_start_matches("keyopt "));
+        } else {
+            command.arg(option).arg(path);
+        }
+    }
+    let done = command.arg("-out").arg(&out).output().expect("the openssl program is installed");
+    if done.status.success() {
+        std::fs::read(&out).map_err(|why| why.to_string())
+    } else {
+        Err(String::from_utf8_lossy(&done.stderr).into_owned())
+    }
+}
+
+/// Compares what happened with what is known, and prints the table.
+fn settle(what: &str, outcomes: &[(String, Result<(), String>)], cannot: &[(&str, &str)]) {
+    for (cell, outcome) in outcomes {
+        let reason = cannot.iter().find(|(known, _)| known == cell).map(|(_, reason)| *reason);
+        match (outcome, reason) {
+            (Ok(()), None) => println!("{what}: {cell}: ok"),
+            (Err(_), Some(reason)) => println!("{what}: {cell}: peer cannot: {reason}"),
+            (Ok(()), Some(reason)) => panic!("{what}: {cell} works, but the list says: {reason}"),
+            (Err(why), None) => panic!("{what}: {cell}: {why}"),
+        }
+    }
+    for (known, _) in cannot {
+        assert!(outcomes.iter().any(|(cell, _)| cell == known), "{what}: no such cell {known}");
+    }
+}
+
+#[test]
+fn it_reads_what_we_sign() {
+    let folder = Folder::new("we-sign");
+    let mut outcomes = Vec::new();
+    for person in signers() {
+        let mut schemes = vec![default_scheme(person.certificate.key_kind()).unwrap()];
+        if person.name == "alice.sign" {
+            schemes.extend([
+                SignatureScheme::RsaPkcs1(Digest::Sha384),
+                SignatureScheme::RsaPss(Digest::Sha256),
+                SignatureScheme::RsaPss(Digest::Sha512),
+            ]);
+        }
+        let (certificate, _) = folder.put_person(&person);
+        for scheme in schemes {
+            let key = person.own();
+            let signing = Signing {
+                key: &key,
+                scheme,
+                encryption_certificate: None,
+                signed_at: Timestamp(1_700_000_000),
+            };
+            let cms = folder.put("cms", &sign_detached(&signing, CONTENT).unwrap());
+            let content = folder.put("content", CONTENT);
+            let paths: [(&str, &Path); 3] =
+                [("-in", &cms), ("-content", &content), ("-certfile", &certificate)];
+            let outcome =
+                openssl(&folder, &["-verify", "-binary", "-noverify", "-inform", "DER"], &paths)
+                    .map(|bytes| assert_eq!(bytes, CONTENT));
+            outcomes.push((format!("{} {scheme:?}", person.name), outcome));
+        }
+    }
+    settle("verifies ours", &outcomes, &[("carlos.sign Ed25519", NO_ED25519)]);
+}
+
+#[test]
+fn we_read_what_it_signs() {
+    let folder = Folder::new("it-signs");
+    let content = folder.put("content", CONTENT);
+    let mut outcomes = Vec::new();
+    for person in signers() {
+        let (certificate, key) = folder.put_person(&person);
+        let pss: &[(&str, &str)] =
+            &[("pss", "keyopt rsa_padding_mode:pss"), ("pss-salt-20", "keyopt rsa_pss_saltlen:20")];
+        let mut kinds: Vec<(&str, Vec<&str>)> = vec![("", vec![])];
+        if person.name == "alice.sign" {
+            kinds.push(("pss", vec![pss[0].1]));
+            kinds.push(("pss-salt-20", vec![pss[0].1, pss[1].1]));
+        }
+        for (kind, options) in kinds {
+            for shape in ["-noindef", "-indef"] {
+                for detached in [true, false] {
+                    for attributes in [true, false] {
+                        for named in ["issuer", "keyid"] {
+                            let mut arguments = vec!["-sign", "-binary", "-outform", "DER", shape];
+                            let md = if person.name == "p521" || person.name == "carlos.sign" {
+                                "sha512"
+                            } else {
+                                "sha256"
+                            };
+                            arguments.extend(["-md", md]);
+                            if !detached {
+                                arguments.push("-nodetach");
+                            }
+                            if !attributes {
+                                arguments.push("-noattr");
+                            }
+                            if named == "keyid" {
+                                arguments.push("-keyid");
+                            }
+                            let mut paths: Vec<(&str, &Path)> = vec![
+                                ("-in", &content),
+                                ("-signer", &certificate),
+                                ("-inkey", &key),
+                            ];
+                            paths.extend(options.iter().map(|option| (*option, Path::new(""))));
+                            let outcome = openssl(&folder, &arguments, &paths)
+                                .map(|cms| check_signed(&cms, &person, detached));
+                            let cell = format!(
+                                "{} {kind} {shape} detached={detached} attributes={attributes} {named}",
+                                person.name
+                            );
+                            outcomes.push((cell, outcome));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("{} signatures", outcomes.len());
+    let cannot: Vec<(&str, &str)> = outcomes
+        .iter()
+        .filter(|(cell, _)| cell.starts_with("carlos.sign"))
+        .map(|(cell, _)| (cell.as_str(), NO_ED25519))
+        .collect();
+    settle("it signs", &outcomes, &cannot);
+}
+
+fn check_signed(cms: &[u8], person: &Person, detached: bool) {
+    let parsed = SignedData::parse(cms).unwrap();
+    // OpenSSL's streamed DER holds the content whether that was asked for or not.
+    let expected = if detached { parsed.content.as_ref().map(|_| CONTENT) } else { Some(CONTENT) };
+    assert_eq!(parsed.content.as_deref(), expected);
+    assert_eq!(parsed.signers.len(), 1);
+    let signer = &parsed.signers[0];
+    let found = signer.certificate(parsed.certificates.iter()).expect("the certificate came along");
+    assert_eq!(found.fingerprint(), person.certificate.fingerprint());
+    assert_eq!(signer.verify(CONTENT, found), Ok(()));
+    assert!(signer.verify(b"other", found).is_err());
+}
+
+#[test]
+fn it_reads_what_we_encrypt() {
+    let folder = Folder::new("we-encrypt");
+    let mut outcomes = Vec::new();
+    for person in recipients() {
+        let (certificate, key) = folder.put_person(&person);
+        let ways: &[KeyWrap] = if person.name == "bob.encrypt" {
+            &[KeyWrap::RsaPkcs1, KeyWrap::RsaOaepSha256]
+        } else {
+            &[KeyWrap::Ecdh]
+        };
+        for way in ways {
+            for cipher in [
+                ContentCipher::Aes128Cbc,
+                ContentCipher::Aes256Cbc,
+                ContentCipher::Aes128Gcm,
+                ContentCipher::Aes256Gcm,
+            ] {
+                let named = [(&*person.certificate, *way)];
+                let cms = folder.put("cms", &encrypt(&[CONTENT], cipher, &named).unwrap());
+                let paths: [(&str, &Path); 3] =
+                    [("-in", &cms), ("-recip", &certificate), ("-inkey", &key)];
+                let outcome = openssl(&folder, &["-decrypt", "-binary", "-inform", "DER"], &paths)
+                    .map(|bytes| assert_eq!(bytes, CONTENT));
+                outcomes
+                    .push((format!("{} {} {}", person.name, way.name(), cipher.name()), outcome));
+            }
+        }
+    }
+    let reason = "OpenSSL 3.0 has no X25519 in CMS";
+    let cannot = [
+        ("dana.encrypt ecdh aes-128-cbc", reason),
+        ("dana.encrypt ecdh aes-256-cbc", reason),
+        ("dana.encrypt ecdh aes-128-gcm", reason),
+        ("dana.encrypt ecdh aes-256-gcm", reason),
+    ];
+    settle("decrypts ours", &outcomes, &cannot);
+}
+
+#[test]
+fn we_read_what_it_encrypts() {
+    let folder = Folder::new("it-encrypts");
+    let large: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
+    let contents = [("small", CONTENT.to_vec()), ("large", large)];
+    let oaep = ["keyopt rsa_padding_mode:oaep", "keyopt rsa_oaep_md:sha256"];
+    let mut outcomes = Vec::new();
+    for person in recipients().into_iter().filter(|person| person.name != "dana.encrypt") {
+        let (certificate, _) = folder.put_person(&person);
+        let kinds: Vec<(&str, &[&str])> = if person.name == "bob.encrypt" {
+            vec![("rsa-pkcs1", &[]), ("rsa-oaep-sha1", &oaep[..1]), ("rsa-oaep-sha256", &oaep[..])]
+        } else {
+            vec![("ecdh", &[]), ("ecdh-sha256", &["keyopt ecdh_kdf_md:sha256"])]
+        };
+        for (kind, options) in kinds {
+            for cipher in ["aes-128-cbc", "aes-256-cbc", "des3", "aes-128-gcm", "aes-256-gcm"] {
+                for shape in ["-noindef", "-stream"] {
+                    for (size, content) in &contents {
+                        let input = folder.put("content", content);
+                        let flag = format!("-{cipher}");
+                        let mut arguments =
+                            vec!["-encrypt", "-binary", "-outform", "DER", shape, &flag];
+                        if person.name != "bob.encrypt" && cipher == "des3" {
+                            arguments.push("-aes128-wrap");
+                        }
+                        let mut paths: Vec<(&str, &Path)> =
+                            vec![("-in", &input), ("-recip", &certificate)];
+                        paths.extend(options.iter().map(|option| (*option, Path::new(""))));
+                        let outcome = openssl(&folder, &arguments, &paths)
+                            .map(|cms| check_encrypted(&cms, &person, kind, cipher, content));
+                        let cell = format!("{} {kind} {cipher} {shape} {size}", person.name);
+                        outcomes.push((cell, outcome));
+                    }
+                }
+            }
+        }
+    }
+    println!("{} messages", outcomes.len());
+    settle("it encrypts", &outcomes, &[]);
+}
+
+fn check_encrypted(cms: &[u8], person: &Person, kind: &str, cipher: &str, content: &[u8]) {
+    let parsed = EnvelopedData::parse(cms).unwrap_or_else(|why| panic!("{kind} {cipher}: {why}"));
+    let expected = if cipher == "des3" { "3des-cbc" } else { cipher };
+    assert_eq!(parsed.cipher().map(ContentCipher::name), Some(expected));
+    assert_eq!(parsed.is_authenticated(), cipher.ends_with("gcm"));
+    let recipient = parsed.recipient_for(&person.certificate).unwrap();
+    if kind.starts_with("rsa") {
+        assert_eq!(parsed.key_name(recipient), kind);
+    }
+    let opened = parsed.open(recipient, &person.certificate, &*person.key).unwrap();
+    assert_eq!(*opened, content, "{kind} {cipher}");
+}
+
+#[test]
+fn key_identifiers_and_several_recipients() {
+    let folder = Folder::new("several");
+    let content = folder.put("content", CONTENT);
+    let people = [rfc9216("bob.encrypt"), fresh("p256", &rcgen::PKCS_ECDSA_P256_SHA256)];
+    let files: Vec<(PathBuf, PathBuf)> =
+        people.iter().map(|person| folder.put_person(person)).collect();
+    let paths: Vec<(&str, &Path)> =
+        vec![("-in", &content), ("-recip", &files[0].0), ("-recip", &files[1].0)];
+    let arguments = ["-encrypt", "-binary", "-outform", "DER", "-keyid", "-aes-256-cbc"];
+    let cms = openssl(&folder, &arguments, &paths).unwrap();
+    let parsed = EnvelopedData::parse(&cms).unwrap();
+    assert_eq!(parsed.recipient_count(), 2);
+    for person in &people {
+        let recipient = parsed.recipient_for(&person.certificate).expect("named by key identifier");
+        let opened = parsed.open(recipient, &person.certificate, &*person.key).unwrap();
+        assert_eq!(*opened, CONTENT);
+    }
+}
+
+#[test]
+fn passwords_are_passed_over() {
+    let folder = Folder::new("password");
+    let content = folder.put("content", CONTENT);
+    let bob = rfc9216("bob.encrypt");
+    let (certificate, _) = folder.put_person(&bob);
+    let arguments =
+        ["-encrypt", "-binary", "-outform", "DER", "-aes-256-cbc", "-pwri_password", "secret"];
+    let cms = openssl(&folder, &arguments, &[("-in", &content), ("-recip", &certificate)]).unwrap();
+    let parsed = EnvelopedData::parse(&cms).unwrap();
+    assert_eq!(parsed.recipient_count(), 1);
+    let opened = parsed.open(0, &bob.certificate, &*bob.key).unwrap();
+    assert_eq!(*opened, CONTENT);
+}
