@@ -406,6 +406,19 @@ fn a_connection_can_be_turned_away_at_once() {
 }
 
 #[test]
+fn refusals_say_the_id() {
+    let mut server = Server::new(options(Protocol::Smtp));
+    server.set_id("ID7");
+    server.output().clear();
+    let mut input = BytesMut::from(&b"NOOP\r\nFOO\r\n"[..]);
+    assert_eq!(server.advance(&mut input), Event::NeedInput);
+    assert_eq!(&server.output()[..], b"250 2.0.0 ok\r\n500 5.5.1 command not known (id ID7)\r\n");
+    server.output().clear();
+    server.close(&Reply::new(421, (4, 0, 0), "x".repeat(1000)));
+    assert!(server.output().ends_with(b"xx (id ID7)\r\n"));
+}
+
+#[test]
 fn closing_is_the_last_word() {
     let mut server = Server::new(options(Protocol::Smtp));
     server.output().clear();
