@@ -194,10 +194,7 @@ mod tests {
     use super::*;
 
     fn router() -> Router {
-        let dns = Dns {
-            resolvers: Resolvers::Servers(vec!["127.0.0.1:9".parse().unwrap()]),
-            trust_anchor: None,
-        };
+        let dns = Dns { resolvers: Resolvers::Servers(vec!["127.0.0.1:9".parse().unwrap()]) };
         Router::new(&dns, "gate.nec.example").unwrap()
     }
 
