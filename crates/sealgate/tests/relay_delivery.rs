@@ -46,8 +46,12 @@ fn a_message_passes_with_one_new_trace_field() {
     let reply = from_us(&gate, &[BOB], MAIL);
     assert_eq!(reply.code, 250, "{reply:?}");
     assert!(reply.text().contains("taken"), "{reply:?}");
-    let replies =
-        send_lmtp(gate.ready().inside_lmtp.unwrap(), "alice@nec.example", &[BOB, "c@x.example"], MAIL);
+    let replies = send_lmtp(
+        gate.ready().inside_lmtp.unwrap(),
+        "alice@nec.example",
+        &[BOB, "c@x.example"],
+        MAIL,
+    );
     assert_eq!(replies.iter().map(|reply| reply.code).collect::<Vec<_>>(), [250, 250]);
     let reply = send_smtp(gate.ready().outside_smtp.unwrap(), BOB, &["alice@nec.example"], MAIL);
     assert_eq!(reply.code, 250, "{reply:?}");
@@ -108,7 +112,11 @@ fn what_the_next_hop_refuses_is_refused_with_its_class_and_status() {
         ] {
             *answer.lock().unwrap() = (at, text);
             let reply = from_us(&gate, &[BOB], MAIL);
-            assert_eq!((reply.code, reply.status().as_str()), (code, status), "{at} {text} {reply:?}");
+            assert_eq!(
+                (reply.code, reply.status().as_str()),
+                (code, status),
+                "{at} {text} {reply:?}"
+            );
             assert!(reply.text().contains(" said: "), "{reply:?}");
         }
     }
@@ -227,9 +235,8 @@ fn a_client_that_leaves_before_the_dot_downstream_aborts_the_delivery() {
     });
     let gate = gate(&sink, |_| {});
     let (mut client, _) = Session::connect(gate.ready().inside_smtp.unwrap());
-    client.send(
-        b"EHLO c\r\nMAIL FROM:<alice@nec.example>\r\nRCPT TO:<bob@abc.example>\r\nDATA\r\n",
-    );
+    client
+        .send(b"EHLO c\r\nMAIL FROM:<alice@nec.example>\r\nRCPT TO:<bob@abc.example>\r\nDATA\r\n");
     while client.reply().code != 354 {}
     client.content(MAIL);
     sleep(Duration::from_millis(300));
@@ -251,9 +258,8 @@ fn a_client_that_leaves_after_the_dot_downstream_gets_its_mail_delivered() {
     });
     let gate = gate(&sink, |_| {});
     let (mut client, _) = Session::connect(gate.ready().inside_smtp.unwrap());
-    client.send(
-        b"EHLO c\r\nMAIL FROM:<alice@nec.example>\r\nRCPT TO:<bob@abc.example>\r\nDATA\r\n",
-    );
+    client
+        .send(b"EHLO c\r\nMAIL FROM:<alice@nec.example>\r\nRCPT TO:<bob@abc.example>\r\nDATA\r\n");
     while client.reply().code != 354 {}
     client.content(MAIL);
     sleep(Duration::from_millis(200));

@@ -28,8 +28,21 @@ fn gate(sink: &Sink, edit: impl FnOnce(&Gate)) -> Gate {
 fn with_tls(gate: &Gate) {
     let mut openssl = Command::new("openssl");
     openssl.current_dir(gate.dir()).args([
-        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
-        "/CN=gate.nec.example", "-days", "2", "-keyout", "tls.key", "-out", "tls.pem",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=gate.nec.example",
+        "-days",
+        "2",
+        "-keyout",
+        "tls.key",
+        "-out",
+        "tls.pem",
     ]);
     process::run(&mut openssl, b"").expect_ok("openssl req");
     gate.set(&["tls", "certificate"], "tls.pem");
@@ -82,8 +95,10 @@ fn smuggled_messages_end_the_session() {
         );
         while client.reply().code != 354 {}
         client.send_unless_closed(
-            format!("x{end}MAIL FROM:<evil@abc.example>\r\nRCPT TO:<{ALICE}>\r\nDATA\r\ny\r\n.\r\n")
-                .as_bytes(),
+            format!(
+                "x{end}MAIL FROM:<evil@abc.example>\r\nRCPT TO:<{ALICE}>\r\nDATA\r\ny\r\n.\r\n"
+            )
+            .as_bytes(),
         );
         let reply = client.reply();
         assert_eq!((reply.code, reply.status().as_str()), (550, "5.5.2"), "{end:?}");
@@ -207,7 +222,8 @@ fn health_and_metrics_are_served() {
     assert!(http(&gate, "/livez").starts_with("HTTP/1.1 200"));
     assert!(http(&gate, "/readyz").starts_with("HTTP/1.1 200"));
     assert_eq!(send_smtp(gate.ready().inside_smtp.unwrap(), ALICE, &[BOB], MAIL).code, 250);
-    let counted = "sealgate_transactions_total{direction=\"outbound\",outcome=\"accepted\",verdict=\"none\"}";
+    let counted =
+        "sealgate_transactions_total{direction=\"outbound\",outcome=\"accepted\",verdict=\"none\"}";
     await_that("the count", || metric(&gate, counted) == Some(1.0));
 }
 
