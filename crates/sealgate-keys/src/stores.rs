@@ -128,7 +128,15 @@ impl Stores {
     /// # Errors
     /// [`StoreError`] where the database does not answer.
     pub async fn learn(&self, harvest: &Harvest) -> Result<(), StoreError> {
-        self.learning.learn(&self.database, harvest).await
+        if self.learning.learn(&self.database, harvest).await? {
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Closes the database; everything asked afterwards fails.
+    pub async fn close(&self) {
+        self.database.close().await;
     }
 
     /// The administrator's side of the stores.
@@ -209,7 +217,10 @@ impl Stores {
                 pinned: true,
             })
         };
-        stored.iter().map(public).collect()
+        let own = stored.iter().filter(|key| !key.is_of_domain()).count();
+        // The mailbox's come first; the domain's serve where it has none.
+        let used = if own == 0 { stored.len() } else { own };
+        stored.iter().take(used).map(public).collect()
     }
 
     /// The generation, where the database tells it in time, else the last known.
@@ -287,3 +298,6 @@ impl Watch {
 
 /// How often changes of other processes are looked for, at most.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -55,8 +55,9 @@ impl GpgSm {
         let known = fs::read_to_string(path).unwrap_or_default();
         self.write("trustlist.txt", &format!("{known}{fingerprint} S relax\n"));
         self.must(&["--import"], root);
-        // The agent reads its list at start only.
+        // The agent reads its list at start only; listing the keys starts it again.
         self.end_agent();
+        let _ = self.gpgsm(&["-K"], b"");
     }
 
     /// Knows one more certificate.
