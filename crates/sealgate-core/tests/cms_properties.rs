@@ -1,4 +1,13 @@
-//! What must hold for every content: what is signed verifies, what is encrypted opens, what is changed does neither.
+//! What must hold for every content: what is signed verifies, what is encrypted opens, what is
+//! changed does neither.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::sync::Arc;
 
@@ -197,7 +206,8 @@ fn one_flipped_bit_anywhere_never_gives_other_plaintext() {
             let Ok(parsed) = EnvelopedData::parse(&changed) else { continue };
             let Some(recipient) = parsed.recipient_for(&person.certificate) else { continue };
             if let Ok(plain) = parsed.open(recipient, &person.certificate, &*person.key) {
-                // Some octets are not authenticated (versions, the originator's parameters): but the content is what it was.
+                // Some octets are not authenticated (versions, the originator's parameters): but
+                // the content is what it was.
                 assert_eq!(*plain, content, "octet {at}");
                 opened += 1;
             }
