@@ -2,12 +2,12 @@
 //! supplied CRLs, usage, minimum sizes.
 //!
 //! In: certificates that the administrator configured, CRLs as bytes, a certificate to judge,
-//! certificates that came with it, a purpose and a time. Out: [`Trust`]. Follows RFC 5280 §6 and RFC
-//! 8550 §4, within the limits of REQUIREMENTS D10 and K4 to K6. No network, no clock, no files: what
-//! is needed is given. Verdicts are remembered for as long as they hold.
+//! certificates that came with it, a purpose and a time. Out: [`Trust`]. Follows RFC 5280 §6 and
+//! RFC 8550 §4, within the limits of REQUIREMENTS D10 and K4 to K6. No network, no clock, no files:
+//! what is needed is given. Verdicts are remembered for as long as they hold.
 //!
-//! It does not match addresses ([`Certificate::names`]), does not look at a message's signature, and
-//! does not fetch CRLs, OCSP answers or certificates. Where no CRL of an issuer is held, its
+//! It does not match addresses ([`Certificate::names`]), does not look at a message's signature,
+//! and does not fetch CRLs, OCSP answers or certificates. Where no CRL of an issuer is held, its
 //! certificates are not checked for revocation.
 
 use std::fmt;
@@ -79,7 +79,8 @@ impl TrustStore {
         &self.unreadable_crls
     }
 
-    /// Judges a certificate at a time; `others` (from the message, bounded) may help to build the path.
+    /// Judges a certificate at a time; `others` (from the message, bounded) may help to build the
+    /// path.
     ///
     /// They are hints: what they are changes which paths are looked at, never what a path must be.
     /// A certificate that is itself an anchor is judged as [`Self::judge_pinned`] does.
@@ -109,11 +110,11 @@ impl TrustStore {
         }
     }
 
-    /// The same without a path: validity, usage, size, revocation by a CRL that its issuer signed where one is held. For
-    /// certificates that the administrator imported himself.
+    /// The same without a path: validity, usage, size, revocation by a CRL that its issuer signed
+    /// where one is held. For certificates that the administrator imported himself.
     ///
-    /// Where a CRL is held under the issuer's name and the issuer's certificate is not among anchors
-    /// and intermediates, the CRL cannot be checked: [`Trust::RevocationUnknown`].
+    /// Where a CRL is held under the issuer's name and the issuer's certificate is not among
+    /// anchors and intermediates, the CRL cannot be checked: [`Trust::RevocationUnknown`].
     pub fn judge_pinned(&self, target: &Certificate, purpose: Purpose, at: Timestamp) -> Trust {
         let question = Question { target: target.fingerprint(), purpose, helped_by: HelpedBy::Pin };
         if let Some(trust) = self.verdicts.recall(&question, at) {
@@ -278,7 +279,7 @@ pub enum Trust {
         /// Whether the key must be taken as stolen.
         key_compromise: bool,
     },
-    /// CRLs are held for the issuer but none is current: REQUIREMENTS D7, temperror.
+    /// CRLs are held for the issuer but none is current and usable: REQUIREMENTS D7, temperror.
     RevocationUnknown,
     /// A path to an anchor holds.
     Trusted,
@@ -341,8 +342,8 @@ fn conclude(found: Trust, link: &Link, purpose: Purpose) -> Trust {
     }
 }
 
-/// Which of two paths' outcomes counts: a path that holds; else a revocation; else a search that was
-/// cut short, which might have found better; else the one that is nearest to holding.
+/// Which of two paths' outcomes counts: a path that holds; else a revocation; else a search that
+/// was cut short, which might have found better; else the one that is nearest to holding.
 fn better(one: Trust, other: Trust) -> Trust {
     let rank = |trust: Trust| match trust {
         Trust::Trusted => 7,

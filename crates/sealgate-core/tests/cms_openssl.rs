@@ -21,6 +21,9 @@ const CONTENT: &[u8] = b"Content-Type: text/plain\r\n\r\nThe quick brown fox.\r\
 /// It hands the digest to a primitive that takes none ("invalid digest").
 const NO_ED25519: &str = "OpenSSL 3.0 has no Ed25519 in CMS";
 
+/// It writes the parameters before it has them ("illegal zero content").
+const NO_STREAMED_PSS: &str = "OpenSSL 3.0 cannot stream RSASSA-PSS";
+
 /// A folder of its own, removed at the end.
 struct Folder(PathBuf);
 
@@ -185,8 +188,14 @@ fn we_read_what_it_signs() {
     println!("{} signatures", outcomes.len());
     let cannot: Vec<(&str, &str)> = outcomes
         .iter()
-        .filter(|(cell, _)| cell.starts_with("carlos.sign"))
-        .map(|(cell, _)| (cell.as_str(), NO_ED25519))
+        .filter_map(|(cell, _)| {
+            let reason = match cell.as_str() {
+                cell if cell.starts_with("carlos.sign") => NO_ED25519,
+                cell if cell.contains("pss") && cell.contains("-indef") => NO_STREAMED_PSS,
+                _ => return None,
+            };
+            Some((cell.as_str(), reason))
+        })
         .collect();
     settle("it signs", &outcomes, &cannot);
 }

@@ -1,9 +1,10 @@
 //! Every file of the MIME sets is read without a panic, loses no byte, and comes out of the canonical form safe.
 
-mod fixtures;
+#[path = "support/mails.rs"]
+mod material;
 
 use bytes::Bytes;
-use fixtures::all_mails;
+use material::all_mails;
 use sealgate_core::mime::{
     self, Cryptographic, Entity, Header, MimeError, agrees_with_reader, canonical_for_signing,
     cryptographic_layer, decode_body, is_seven_bit, split_content_fields,

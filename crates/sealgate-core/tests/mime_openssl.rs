@@ -1,12 +1,13 @@
 //! Part one of every clear-signed fixture is, byte for byte, what `openssl` verifies.
 
-mod fixtures;
+#[path = "support/mails.rs"]
+mod material;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use fixtures::mails;
+use material::mails;
 use sealgate_core::mime::{Cryptographic, Entity, cryptographic_layer};
 
 /// What `openssl cms -verify` puts out for a mail whose signature is good; paths are not validated.

@@ -1,11 +1,12 @@
 //! Wherever we say that another reader agrees, `mail-parser` reading the whole message sees the same signed part.
 
-mod fixtures;
+#[path = "support/mails.rs"]
+mod material;
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use fixtures::{all_mails, mails};
+use material::{all_mails, mails};
 use sealgate_core::mime::{Cryptographic, Entity, agrees_with_reader, cryptographic_layer};
 
 /// Where `mail-parser` sees the first part: begin and end in bytes.

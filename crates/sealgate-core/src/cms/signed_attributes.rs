@@ -139,6 +139,15 @@ pub(super) fn is_attribute_set(content: &[u8]) -> bool {
         && set.reader().all(|attribute| attribute.is_ok_and(|found| read_attribute(&found).is_ok()))
 }
 
+/// Whether unsigned attributes hold one that must be signed (RFC 5652 §11.1 to §11.3: "MUST NOT be an unsigned attribute").
+pub(super) fn holds_signed_only(unsigned: &Element<'_>) -> bool {
+    let signed_only = [CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME];
+    unsigned.reader().any(|attribute| {
+        let oid = attribute.and_then(|attribute| attribute.reader().expect(OID));
+        oid.is_ok_and(|oid| signed_only.iter().any(|known| known.as_bytes() == oid.body))
+    })
+}
+
 /// Attribute ::= SEQUENCE { attrType, attrValues SET OF } (RFC 5652 §5.3).
 fn read_attribute<'a>(attribute: &Element<'a>) -> Result<(&'a [u8], Reader<'a>), CmsError> {
     let mut members = tagged(*attribute, SEQUENCE)?.reader();

@@ -18,7 +18,7 @@ use super::element::{
     SEQUENCE, SET,
 };
 use super::signature::verify_signature;
-use super::signed_attributes::{SignedAttributes, is_attribute_set};
+use super::signed_attributes::{SignedAttributes, holds_signed_only, is_attribute_set};
 use super::{CmsError, recipient::KeyIdentifier};
 use crate::keys::{Capabilities, Certificate, Digest, KeyKind, Timestamp};
 
@@ -90,6 +90,8 @@ pub struct SignerInfo {
     digest_algorithm: Vec<u8>,
     signature_algorithm: Vec<u8>,
     attributes: Option<SignedAttributes>,
+    /// Whether an attribute that must be signed stands among the unsigned ones.
+    is_misplaced: bool,
     signature: Vec<u8>,
 }
 
@@ -106,7 +108,7 @@ impl SignerInfo {
             members.optional(CONSTRUCTED_0)?.map(|implicit| SignedAttributes::new(implicit.body));
         let signature_algorithm = Algorithm::next(&mut members)?.whole.to_vec();
         let signature = members.expect(OCTET_STRING)?.body.to_vec();
-        members.optional(CONSTRUCTED_1)?;
+        let unsigned = members.optional(CONSTRUCTED_1)?;
         members.finish()?;
         Ok(Self {
             content_type: content_type.to_vec(),
@@ -114,6 +116,7 @@ impl SignerInfo {
             digest_algorithm,
             signature_algorithm,
             attributes,
+            is_misplaced: unsigned.is_some_and(|unsigned| holds_signed_only(&unsigned)),
             signature,
         })
     }
@@ -197,6 +200,9 @@ impl SignerInfo {
     /// # Errors
     /// [`SignatureFault`].
     pub fn verify(&self, content: &[u8], certificate: &Certificate) -> Result<(), SignatureFault> {
+        if self.is_misplaced {
+            return Err(SignatureFault::Falsified);
+        }
         let digest = self.digest().ok_or(SignatureFault::Unsupported)?;
         let scheme = self.scheme().map_err(|fault| match fault {
             CmsError::Malformed | CmsError::OverLimit => SignatureFault::Falsified,

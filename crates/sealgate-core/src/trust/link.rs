@@ -1,4 +1,5 @@
-//! A certificate as a link of a path: parsed once, with what building and judging a path asks of it.
+//! A certificate as a link of a path: parsed once, with what building and judging a path asks of
+//! it.
 //!
 //! Lenient as certval's own reading is (RFC 5280 profile checks of serial numbers are not made
 //! here): what is wrong with a certificate is found when the path is validated.
@@ -106,8 +107,8 @@ impl Link {
         self.says_authority() && self.key_usage().is_some_and(|usage| usage.key_cert_sign())
     }
 
-    /// Whether it may issue as an anchor. What the administrator imports to trust one person must not
-    /// become an authority by that: without basicConstraints only a version 1 certificate
+    /// Whether it may issue as an anchor. What the administrator imports to trust one person must
+    /// not become an authority by that: without basicConstraints only a version 1 certificate
     /// (REQUIREMENTS G1) or one with keyCertSign can issue.
     pub(super) fn may_issue_as_anchor(&self) -> bool {
         let signs = self.key_usage().map(|usage| usage.key_cert_sign());

@@ -27,7 +27,7 @@ fn pkits_paths_are_judged_as_nist_expects_or_are_listed_as_exceptions() {
             (None, true) => agreed += 1,
             (Some((listed, _)), false) if listed == found.to_string() => excepted += 1,
             (Some((listed, reason)), _) => failures.push(format!(
-                "{name}: listed as an exception ({listed}: {reason}), found {found}, expected {expected}"
+                "{name}: an exception ({listed}: {reason}), found {found}, expected {expected}"
             )),
             (None, false) => failures.push(format!("{name}: expected {expected}, found {found}")),
         }

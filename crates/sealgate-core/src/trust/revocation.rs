@@ -1,11 +1,11 @@
 //! Revocation from CRLs that were supplied as bytes (RFC 5280 §5, §6.3).
 //!
 //! In: DER CertificateLists, read once. Out, for a certificate and its issuer: [`Status`]. Where no
-//! CRL is held for the issuer's name, or for a cRLIssuer that the certificate names, revocation is not
-//! checked. Where one is held, only CRLs that a key of the issuer signed, that are current, that are
-//! understood whole and whose scope covers the certificate for all reasons make it good; anything
-//! else is unknown. A revocation counts from its date on, in a CRL that is out of date and in a delta
-//! CRL too, because except for certificateHold no revocation is taken back.
+//! CRL is held for the issuer's name, or for a cRLIssuer that the certificate names, revocation is
+//! not checked. Where one is held, only CRLs that a key of the issuer signed, that are current,
+//! that are understood whole and whose scope covers the certificate for all reasons make it good;
+//! anything else is unknown. A revocation counts from its date on, in a CRL that is out of date and
+//! in a delta CRL too, because except for certificateHold no revocation is taken back.
 //!
 //! Not done: indirect CRLs, and combining a delta CRL with its base to lift a hold. These leave the
 //! status unknown, or revoked. Which keys are the issuer's is decided in `standing`.

@@ -1,10 +1,10 @@
 //! Verifies the signatures on certificates and CRLs with aws-lc-rs, and counts them.
 //!
 //! In: the signed bytes, the AlgorithmIdentifier, the signature and the issuer's
-//! SubjectPublicKeyInfo. Out: [`Strength`], or nothing when the signature does not verify or is of a
-//! kind that is not taken. RSA PKCS#1 v1.5 and PSS (RFC 4055), ECDSA on P-256, P-384 and P-521 (RFC
-//! 5758), Ed25519 (RFC 8410). SHA-1, and RSA keys from 1024 to 2047 bits, verify as weak; DSA, MD5
-//! and curves given by parameters do not verify at all (REQUIREMENTS D10, K5).
+//! SubjectPublicKeyInfo. Out: [`Strength`], or nothing when the signature does not verify or is of
+//! a kind that is not taken. RSA PKCS#1 v1.5 and PSS (RFC 4055), ECDSA on P-256, P-384 and P-521
+//! (RFC 5758), Ed25519 (RFC 8410). SHA-1, and RSA keys from 1024 to 2047 bits, verify as weak; DSA,
+//! MD5 and curves given by parameters do not verify at all (REQUIREMENTS D10, K5).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -172,7 +172,8 @@ fn verify(signed: Signed<'_>, key: &SubjectPublicKeyInfoOwned) -> Option<Strengt
         rfc5912::RSA_ENCRYPTION | rfc5912::ID_RSASSA_PSS => rsa_algorithm(signed.algorithm, key)?,
         rfc5912::ID_EC_PUBLIC_KEY => ecdsa_algorithm(signed.algorithm.oid, curve_of(key)?)?,
         rfc8410::ID_ED_25519 if signed.algorithm.oid == rfc8410::ID_ED_25519 => {
-            (&aws::ED25519 as &'static dyn VerificationAlgorithm, Strength::Strong)
+            let algorithm: &'static dyn VerificationAlgorithm = &aws::ED25519;
+            (algorithm, Strength::Strong)
         }
         _ => return None,
     };
@@ -225,8 +226,8 @@ fn rsa_algorithm(
     })
 }
 
-/// RSASSA-PSS-params (RFC 4055 §3.1), taken where MGF1 uses the same digest and the salt is as long as
-/// the digest: what RFC 4056 §3 recommends and everyone makes.
+/// RSASSA-PSS-params (RFC 4055 §3.1), taken where MGF1 uses the same digest and the salt is as long
+/// as the digest: what RFC 4056 §3 recommends and everyone makes.
 fn pss_algorithm(algorithm: &AlgorithmIdentifierOwned) -> Option<Algorithm> {
     let parameters = algorithm.parameters.as_ref()?.to_der().ok()?;
     let parameters = PssParameters::from_der(&parameters).ok()?;
@@ -320,3 +321,6 @@ const RSA_BITS_MAX: usize = 8192;
 const RSA_BITS_MIN: usize = 2048;
 /// REQUIREMENTS K5: 64 bits.
 const RSA_EXPONENT_BYTES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,11 @@
 //! The revocation status of every certificate of a path that holds otherwise.
 //!
-//! A CRL is mostly signed with the key that signed the certificate. Where that settles nothing, CRLs
-//! signed with another key of the same authority are taken (a renewed key, a key for CRLs only;
-//! RFC 5280 §6.3.3 f): the key's certificate must bear the issuer's name, be the administrator's or
-//! on the path above the certificate asked about, hold below the same anchor, be current and not be
-//! revoked itself. Whether it is, is asked of its own issuer's key only: nobody vouches for himself.
+//! A CRL is mostly signed with the key that signed the certificate. Where that settles nothing,
+//! CRLs signed with another key of the same authority are taken (a renewed key, a key for CRLs
+//! only; RFC 5280 §6.3.3 f): the key's certificate must bear the issuer's name, be the
+//! administrator's or on the path above the certificate asked about, hold below the same anchor, be
+//! current and not be revoked itself. Whether it is, is asked of its own issuer's key only: nobody
+//! vouches for himself.
 
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ impl Authorities<'_> {
         Ok(worst)
     }
 
-    /// The certificates, its own among them, of the authority that issued the link at this position.
+    /// The certificates, its own among them, of the authority that issued the link at this
+    /// position.
     fn signers<'a>(
         &'a self,
         path: &Path<'a>,
@@ -70,8 +72,8 @@ impl Authorities<'_> {
         Ok(signers)
     }
 
-    /// Whether a certificate holds when put on the path in place of the link at this position, or of
-    /// that link's issuer.
+    /// Whether a certificate holds when put on the path in place of the link at this position, or
+    /// of that link's issuer.
     fn holds<'a>(
         &'a self,
         path: &Path<'a>,

@@ -7,6 +7,7 @@ use making::{Authority, set_years, year};
 
 mod limits;
 mod making;
+mod published;
 
 #[test]
 fn a_path_to_an_anchor_makes_trusted_and_nothing_else_does() {
@@ -19,7 +20,7 @@ fn a_path_to_an_anchor_makes_trusted_and_nothing_else_does() {
     let bare = plain_store(&root, &[]);
     let person = below.person(2);
     assert_eq!(sign_in(&bare, &person, 2026), Trust::Untrusted);
-    let offered = [impostor.certificate.clone(), below.certificate.clone()];
+    let offered = [impostor.certificate, below.certificate];
     let aided = |others: &[_]| bare.judge(&person, others, Purpose::Sign, year(2026));
     assert_eq!(aided(&offered), Trust::Trusted);
     assert_eq!(aided(&offered[..1]), Trust::Untrusted);
@@ -28,7 +29,7 @@ fn a_path_to_an_anchor_makes_trusted_and_nothing_else_does() {
         params.is_ca = rcgen::IsCa::ExplicitNoCa;
     });
     let forged = not_an_authority.person(3);
-    let others = [not_an_authority.certificate.clone()];
+    let others = [not_an_authority.certificate];
     assert_eq!(bare.judge(&forged, &others, Purpose::Sign, year(2026)), Trust::Untrusted);
 }
 
@@ -227,12 +228,12 @@ fn a_store_that_remembers_answers_as_one_that_does_not() {
     let below = Authority::adjusted(Some(&root), "Below", |p| set_years(p, (2023, 2029)));
     let crls = vec![
         below.crl((2024, 2026), &[(1, 2025, None), (2, 2024, None)]),
-        below.crl((2025, 2028), &[(1, 2025, Some(RevocationReason::KeyCompromise))]),
+        below.crl((2025, 2027), &[(1, 2025, Some(RevocationReason::KeyCompromise))]),
     ];
     let fresh = || store(&root, &[], crls.clone());
     let remembering = fresh();
     let persons = [below.person(1), below.person(2), below.person(3), root.person(4)];
-    let offered = [below.certificate.clone()];
+    let offered = [below.certificate];
     let edges = (2022..2031).flat_map(|y| [-1, 0, 1].map(|s| Timestamp(year(y).0 + s)));
     let edges: Vec<Timestamp> = edges.collect();
     let mut outcomes = std::collections::HashSet::new();

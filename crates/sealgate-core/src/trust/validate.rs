@@ -1,4 +1,5 @@
-//! Validates one candidate path (RFC 5280 §6.1) with certval, and what certval leaves to its caller.
+//! Validates one candidate path (RFC 5280 §6.1) with certval, and what certval leaves to its
+//! caller.
 //!
 //! The time is left out here on purpose: whether a path holds apart from time and revocation does
 //! not change, so certval is given none. Ours besides: extended key usage of intermediates, the

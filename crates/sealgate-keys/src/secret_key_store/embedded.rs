@@ -116,7 +116,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<SecretKeyEntry>, StoreError> {
     let rows = sqlx::query(
         "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
-         WHERE $1 = '' OR owner = $1 ORDER BY owner, not_before DESC, id",
+         WHERE $1 = '' OR owner = $1 ORDER BY owner, not_before DESC, purpose DESC, id",
     )
     .bind(owner.unwrap_or_default())
     .fetch_all(database.pool())

@@ -6,6 +6,7 @@ use clap::Args;
 use sealgate_core::address::Address;
 use sealgate_core::inbound::Inbound;
 use sealgate_core::keys::Timestamp;
+use sealgate_core::refusal::{Refusal, Reply};
 
 use super::envelope::{Destination, Transaction, drive};
 use super::session::{self, Session};
@@ -33,6 +34,7 @@ pub(crate) struct Open {
 impl Open {
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         Session::run(globals, async |session| {
+            refuse_strangers(&session, &self.to)?;
             let at = self.at.map_or_else(session::now, |at| Timestamp(at.as_second()));
             let transaction = Transaction::new(&session, self.from, &self.to, at).await?;
             let Transaction { context, id, envelope, message, received } = transaction;
@@ -41,6 +43,15 @@ impl Open {
                 Destination { report: self.report.as_deref(), out_dir: self.out_dir.as_deref() };
             drive(&session, &self.to, destination, |keys| inbound.step(keys)).await
         })
+    }
+}
+
+/// The relay answers RCPT TO so.
+fn refuse_strangers(session: &Session, recipients: &[Address]) -> Result<(), Failure> {
+    let policy = &session.config.policy;
+    match recipients.iter().find(|address| !policy.is_ours(address)) {
+        Some(stranger) => Err(Failure::Refused(Reply::from(&Refusal::NotOurs(stranger.clone())))),
+        None => Ok(()),
     }
 }
 

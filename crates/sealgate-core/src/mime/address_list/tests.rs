@@ -1,3 +1,5 @@
+//! Lists that are read exactly, and lists that are refused.
+
 use super::*;
 
 fn parsed(text: &str) -> Result<Vec<String>, MimeError> {

@@ -1,3 +1,5 @@
+//! What is safe, what becomes safe, and what is left alone.
+
 use proptest::prelude::*;
 
 use super::super::decode_body;

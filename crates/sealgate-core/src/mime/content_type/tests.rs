@@ -1,3 +1,5 @@
+//! Media types and their parameters, good and doubtful.
+
 use super::*;
 
 fn read(text: &str) -> ContentType {

@@ -1,3 +1,5 @@
+//! Transfer encodings undone, strictly and as mail readers do.
+
 use proptest::prelude::*;
 
 use super::super::encode;

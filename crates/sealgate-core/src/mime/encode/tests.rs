@@ -1,3 +1,5 @@
+//! What comes out survives every relay.
+
 use proptest::prelude::*;
 
 use super::super::is_seven_bit;

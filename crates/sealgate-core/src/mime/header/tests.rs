@@ -1,3 +1,5 @@
+//! Fields byte for byte, and the limits.
+
 use super::*;
 
 fn header(text: &str) -> Header {

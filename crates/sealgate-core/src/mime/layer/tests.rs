@@ -1,3 +1,5 @@
+//! Which root is which container.
+
 use super::*;
 
 fn entity(text: &str) -> Entity {

@@ -1,3 +1,5 @@
+//! Splitting at boundaries, nasty ones too.
+
 use super::*;
 
 fn split(body: &str, boundary: &str) -> Multipart {

@@ -1,3 +1,5 @@
+//! What is written is read back.
+
 use super::super::{
     Cryptographic, Entity, Protection, cryptographic_layer, decode_body, protection,
 };
