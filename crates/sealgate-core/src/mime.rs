@@ -10,6 +10,7 @@
 use std::fmt;
 
 mod address_list;
+mod ascii_field;
 mod canonical;
 mod content_type;
 mod decode;

@@ -332,6 +332,40 @@ fn streamed_forms_are_read_as_their_der() {
     assert_eq!(ders.len(), 7);
 }
 
+#[test]
+fn what_we_write_is_der_to_the_cms_crate() {
+    use der::Decode;
+    for (name, bytes) in generated() {
+        let der = sealgate_core::cms::transcode::to_der(&bytes).unwrap();
+        let info = cms::content_info::ContentInfo::from_der(&der).unwrap();
+        let theirs = match content_kind(&der).unwrap() {
+            ContentKind::SignedData => {
+                let signed: cms::signed_data::SignedData = info.content.decode_as().unwrap();
+                Reading::Signed {
+                    content: None,
+                    certificates: signed.certificates.map_or(0, |set| set.0.len()),
+                    signers: signed.signer_infos.0.len(),
+                }
+            }
+            ContentKind::EnvelopedData => {
+                let enveloped: cms::enveloped_data::EnvelopedData =
+                    info.content.decode_as().unwrap();
+                let ciphertext = enveloped.encrypted_content.encrypted_content.unwrap();
+                let recipients = enveloped.recip_infos.0.len();
+                Reading::Enveloped { recipients, ciphertext: ciphertext.as_bytes().len() }
+            }
+            _ => {
+                let enveloped: cms::authenveloped_data::AuthEnvelopedData =
+                    info.content.decode_as().unwrap();
+                let ciphertext = enveloped.auth_encrypted_content_info.encrypted_content.unwrap();
+                let recipients = enveloped.recip_infos.0.len();
+                Reading::Enveloped { recipients, ciphertext: ciphertext.as_bytes().len() }
+            }
+        };
+        assert_eq!(ours(&bytes).unwrap(), theirs, "{name}");
+    }
+}
+
 /// Where the two readings may differ, and why.
 const EXCEPTIONS: [(&str, &str); 2] = [
     ("openssl-smime/enveloped-content-type-for-aes-gcm.pem", "GCM under EnvelopedData is refused"),

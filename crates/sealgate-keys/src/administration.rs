@@ -69,6 +69,7 @@ pub async fn establish(
     .await
     .map_err(|error| database.error(&error))?;
     change.commit().await.map_err(|error| database.error(&error))?;
+    database.close().await;
     Ok(made.certificate)
 }
 

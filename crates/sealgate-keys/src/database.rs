@@ -80,7 +80,8 @@ pub struct Database {
 /// A connection that writes nothing: to it, every write is another's.
 #[derive(Debug)]
 struct Watcher {
-    connection: SqliteConnection,
+    /// `None` once closed.
+    connection: Option<SqliteConnection>,
     /// The data version (SQLite's PRAGMA) at the last look.
     seen: Option<i64>,
     changes: i64,
@@ -114,7 +115,7 @@ impl Database {
             StoreError::Database { database: url.to_string(), why: error.to_string() }
         })?;
         let connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
-        let watcher = Mutex::new(Watcher { connection, seen: None, changes: 0 });
+        let watcher = Mutex::new(Watcher { connection: Some(connection), seen: None, changes: 0 });
         Ok(Self { url: url.clone(), pool, watcher })
     }
 
@@ -134,6 +135,16 @@ impl Database {
         Self::open(url).await
     }
 
+    /// Closes all connections; the last one of all processes to do so leaves everything in the one file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+        let mut watcher = self.watcher.lock().await;
+        // Closing is a courtesy: nothing is lost where it fails.
+        if let Some(connection) = watcher.connection.take() {
+            let _ = connection.close().await;
+        }
+    }
+
     /// How many changes that answers depend on were ever made, by whatever process. Costs a pragma where nothing was
     /// written since the last call.
     ///
@@ -142,16 +153,18 @@ impl Database {
     pub async fn changes(&self) -> Result<i64, StoreError> {
         let failed = |error: sqlx::Error| self.error(&error);
         let mut watcher = self.watcher.lock().await;
+        let Watcher { connection, seen, changes } = &mut *watcher;
+        let connection = connection.as_mut().ok_or_else(|| failed(sqlx::Error::PoolClosed))?;
         let version: i64 = sqlx::query_scalar("PRAGMA data_version")
-            .fetch_one(&mut watcher.connection)
+            .fetch_one(&mut *connection)
             .await
             .map_err(failed)?;
-        if watcher.seen != Some(version) {
-            watcher.changes = sqlx::query_scalar("SELECT counter FROM changes WHERE id = 1")
-                .fetch_one(&mut watcher.connection)
+        if *seen != Some(version) {
+            *changes = sqlx::query_scalar("SELECT counter FROM changes WHERE id = 1")
+                .fetch_one(&mut *connection)
                 .await
                 .map_err(failed)?;
-            watcher.seen = Some(version);
+            *seen = Some(version);
         }
         Ok(watcher.changes)
     }

@@ -36,11 +36,12 @@ impl Learning {
         Self { lately }
     }
 
+    /// Says whether answers to look-ups change by it.
     pub(crate) async fn learn(
         &self,
         database: &Database,
         harvest: &Harvest,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let owner = harvest.address.lookup_key();
         let now = unix_now();
         let signed_at = harvest.signed_at.map_or(0, |time| time.0.min(now));
@@ -63,7 +64,7 @@ impl Learning {
                 if lesson.signed_at > known.signed_at {
                     self.lately.insert(owner, lesson);
                 }
-                return Ok(());
+                return Ok(false);
             }
         }
         for certificate in &harvest.certificates {
@@ -73,11 +74,13 @@ impl Learning {
                 embedded::learn_candidate(database, &key, now).await?;
             }
         }
+        let mut changes = false;
         if let Some(capabilities) = lesson.capabilities {
-            embedded::learn_capabilities(database, &owner, capabilities, lesson.signed_at).await?;
+            let (address, at) = (&harvest.address, lesson.signed_at);
+            changes = embedded::learn_capabilities(database, address, capabilities, at).await?;
         }
         self.lately.insert(owner, lesson);
-        Ok(())
+        Ok(changes)
     }
 }
 

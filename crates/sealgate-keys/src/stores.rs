@@ -128,7 +128,15 @@ impl Stores {
     /// # Errors
     /// [`StoreError`] where the database does not answer.
     pub async fn learn(&self, harvest: &Harvest) -> Result<(), StoreError> {
-        self.learning.learn(&self.database, harvest).await
+        if self.learning.learn(&self.database, harvest).await? {
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Closes the database; everything asked afterwards fails.
+    pub async fn close(&self) {
+        self.database.close().await;
     }
 
     /// The administrator's side of the stores.

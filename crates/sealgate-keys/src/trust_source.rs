@@ -1,7 +1,9 @@
 //! Builds the [`TrustStore`] from what the administrator imported, our own authority and revocation lists, and builds it
-//! anew when one of these changes.
+//! anew when one of these changes. A revocation list that cannot be read any more is replaced by its last good version
+//! and complained about: without it revoked certificates would pass, and refusing all mail helps nobody.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,7 +19,14 @@ use crate::import::crl;
 #[derive(Debug)]
 pub(crate) struct TrustSource {
     files: Vec<PathBuf>,
-    built: Mutex<Option<Built>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    built: Option<Built>,
+    /// What every file held when it was last good.
+    lists: HashMap<PathBuf, Vec<Vec<u8>>>,
 }
 
 #[derive(Debug)]
@@ -32,7 +41,7 @@ type Stamp = Option<(SystemTime, u64)>;
 
 impl TrustSource {
     pub(crate) fn new(files: Vec<PathBuf>) -> Self {
-        Self { files, built: Mutex::new(None) }
+        Self { files, state: Mutex::default() }
     }
 
     pub(crate) async fn current(
@@ -41,20 +50,19 @@ impl TrustSource {
         generation: u64,
     ) -> Result<Arc<TrustStore>, StoreError> {
         let stamps = self.stamps();
-        let mut built = self.built.lock().await;
-        if let Some(built) =
-            built.as_ref().filter(|b| b.generation == generation && b.stamps == stamps)
-        {
+        let mut state = self.state.lock().await;
+        let is_current = |built: &&Built| built.generation == generation && built.stamps == stamps;
+        if let Some(built) = state.built.as_ref().filter(is_current) {
             return Ok(Arc::clone(&built.store));
         }
         let anchors = certificates(database, Role::Anchor).await?;
         let intermediates = certificates(database, Role::Intermediate).await?;
         let mut crls = stored_crls(database).await?;
         for path in &self.files {
-            crls.extend(crl::read_file(path)?);
+            crls.extend(state.read(path)?);
         }
         let store = Arc::new(TrustStore::new(anchors, intermediates, crls));
-        *built = Some(Built { generation, stamps, store: Arc::clone(&store) });
+        state.built = Some(Built { generation, stamps, store: Arc::clone(&store) });
         Ok(store)
     }
 
@@ -64,6 +72,22 @@ impl TrustSource {
             Some((metadata.modified().ok()?, metadata.len()))
         };
         self.files.iter().map(stamp).collect()
+    }
+}
+
+impl State {
+    fn read(&mut self, path: &Path) -> Result<Vec<Vec<u8>>, StoreError> {
+        match crl::read_file(path) {
+            Ok(lists) => {
+                self.lists.insert(path.to_owned(), lists.clone());
+                Ok(lists)
+            }
+            Err(error) => {
+                let last_good = self.lists.get(path).cloned().ok_or(error.clone())?;
+                tracing::error!(%error, "revocation list unusable, its last version is used");
+                Ok(last_good)
+            }
+        }
     }
 }
 

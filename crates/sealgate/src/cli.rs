@@ -23,6 +23,7 @@ mod man;
 mod open;
 mod output;
 mod public_key;
+mod relay;
 mod seal;
 mod secret_key;
 mod session;
@@ -74,6 +75,8 @@ impl Globals {
 enum Command {
     /// Make a configuration, a database, a master key and the organisation's own authority
     Init(init::Init),
+    /// Run the proxy in the foreground; SIGTERM drains, SIGHUP reloads
+    Relay(relay::RelayCommand),
     /// Validate configuration, stores, next hops and certificates
     Check(check::Check),
     /// Seal one message as the relay would: plain message in, sealed message out
@@ -127,6 +130,7 @@ impl Cli {
         globals.start_log();
         match self.command {
             Command::Init(command) => command.run(),
+            Command::Relay(command) => command.run(&globals),
             Command::Check(command) => command.run(&globals),
             Command::Seal(command) => command.run(&globals),
             Command::Open(command) => command.run(&globals),

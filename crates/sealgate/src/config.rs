@@ -127,8 +127,6 @@ pub(crate) struct TlsFiles {
 pub(crate) struct Dns {
     /// Whom to ask.
     pub(crate) resolvers: Resolvers,
-    /// The root's key where it is not the real one.
-    pub(crate) trust_anchor: Option<PathBuf>,
 }
 
 /// Whom to ask for names.

@@ -121,7 +121,7 @@ impl World {
         writeln!(out, "B1  abc.example's sealgate receives it from the Internet,")?;
         writeln!(out, "B2  takes the originator's public key,")?;
         writeln!(out, "B3  and compares signature and digest: the mail is whole.")?;
-        writeln!(out, "B4  With Bob's secret key it had decrypted the mail to ordinary text;")?;
+        writeln!(out, "B4  With Bob's secret key it has decrypted the mail to ordinary text;")?;
         writeln!(out, "B5  it hands that over to Bob's mail server,")?;
         writeln!(out, "B6  (what is falsified it would refuse: see below)")?;
         writeln!(
@@ -132,7 +132,9 @@ impl World {
         writeln!(out, "B9  the mail server returns it,")?;
         writeln!(out, "B10 and Bob reads:\n")?;
         let arrived = String::from_utf8_lossy(&arrived).into_owned();
-        quote(out, &arrived)?;
+        let shown =
+            arrived.split_once(SIGNATURE_PART).map_or(arrived.as_str(), |(before, _)| before);
+        quote(out, &format!("{shown}{SIGNATURE_PART}\n..."))?;
         if !arrived.contains(SECRET) || !arrived.contains("smime=pass") {
             return Ok(Err("the mail did not arrive opened and verified".to_owned()));
         }
@@ -225,3 +227,5 @@ fn quote_start(out: &mut impl Write, text: &str) -> io::Result<()> {
 }
 
 const BODY_LINES_SHOWN: usize = 4;
+/// What follows is base64.
+const SIGNATURE_PART: &str = "Content-Type: application/pkcs7-signature";

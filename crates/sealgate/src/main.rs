@@ -5,6 +5,8 @@ use std::process::ExitCode;
 mod cli;
 mod config;
 mod demo;
+mod observe;
+mod relay;
 
 fn main() -> ExitCode {
     cli::main()

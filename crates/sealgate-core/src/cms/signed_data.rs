@@ -203,14 +203,18 @@ impl SignerInfo {
         if self.is_misplaced {
             return Err(SignatureFault::Falsified);
         }
+        if self.content_type != DATA.as_bytes() {
+            // Mail is id-data (RFC 8551 §2.4.1); a time-stamp token, say, is no statement about mail.
+            return Err(SignatureFault::Unsupported);
+        }
         let digest = self.digest().ok_or(SignatureFault::Unsupported)?;
         let scheme = self.scheme().map_err(|fault| match fault {
             CmsError::Malformed | CmsError::OverLimit => SignatureFault::Falsified,
             CmsError::Unsupported => SignatureFault::Unsupported,
         })?;
         let Some(attributes) = &self.attributes else {
-            // RFC 5652 §5.3: without attributes the type is id-data; and see REQUIREMENTS F10.
-            if self.content_type != DATA.as_bytes() || is_attribute_set(content) {
+            // REQUIREMENTS F10: somebody's signed attributes, given out as content.
+            if is_attribute_set(content) {
                 return Err(SignatureFault::Falsified);
             }
             if !is_consistent(scheme, digest) {

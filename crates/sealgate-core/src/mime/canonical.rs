@@ -11,7 +11,7 @@ use super::header::Header;
 use super::layer::is_pkcs7_mime;
 use super::{
     ContentType, DEPTH_MAX, Entity, LINE_BYTES_MAX, MimeError, Multipart, PARTS_MAX,
-    TransferEncoding, decode, encode,
+    TransferEncoding, ascii_field, decode, encode,
 };
 
 /// An entity ready to be signed.
@@ -228,7 +228,12 @@ impl Walk {
             if !keep && field.is("Content-Transfer-Encoding") {
                 continue;
             }
-            push_trimmed_lines(field.raw(), &mut section);
+            let mut lines = Vec::with_capacity(field.raw().len());
+            push_trimmed_lines(field.raw(), &mut lines);
+            match ascii_field::rewritten(&field).filter(|_| !is_seven_bit(&lines)) {
+                Some(rewritten) => section.extend_from_slice(&rewritten),
+                None => section.extend_from_slice(&lines),
+            }
         }
         if let Some(wanted) = encoding.filter(|_| !keep) {
             let field = format!("Content-Transfer-Encoding: {wanted}\r\n");

@@ -92,6 +92,11 @@ impl ContentType {
         Ok(boundary)
     }
 
+    /// The parameters in order.
+    pub(super) fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
     fn read_parameters(&mut self, cursor: &mut Cursor<'_>) -> Result<(), MimeError> {
         loop {
             self.regular &= cursor.skip_cfws().is_ok();
@@ -145,11 +150,12 @@ impl ContentType {
     }
 }
 
+/// One parameter as it stands: RFC 2231 is not undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Parameter {
-    /// In lower case.
-    name: String,
-    value: Vec<u8>,
+pub(super) struct Parameter {
+    /// In lower case, with the asterisks of RFC 2231.
+    pub(super) name: String,
+    pub(super) value: Vec<u8>,
 }
 
 impl Parameter {

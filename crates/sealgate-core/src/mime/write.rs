@@ -14,15 +14,18 @@ pub struct Boundary(String);
 
 impl Boundary {
     /// Makes one from 16 random bytes. It begins with `=_`, which neither quoted-printable nor base64 can contain
-    /// (RFC 2045 §6.7); should the content hold it nevertheless, it grows until it does not.
+    /// (RFC 2045 §6.7); should the content hold it nevertheless, it gets a number that the content does not hold.
     pub fn new(random: [u8; 16], content: &[Bytes]) -> Self {
-        let mut text = String::from("=_");
+        let mut base = String::from("=_");
         for byte in random {
-            text.push_str(&format!("{byte:02x}"));
+            base.push_str(&format!("{byte:02x}"));
         }
-        // Each turn makes a longer one, and content is finite; the last one is longer than RFC 2046 allows in content.
-        while text.len() < super::BOUNDARY_BYTES_MAX && occurs(text.as_bytes(), content) {
-            text.push('_');
+        let mut text = base.clone();
+        let mut number = 0_u64;
+        // Content is finite, so some number does not stand in it.
+        while occurs(text.as_bytes(), content) {
+            number = number.wrapping_add(1);
+            text = format!("{base}.{number}.");
         }
         Self(text)
     }

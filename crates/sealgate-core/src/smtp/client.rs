@@ -340,6 +340,13 @@ impl Client {
         if reply.code == 421 {
             return self.take_closing(expected, reply);
         }
+        // RFC 5321 §4.3.2: only DATA is answered by 3xx, and never by 2xx.
+        let transaction = !matches!(self.phase, Phase::Opening | Phase::Quitting);
+        let intermediate = (300..400).contains(&reply.code);
+        let data = expected == Expected::Data;
+        if transaction && (intermediate != data) && (intermediate || reply.is_positive()) {
+            return self.fail(Failure::Garbage);
+        }
         match expected {
             Expected::Greeting if reply.code == 220 => self.say_hello(),
             Expected::Hello if reply.is_positive() => self.take_capabilities(&reply),

@@ -64,6 +64,9 @@ pub struct Server {
     body: Option<Body>,
     commands: u32,
     errors: u32,
+    /// Said in every refusal.
+    id: String,
+    quit: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,8 @@ impl Server {
             body: None,
             commands: 0,
             errors: 0,
+            id: String::new(),
+            quit: false,
             options,
         };
         let protocol = match server.options.protocol {
@@ -125,6 +130,11 @@ impl Server {
         server
     }
 
+    /// From now on every refusal ends in this id, by which its log line is found.
+    pub fn set_id(&mut self, id: &str) {
+        id.clone_into(&mut self.id);
+    }
+
     /// Octets to write.
     pub fn output(&mut self) -> &mut BytesMut {
         &mut self.output
@@ -138,6 +148,11 @@ impl Server {
     /// The transaction so far.
     pub fn envelope(&self) -> Option<&Envelope> {
         self.envelope.as_ref()
+    }
+
+    /// Whether the client said goodbye, so that nothing of it can be lost by closing.
+    pub fn has_quit(&self) -> bool {
+        self.quit
     }
 
     /// Whether content is being received.
@@ -322,7 +337,10 @@ impl Server {
                 return self.mail(reverse_path, parameters);
             }
             Command::Noop => self.say(250, (2, 0, 0), "ok"),
-            Command::Quit => self.close(&Reply::new(221, (2, 0, 0), "bye")),
+            Command::Quit => {
+                self.quit = true;
+                self.close(&Reply::new(221, (2, 0, 0), "bye"));
+            }
             Command::Rcpt { forward_path, notify, orcpt } => {
                 return self.rcpt(forward_path, notify, orcpt);
             }
@@ -408,7 +426,7 @@ impl Server {
         }
         let address = match forward_path {
             ForwardPath::Mailbox(address) => address,
-            ForwardPath::Postmaster => Address::postmaster(&self.options.hostname),
+            ForwardPath::Postmaster => Address::postmaster(&self.options.postmaster_domain),
         };
         if address.needs_smtputf8() && !envelope.parameters.smtputf8 {
             let text = "an address with UTF-8 needs SMTPUTF8";
@@ -492,10 +510,24 @@ impl Server {
     }
 
     fn reply(&mut self, reply: &Reply) {
-        reply::write(reply, &mut self.output);
+        if reply.code < 400 || self.id.is_empty() {
+            return reply::write(reply, &mut self.output);
+        }
+        let mut reply = reply.clone();
+        if let Some(last) = reply.lines.last_mut() {
+            *last = format!("{} (id {})", bounded(last), self.id);
+        }
+        reply::write(&reply, &mut self.output);
     }
 }
 
+/// A text that leaves room for an id.
+fn bounded(text: &str) -> &str {
+    text.char_indices().nth(TEXT_CHARS_MAX).map_or(text, |(end, _)| text.split_at(end).0)
+}
+
+/// Longest refusal before its id.
+const TEXT_CHARS_MAX: usize = 400;
 /// Commands without parameters: RFC 5321 §4.5.3.1.4.
 const PLAIN_COMMAND_BYTES_MAX: usize = 512;
 /// MAIL and RCPT with what SIZE, BODY, SMTPUTF8 and DSN add (RFC 1870 §3, RFC 6531 §3.4, RFC 3461 §5).

@@ -11,6 +11,7 @@ use der::asn1::{AnyRef, ObjectIdentifier, OctetString};
 use der::{Decode, Sequence};
 use sealgate_core::keys::Certificate;
 use x509_cert::spki::AlgorithmIdentifierRef;
+use zeroize::Zeroizing;
 
 use super::password::{self, Budget};
 use super::private_key::{self, EncryptedPrivateKeyInfo, damaged};
@@ -52,21 +53,19 @@ fn safe_contents(
     safe: &ContentInfo<'_>,
     password: Option<&str>,
     budget: &mut Budget,
-) -> Result<Vec<u8>, ImportError> {
+) -> Result<Zeroizing<Vec<u8>>, ImportError> {
     let bad = |_| damaged("PKCS#12 file");
     match safe.content_type {
         DATA => {
             let bags: OctetString = safe.content.decode_as().map_err(bad)?;
-            Ok(bags.into_bytes().into())
+            Ok(Zeroizing::new(bags.into_bytes().into()))
         }
         ENCRYPTED_DATA => {
             let data: EncryptedData<'_> = safe.content.decode_as().map_err(bad)?;
             let password = password.ok_or(ImportError::PasswordNeeded)?;
             let content = &data.content;
             let encrypted = content.encrypted.as_ref().ok_or_else(|| damaged("PKCS#12 file"))?;
-            let plain =
-                password::decrypt(&content.algorithm, encrypted.as_bytes(), password, budget)?;
-            Ok(plain.to_vec())
+            password::decrypt(&content.algorithm, encrypted.as_bytes(), password, budget)
         }
         _ => Err(not_usable("a PKCS#12 file that is encrypted to a public key")),
     }
@@ -95,7 +94,7 @@ fn read_bags(
                 }
             }
             KEY_BAG => {
-                let key = der::Encode::to_der(&bag.value).map_err(bad)?;
+                let key = Zeroizing::new(der::Encode::to_der(&bag.value).map_err(bad)?);
                 let key = private_key::from_der(&key).ok_or_else(|| damaged("PKCS#12 file"))?;
                 store.secrets.push(key);
             }

@@ -157,16 +157,18 @@ pub(crate) async fn learn_candidate(
     Ok(())
 }
 
-/// Stores what a correspondent's software reads, unless something signed later is known.
+/// Stores what a correspondent's software reads, unless something signed later is known. Says whether answers change by
+/// it: they do where the correspondent has a certificate in use and reads something else than before.
 pub(crate) async fn learn_capabilities(
     database: &Database,
-    owner: &str,
+    address: &Address,
     capabilities: Capabilities,
     signed_at: i64,
-) -> Result<(), StoreError> {
-    let known = capabilities_of(database, owner).await?;
+) -> Result<bool, StoreError> {
+    let owner = address.lookup_key();
+    let known = capabilities_of(database, &owner).await?;
     if known.is_some_and(|(_, known_at)| known_at >= signed_at) {
-        return Ok(());
+        return Ok(false);
     }
     let failed = |error: sqlx::Error| database.error(&error);
     let upsert = sqlx::query(
@@ -174,16 +176,18 @@ pub(crate) async fn learn_capabilities(
          ON CONFLICT (owner) DO UPDATE SET flags = excluded.flags, signed_at = excluded.signed_at \
          WHERE capabilities.signed_at < excluded.signed_at",
     )
-    .bind(owner)
+    .bind(&owner)
     .bind(to_flags(capabilities))
     .bind(signed_at);
-    if known.is_some_and(|(same, _)| same == capabilities) {
+    let same = known.is_some_and(|(before, _)| before == capabilities);
+    if same || keys_for(database, address).await?.is_empty() {
         upsert.execute(database.pool()).await.map_err(failed)?;
-        return Ok(());
+        return Ok(false);
     }
     let mut change = database.begin_change().await?;
     upsert.execute(&mut *change).await.map_err(failed)?;
-    change.commit().await.map_err(failed)
+    change.commit().await.map_err(failed)?;
+    Ok(true)
 }
 
 async fn pinned(database: &Database, owner: &str) -> Result<Vec<PublicKeyEntry>, StoreError> {

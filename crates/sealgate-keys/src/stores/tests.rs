@@ -488,3 +488,63 @@ async fn revocation_lists_are_read_and_bad_ones_named() {
     let bad = stores.trust().await.unwrap_err().to_string();
     assert!(bad.contains("not a certificate revocation list"), "{bad}");
 }
+
+#[tokio::test]
+async fn a_revoked_certificate_is_noticed_when_the_file_changes_and_stays_so_when_it_breaks() {
+    let (bed, _stores) = Bed::new().await;
+    let openssl = |arguments: &str| {
+        let run = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(bed.directory.path())
+            .output()
+            .expect("this test needs the openssl program");
+        let error = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "openssl {arguments}: {error}");
+    };
+    std::fs::write(
+        bed.path("ca.cnf"),
+        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\npolicy=p\n\
+         default_crl_days=30\ncrlnumber=number\nserial=serial\nnew_certs_dir=.\n\
+         [p]\ncommonName=supplied\n[leaf]\nbasicConstraints=CA:FALSE\n\
+         keyUsage=critical,digitalSignature\nextendedKeyUsage=emailProtection\n\
+         subjectAltName=email:eve@abc.example\n",
+    )
+    .unwrap();
+    for (name, text) in [("index.txt", ""), ("number", "01\n"), ("serial", "01\n")] {
+        std::fs::write(bed.path(name), text).unwrap();
+    }
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem \
+         -addext keyUsage=critical,keyCertSign,cRLSign",
+    );
+    openssl("req -new -newkey rsa:2048 -nodes -keyout leaf.key -subj /CN=eve -out leaf.csr");
+    openssl(
+        "ca -batch -config ca.cnf -keyfile ca.key -cert ca.pem -in leaf.csr -out leaf.pem \
+         -days 60 -extensions leaf -notext",
+    );
+    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
+    let read = |name: &str| {
+        let bytes = std::fs::read(bed.path(name)).unwrap();
+        Arc::clone(&Material::read(&bytes, None).unwrap().certificates[0])
+    };
+    let (authority, leaf) = (read("ca.pem"), read("leaf.pem"));
+    let crl = bed.path("ca.crl");
+    let config = StoresConfig { crls: vec![crl.clone()], ..bed.config.clone() };
+    let stores = Stores::open(&config).await.unwrap();
+    stores.administration().import_anchor(&authority).await.unwrap();
+    let judge = async || {
+        let now = Timestamp(crate::learning::unix_now());
+        stores.trust().await.unwrap().judge(&leaf, &[], Purpose::Sign, now)
+    };
+    assert_eq!(judge().await, Trust::Trusted);
+    openssl(
+        "ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke leaf.pem \
+         -crl_reason keyCompromise",
+    );
+    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+    std::fs::write(&crl, "half a fi").unwrap();
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+    std::fs::remove_file(&crl).unwrap();
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+}

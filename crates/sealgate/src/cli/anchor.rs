@@ -32,8 +32,8 @@ pub(crate) enum Anchor {
 impl Anchor {
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         Session::run(globals, async |session| match self {
-            Self::Import { files } => import(&session, &files).await,
-            Self::List { json } => list(&session, json).await,
+            Self::Import { files } => import(session, &files).await,
+            Self::List { json } => list(session, json).await,
             Self::Remove { sha256 } => {
                 let sha256 = sha256.replace(':', "").to_ascii_lowercase();
                 Ok(session.stores.administration().remove_anchor(&sha256).await?)

@@ -94,6 +94,7 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         Ok(stores) => {
             findings.push(Finding::good("database", config.stores.database.to_string()));
             check_stores(&stores, findings).await;
+            stores.close().await;
         }
         Err(error) => findings.push(Finding::failed("database", &Failure::from(error))),
     }

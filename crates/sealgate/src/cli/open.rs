@@ -34,14 +34,14 @@ pub(crate) struct Open {
 impl Open {
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         Session::run(globals, async |session| {
-            refuse_strangers(&session, &self.to)?;
+            refuse_strangers(session, &self.to)?;
             let at = self.at.map_or_else(session::now, |at| Timestamp(at.as_second()));
-            let transaction = Transaction::new(&session, self.from, &self.to, at).await?;
+            let transaction = Transaction::new(session, self.from, &self.to, at).await?;
             let Transaction { context, id, envelope, message, received } = transaction;
             let mut inbound = Inbound::new(context, id, envelope, message, received);
             let destination =
                 Destination { report: self.report.as_deref(), out_dir: self.out_dir.as_deref() };
-            drive(&session, &self.to, destination, |keys| inbound.step(keys)).await
+            drive(session, &self.to, destination, |keys| inbound.step(keys)).await
         })
     }
 }

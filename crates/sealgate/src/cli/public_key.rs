@@ -61,9 +61,9 @@ impl PublicKey {
         Session::run(globals, async |session| {
             let administration = session.stores.administration();
             match self {
-                Self::Import { owner, files } => import(&session, owner.as_ref(), &files).await,
+                Self::Import { owner, files } => import(session, owner.as_ref(), &files).await,
                 Self::List { json } => list(&administration.public_keys(None).await?, json),
-                Self::Show { owner, json } => show(&session, &owner, json).await,
+                Self::Show { owner, json } => show(session, &owner, json).await,
                 Self::Accept { owner, sha256 } => {
                     let sha256 = sha256.map(|text| text.replace(':', "").to_ascii_lowercase());
                     let accepted =

@@ -31,12 +31,12 @@ impl Seal {
         Session::run(globals, async |session| {
             let from = Some(self.from);
             let now = session::now();
-            let transaction = Transaction::new(&session, from, &self.to, now).await?;
+            let transaction = Transaction::new(session, from, &self.to, now).await?;
             let Transaction { context, id, envelope, message, received } = transaction;
             let mut outbound = Outbound::new(context, id, envelope, message, received);
             let destination =
                 Destination { report: self.report.as_deref(), out_dir: self.out_dir.as_deref() };
-            drive(&session, &self.to, destination, |keys| outbound.step(keys)).await
+            drive(session, &self.to, destination, |keys| outbound.step(keys)).await
         })
     }
 }

@@ -93,13 +93,13 @@ impl From<AlgorithmName> for Algorithm {
 impl SecretKey {
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         Session::run(globals, async |session| match self {
-            Self::Generate { owner, algorithm } => generate(&session, &owner, algorithm).await,
+            Self::Generate { owner, algorithm } => generate(session, &owner, algorithm).await,
             Self::Import { owner, files, password_file } => {
-                import(&session, &owner, &files, password_file.as_deref()).await
+                import(session, &owner, &files, password_file.as_deref()).await
             }
-            Self::List { json } => list(&session, json).await,
-            Self::Show { owner, json } => show(&session, &owner, json).await,
-            Self::Certificate { owner } => certificate(&session, &owner).await,
+            Self::List { json } => list(session, json).await,
+            Self::Show { owner, json } => show(session, &owner, json).await,
+            Self::Certificate { owner } => certificate(session, &owner).await,
             Self::Remove { owner } => {
                 let removed = session.stores.administration().remove_secret_keys(&owner).await?;
                 output::line(&format!("{owner}: {removed} removed"))

@@ -15,15 +15,18 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Loads the configuration, opens the stores and runs a command's work on them.
-    pub(crate) fn run<F, T>(globals: &Globals, work: impl FnOnce(Self) -> F) -> Result<T, Failure>
-    where
-        F: Future<Output = Result<T, Failure>>,
-    {
+    /// Loads the configuration, opens the stores, runs a command's work on them and closes them.
+    pub(crate) fn run<T>(
+        globals: &Globals,
+        work: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let config = globals.load()?;
         block_on(async {
             let stores = Stores::open(&config.stores).await?;
-            work(Self { config, stores }).await
+            let session = Self { config, stores };
+            let outcome = work(&session).await;
+            session.stores.close().await;
+            outcome
         })
     }
 }

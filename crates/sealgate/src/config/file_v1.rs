@@ -346,7 +346,6 @@ impl File {
                         Resolvers::System
                     }
                 },
-                trust_anchor: self.dns.trust_anchor.map(|file| directory.join(file)),
             },
             observe: Observe { listen: self.observe.listen, log: self.observe.log },
             limits,

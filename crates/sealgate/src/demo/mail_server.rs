@@ -93,6 +93,7 @@ impl State {
         let mut server = Server::new(server::Options {
             protocol: Protocol::Smtp,
             hostname: self.domain.clone(),
+            postmaster_domain: self.domain.clone(),
             starttls: false,
             smtputf8: true,
             dsn: false,

@@ -190,3 +190,11 @@ proptest! {
         let _ = canonical_for_signing(&fields, &Bytes::from(body));
     }
 }
+
+#[test]
+fn raw_names_of_attachments_become_ascii() {
+    let found = text("Content-Type: image/png; name=\"\u{fc}.png\"\r\n", "x");
+    assert_eq!(found, "Content-Type: image/png;\r\n\tname*=utf-8''%C3%BC.png\r\n\r\nx");
+    let left = canonical("Content-Type: message/rfc822\r\n", "From: \u{fc} <a@b>\r\n\r\nx");
+    assert!(!left.seven_bit, "a phrase that is not understood stays");
+}

@@ -384,6 +384,7 @@ fn through_both(protocol: Protocol, message: &[Bytes], piece: usize) -> Vec<(Env
     let mut server = Server::new(server::Options {
         protocol,
         hostname: Domain::parse("b.example").unwrap(),
+        postmaster_domain: Domain::parse("b.example").unwrap(),
         starttls: false,
         smtputf8: true,
         dsn: true,
@@ -495,7 +496,10 @@ proptest! {
                 Event::Refused(replies) => {
                     prop_assert!(replies.len() == 2 && !replies.iter().any(Reply::is_positive));
                 }
-                Event::StartTls => client.tls_started(),
+                Event::StartTls => {
+                    prop_assert!(input.is_empty());
+                    client.tls_started();
+                }
                 Event::Answer { recipient, .. } => prop_assert!(recipient < 2),
                 Event::Failed(_) | Event::NeedInput => break,
             }

@@ -8,8 +8,10 @@ use crate::smtp::Protocol;
 pub struct Options {
     /// SMTP or LMTP.
     pub protocol: Protocol,
-    /// The name in the greeting, and the domain of `<postmaster>`.
+    /// The name in the greeting.
     pub hostname: Domain,
+    /// The domain of `<postmaster>`.
+    pub postmaster_domain: Domain,
     /// Whether STARTTLS is offered.
     pub starttls: bool,
     /// Whether SMTPUTF8 is offered.

@@ -18,6 +18,7 @@ fn options(protocol: Protocol) -> Options {
     Options {
         protocol,
         hostname: Domain::parse("gate.nec.example").unwrap(),
+        postmaster_domain: Domain::parse("nec.example").unwrap(),
         starttls: true,
         smtputf8: true,
         dsn: true,
@@ -134,7 +135,7 @@ fn a_pipelined_message_is_handed_over() {
     assert_eq!(&message[..], b"Subject: x\r\n\r\n.dot\r\n");
     assert_eq!(envelope.reverse_path, Some(Address::parse("a@x").unwrap()));
     let to: Vec<String> = envelope.recipients.iter().map(|to| to.address.to_string()).collect();
-    assert_eq!(to, ["b@y", "postmaster@gate.nec.example"]);
+    assert_eq!(to, ["b@y", "postmaster@nec.example"]);
     assert_eq!(envelope.recipients[0].notify.as_deref(), Some("FAILURE"));
     assert_eq!(envelope.recipients[0].orcpt.as_deref(), Some("rfc822;B@y"));
     assert_eq!(envelope.parameters.envid.as_deref(), Some("e1"));
@@ -402,6 +403,19 @@ fn a_connection_can_be_turned_away_at_once() {
     let mut server = Server::refusing(options(Protocol::Smtp), &reply);
     assert_eq!(&server.output()[..], b"554 5.7.1 not for you\r\n");
     assert_eq!(server.advance(&mut BytesMut::from(&b"EHLO c\r\n"[..])), Event::Close);
+}
+
+#[test]
+fn refusals_say_the_id() {
+    let mut server = Server::new(options(Protocol::Smtp));
+    server.set_id("ID7");
+    server.output().clear();
+    let mut input = BytesMut::from(&b"NOOP\r\nFOO\r\n"[..]);
+    assert_eq!(server.advance(&mut input), Event::NeedInput);
+    assert_eq!(&server.output()[..], b"250 2.0.0 ok\r\n500 5.5.1 command not known (id ID7)\r\n");
+    server.output().clear();
+    server.close(&Reply::new(421, (4, 0, 0), "x".repeat(1000)));
+    assert!(server.output().ends_with(b"xx (id ID7)\r\n"));
 }
 
 #[test]
