@@ -1,2 +1,50 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: the project's own commands; `test` is the one test command.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a development tool: a failure is a message to whoever runs it"
+)]
+
+mod bench;
+mod packages;
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["test"] => test::run(),
+        ["tidy"] => tidy::run(),
+        ["bench", options @ ..] => bench::run(options),
+        ["packages"] => packages::install().map(|()| true).unwrap_or_else(|why| {
+            eprintln!("{why}");
+            false
+        }),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(64);
+        }
+    };
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The project's root.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the project")
+        .to_owned()
+}
+
+const USAGE: &str = "\
+cargo xtask test              install what is missing, then run every check and test
+cargo xtask tidy              the project's own rules about its text
+cargo xtask packages          only install the Debian packages that the tests need
+cargo xtask bench [--quick]   measure against a plain Postfix relay, write docs/BENCHMARKS.md
+";

@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use crate::keys::KeyError;
+
 pub(crate) mod algorithm;
 mod capabilities;
 mod content_cipher;
@@ -30,8 +32,18 @@ pub use capabilities::parse_capabilities;
 pub use content_info::{ContentKind, content_kind};
 pub use encrypt::{KeyWrap, encrypt, key_wrap_for};
 pub use enveloped_data::{EnvelopedData, OpenFault};
-pub use sign::{Signing, default_scheme, sign_detached};
+pub use sign::{Signing, default_scheme, sign_detached, signature_name};
 pub use signed_data::{SignatureFault, SignedData, SignerInfo};
+
+/// Random bytes, for boundaries.
+///
+/// # Errors
+/// [`KeyError::Failed`] when the generator gives none.
+pub fn random_bytes() -> Result<[u8; 16], KeyError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyError::Failed)?;
+    Ok(bytes)
+}
 
 /// Why a CMS object could not be read or made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

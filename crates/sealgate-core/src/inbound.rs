@@ -1,14 +1,38 @@
 //! Inbound (B1 to B7): sealed mail from the Internet is checked, opened and handed to the mail server, or refused.
+//!
+//! In: one message with its envelope and the answers of the key stores. Out: copies for those who may read it opened and
+//! for those who may not, each with the result on top, or one refusal. The decision table is REQUIREMENTS §3; the
+//! tests of this module go through it row by row.
 
+use bytes::Bytes;
+
+use crate::address::Address;
 use crate::envelope::Envelope;
+use crate::inbound::peel::{Peeled, Peeler};
 use crate::message::Message;
+use crate::mime::{self, Cryptographic, Entity};
 use crate::outbound::Context;
-use crate::step::{Keys, Step};
+use crate::policy::{Decision, Falsified, SignerMismatch, UnauthenticatedEncryption};
+use crate::refusal::Refusal;
+use crate::report::{Delivered, Direction, Layer, Reason, Report, Verdict};
+use crate::step::{Done, KeyQuery, Keys, Parcel, Step};
+
+mod peel;
+mod result_fields;
+#[cfg(test)]
+mod tests;
 
 /// One inbound message. Call [`Inbound::step`] until it is done or refused; it computes (verifies, decrypts), so call it
 /// on a crypto thread.
 #[derive(Debug)]
-pub struct Inbound {}
+pub struct Inbound {
+    context: Context,
+    envelope: Envelope,
+    message: Message,
+    received: Vec<u8>,
+    report: Report,
+    asked: bool,
+}
 
 impl Inbound {
     /// Takes a message; `received` is the trace field to put on top (with its CRLF), `id` goes into the report.
@@ -19,13 +43,202 @@ impl Inbound {
         message: Message,
         received: Vec<u8>,
     ) -> Self {
-        let _ = (context, id, envelope, message, received);
-        todo!()
+        let report = Report::new(Direction::Inbound, &id);
+        Self { context, envelope, message, received, report, asked: false }
     }
 
     /// The next thing to do, given the answers so far.
     pub fn step(&mut self, keys: &Keys) -> Step {
-        let _ = keys;
-        todo!()
+        match self.advance(keys) {
+            Ok(step) => step,
+            Err(refusal) => {
+                if refusal == Refusal::Falsified {
+                    self.report.verdict = Verdict::Fail;
+                    self.report.reason.get_or_insert(Reason::Falsified);
+                }
+                self.report.delivered = Delivered::Nothing;
+                Step::Refused(Box::new((refusal, self.report.clone())))
+            }
+        }
+    }
+
+    fn advance(&mut self, keys: &Keys) -> Result<Step, Refusal> {
+        let entity = Entity::parse(self.message.bytes().clone())
+            .map_err(|_| Refusal::BadMessage("its header section is malformed or over a limit"))?;
+        if let Some(field) = entity.header.duplicates() {
+            return Err(Refusal::BadMessage(field));
+        }
+        let from = entity.header.from_mailboxes().unwrap_or_default();
+        let author = match from.as_slice() {
+            [one] => Some(one),
+            _ => None,
+        };
+        let cryptographic = mime::cryptographic_layer(&entity);
+        if !self.asked && !matches!(cryptographic, Cryptographic::None) {
+            self.asked = true;
+            return Ok(Step::Want(self.queries(author)));
+        }
+        let decision = self.decision(author);
+        let peeler =
+            Peeler { context: &self.context, envelope: &self.envelope, keys, decision, author };
+        let mut layers = Vec::new();
+        let peeled = peeler.peel(entity.clone(), &mut layers);
+        self.report.layers = layers;
+        let peeled = peeled.map_err(|fault| {
+            self.report.reason = fault.reason;
+            fault.refusal
+        })?;
+        self.report.verdict = peeled.verdict;
+        self.report.reason = peeled.reason;
+        if decision.expect_signed && peeled.verdict != Verdict::Pass {
+            self.report.reason = Some(Reason::ExpectSigned);
+            return Err(Refusal::Falsified);
+        }
+        Ok(self.deliver(&entity, peeled, decision))
+    }
+
+    fn queries(&self, author: Option<&Address>) -> Vec<KeyQuery> {
+        let mut queries: Vec<KeyQuery> = self
+            .envelope
+            .recipients
+            .iter()
+            .map(|one| KeyQuery::Decryption(one.address.clone()))
+            .collect();
+        queries.sort_by_key(|query| match query {
+            KeyQuery::Decryption(address) => address.lookup_key(),
+            _ => String::new(),
+        });
+        queries.dedup();
+        queries.extend(author.map(|address| KeyQuery::Public(address.clone())));
+        queries
+    }
+
+    /// The strictest of what policy says for the recipients. What relaxes a check is matched by the envelope's
+    /// sender, which SPF and DMARC can hold to account; `expect_signed` by From too, or a forger would choose
+    /// another envelope.
+    fn decision(&self, author: Option<&Address>) -> Decision {
+        let policy = &self.context.policy;
+        let by_envelope = |to: &Address| policy.decide(self.envelope.reverse_path.as_ref(), to);
+        let mut strictest: Option<Decision> = None;
+        for recipient in &self.envelope.recipients {
+            let mut one = by_envelope(&recipient.address);
+            one.expect_signed |= policy.decide(author, &recipient.address).expect_signed;
+            strictest = Some(strictest.map_or(one, |so_far| stricter(so_far, one)));
+        }
+        strictest.unwrap_or_default()
+    }
+
+    fn deliver(&self, entity: &Entity, peeled: Peeled, decision: Decision) -> Step {
+        let mut report = self.report.clone();
+        let withheld = peeled.is_withheld(decision.signer_mismatch == SignerMismatch::Withhold);
+        let (entitled, others): (Vec<usize>, Vec<usize>) = match (&peeled.deliver, withheld) {
+            (Some(_), false) => {
+                let is_entitled = |index: &usize| {
+                    peeled.entitled.as_ref().is_none_or(|some| some.contains(index))
+                };
+                (0..self.envelope.recipients.len()).partition(is_entitled)
+            }
+            _ => (Vec::new(), (0..self.envelope.recipients.len()).collect()),
+        };
+        let mut parcels = Vec::new();
+        if let (Some(inner), false) = (&peeled.deliver, entitled.is_empty()) {
+            report.delivered = Delivered::Plain;
+            parcels.push(self.opened(entity, inner, &report, entitled));
+        }
+        if !others.is_empty() {
+            let mut theirs = report.clone();
+            theirs.delivered = Delivered::AsReceived;
+            if !parcels.is_empty() {
+                // What another recipient's key showed is not for them.
+                theirs.verdict = Verdict::None;
+                theirs.reason = Some(Reason::NoKey);
+                theirs.layers = outermost_encryption(&report.layers);
+            }
+            parcels.push(self.as_received(entity, &theirs, others));
+            if parcels.len() == 1 {
+                report = theirs;
+            }
+        }
+        Step::Done(Box::new(Done { parcels, report, harvest: peeled.harvest }))
+    }
+
+    /// The message as it came under trace and result fields (REQUIREMENTS D12, D24).
+    fn as_received(&self, entity: &Entity, report: &Report, recipients: Vec<usize>) -> Parcel {
+        let head = entity
+            .header
+            .without(|field| result_fields::looks_like_ours(field, &self.context.hostname));
+        Parcel {
+            recipients,
+            eight_bit: !entity.body.is_ascii(),
+            message: vec![self.top(report), Bytes::from(head), entity.body.clone()],
+            delivered: Delivered::AsReceived,
+        }
+    }
+
+    /// The outer fields over the opened entity. Of its own header section the Content fields only are promoted: the rest
+    /// was not what the Internet saw, and a forger's to write (C8, E3).
+    fn opened(
+        &self,
+        entity: &Entity,
+        inner: &Entity,
+        report: &Report,
+        recipients: Vec<usize>,
+    ) -> Parcel {
+        let mut head = entity.header.without(|field| {
+            result_fields::looks_like_ours(field, &self.context.hostname)
+                || is_content_field(field.name())
+        });
+        if head == b"\r\n" || head.ends_with(b"\r\n\r\n") {
+            head.truncate(head.len().saturating_sub(2));
+        }
+        if entity.header.count("MIME-Version") == 0 {
+            head.extend_from_slice(b"MIME-Version: 1.0\r\n");
+        }
+        let content = inner.header.without(|field| !is_content_field(field.name()));
+        Parcel {
+            recipients,
+            eight_bit: !inner.body.is_ascii(),
+            message: vec![
+                self.top(report),
+                Bytes::from(head),
+                Bytes::from(content),
+                inner.body.clone(),
+            ],
+            delivered: Delivered::Plain,
+        }
+    }
+
+    fn top(&self, report: &Report) -> Bytes {
+        let mut top = result_fields::write(report, &self.context.hostname);
+        top.extend_from_slice(&self.received);
+        Bytes::from(top)
+    }
+}
+
+fn is_content_field(name: &str) -> bool {
+    name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"))
+}
+
+fn outermost_encryption(layers: &[Layer]) -> Vec<Layer> {
+    let end = layers.iter().position(|layer| matches!(layer, Layer::Encrypted { .. }));
+    layers.iter().take(end.map_or(0, |at| at.saturating_add(1))).cloned().collect()
+}
+
+fn stricter(a: Decision, b: Decision) -> Decision {
+    let falsified = if b.falsified == Falsified::Refuse { b.falsified } else { a.falsified };
+    let unauthenticated_encryption = match b.unauthenticated_encryption {
+        UnauthenticatedEncryption::Refuse => UnauthenticatedEncryption::Refuse,
+        UnauthenticatedEncryption::Pass => a.unauthenticated_encryption,
+    };
+    let signer_mismatch = match b.signer_mismatch {
+        SignerMismatch::Withhold => SignerMismatch::Withhold,
+        SignerMismatch::Tag => a.signer_mismatch,
+    };
+    Decision {
+        falsified,
+        unauthenticated_encryption,
+        signer_mismatch,
+        expect_signed: a.expect_signed || b.expect_signed,
+        ..a
     }
 }

@@ -23,5 +23,7 @@ pub mod report;
 pub mod sign;
 pub mod smtp;
 pub mod step;
+#[cfg(test)]
+mod testing;
 pub mod trust;
 pub mod verify;

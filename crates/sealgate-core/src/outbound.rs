@@ -1,15 +1,31 @@
 //! Outbound (A2 to A7): plain mail from the mail server becomes sealed copies for the Internet.
+//!
+//! In: one message with its envelope and the answers of the key stores. Out: copies, each for some of the recipients, or
+//! one refusal. All or nothing: where one recipient must not get the mail, nobody gets it (REQUIREMENTS B5).
+//! Connections, look-ups and time are the relay's.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::address::Address;
+use crate::encrypt::{self, Chosen, NoKey};
 use crate::envelope::Envelope;
-use crate::keys::{LookupError, PublicKey, Timestamp};
+use crate::keys::{LookupError, OwnKey, PublicKey, Timestamp};
 use crate::message::Message;
-use crate::policy::Policy;
+use crate::mime::{self, Entity, Protection};
+use crate::outbound::copies::{Copies, Treatment};
+use crate::policy::{Decision, Encrypt, Policy, Sign};
 use crate::refusal::Refusal;
-use crate::step::{Keys, Step};
+use crate::report::{Delivered, Direction, Reason, Report};
+use crate::sign;
+use crate::step::{Done, KeyQuery, Keys, Parcel, Step};
 use crate::trust::TrustStore;
+
+mod copies;
+mod outer_fields;
+#[cfg(test)]
+mod tests;
 
 /// What both directions need to know and may not find out themselves.
 #[derive(Clone, Debug)]
@@ -27,7 +43,14 @@ pub struct Context {
 /// One outbound message. Call [`Outbound::step`] until it is done or refused; it computes (signs, encrypts), so call it
 /// on a crypto thread.
 #[derive(Debug)]
-pub struct Outbound {}
+pub struct Outbound {
+    context: Context,
+    envelope: Envelope,
+    message: Message,
+    received: Vec<u8>,
+    report: Report,
+    asked: bool,
+}
 
 impl Outbound {
     /// Takes a message; `received` is the trace field to put on top (with its CRLF), `id` goes into the report.
@@ -38,14 +61,193 @@ impl Outbound {
         message: Message,
         received: Vec<u8>,
     ) -> Self {
-        let _ = (context, id, envelope, message, received);
-        todo!()
+        let report = Report::new(Direction::Outbound, &id);
+        Self { context, envelope, message, received, report, asked: false }
     }
 
     /// The next thing to do, given the answers so far.
     pub fn step(&mut self, keys: &Keys) -> Step {
-        let _ = keys;
-        todo!()
+        if !self.asked {
+            self.asked = true;
+            let queries = self.queries();
+            if !queries.is_empty() {
+                return Step::Want(queries);
+            }
+        }
+        match self.transform(keys) {
+            Ok(parcels) => {
+                let mut report = self.report.clone();
+                report.delivered =
+                    parcels.first().map_or(Delivered::Nothing, |parcel| parcel.delivered);
+                Step::Done(Box::new(Done { parcels, report, harvest: None }))
+            }
+            Err(refusal) => Step::Refused(Box::new((refusal, self.report.clone()))),
+        }
+    }
+
+    /// Everything that any branch can need, asked for at once: one round of look-ups a message.
+    fn queries(&self) -> Vec<KeyQuery> {
+        let from = self.envelope.reverse_path.as_ref();
+        let mut queries = Vec::new();
+        let mut signs = false;
+        for recipient in &self.envelope.recipients {
+            let decision = self.context.policy.decide(from, &recipient.address);
+            signs |= decision.sign != Sign::Never;
+            let query = KeyQuery::Public(recipient.address.clone());
+            if (decision.encrypt != Encrypt::Never || self.asks_for_encryption())
+                && !queries.contains(&query)
+            {
+                queries.push(query);
+            }
+        }
+        if let Some(from) = from {
+            if signs {
+                queries.push(KeyQuery::Signing(from.clone()));
+            }
+            if !queries.is_empty() {
+                queries.push(KeyQuery::Decryption(from.clone()));
+            }
+        }
+        queries
+    }
+
+    fn asks_for_encryption(&self) -> bool {
+        memchr::memmem::find(&self.message.header_section().to_ascii_lowercase(), ENCRYPT_SIGNAL)
+            .is_some()
+    }
+
+    fn transform(&mut self, keys: &Keys) -> Result<Vec<Parcel>, Refusal> {
+        let entity = Entity::parse(self.message.bytes().clone())
+            .map_err(|_| Refusal::BadMessage("its header section is malformed or over a limit"))?;
+        if let Some(field) = entity.header.duplicates() {
+            return Err(Refusal::BadMessage(field));
+        }
+        let protection = mime::protection(&entity);
+        if protection == Protection::Encrypted {
+            self.report.reason = Some(Reason::AlreadyEncrypted);
+            return Ok(vec![self.as_received(&entity)]);
+        }
+        if protection == Protection::Signed {
+            self.report.reason = Some(Reason::AlreadySigned);
+        }
+        let signer = self.signer(&entity, protection, keys)?;
+        let treatments = self.treatments(&entity, keys)?;
+        let own = self.own_certificate(keys)?;
+        let copies = Copies {
+            context: &self.context,
+            received: &self.received,
+            entity: &entity,
+            protection,
+            signer,
+            own,
+        };
+        copies.make(treatments, &mut self.report)
+    }
+
+    /// REQUIREMENTS B8: mail that its sender encrypted passes, its body untouched.
+    fn as_received(&self, entity: &Entity) -> Parcel {
+        let head = outer_fields::for_untouched_body(&entity.header);
+        Parcel {
+            recipients: (0..self.envelope.recipients.len()).collect(),
+            eight_bit: !entity.body.is_ascii(),
+            message: vec![
+                Bytes::from(self.received.clone()),
+                Bytes::from(head),
+                entity.body.clone(),
+            ],
+            delivered: Delivered::AsReceived,
+        }
+    }
+
+    /// The originator's key, where policy wants a signature and the key may be used: its owner is the one mailbox of
+    /// From and of MAIL FROM, which the mail server asserts by handing the mail over (B4).
+    fn signer<'a>(
+        &self,
+        entity: &Entity,
+        protection: Protection,
+        keys: &'a Keys,
+    ) -> Result<Option<&'a OwnKey>, Refusal> {
+        let decisions = || self.decisions(entity).map(|(_, decision)| decision);
+        if protection == Protection::Signed
+            || decisions().all(|decision| decision.sign == Sign::Never)
+        {
+            return Ok(None);
+        }
+        let must = decisions().any(|decision| decision.sign == Sign::Always);
+        let originator =
+            match (&self.envelope.reverse_path, entity.header.from_mailboxes().as_deref()) {
+                (Some(path), Ok([from])) if path == from && self.context.policy.is_ours(path) => {
+                    path
+                }
+                _ if must => return Err(Refusal::OriginatorNotAsserted),
+                _ => return Ok(None),
+            };
+        let answer = keys.own.get(&KeyQuery::Signing(originator.clone()));
+        let candidates = match answer {
+            Some(Ok(candidates)) => candidates.as_slice(),
+            Some(Err(LookupError(_))) => return Err(Refusal::KeysUnavailable),
+            None => &[],
+        };
+        match sign::choose_key(candidates, originator, self.context.now) {
+            Some(key) => Ok(Some(key)),
+            None if must => Err(Refusal::NoSigningKey(originator.clone())),
+            None => Ok(None),
+        }
+    }
+
+    fn decisions<'a>(
+        &'a self,
+        entity: &Entity,
+    ) -> impl Iterator<Item = (&'a Address, Decision)> + use<'a> {
+        let wants_encryption = entity
+            .header
+            .first(ENCRYPT_FIELD)
+            .is_some_and(|field| field.value_unfolded().trim().eq_ignore_ascii_case("yes"));
+        self.envelope.recipients.iter().map(move |recipient| {
+            let from = self.envelope.reverse_path.as_ref();
+            let mut decision = self.context.policy.decide(from, &recipient.address);
+            if wants_encryption {
+                // B18: what a user asks for raises the protection, never lowers it.
+                decision.encrypt = Encrypt::Require;
+            }
+            (&recipient.address, decision)
+        })
+    }
+
+    /// What happens to each recipient's copy.
+    fn treatments(&self, entity: &Entity, keys: &Keys) -> Result<Vec<Treatment>, Refusal> {
+        let named = entity.header.addressees();
+        let mut treatments = Vec::with_capacity(self.envelope.recipients.len());
+        for (index, (address, decision)) in self.decisions(entity).enumerate() {
+            let key = match decision.encrypt {
+                Encrypt::Never => None,
+                Encrypt::Prefer | Encrypt::Require => {
+                    let answer = keys.public.get(address).cloned().unwrap_or(Ok(Vec::new()));
+                    usable_key(&self.context, address, decision.encrypt, &answer)?
+                }
+            };
+            treatments.push(Treatment {
+                recipient: index,
+                address: address.clone(),
+                decision,
+                key,
+                is_blind: !named.contains(address),
+            });
+        }
+        Ok(treatments)
+    }
+
+    fn own_certificate(&self, keys: &Keys) -> Result<Option<Chosen>, Refusal> {
+        let Some(from) = &self.envelope.reverse_path else { return Ok(None) };
+        match keys.own.get(&KeyQuery::Decryption(from.clone())) {
+            Some(Ok(own)) => Ok(own
+                .iter()
+                .filter(|key| key.address.is_some())
+                .filter_map(|key| encrypt::own_certificate(&key.certificate, self.context.now))
+                .max_by_key(|chosen| chosen.certificate.not_before())),
+            Some(Err(LookupError(_))) => Err(Refusal::KeysUnavailable),
+            None => Ok(None),
+        }
     }
 }
 
@@ -60,6 +262,35 @@ pub fn admit_recipient(
     to: &Address,
     keys: &Result<Vec<PublicKey>, LookupError>,
 ) -> Result<(), Refusal> {
-    let _ = (context, from, to, keys);
-    todo!()
+    match context.policy.decide(from, to).encrypt {
+        Encrypt::Never => Ok(()),
+        // Mail that its sender encrypted needs no key of ours, and that is known at DATA only; but a recipient
+        // whom nothing can be sent to must be refused before anything is sent to the others.
+        wish @ (Encrypt::Prefer | Encrypt::Require) => {
+            usable_key(context, to, wish, keys).map(|_| ())
+        }
+    }
 }
+
+/// A failed look-up is never taken for "no key" (B6).
+fn usable_key(
+    context: &Context,
+    address: &Address,
+    wish: Encrypt,
+    answer: &Result<Vec<PublicKey>, LookupError>,
+) -> Result<Option<Chosen>, Refusal> {
+    let candidates = answer.as_ref().map_err(|LookupError(_)| Refusal::KeysUnavailable)?;
+    match encrypt::choose_certificate(candidates, address, &context.trust, context.now) {
+        Ok(chosen) => Ok(Some(chosen)),
+        Err(NoKey::Undecided) => Err(Refusal::KeysUnavailable),
+        Err(NoKey::Unusable) if wish == Encrypt::Require => {
+            Err(Refusal::NoEncryptionKey(address.clone()))
+        }
+        Err(NoKey::Unusable) => Ok(None),
+    }
+}
+
+/// The field by which a user asks for encryption (REQUIREMENTS B18); it does not leave.
+const ENCRYPT_FIELD: &str = "X-Sealgate-Encrypt";
+/// The same in lower case, to look for before the header section is parsed.
+const ENCRYPT_SIGNAL: &[u8] = b"x-sealgate-encrypt:";

@@ -84,7 +84,7 @@ impl Rule {
     }
 }
 
-/// An address pattern: `*`, `*@domain`, `*@*.domain`, or `local-part@domain`; lower case.
+/// An address pattern: `*`, `<>`, `*@domain`, `*@*.domain`, or `local-part@domain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
     /// `*`: everyone, the null reverse-path too.
@@ -93,6 +93,8 @@ pub enum Pattern {
     Domain(String),
     /// `local-part@domain`.
     Mailbox(Address),
+    /// `<>`: the null reverse-path, so that notifications can have a rule of their own.
+    NullReversePath,
     /// `*@*.domain`: every subdomain, not the domain itself.
     Subdomains(String),
 }
@@ -105,13 +107,20 @@ impl Pattern {
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "`{text}` is no address pattern: write *, *@domain, *@*.domain or local-part@domain"
+                "`{text}` is no address pattern: write *, <>, *@domain, *@*.domain or local-part@domain"
             )
         };
         if text == "*" {
             return Ok(Self::Anyone);
         }
+        if text == "<>" {
+            return Ok(Self::NullReversePath);
+        }
         let Some(domain) = text.strip_prefix("*@") else {
+            // RFC 5321 would allow it in a local part; who writes it here means a pattern.
+            if text.contains('*') {
+                return Err(bad());
+            }
             return Address::parse(text).map(Self::Mailbox).map_err(|_| bad());
         };
         let (subdomains, name) =
@@ -122,12 +131,15 @@ impl Pattern {
 
     /// Whether it matches an address; `None` is the null reverse-path.
     pub fn matches(&self, address: Option<&Address>) -> bool {
-        let Some(address) = address else { return matches!(self, Self::Anyone) };
+        let Some(address) = address else {
+            return matches!(self, Self::Anyone | Self::NullReversePath);
+        };
         let domain = address.domain().as_str();
         match self {
             Self::Anyone => true,
             Self::Domain(name) => domain == name,
             Self::Mailbox(mailbox) => mailbox == address,
+            Self::NullReversePath => false,
             Self::Subdomains(name) => {
                 domain.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'))
             }
@@ -252,4 +264,58 @@ pub enum SignerMismatch {
     Tag,
     /// Delivered as received.
     Withhold,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    #[test]
+    fn patterns_match_what_they_say() {
+        for (pattern, text, expected) in [
+            ("*", "a@b.example", true),
+            ("*@b.example", "a@B.example", true),
+            ("*@b.example", "a@x.b.example", false),
+            ("*@*.b.example", "a@x.b.example", true),
+            ("*@*.b.example", "a@xb.example", false),
+            ("*@*.b.example", "a@b.example", false),
+            ("Boss@b.example", "boss@B.example", true),
+            ("<>", "a@b.example", false),
+        ] {
+            let parsed = Pattern::parse(pattern).unwrap();
+            assert_eq!(parsed.matches(Some(&address(text))), expected, "{pattern} {text}");
+        }
+        assert!(Pattern::parse("<>").unwrap().matches(None));
+        assert!(Pattern::parse("*").unwrap().matches(None));
+        assert!(!Pattern::parse("*@b.example").unwrap().matches(None));
+    }
+
+    #[test]
+    fn nonsense_is_no_pattern() {
+        for text in ["", "@b", "a*@b", "*b@c", "**@b", "*@", "*@*"] {
+            assert!(Pattern::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_overrides_the_defaults() {
+        let rule = |to: &str, encrypt| Rule {
+            from: vec![],
+            to: vec![Pattern::parse(to).unwrap()],
+            overrides: Overrides { encrypt: Some(encrypt), ..Overrides::default() },
+        };
+        let policy = Policy {
+            domains: vec![Domain::parse("nec.example").unwrap()],
+            defaults: Decision::default(),
+            rules: vec![rule("*@abc.example", Encrypt::Prefer), rule("*", Encrypt::Never)],
+        };
+        let from = address("a@nec.example");
+        assert_eq!(policy.decide(Some(&from), &address("b@abc.example")).encrypt, Encrypt::Prefer);
+        assert_eq!(policy.decide(Some(&from), &address("b@other.example")).encrypt, Encrypt::Never);
+        assert_eq!(policy.decide(None, &address("b@other.example")).sign, Sign::IfKey);
+    }
 }

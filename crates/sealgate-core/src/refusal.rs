@@ -41,6 +41,8 @@ pub enum Refusal {
     NextHopRefusedOpened,
     /// Being shut down.
     ShuttingDown,
+    /// This recipient's encryption (CBC) must not go without a signature, and there is none.
+    SignatureNeeded(Address),
     /// Over the size limit.
     TooLarge,
 }
@@ -155,6 +157,14 @@ impl From<&Refusal> for Reply {
             Refusal::NextHop(reply) => reply.clone(),
             Refusal::NextHopRefusedOpened => Self::new(550, (5, 7, 1), "message refused"),
             Refusal::ShuttingDown => Self::new(421, (4, 3, 2), "shutting down, try again later"),
+            Refusal::SignatureNeeded(address) => Self::new(
+                550,
+                (5, 7, 3),
+                format!(
+                    "encryption to <{}> needs a signature, and the originator has no key",
+                    printable(address)
+                ),
+            ),
             Refusal::TooLarge => Self::new(552, (5, 3, 4), "message too large"),
         }
     }
@@ -189,6 +199,7 @@ mod tests {
             (Refusal::Loop, "554 5.4.6"),
             (Refusal::NoEncryptionKey(address.clone()), "550 5.7.3"),
             (Refusal::NoSigningKey(address.clone()), "550 5.7.3"),
+            (Refusal::SignatureNeeded(address.clone()), "550 5.7.3"),
             (Refusal::NotOurs(address), "550 5.7.1"),
             (Refusal::OriginatorNotAsserted, "550 5.7.1"),
             (Refusal::Overloaded, "452 4.3.1"),

@@ -2,6 +2,9 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::address::Address;
+use crate::keys::Certificate;
+
 /// The report of one transaction (INTERFACE, Report).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -74,7 +77,7 @@ pub enum Delivered {
 }
 
 /// RFC 7281 §3 results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Signed, and the signature or the certificate is bad.
@@ -82,6 +85,7 @@ pub enum Verdict {
     /// Signed in a way that cannot be judged (unsupported).
     Neutral,
     /// No signature of the message as a whole.
+    #[default]
     None,
     /// Signed by the author, trusted.
     Pass,
@@ -244,6 +248,20 @@ pub struct Signer {
     /// Fingerprint of the certificate.
     #[serde(serialize_with = "as_text")]
     pub sha256: crate::keys::Fingerprint,
+}
+
+impl Signer {
+    /// Describes a certificate; `address` is the one that matched, else its first is shown.
+    pub fn of(certificate: &Certificate, address: Option<&Address>) -> Self {
+        let shown = address.or_else(|| certificate.addresses().first());
+        Self {
+            address: shown.map_or_else(String::new, Address::to_string),
+            subject: certificate.subject().to_owned(),
+            issuer: certificate.issuer().to_owned(),
+            serial: certificate.serial().to_owned(),
+            sha256: certificate.fingerprint(),
+        }
+    }
 }
 
 fn as_text<S: Serializer>(

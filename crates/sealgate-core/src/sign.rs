@@ -1,1 +1,33 @@
-//! Mail signing means; to be written.
+//! Mail signature attaching: which of our keys signs for an originator, and the signature itself.
+//!
+//! An entity goes in, a multipart/signed entity comes out. What format it has is its submodule's affair.
+
+use crate::address::Address;
+use crate::cms;
+use crate::keys::{OwnKey, Timestamp};
+
+pub mod smime;
+
+/// The key that signs for an originator: one that is his own before his domain's, valid now, usable for signing, the
+/// newest of several.
+pub fn choose_key<'a>(
+    keys: &'a [OwnKey],
+    originator: &Address,
+    now: Timestamp,
+) -> Option<&'a OwnKey> {
+    keys.iter().filter(|key| is_usable(key, originator, now)).max_by_key(|key| {
+        let certificate = &key.certificate;
+        (key.address.is_some(), certificate.not_before(), certificate.fingerprint())
+    })
+}
+
+/// REQUIREMENTS B7: what is expired or not meant for signing is not used; 0.4: nor what is another's.
+fn is_usable(key: &OwnKey, originator: &Address, now: Timestamp) -> bool {
+    let certificate = &key.certificate;
+    key.address.as_ref().is_none_or(|address| address == originator)
+        && certificate.may_sign()
+        && certificate.is_for_mail()
+        && certificate.not_before() <= now
+        && now <= certificate.not_after()
+        && cms::default_scheme(certificate.key_kind()).is_some()
+}

@@ -1,9 +1,48 @@
 //! Mail signature checking: whether a message is whole, and whose it is.
+//!
+//! A signature and the bytes it covers go in, what is to be thought of it comes out: the mathematics first, then the
+//! signer's certificate. What follows from it is `inbound`'s affair.
 
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::keys::{Capabilities, Certificate, Timestamp};
+use crate::keys::{Capabilities, Certificate, PublicKey, Timestamp};
+use crate::report::{Layer, Reason, SignatureStatus, Verdict};
+use crate::trust::TrustStore;
+
+pub mod smime;
+
+/// What a signature is judged against.
+#[derive(Clone, Copy, Debug)]
+pub struct Judge<'a> {
+    /// The one mailbox of From; `None` where there is none or more than one: then nothing passes.
+    pub author: Option<&'a Address>,
+    /// What the public key store holds for the author.
+    pub known: &'a [PublicKey],
+    /// Whom we believe.
+    pub trust: &'a TrustStore,
+    /// The time of verification; the signer's own word for it never counts (RFC 8550 §6).
+    pub now: Timestamp,
+}
+
+/// What one signed layer is worth.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What the mathematics say, of all signers together.
+    pub status: SignatureStatus,
+    /// What it would mean if this layer's content were the message.
+    pub verdict: Verdict,
+    /// Why the verdict is not a plain pass.
+    pub reason: Option<Reason>,
+    /// Whether the certificate names the author.
+    pub names_author: bool,
+    /// Whether the signer's key was revoked as stolen (REQUIREMENTS D8).
+    pub key_compromised: bool,
+    /// For the report.
+    pub layer: Layer,
+    /// What a pass teaches; `None` for all others.
+    pub harvest: Option<Harvest>,
+}
 
 /// What verified mail teaches about its signer (REQUIREMENTS D26, F18): candidates for the public key store.
 #[derive(Clone, Debug)]

@@ -1,1 +1,31 @@
-//! To be written.
+//! Mail servers, wires and peers for sealgate's tests: real Postfix, Dovecot, `openssl`, gpgsm and BouncyCastle, and
+//! small stand-ins whose every byte a test controls.
+//!
+//! Everything listens on loopback only, lives in a temporary directory of its own and ends when its value is dropped.
+//! This is test code: what goes wrong panics with a text that says what, and with the log of the server concerned.
+//! It knows nothing of sealgate's crates: it drives the program through its command line and its sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test code: a failure of the bed is a failure of the test"
+)]
+
+pub mod bouncycastle;
+pub mod cms;
+pub mod der;
+pub mod dovecot;
+pub mod fetch;
+pub mod fixtures;
+pub mod gate;
+pub mod gpgsm;
+pub mod mail;
+pub mod openssl;
+pub mod peer;
+pub mod pki;
+pub mod postfix;
+pub mod process;
+pub mod session;
+pub mod sink;
+pub mod wire;

@@ -1,2 +1,13 @@
-//! To be written.
-fn main() {}
+//! sealgate, a secure mail proxy between an organisation's mail server and the Internet: the program.
+
+use std::process::ExitCode;
+
+mod cli;
+mod config;
+mod demo;
+mod observe;
+mod relay;
+
+fn main() -> ExitCode {
+    cli::main()
+}

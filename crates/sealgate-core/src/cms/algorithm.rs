@@ -308,6 +308,13 @@ pub(crate) fn digest_bytes(digest: Digest) -> usize {
     }
 }
 
+/// The digest of a message in pieces.
+pub(crate) fn hash_pieces(digest: Digest, pieces: &[&[u8]]) -> aws_lc_rs::digest::Digest {
+    let mut context = aws_lc_rs::digest::Context::new(primitive(digest));
+    pieces.iter().for_each(|piece| context.update(piece));
+    context.finish()
+}
+
 /// The digest of a message.
 pub(crate) fn hash(digest: Digest, message: &[u8]) -> aws_lc_rs::digest::Digest {
     aws_lc_rs::digest::digest(primitive(digest), message)

@@ -11,8 +11,8 @@ use der::{DateTime, Encode};
 
 use super::algorithm::{
     ALGORITHM_PROTECTION, CONTENT_TYPE, DATA, ENCRYPTION_KEY_PREFERENCE, MESSAGE_DIGEST,
-    SIGNED_DATA, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES, hash, write_digest,
-    write_oid, write_signature,
+    SIGNED_DATA, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES, hash_pieces,
+    write_digest, write_oid, write_signature,
 };
 use super::capabilities::own_capabilities;
 use super::content_info::push_head;
@@ -36,12 +36,12 @@ pub struct Signing<'a> {
     pub signed_at: Timestamp,
 }
 
-/// Signs content: a DER ContentInfo with SignedData without the content.
+/// Signs content, given in pieces: a DER ContentInfo with SignedData without the content.
 ///
 /// # Errors
 /// What the key says; [`KeyError::Failed`] also when the scheme is not for it or the time cannot be
 /// written.
-pub fn sign_detached(signing: &Signing<'_>, content: &[u8]) -> Result<Vec<u8>, KeyError> {
+pub fn sign_detached(signing: &Signing<'_>, content: &[&[u8]]) -> Result<Vec<u8>, KeyError> {
     let digest = digest_of_scheme(signing.scheme);
     let certificate = &signing.key.certificate;
     let digest_algorithm = write_digest(digest);
@@ -76,6 +76,18 @@ pub fn sign_detached(signing: &Signing<'_>, content: &[u8]) -> Result<Vec<u8>, K
     Ok(out)
 }
 
+/// The report's word for how a key of this kind signs under a scheme.
+pub fn signature_name(scheme: SignatureScheme, kind: KeyKind) -> &'static str {
+    match (scheme, kind) {
+        (SignatureScheme::RsaPkcs1(_), _) => "rsa-pkcs1",
+        (SignatureScheme::RsaPss(_), _) => "rsa-pss",
+        (SignatureScheme::Ed25519, _) => "ed25519",
+        (SignatureScheme::Ecdsa(_), KeyKind::P384) => "ecdsa-p384",
+        (SignatureScheme::Ecdsa(_), KeyKind::P521) => "ecdsa-p521",
+        (SignatureScheme::Ecdsa(_), _) => "ecdsa-p256",
+    }
+}
+
 /// What a kind of key signs with by default; none if it does not sign.
 pub fn default_scheme(kind: KeyKind) -> Option<SignatureScheme> {
     match kind {
@@ -92,12 +104,12 @@ pub fn default_scheme(kind: KeyKind) -> Option<SignatureScheme> {
 fn attributes(
     signing: &Signing<'_>,
     digest: Digest,
-    content: &[u8],
+    content: &[&[u8]],
     signature_algorithm: &[u8],
 ) -> Result<Vec<Vec<u8>>, KeyError> {
     let certificate = &signing.key.certificate;
     let attribute = |oid, value: &[u8]| tlv(SEQUENCE, &[&write_oid(oid), &tlv(SET, &[value])]);
-    let content_digest = hash(digest, content);
+    let content_digest = hash_pieces(digest, content);
     // RFC 5035 §3: SHA-256 is the default and then left out.
     let certificate_id = tlv(
         SEQUENCE,

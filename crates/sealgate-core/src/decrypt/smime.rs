@@ -1,0 +1,58 @@
+//! S/MIME decryption (RFC 8551 §3.3, §3.4; RFC 5652 §6, RFC 5083).
+
+use bytes::Bytes;
+
+use crate::cms::{EnvelopedData, OpenFault};
+use crate::decrypt::{Opened, Opening};
+use crate::envelope::Envelope;
+use crate::keys::OwnKey;
+use crate::report::{Format, Layer};
+use crate::step::{KeyQuery, Keys};
+
+/// Opens a layer with the key of the first recipient of the envelope who is entitled to one that it is encrypted to.
+/// One key is tried, the one that its RecipientInfo names (REQUIREMENTS F8).
+pub fn open(enveloped: &EnvelopedData, envelope: &Envelope, keys: &Keys) -> Opening {
+    let mut entitled = Vec::new();
+    let mut first: Option<(usize, &OwnKey, usize)> = None;
+    for (index, recipient) in envelope.recipients.iter().enumerate() {
+        let own = match keys.own.get(&KeyQuery::Decryption(recipient.address.clone())) {
+            Some(Ok(own)) => own,
+            Some(Err(_)) => return Opening::Unavailable,
+            None => continue,
+        };
+        let usable = own
+            .iter()
+            .filter(|key| key.address.as_ref().is_none_or(|address| *address == recipient.address))
+            .find_map(|key| enveloped.recipient_for(&key.certificate).map(|info| (key, info)));
+        if let Some((key, info)) = usable {
+            entitled.push(index);
+            first.get_or_insert((index, key, info));
+        }
+    }
+    let Some((index, key, info)) = first else {
+        return Opening::NotForUs(layer(enveloped, "", ""));
+    };
+    let address =
+        envelope.recipients.get(index).map(|one| one.address.to_string()).unwrap_or_default();
+    let layer = layer(enveloped, enveloped.key_name(info), &address);
+    match enveloped.open(info, &key.certificate, key.secret.as_ref()) {
+        Ok(content) => Opening::Opened(Opened {
+            content: Bytes::from_owner(content),
+            entitled,
+            is_authenticated: enveloped.is_authenticated(),
+            layer,
+        }),
+        Err(OpenFault::Failed) => Opening::Failed(layer),
+        Err(OpenFault::Unavailable(_)) => Opening::Unavailable,
+        Err(OpenFault::Unsupported) => Opening::Unsupported(layer),
+    }
+}
+
+fn layer(enveloped: &EnvelopedData, key: &str, recipient: &str) -> Layer {
+    Layer::Encrypted {
+        format: Format::Smime,
+        content: enveloped.cipher().map_or("unknown", |cipher| cipher.name()).to_owned(),
+        key: key.to_owned(),
+        recipient: recipient.to_owned(),
+    }
+}

@@ -1,0 +1,443 @@
+//! Taking the cryptographic layers off, from the outside in (RFC 9787 §4.2: only the contiguous ones at the root).
+//!
+//! Every way out of here is a row of REQUIREMENTS §3. What is behind one of our keys and fails gives one refusal,
+//! whatever failed.
+
+use bytes::Bytes;
+
+use crate::address::Address;
+use crate::cms::{self, CmsError, ContentKind, EnvelopedData, SignedData};
+use crate::decrypt::{self, Opened, Opening};
+use crate::envelope::Envelope;
+use crate::keys::PublicKey;
+use crate::mime::{self, Cryptographic, Entity, MimeError, SignedParts};
+use crate::outbound::Context;
+use crate::policy::{Decision, Falsified, UnauthenticatedEncryption};
+use crate::refusal::Refusal;
+use crate::report::{Layer, Reason, SignatureStatus, Verdict};
+use crate::step::Keys;
+use crate::verify::{self, Checked, Harvest, Judge};
+
+/// What peeling needs.
+pub(super) struct Peeler<'a> {
+    pub(super) context: &'a Context,
+    pub(super) envelope: &'a Envelope,
+    pub(super) keys: &'a Keys,
+    pub(super) decision: Decision,
+    pub(super) author: Option<&'a Address>,
+}
+
+/// A message without its layers.
+#[derive(Debug, Default)]
+pub(super) struct Peeled {
+    /// What to deliver instead of the message as received.
+    pub(super) deliver: Option<Entity>,
+    /// Who may have it; `None`: everyone.
+    pub(super) entitled: Option<Vec<usize>>,
+    pub(super) verdict: Verdict,
+    pub(super) reason: Option<Reason>,
+    pub(super) harvest: Option<Harvest>,
+    /// A valid signature behind an encryption, by someone who is not the author (D20).
+    mismatch_behind_encryption: bool,
+}
+
+impl Peeled {
+    /// Whether the plaintext is kept back because its signer is not the author.
+    pub(super) fn is_withheld(&self, policy_withholds: bool) -> bool {
+        policy_withholds && self.mismatch_behind_encryption
+    }
+
+    fn as_received(verdict: Verdict, reason: Reason) -> Self {
+        Self { verdict, reason: Some(reason), ..Self::default() }
+    }
+}
+
+/// Why peeling ended in a refusal.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) refusal: Refusal,
+    pub(super) reason: Option<Reason>,
+}
+
+impl Fault {
+    fn falsified(reason: Reason) -> Self {
+        Self { refusal: Refusal::Falsified, reason: Some(reason) }
+    }
+
+    /// Everything behind a secret key (REQUIREMENTS 0.1).
+    fn behind_key() -> Self {
+        Self::falsified(Reason::NotDecrypted)
+    }
+}
+
+/// What encloses the entity at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// No encryption: what is wrong can be seen by everyone.
+    Nothing,
+    /// An encryption that proves its content whole.
+    Authenticated,
+    /// An encryption that does not, directly outside: a signature must follow (D14).
+    Unauthenticated,
+    /// The same, and the signature has been found valid.
+    UnauthenticatedSigned,
+}
+
+impl Behind {
+    fn is_encryption(self) -> bool {
+        self != Self::Nothing
+    }
+}
+
+/// Where peeling stands after one layer.
+enum Next {
+    Inner(Entity),
+    End,
+}
+
+/// The state between two layers.
+struct Walk {
+    behind: Behind,
+    /// The signature that would be the author's if nothing encrypted follows inside (D19).
+    signature: Option<Checked>,
+    peeled: Peeled,
+}
+
+impl Peeler<'_> {
+    /// Peels to the end. `layers` gets what was found also when the end is a refusal.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(super) fn peel(&self, root: Entity, layers: &mut Vec<Layer>) -> Result<Peeled, Fault> {
+        let mut walk = Walk { behind: Behind::Nothing, signature: None, peeled: Peeled::default() };
+        let mut entity = root;
+        for _ in 0..=LAYERS_MAX {
+            if layers.len() >= LAYERS_MAX
+                && !matches!(mime::cryptographic_layer(&entity), Cryptographic::None)
+            {
+                return Ok(Peeled::as_received(Verdict::Neutral, Reason::OverLimit));
+            }
+            match self.layer(&entity, &mut walk, layers) {
+                Ok(Next::Inner(inner)) => entity = inner,
+                Ok(Next::End) => break,
+                Err(End::Refuse(fault)) => return Err(fault),
+                Err(End::AsReceived(peeled)) => return Ok(peeled),
+            }
+        }
+        Ok(walk.conclude())
+    }
+
+    fn layer(
+        &self,
+        entity: &Entity,
+        walk: &mut Walk,
+        layers: &mut Vec<Layer>,
+    ) -> Result<Next, End> {
+        let layer = mime::cryptographic_layer(entity);
+        if walk.behind == Behind::Unauthenticated && !is_signed(&layer, entity) {
+            return self.unsigned_behind_unauthenticated(entity, &layer, walk);
+        }
+        if !matches!(layer, Cryptographic::None) && !mime::agrees_with_reader(entity) {
+            // A reader that sees other parts than we do would show what we did not verify.
+            return self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous);
+        }
+        match layer {
+            Cryptographic::ClearSigned(parts) => self.clear_signed(&parts, walk, layers),
+            Cryptographic::Pkcs7Mime => self.pkcs7_mime(entity, walk, layers),
+            Cryptographic::Ambiguous(MimeError::OverLimit(_)) => {
+                self.not_judged(walk, Verdict::Neutral, Reason::OverLimit)
+            }
+            Cryptographic::Ambiguous(_) => {
+                self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous)
+            }
+            _ => Ok(Next::End),
+        }
+    }
+
+    fn clear_signed(
+        &self,
+        parts: &SignedParts,
+        walk: &mut Walk,
+        layers: &mut Vec<Layer>,
+    ) -> Result<Next, End> {
+        if walk.behind == Behind::Unauthenticated && !parts.strict {
+            return self.unauthenticated_failure();
+        }
+        let parsed = mime::decode_body(&parts.signature).map_err(|_| CmsError::Malformed);
+        let signed = match parsed.and_then(|der| SignedData::parse(&der)) {
+            Ok(signed) => signed,
+            Err(error) => return self.bad_cms(&error, walk),
+        };
+        if signed.content.is_some() {
+            // Which of the two would be meant? (D18, CVE-2009-0547)
+            return self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous);
+        }
+        if !self.signature(&signed, &parts.signed, walk, layers)? {
+            return Ok(Next::End);
+        }
+        match Entity::parse(parts.signed.clone()) {
+            Ok(inner) => Ok(Next::Inner(inner)),
+            Err(_) => Ok(Next::End),
+        }
+    }
+
+    fn pkcs7_mime(
+        &self,
+        entity: &Entity,
+        walk: &mut Walk,
+        layers: &mut Vec<Layer>,
+    ) -> Result<Next, End> {
+        let decoded = match mime::decode_body(entity) {
+            Ok(decoded) => decoded,
+            Err(_) => return self.bad_cms(&CmsError::Malformed, walk),
+        };
+        match cms::content_kind(&decoded) {
+            Ok(ContentKind::SignedData) => self.opaque_signed(&decoded, walk, layers),
+            Ok(ContentKind::AuthEnvelopedData | ContentKind::EnvelopedData) => {
+                self.encrypted(&decoded, walk, layers)
+            }
+            Ok(ContentKind::CompressedData | ContentKind::Other) => {
+                self.not_judged(walk, Verdict::Neutral, Reason::Unsupported)
+            }
+            Err(error) => self.bad_cms(&error, walk),
+        }
+    }
+
+    fn opaque_signed(
+        &self,
+        cms: &[u8],
+        walk: &mut Walk,
+        layers: &mut Vec<Layer>,
+    ) -> Result<Next, End> {
+        let signed = match SignedData::parse(cms) {
+            Ok(signed) => signed,
+            Err(error) => return self.bad_cms(&error, walk),
+        };
+        let content = match &signed.content {
+            Some(content) if signed.content_is_data => content.clone(),
+            Some(_) => return self.not_judged(walk, Verdict::Neutral, Reason::Unsupported),
+            None => Bytes::new(),
+        };
+        if !self.signature(&signed, &content, walk, layers)? {
+            return Ok(Next::End);
+        }
+        let Ok(inner) = Entity::parse(mime::canonical_line_ends(content)) else {
+            return Ok(Next::End);
+        };
+        let passes =
+            walk.signature.as_ref().is_some_and(|checked| checked.verdict == Verdict::Pass);
+        if passes || walk.behind.is_encryption() {
+            walk.peeled.deliver = Some(inner.clone());
+        }
+        Ok(Next::Inner(inner))
+    }
+
+    /// Judges a signature. `false`: there is none (certificates only), so nothing inside is looked at.
+    fn signature(
+        &self,
+        signed: &SignedData,
+        content: &[u8],
+        walk: &mut Walk,
+        layers: &mut Vec<Layer>,
+    ) -> Result<bool, End> {
+        let known: &[PublicKey] = match self.author.and_then(|author| self.keys.public.get(author))
+        {
+            Some(Ok(known)) => known,
+            // Without the store we judge by what the message brings and by the anchors.
+            Some(Err(_)) | None => &[],
+        };
+        let judge =
+            Judge { author: self.author, known, trust: &self.context.trust, now: self.context.now };
+        let Some(checked) = verify::smime::check(signed, content, &judge) else {
+            if walk.behind == Behind::Unauthenticated {
+                return self.unauthenticated_failure();
+            }
+            return Ok(false);
+        };
+        layers.push(checked.layer.clone());
+        match walk.behind {
+            Behind::Unauthenticated if checked.status != SignatureStatus::Valid => {
+                return self.unauthenticated_failure();
+            }
+            Behind::Unauthenticated => walk.behind = Behind::UnauthenticatedSigned,
+            _ => {}
+        }
+        if checked.status == SignatureStatus::Falsified {
+            if walk.behind == Behind::Nothing && self.decision.falsified == Falsified::Tag {
+                return Err(End::AsReceived(Peeled::as_received(Verdict::Fail, Reason::Falsified)));
+            }
+            return Err(End::Refuse(Fault::falsified(if walk.behind.is_encryption() {
+                Reason::NotDecrypted
+            } else {
+                Reason::Falsified
+            })));
+        }
+        if checked.key_compromised {
+            return Err(End::Refuse(Fault::falsified(Reason::Revoked)));
+        }
+        walk.signature = Some(checked);
+        Ok(true)
+    }
+
+    fn encrypted(&self, cms: &[u8], walk: &mut Walk, layers: &mut Vec<Layer>) -> Result<Next, End> {
+        let enveloped = match EnvelopedData::parse(cms) {
+            Ok(enveloped) => enveloped,
+            Err(error) => return self.bad_cms(&error, walk),
+        };
+        // A signature outside an encryption says who sent the ciphertext, not who wrote the content (D19).
+        walk.signature = None;
+        match decrypt::smime::open(&enveloped, self.envelope, self.keys) {
+            Opening::Unavailable => {
+                Err(End::Refuse(Fault { refusal: Refusal::KeysUnavailable, reason: None }))
+            }
+            Opening::NotForUs(layer) => {
+                layers.push(layer);
+                if walk.behind == Behind::Nothing {
+                    Err(End::AsReceived(Peeled::as_received(Verdict::None, Reason::NoKey)))
+                } else {
+                    walk.peeled.reason = Some(Reason::NoKey);
+                    Ok(Next::End)
+                }
+            }
+            Opening::Unsupported(layer) => {
+                layers.push(layer);
+                self.not_judged(walk, Verdict::Neutral, Reason::Unsupported)
+            }
+            Opening::Failed(layer) => {
+                layers.push(layer);
+                if enveloped.is_authenticated() {
+                    Err(End::Refuse(Fault::behind_key()))
+                } else {
+                    self.unauthenticated_failure()
+                }
+            }
+            Opening::Opened(opened) => {
+                layers.push(opened.layer.clone());
+                self.opened(opened, walk)
+            }
+        }
+    }
+
+    fn opened(&self, opened: Opened, walk: &mut Walk) -> Result<Next, End> {
+        let well_formed =
+            Entity::parse(mime::canonical_line_ends(opened.content)).ok().filter(is_well_formed);
+        let Some(inner) = well_formed else {
+            return if opened.is_authenticated {
+                Err(End::Refuse(Fault::behind_key()))
+            } else {
+                self.unauthenticated_failure()
+            };
+        };
+        walk.behind =
+            if opened.is_authenticated { Behind::Authenticated } else { Behind::Unauthenticated };
+        walk.peeled.entitled = Some(match walk.peeled.entitled.take() {
+            Some(outer) => {
+                outer.into_iter().filter(|index| opened.entitled.contains(index)).collect()
+            }
+            None => opened.entitled,
+        });
+        walk.peeled.deliver = Some(inner.clone());
+        Ok(Next::Inner(inner))
+    }
+
+    /// CBC without a signature directly inside: refused, or by rule delivered, and then only where it is an ordinary
+    /// message; that rule's two outcomes are both 250.
+    fn unsigned_behind_unauthenticated(
+        &self,
+        entity: &Entity,
+        layer: &Cryptographic,
+        walk: &mut Walk,
+    ) -> Result<Next, End> {
+        let ordinary = matches!(layer, Cryptographic::None) && is_well_formed(entity);
+        if self.decision.unauthenticated_encryption == UnauthenticatedEncryption::Pass && ordinary {
+            walk.peeled.verdict = Verdict::None;
+            walk.peeled.reason = Some(Reason::EncryptedUnsigned);
+            return Ok(Next::End);
+        }
+        self.unauthenticated_failure()
+    }
+
+    fn unauthenticated_failure<T>(&self) -> Result<T, End> {
+        match self.decision.unauthenticated_encryption {
+            UnauthenticatedEncryption::Refuse => Err(End::Refuse(Fault::behind_key())),
+            UnauthenticatedEncryption::Pass => {
+                Err(End::AsReceived(Peeled::as_received(Verdict::None, Reason::NotDecrypted)))
+            }
+        }
+    }
+
+    /// CMS that is malformed is falsified (F-g); what is merely not supported is not judged.
+    fn bad_cms(&self, error: &CmsError, walk: &mut Walk) -> Result<Next, End> {
+        match (error, walk.behind) {
+            (_, Behind::Unauthenticated) => self.unauthenticated_failure(),
+            (CmsError::Malformed, Behind::Nothing) => {
+                Err(End::Refuse(Fault::falsified(Reason::Malformed)))
+            }
+            (CmsError::Malformed, _) => Err(End::Refuse(Fault::behind_key())),
+            (CmsError::OverLimit, _) => self.not_judged(walk, Verdict::Neutral, Reason::OverLimit),
+            _ => self.not_judged(walk, Verdict::Neutral, Reason::Unsupported),
+        }
+    }
+
+    /// Ends with what is opened so far, without a verdict on what is inside.
+    fn not_judged(&self, walk: &mut Walk, verdict: Verdict, reason: Reason) -> Result<Next, End> {
+        if walk.behind == Behind::Unauthenticated {
+            return self.unauthenticated_failure();
+        }
+        walk.signature = None;
+        walk.peeled.verdict = verdict;
+        walk.peeled.reason = Some(reason);
+        Ok(Next::End)
+    }
+}
+
+impl Walk {
+    fn conclude(self) -> Peeled {
+        let mut peeled = self.peeled;
+        match self.signature {
+            Some(checked) => {
+                peeled.verdict = checked.verdict;
+                peeled.reason = checked.reason;
+                peeled.mismatch_behind_encryption = self.behind.is_encryption()
+                    && checked.status == SignatureStatus::Valid
+                    && !checked.names_author;
+                if peeled.mismatch_behind_encryption {
+                    peeled.verdict = Verdict::Policy;
+                    peeled.reason = Some(Reason::SignerMismatch);
+                }
+                peeled.harvest = checked.harvest;
+            }
+            None if self.behind.is_encryption() && peeled.verdict == Verdict::None => {
+                peeled.reason.get_or_insert(Reason::EncryptedUnsigned);
+            }
+            None => {}
+        }
+        peeled
+    }
+}
+
+/// The end of peeling before the innermost layer.
+enum End {
+    AsReceived(Peeled),
+    Refuse(Fault),
+}
+
+fn is_signed(layer: &Cryptographic, entity: &Entity) -> bool {
+    match layer {
+        Cryptographic::ClearSigned(_) => true,
+        Cryptographic::Pkcs7Mime => mime::decode_body(entity)
+            .is_ok_and(|der| matches!(cms::content_kind(&der), Ok(ContentKind::SignedData))),
+        _ => false,
+    }
+}
+
+/// Whether a plaintext is an entity at all: printable header fields, and an empty line behind them.
+fn is_well_formed(entity: &Entity) -> bool {
+    let mut fields = entity.header.fields().peekable();
+    fields.peek().is_some()
+        && entity.header.is_printable()
+        && !fields.any(|field| field.is_malformed())
+}
+
+/// REQUIREMENTS K3.
+const LAYERS_MAX: usize = 4;

@@ -1,0 +1,195 @@
+//! The result on top of inbound mail: Authentication-Results (RFC 8601, RFC 7281) and X-Sealgate-*; and what looks like
+//! them on entry.
+
+use crate::mime::Field;
+use crate::report::{Layer, Report, Signer};
+
+/// Whether a field claims to be ours (REQUIREMENTS E2, E3): any X-Sealgate field, and Authentication-Results with our
+/// authserv-id or in a form that a reader may take for it.
+pub(super) fn looks_like_ours(field: &Field<'_>, authserv_id: &str) -> bool {
+    let name = field.name();
+    if name.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS)) {
+        return true;
+    }
+    if !name.eq_ignore_ascii_case("Authentication-Results") {
+        return false;
+    }
+    claimed_authserv_id(&field.value_unfolded())
+        .is_none_or(|claimed| is_same_host(&claimed, authserv_id))
+}
+
+/// The fields to put on top, each line ended by CRLF and below 998 octets.
+pub(super) fn write(report: &Report, authserv_id: &str) -> Vec<u8> {
+    let mut text = format!(
+        "Authentication-Results: {};\r\n\tsmime={}",
+        plain(authserv_id),
+        report.verdict.as_str()
+    );
+    if let Some(reason) = report.reason {
+        text.push_str(&format!(" reason={}", reason.as_str()));
+    }
+    if let Some(signer) = author_signer(report) {
+        text.push_str(&format!("\r\n\tbody.smime-identifier={}", quoted(&signer.address)));
+        text.push_str(&format!("\r\n\tbody.smime-serial={}", plain(&signer.serial)));
+        text.push_str(&format!("\r\n\tbody.smime-issuer={}", quoted(&signer.issuer)));
+    }
+    text.push_str(&format!("\r\nX-Sealgate-Id: {}\r\n", plain(&report.id)));
+    text.push_str(&format!("X-Sealgate-Verdict: {}", report.verdict.as_str()));
+    if let Some(reason) = report.reason {
+        text.push_str(&format!("; reason={}", reason.as_str()));
+    }
+    text.push_str("\r\n");
+    for layer in &report.layers {
+        text.push_str(&layer_field(layer));
+    }
+    text.into_bytes()
+}
+
+/// The innermost signature: the author's, if any is.
+fn author_signer(report: &Report) -> Option<&Signer> {
+    match report.layers.last()? {
+        Layer::Signed { signer, .. } => signer.as_ref(),
+        Layer::Encrypted { .. } => None,
+    }
+}
+
+fn layer_field(layer: &Layer) -> String {
+    match layer {
+        Layer::Encrypted { content, key, recipient, .. } => format!(
+            "X-Sealgate-Layer: encrypted; format=smime; content={}; key={};\r\n\trecipient={}\r\n",
+            plain(content),
+            plain(key),
+            quoted(recipient)
+        ),
+        Layer::Signed { status, signer, digest, signature, .. } => {
+            let status = match status {
+                crate::report::SignatureStatus::Falsified => "falsified",
+                crate::report::SignatureStatus::Unverifiable => "unverifiable",
+                crate::report::SignatureStatus::Valid => "valid",
+            };
+            let mut text = format!(
+                "X-Sealgate-Layer: signed; format=smime; status={status}; digest={}; signature={}",
+                plain(digest),
+                plain(signature)
+            );
+            if let Some(signer) = signer {
+                text.push_str(&format!(
+                    ";\r\n\tsigner={};\r\n\tsubject={};\r\n\tissuer={};\r\n\tserial={};\r\n\tsha256={}",
+                    quoted(&signer.address),
+                    quoted(&signer.subject),
+                    quoted(&signer.issuer),
+                    plain(&signer.serial),
+                    signer.sha256
+                ));
+            }
+            text.push_str("\r\n");
+            text
+        }
+    }
+}
+
+/// A quoted-string (RFC 5322 §3.2.4) that no certificate can break out of: printable ASCII, bounded.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars().take(VALUE_CHARS_MAX) {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            ' '..='~' => out.push(c),
+            _ => out.push('?'),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A token: everything else becomes `_`.
+fn plain(text: &str) -> String {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    text.chars().take(VALUE_CHARS_MAX).map(|c| if is_token(c) { c } else { '_' }).collect()
+}
+
+/// The authserv-id of a value: comments and white space skipped, quotes taken off (RFC 8601 §2.2). `None` where it has
+/// none, or a version that is not 1 (E2).
+fn claimed_authserv_id(value: &str) -> Option<String> {
+    let bare = without_comments(value);
+    let first = bare.split(';').next()?.trim();
+    let (id, rest) = match first.strip_prefix('"') {
+        Some(inside) => inside.split_once('"')?,
+        None => first.split_once(char::is_whitespace).unwrap_or((first, "")),
+    };
+    let version = rest.trim();
+    (!id.is_empty() && (version.is_empty() || version == "1")).then(|| id.to_owned())
+}
+
+fn without_comments(value: &str) -> String {
+    let mut depth = 0_usize;
+    let mut escaped = false;
+    let mut quoted = false;
+    let mut out = String::with_capacity(value.len());
+    for c in value.chars() {
+        let was_escaped = std::mem::replace(&mut escaped, false);
+        match c {
+            '\\' if !was_escaped => escaped = true,
+            '"' if !was_escaped && depth == 0 => {
+                quoted = !quoted;
+                out.push(c);
+            }
+            '(' if !was_escaped && !quoted => depth = depth.saturating_add(1),
+            ')' if !was_escaped && !quoted && depth > 0 => {
+                depth = depth.saturating_sub(1);
+                out.push(' ');
+            }
+            _ if depth == 0 => out.push(c),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Case and IDNA make no difference.
+fn is_same_host(claimed: &str, ours: &str) -> bool {
+    let folded = |name: &str| {
+        let name = name.trim_end_matches('.');
+        idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_ascii_lowercase())
+    };
+    folded(claimed) == folded(ours)
+}
+
+/// Every field that sealgate asserts starts like this.
+const OURS: &str = "X-Sealgate-";
+/// Keeps every line below the 998 octets of RFC 5322 §2.1.1, escapes included.
+const VALUE_CHARS_MAX: usize = 400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authserv_ids_are_found_through_comments_quotes_and_versions() {
+        for (value, expected) in [
+            (" gate.example; smime=pass", Some("gate.example")),
+            (" (a (nested) comment) gate.example (x) ; none", Some("gate.example")),
+            (" \"gate.example\" 1; none", Some("gate.example")),
+            (" gate.example 2; none", None),
+            ("", None),
+        ] {
+            assert_eq!(claimed_authserv_id(value).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn hosts_compare_folded() {
+        assert!(is_same_host("GATE.Bücher.example.", "gate.xn--bcher-kva.example"));
+        assert!(!is_same_host("gate.example.org", "gate.example"));
+    }
+
+    #[test]
+    fn a_certificate_cannot_inject_a_field() {
+        let text = quoted("a\"\r\nX-Sealgate-Verdict: pass");
+        assert!(!text.contains('\n') && !text.contains('\r'));
+        assert!(text.starts_with("\"a\\\""));
+    }
+}

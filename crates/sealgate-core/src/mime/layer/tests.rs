@@ -1,0 +1,119 @@
+//! Which root is which container.
+
+use super::*;
+
+fn entity(text: &str) -> Entity {
+    Entity::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap()
+}
+
+const HEAD: &str =
+    "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; boundary=b\r\n\r\n";
+const ONE: &str = "--b\r\nContent-Type: text/plain\r\n\r\nhi\r\n\r\n";
+const TWO: &str = "--b\r\nContent-Type: application/x-pkcs7-signature\r\n\r\nx\r\n";
+const END: &str = "--b--\r\n";
+
+fn signed(text: &str) -> SignedParts {
+    match cryptographic_layer(&entity(text)) {
+        Cryptographic::ClearSigned(parts) => parts,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn part_one_is_exact() {
+    let parts = signed(&[HEAD, ONE, TWO, END].concat());
+    assert_eq!(parts.signed, "Content-Type: text/plain\r\n\r\nhi\r\n");
+    assert_eq!(parts.signature.body, "x");
+    assert!(parts.strict);
+}
+
+#[test]
+fn strict_leaves_nothing_unsigned_to_an_attacker() {
+    let notice = "This is an S/MIME signed message\r\n\r\n";
+    assert!(signed(&[HEAD, notice, ONE, TWO, END, "\r\n"].concat()).strict);
+    assert!(!signed(&[HEAD, "<img src=\r\n", ONE, TWO, END].concat()).strict);
+    assert!(!signed(&[HEAD, notice, "x\r\n", ONE, TWO, END].concat()).strict);
+    assert!(!signed(&[HEAD, ONE, TWO, END, "x"].concat()).strict);
+    let odd = HEAD.replace("\r\n\r\n", "\r\nX: \u{1}\r\n\r\n");
+    assert!(!signed(&[&odd, ONE, TWO, END].concat()).strict);
+    let odd = ONE.replace("plain\r\n", "plain\r\nno field\r\n");
+    assert!(!signed(&[HEAD, &odd, TWO, END].concat()).strict);
+}
+
+#[test]
+fn a_broken_container_is_ambiguous() {
+    for text in [
+        [HEAD, ONE, TWO].concat(),
+        [HEAD, ONE, END].concat(),
+        [HEAD, ONE, ONE, TWO, END].concat(),
+        [HEAD, ONE, TWO, END, ONE].concat(),
+        [&HEAD.replace("boundary=b", "boundary=b; boundary=c"), ONE, TWO, END].concat(),
+        [&HEAD.replace("boundary=b", "x=\"y"), ONE, TWO, END].concat(),
+        [&HEAD.replace("pkcs7", "pgp"), ONE, TWO, END].concat(),
+        ["Content-Type: text/plain\r\n", HEAD, ONE, TWO, END].concat(),
+        [HEAD, &ONE.replace("hi", "hi --b"), TWO, END].concat(),
+    ] {
+        assert!(
+            matches!(cryptographic_layer(&entity(&text)), Cryptographic::Ambiguous(_)),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn only_the_root_counts() {
+    let mixed = format!(
+        "Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n{HEAD}{ONE}{TWO}{END}--a--\r\n"
+    );
+    assert!(matches!(cryptographic_layer(&entity(&mixed)), Cryptographic::None));
+    for kind in ["message/partial", "message/external-body", "message/rfc822", "text/plain"] {
+        let text = format!("Content-Type: {kind}\r\n\r\n{HEAD}");
+        assert!(matches!(cryptographic_layer(&entity(&text)), Cryptographic::None), "{kind}");
+    }
+}
+
+#[test]
+fn pkcs7_is_recognised_by_its_content() {
+    for kind in [
+        "application/pkcs7-mime; smime-type=authenticated-enveloped-data",
+        "Application/X-PKCS7-MIME",
+        "application/octet-stream; name=SMIME.P7M",
+        "application/octet-stream\r\nContent-Disposition: attachment; filename=\"a.p7m\"",
+    ] {
+        let text = format!("Content-Type: {kind}\r\n\r\n");
+        assert!(matches!(cryptographic_layer(&entity(&text)), Cryptographic::Pkcs7Mime), "{kind}");
+        assert_eq!(protection(&entity(&text)), Protection::None, "{kind}: the label alone");
+    }
+    let with = |body: &str, more: &str| {
+        let head = "Content-Transfer-Encoding: base64\r\nContent-Type: application/pkcs7-mime";
+        protection(&entity(&format!("{head}{more}\r\n\r\n{body}\r\n")))
+    };
+    assert_eq!(with("MAsGCSqGSIb3DQEHAw==", ""), Protection::Encrypted);
+    assert_eq!(with("MIAGCyqGSIb3DQEJEAEX", "; smime-type=x"), Protection::Encrypted);
+    assert_eq!(with("MIIBAAYJKoZIhvcNAQcC", ""), Protection::Signed);
+    assert_eq!(with("MIIBAAYJKoZIhvcNAQcC", "; smime-type=certs-only"), Protection::None);
+    assert_eq!(with("MIIBAAYJKoZIhvcNAQcB", ""), Protection::None);
+    assert_eq!(with("!", ""), Protection::None);
+}
+
+#[test]
+fn openpgp_is_recognised_by_its_content() {
+    let armor = "-----BEGIN PGP MESSAGE-----\r\nVersion: x\r\n\r\nabcd\r\n=abcd\r\n-----END PGP MESSAGE-----\r\n";
+    let of = |text: &str| protection(&entity(text));
+    assert_eq!(of(&format!("\r\n\r\n{armor}")), Protection::Encrypted);
+    assert_eq!(of(&format!("Content-Type: text/html\r\n\r\n{armor}")), Protection::None);
+    assert_eq!(of(&format!("\r\nhello\r\n{armor}")), Protection::None);
+    assert_eq!(of(&format!("\r\n{armor}hello")), Protection::None);
+    let fake = armor.replace("abcd\r\n=", "the plan is\r\n=");
+    assert_eq!(of(&format!("\r\n{fake}")), Protection::None, "words between the lines");
+    assert_eq!(of("\r\n-----BEGIN PGP SIGNED MESSAGE-----\r\n"), Protection::Signed);
+    let mime = |second: &str| {
+        format!(
+            "Content-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=b\r\n\r\n\
+             --b\r\n\r\nVersion: 1\r\n--b\r\n\r\n{second}\r\n--b--\r\n"
+        )
+    };
+    assert_eq!(of(&mime(armor)), Protection::Encrypted);
+    assert_eq!(of(&mime("hello")), Protection::None);
+    assert!(matches!(cryptographic_layer(&entity(&mime("x"))), Cryptographic::PgpMime));
+}

@@ -1,0 +1,188 @@
+//! Whether another reader sees the same message as we do (REQUIREMENTS N5).
+//!
+//! In: an entity. Out: yes or no. A signature counts only where what was verified is what a mail program shows, and
+//! `mail-parser` stands for those programs. Header sections are given to it as they are. Bodies are not: reading a
+//! large body twice would cost more than verifying it. Instead a multipart/signed must be built so that no reader known
+//! to us can part it elsewhere: every multipart inside closed, no boundary anywhere but at the start of a line, every
+//! header section ended. `tests/mime_reader.rs` holds this against `mail-parser` reading the whole.
+
+use bytes::Bytes;
+use mail_parser::{Address as TheirAddress, HeaderName, HeaderValue, Message, MessageParser};
+
+use super::structured::is_wsp;
+use super::{
+    ContentType, DEPTH_MAX, Entity, Header, MimeError, Multipart, PARTS_MAX, TransferEncoding,
+};
+use crate::address::Address;
+
+/// Whether `mail-parser` sees the same From, root Content-Type and Content-Transfer-Encoding, and, in a
+/// multipart/signed, the same first part.
+pub fn agrees_with_reader(entity: &Entity) -> bool {
+    let is_signed = match entity.header.content_type() {
+        Ok(found) => found.is_some_and(|content_type| content_type.is("multipart", "signed")),
+        Err(_) => return false,
+    };
+    match MessageParser::new().parse_headers(entity.header.bytes()) {
+        Some(theirs) if !from_agrees(&entity.header, &theirs) => false,
+        None if entity.header.count("From") != 0 => false,
+        _ if is_signed => tree_agrees(entity),
+        _ => structure_agrees(&entity.header),
+    }
+}
+
+/// Walks all entities below a multipart/signed, with an explicit stack.
+fn tree_agrees(root: &Entity) -> bool {
+    let mut todo = vec![Node { bytes: root.bytes.clone(), depth: 0, parent: Parent::Other }];
+    let mut entities = 0_usize;
+    while let Some(node) = todo.pop() {
+        entities = entities.saturating_add(1);
+        if entities > PARTS_MAX || node.depth > DEPTH_MAX {
+            return false;
+        }
+        match children(node) {
+            Ok(Some(nodes)) => todo.extend(nodes),
+            Ok(None) | Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// An entity on the way.
+struct Node {
+    bytes: Bytes,
+    depth: usize,
+    parent: Parent,
+}
+
+/// What an entity stands in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parent {
+    Digest,
+    Message,
+    Other,
+}
+
+/// The entities directly inside; `None` where programs may read this one differently.
+fn children(node: Node) -> Result<Option<Vec<Node>>, MimeError> {
+    let depth = node.depth.saturating_add(1);
+    let nodes = |parts: Vec<Bytes>, parent| {
+        Some(parts.into_iter().map(|bytes| Node { bytes, depth, parent }).collect())
+    };
+    let entity = Entity::parse(node.bytes)?;
+    let ended = entity.header.bytes().ends_with(b"\r\n\r\n") || entity.header.bytes() == "\r\n";
+    if !ended || !structure_agrees(&entity.header) {
+        return Ok(None);
+    }
+    let found = entity.header.content_type()?;
+    if let Some(content_type) = found.as_ref().filter(|found| found.kind == "multipart") {
+        let split = Multipart::split(&entity.body, &content_type.boundary()?)?;
+        let sound = split.closed && !split.ambiguous && !split.parts.is_empty();
+        let is_digest = content_type.subtype == "digest";
+        let parent = if is_digest { Parent::Digest } else { Parent::Other };
+        return Ok(if sound { nodes(split.parts, parent) } else { None });
+    }
+    let is_message = found.map_or(node.parent == Parent::Digest, |found| {
+        found.kind == "message" && matches!(found.subtype.as_str(), "rfc822" | "global")
+    });
+    match (is_message && !is_encoded(&entity.header), node.parent) {
+        // Some readers lose count of the ends where a message is all of a message.
+        (true, Parent::Message) => Ok(None),
+        (true, _) => Ok(nodes(vec![entity.body], Parent::Message)),
+        (false, _) => Ok(Some(Vec::new())),
+    }
+}
+
+/// Whether both read alike where the entity ends and what is inside.
+fn structure_agrees(header: &Header) -> bool {
+    // White space before the first field ends the section for some.
+    let indented = header.bytes().first().is_some_and(|&b| is_wsp(b));
+    if indented || !header.fields().all(|field| has_plain_line_ends(field.raw())) {
+        return false;
+    }
+    match MessageParser::new().parse_headers(header.bytes()) {
+        Some(theirs) => type_agrees(header, &theirs) && encoding_agrees(header, &theirs),
+        // It saw no field at all.
+        None => header.count("Content-Type") == 0 && header.count("Content-Transfer-Encoding") == 0,
+    }
+}
+
+fn from_agrees(header: &Header, theirs: &Message<'_>) -> bool {
+    let mut fields = values(theirs, HeaderName::From);
+    let (field, second) = (fields.next(), fields.next());
+    if second.is_some() || header.count("From") != usize::from(field.is_some()) {
+        return false;
+    }
+    let Ok(ours) = header.from_mailboxes() else {
+        return false;
+    };
+    match field {
+        Some(HeaderValue::Address(list)) => mailboxes(list).is_some_and(|found| found == ours),
+        Some(_) => ours.is_empty(),
+        None => true,
+    }
+}
+
+/// Their mailboxes as ours; `None` if one of them is none for us.
+fn mailboxes(list: &TheirAddress<'_>) -> Option<Vec<Address>> {
+    list.iter().map(|found| Address::parse(found.address()?).ok()).collect()
+}
+
+fn type_agrees(header: &Header, theirs: &Message<'_>) -> bool {
+    let mut fields = values(theirs, HeaderName::ContentType);
+    let (field, second) = (fields.next(), fields.next());
+    if second.is_some() || header.count("Content-Type") != usize::from(field.is_some()) {
+        return false;
+    }
+    match (header.content_type(), field) {
+        (Ok(Some(ours)), Some(HeaderValue::ContentType(found))) => same_type(&ours, found),
+        (Ok(None), None) => true,
+        _ => false,
+    }
+}
+
+fn same_type(ours: &ContentType, theirs: &mail_parser::ContentType<'_>) -> bool {
+    theirs.ctype().eq_ignore_ascii_case(&ours.kind)
+        && theirs.subtype().is_some_and(|found| found.eq_ignore_ascii_case(&ours.subtype))
+        && (ours.kind != "multipart"
+            || ours.is_regular()
+                && ours.parameter("boundary").as_deref() == theirs.attribute("boundary"))
+}
+
+fn encoding_agrees(header: &Header, theirs: &Message<'_>) -> bool {
+    let name = "Content-Transfer-Encoding";
+    let mut fields = values(theirs, HeaderName::ContentTransferEncoding);
+    let (field, second) = (fields.next(), fields.next());
+    if second.is_some() || header.count(name) != usize::from(field.is_some()) {
+        return false;
+    }
+    let is = |wanted: &str| {
+        field.and_then(HeaderValue::as_text).is_some_and(|found| found.eq_ignore_ascii_case(wanted))
+    };
+    match header.transfer_encoding() {
+        TransferEncoding::Base64 => is("base64"),
+        TransferEncoding::QuotedPrintable => is("quoted-printable"),
+        _ => !is("base64") && !is("quoted-printable"),
+    }
+}
+
+fn is_encoded(header: &Header) -> bool {
+    matches!(
+        header.transfer_encoding(),
+        TransferEncoding::Base64 | TransferEncoding::QuotedPrintable
+    )
+}
+
+fn values<'a>(
+    theirs: &'a Message<'_>,
+    name: HeaderName<'static>,
+) -> impl Iterator<Item = &'a HeaderValue<'a>> {
+    theirs.headers().iter().filter(move |found| found.name == name).map(|found| &found.value)
+}
+
+/// No CR or LF but in pairs, and no NUL.
+fn has_plain_line_ends(field: &[u8]) -> bool {
+    let pairs = memchr::memmem::find_iter(field, b"\r\n").count();
+    memchr::memchr(0, field).is_none()
+        && memchr::memchr_iter(b'\r', field).count() == pairs
+        && memchr::memchr_iter(b'\n', field).count() == pairs
+}

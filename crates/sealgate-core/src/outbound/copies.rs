@@ -1,0 +1,259 @@
+//! The copies of one outbound message: who shares one, and how each is signed and encrypted.
+
+use bytes::Bytes;
+
+use crate::address::Address;
+use crate::cms::ContentCipher;
+use crate::encrypt::{self, Chosen};
+use crate::keys::{Certificate, KeyError, OwnKey};
+use crate::mime::{self, Entity, Protection};
+use crate::outbound::{Context, outer_fields};
+use crate::policy::{Content, Decision, Order};
+use crate::refusal::Refusal;
+use crate::report::{Delivered, Format, Layer, Report, SignatureStatus, Signer};
+use crate::sign;
+use crate::step::Parcel;
+
+/// What is to be done for one recipient.
+#[derive(Clone, Debug)]
+pub(super) struct Treatment {
+    /// Index into the envelope.
+    pub(super) recipient: usize,
+    /// Whose copy.
+    pub(super) address: Address,
+    /// What policy says.
+    pub(super) decision: Decision,
+    /// The certificate to encrypt to; `None`: not encrypted.
+    pub(super) key: Option<Chosen>,
+    /// Not named in To or Cc: gets a copy apart (REQUIREMENTS B10).
+    pub(super) is_blind: bool,
+}
+
+/// Makes the copies.
+pub(super) struct Copies<'a> {
+    pub(super) context: &'a Context,
+    pub(super) received: &'a [u8],
+    pub(super) entity: &'a Entity,
+    pub(super) protection: Protection,
+    pub(super) signer: Option<&'a OwnKey>,
+    /// The originator's own certificate, so that his copy can be read again (B11).
+    pub(super) own: Option<Chosen>,
+}
+
+/// How the layers of one copy are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layering {
+    /// A signature around the payload.
+    inner: bool,
+    encryption: Option<ContentCipher>,
+    /// A signature around the encryption.
+    outer: bool,
+}
+
+/// Recipients who share a copy.
+struct Group {
+    layering: Layering,
+    members: Vec<Treatment>,
+}
+
+/// An entity (Content fields, empty line, body) and its layers from the outside in.
+#[derive(Clone)]
+struct Layered {
+    entity: Vec<Bytes>,
+    layers: Vec<Layer>,
+}
+
+impl Copies<'_> {
+    /// Makes every copy, one signature over the payload for all of them; the report gets the first copy's layers.
+    ///
+    /// # Errors
+    /// A refusal for the whole message.
+    pub(super) fn make(
+        &self,
+        treatments: Vec<Treatment>,
+        report: &mut Report,
+    ) -> Result<Vec<Parcel>, Refusal> {
+        let named_keys: Vec<Chosen> = treatments
+            .iter()
+            .filter(|one| !one.is_blind)
+            .filter_map(|one| one.key.clone())
+            .collect();
+        let header = &self.entity.header;
+        let content_fields = outer_fields::content(header);
+        let outer =
+            Bytes::from(outer_fields::for_transformed_body(header, &self.context.policy.domains));
+        let mut payload: Option<Layered> = None;
+        let mut signed: Option<Layered> = None;
+        let mut parcels = Vec::new();
+        for group in self.groups(treatments)? {
+            let layering = group.layering;
+            if layering == UNTOUCHED {
+                parcels.push(self.untouched(&group));
+                continue;
+            }
+            let bare = match &payload {
+                Some(bare) => bare.clone(),
+                None => payload.insert(self.payload(&content_fields)?).clone(),
+            };
+            let inner = match (&signed, layering.inner) {
+                (_, false) => bare,
+                (Some(inner), true) => inner.clone(),
+                (None, true) => signed.insert(self.sign(bare)?).clone(),
+            };
+            let whole = self.seal(&group, &named_keys, inner)?;
+            if report.layers.is_empty() {
+                report.layers.clone_from(&whole.layers);
+            }
+            parcels.push(self.parcel(&group, &outer, whole));
+        }
+        Ok(parcels)
+    }
+
+    /// Named recipients with the same layering share a copy; each blind one has his own.
+    fn groups(&self, treatments: Vec<Treatment>) -> Result<Vec<Group>, Refusal> {
+        // B12: one floor for the whole message, the blind copies included.
+        let all_read_gcm = treatments
+            .iter()
+            .filter(|one| one.decision.content == Content::Auto)
+            .filter_map(|one| one.key.as_ref())
+            .all(|key| key.reads_gcm);
+        let mut groups: Vec<Group> = Vec::new();
+        for one in treatments {
+            let layering = self.layering(&one, all_read_gcm)?;
+            let shared = groups.iter_mut().find(|group| {
+                group.layering == layering && group.members.iter().all(|member| !member.is_blind)
+            });
+            match shared {
+                Some(group) if !one.is_blind => group.members.push(one),
+                _ => groups.push(Group { layering, members: vec![one] }),
+            }
+        }
+        Ok(groups)
+    }
+
+    fn layering(&self, one: &Treatment, all_read_gcm: bool) -> Result<Layering, Refusal> {
+        let signs = self.signer.is_some() && one.decision.sign != crate::policy::Sign::Never;
+        let is_signed = signs || self.protection == Protection::Signed;
+        if one.key.is_none() {
+            return Ok(Layering { inner: signs, encryption: None, outer: false });
+        }
+        let cipher = match one.decision.content {
+            Content::Aes256Cbc if !is_signed => {
+                return Err(Refusal::SignatureNeeded(one.address.clone()));
+            }
+            Content::Aes256Cbc => ContentCipher::Aes256Cbc,
+            Content::Aes256Gcm => ContentCipher::Aes256Gcm,
+            // F3: never CBC without a signature inside, so what is unsigned goes with GCM.
+            Content::Auto if all_read_gcm || !is_signed => ContentCipher::Aes256Gcm,
+            Content::Auto => ContentCipher::Aes256Cbc,
+        };
+        let (inner, outer) = match one.decision.order {
+            Order::SignThenEncrypt => (signs, false),
+            Order::Triple => (signs, signs),
+            // F3 again: with CBC the signature outside does not do, one stands inside too.
+            Order::EncryptThenSign => (signs && !cipher.is_authenticated(), signs),
+        };
+        Ok(Layering { inner, encryption: Some(cipher), outer })
+    }
+
+    /// The content as one entity, 7-bit safe; what its sender signed stays as it is (B9).
+    fn payload(&self, content_fields: &[u8]) -> Result<Layered, Refusal> {
+        let entity = if self.protection == Protection::Signed {
+            vec![Bytes::from([content_fields, b"\r\n"].concat()), self.entity.body.clone()]
+        } else {
+            mime::canonical_for_signing(content_fields, &self.entity.body)
+                .map_err(|_| {
+                    Refusal::BadMessage("its MIME structure is malformed or over a limit")
+                })?
+                .pieces
+        };
+        Ok(Layered { entity, layers: Vec::new() })
+    }
+
+    fn sign(&self, content: Layered) -> Result<Layered, Refusal> {
+        let Some(key) = self.signer else { return Ok(content) };
+        let own: Option<&Certificate> = self.own.as_ref().map(|own| own.certificate.as_ref());
+        let signed =
+            sign::smime::sign(&content.entity, key, own, self.context.now).map_err(|error| {
+                match error {
+                    KeyError::Unavailable(_) => Refusal::KeysUnavailable,
+                    KeyError::Failed => Refusal::Internal,
+                }
+            })?;
+        let mut layers = content.layers;
+        layers.insert(
+            0,
+            Layer::Signed {
+                format: Format::Smime,
+                status: SignatureStatus::Valid,
+                signer: Some(Signer::of(&key.certificate, key.address.as_ref())),
+                digest: signed.digest.to_owned(),
+                signature: signed.signature.to_owned(),
+            },
+        );
+        Ok(Layered { entity: signed.entity, layers })
+    }
+
+    /// Encrypts to the members, to the named recipients when the copy is a blind one, and to the originator.
+    fn seal(&self, group: &Group, named: &[Chosen], inner: Layered) -> Result<Layered, Refusal> {
+        let Some(cipher) = group.layering.encryption else { return Ok(inner) };
+        let is_blind = group.members.iter().any(|member| member.is_blind);
+        let of_others = if is_blind { named } else { &[] };
+        let mut recipients: Vec<&Chosen> = Vec::new();
+        let members = group.members.iter().filter_map(|member| member.key.as_ref());
+        for chosen in members.chain(of_others).chain(&self.own) {
+            let fingerprint = chosen.certificate.fingerprint();
+            if !recipients.iter().any(|other| other.certificate.fingerprint() == fingerprint) {
+                recipients.push(chosen);
+            }
+        }
+        let entity = encrypt::smime::encrypt(&inner.entity, cipher, &recipients)
+            .map_err(|_| Refusal::Internal)?;
+        let addresses: Vec<String> =
+            group.members.iter().map(|member| member.address.to_string()).collect();
+        let key = group.members.iter().find_map(|member| member.key.as_ref());
+        let mut layers = inner.layers;
+        layers.insert(
+            0,
+            Layer::Encrypted {
+                format: Format::Smime,
+                content: cipher.name().to_owned(),
+                key: key.map_or_else(String::new, |chosen| chosen.wrap_name().to_owned()),
+                recipient: addresses.join(", "),
+            },
+        );
+        let sealed = Layered { entity, layers };
+        if group.layering.outer { self.sign(sealed) } else { Ok(sealed) }
+    }
+
+    fn parcel(&self, group: &Group, outer: &Bytes, whole: Layered) -> Parcel {
+        let mut message = vec![Bytes::copy_from_slice(self.received), outer.clone()];
+        message.extend(whole.entity);
+        Parcel {
+            recipients: group.members.iter().map(|member| member.recipient).collect(),
+            eight_bit: message.iter().skip(2).any(|segment| !segment.is_ascii()),
+            message,
+            delivered: match group.layering.encryption {
+                Some(_) => Delivered::Sealed,
+                None => Delivered::Signed,
+            },
+        }
+    }
+
+    /// Neither signed nor encrypted by policy: the body leaves as it came.
+    fn untouched(&self, group: &Group) -> Parcel {
+        let head = outer_fields::for_untouched_body(&self.entity.header);
+        Parcel {
+            recipients: group.members.iter().map(|member| member.recipient).collect(),
+            eight_bit: !self.entity.body.is_ascii(),
+            message: vec![
+                Bytes::copy_from_slice(self.received),
+                Bytes::from(head),
+                self.entity.body.clone(),
+            ],
+            delivered: Delivered::Plain,
+        }
+    }
+}
+
+const UNTOUCHED: Layering = Layering { inner: false, encryption: None, outer: false };

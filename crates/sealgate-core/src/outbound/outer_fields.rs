@@ -1,0 +1,61 @@
+//! Header fields of what leaves: what must not, and what the transformation would make false.
+
+use crate::address::Domain;
+use crate::mime::{Field, Header};
+
+/// The header section of a copy whose body stays: without blind recipients (REQUIREMENTS B10) and without what only we say
+/// (0.5). With the empty line.
+pub(super) fn for_untouched_body(header: &Header) -> Vec<u8> {
+    header.without(stays_inside)
+}
+
+/// The fields that stand outside a transformed body, without an empty line: the new body brings its own Content fields.
+/// Signatures of our own domains that the transformation breaks are taken off (B15).
+pub(super) fn for_transformed_body(header: &Header, ours: &[Domain]) -> Vec<u8> {
+    let mut fields = without_end(header.without(|field| {
+        stays_inside(field)
+            || is_content(field)
+            || field.is("MIME-Version")
+            || is_own_dkim_signature(field, ours)
+    }));
+    fields.extend_from_slice(b"MIME-Version: 1.0\r\n");
+    fields
+}
+
+/// The Content fields, which go with the body, without an empty line.
+pub(super) fn content(header: &Header) -> Vec<u8> {
+    without_end(header.without(|field| !is_content(field)))
+}
+
+/// `Header::without` keeps the empty line where there is one.
+fn without_end(mut section: Vec<u8>) -> Vec<u8> {
+    if section == b"\r\n" || section.ends_with(b"\r\n\r\n") {
+        section.truncate(section.len().saturating_sub(2));
+    }
+    section
+}
+
+fn is_content(field: &Field<'_>) -> bool {
+    field.name().get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"))
+}
+
+fn stays_inside(field: &Field<'_>) -> bool {
+    let name = field.name();
+    field.is("Bcc")
+        || field.is("Resent-Bcc")
+        || name.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS))
+}
+
+fn is_own_dkim_signature(field: &Field<'_>, ours: &[Domain]) -> bool {
+    if !field.is("DKIM-Signature") {
+        return false;
+    }
+    let value = field.value_unfolded();
+    let domain = value
+        .split(';')
+        .find_map(|tag| tag.trim().strip_prefix("d=").map(str::trim).map(str::to_owned));
+    domain.and_then(|name| Domain::parse(&name).ok()).is_some_and(|name| ours.contains(&name))
+}
+
+/// Every field that sealgate asserts starts like this.
+const OURS: &str = "X-Sealgate-";

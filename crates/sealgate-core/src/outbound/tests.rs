@@ -1,0 +1,329 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::cms::{ContentKind, EnvelopedData, content_kind};
+use crate::mime::{Cryptographic, cryptographic_layer, decode_body};
+use crate::policy::{Content, Order};
+use crate::refusal::Reply;
+use crate::report::Layer;
+use crate::testing::{Authority, NOW, Person, context, envelope, joined, keys};
+
+const MAIL: &[u8] = b"From: Alice <alice@nec.example>\r\nTo: bob@abc.example\r\nBcc: eve@abc.example\r\n\
+    Subject: plans\r\nX-Sealgate-Verdict: pass\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n\
+    The quick brown fox.\r\n";
+
+struct World {
+    authority: Authority,
+    alice: Person,
+    bob: Person,
+    eve: Person,
+}
+
+impl World {
+    fn new() -> Self {
+        let authority = Authority::new("Test Authority");
+        let person = |address| Person::new(address, &authority);
+        Self {
+            alice: person("alice@nec.example"),
+            bob: person("bob@abc.example"),
+            eve: person("eve@abc.example"),
+            authority,
+        }
+    }
+
+    fn send(
+        &self,
+        decision: Decision,
+        mail: &[u8],
+        to: &[&str],
+        keys: &Keys,
+    ) -> Result<Done, Refusal> {
+        self.send_as("alice@nec.example", decision, mail, to, keys)
+    }
+
+    fn send_as(
+        &self,
+        from: &str,
+        decision: Decision,
+        mail: &[u8],
+        to: &[&str],
+        keys: &Keys,
+    ) -> Result<Done, Refusal> {
+        let context = context("nec.example", &self.authority, decision);
+        let message = Message::new(Bytes::copy_from_slice(mail));
+        let received = b"Received: here\r\n".to_vec();
+        let mut outbound =
+            Outbound::new(context, "ID".to_owned(), envelope(from, to), message, received);
+        loop {
+            match outbound.step(keys) {
+                Step::Want(queries) => assert!(!queries.is_empty()),
+                Step::Done(done) => return Ok(*done),
+                Step::Refused(refused) => return Err(refused.0),
+            }
+        }
+    }
+
+    fn keys(&self, gcm: bool) -> Keys {
+        keys(&[&self.alice], &[(&self.bob, gcm), (&self.eve, gcm)])
+    }
+
+    /// Decrypts the root layer with somebody's key.
+    fn open(&self, whole: &Bytes, person: &Person) -> Option<Entity> {
+        let entity = Entity::parse(whole.clone()).unwrap();
+        let enveloped = EnvelopedData::parse(&decode_body(&entity).unwrap()).unwrap();
+        let info = enveloped.recipient_for(&person.decryption.certificate)?;
+        let key = &person.decryption;
+        let plain = enveloped.open(info, &key.certificate, key.secret.as_ref()).unwrap();
+        Some(Entity::parse(Bytes::copy_from_slice(&plain)).unwrap())
+    }
+}
+
+fn kinds(done: &Done) -> Vec<&'static str> {
+    let kind = |layer: &Layer| match layer {
+        Layer::Encrypted { .. } => "encrypted",
+        Layer::Signed { .. } => "signed",
+    };
+    done.report.layers.iter().map(kind).collect()
+}
+
+fn content(layer: &Layer) -> &str {
+    match layer {
+        Layer::Encrypted { content, .. } => content,
+        Layer::Signed { .. } => "",
+    }
+}
+
+#[test]
+fn plain_mail_leaves_signed_and_encrypted() {
+    let world = World::new();
+    let done =
+        world.send(Decision::default(), MAIL, &["bob@abc.example"], &world.keys(true)).unwrap();
+    assert_eq!(done.report.delivered, Delivered::Sealed);
+    assert_eq!(kinds(&done), ["encrypted", "signed"]);
+    assert_eq!(content(&done.report.layers[0]), "aes-256-gcm");
+    let whole = joined(&done.parcels[0].message);
+    for word in ["fox", "X-Sealgate", "Bcc"] {
+        assert!(memchr::memmem::find(&whole, word.as_bytes()).is_none(), "{word} leaves");
+    }
+    assert!(whole.starts_with(b"Received: here\r\nFrom: Alice"));
+    let inner = world.open(&whole, &world.bob).unwrap();
+    assert!(matches!(cryptographic_layer(&inner), Cryptographic::ClearSigned(_)));
+    assert!(memchr::memmem::find(&inner.body, b"The quick brown fox.\r\n").is_some());
+    assert!(world.open(&whole, &world.alice).is_some(), "the originator's copy can be read (B11)");
+    assert!(world.open(&whole, &world.eve).is_none());
+}
+
+#[test]
+fn cbc_for_those_not_known_to_read_gcm_and_never_without_a_signature() {
+    let world = World::new();
+    let to = &["bob@abc.example"];
+    let done = world.send(Decision::default(), MAIL, to, &world.keys(false)).unwrap();
+    assert_eq!(content(&done.report.layers[0]), "aes-256-cbc");
+    let mut unsigned = world.keys(false);
+    unsigned.own.insert(KeyQuery::Signing(world.alice.address.clone()), Ok(Vec::new()));
+    let done = world.send(Decision::default(), MAIL, to, &unsigned).unwrap();
+    assert_eq!(content(&done.report.layers[0]), "aes-256-gcm");
+    let cbc = Decision { content: Content::Aes256Cbc, ..Decision::default() };
+    let refusal = world.send(cbc, MAIL, to, &unsigned).unwrap_err();
+    assert_eq!(refusal, Refusal::SignatureNeeded(world.bob.address.clone()));
+    let outside = Decision { order: Order::EncryptThenSign, ..Decision::default() };
+    let done = world.send(outside, MAIL, to, &world.keys(false)).unwrap();
+    assert_eq!(kinds(&done), ["signed", "encrypted", "signed"]);
+}
+
+#[test]
+fn the_three_orders() {
+    let world = World::new();
+    for (order, expected) in [
+        (Order::SignThenEncrypt, &["encrypted", "signed"][..]),
+        (Order::Triple, &["signed", "encrypted", "signed"]),
+        (Order::EncryptThenSign, &["signed", "encrypted"]),
+    ] {
+        let decision = Decision { order, ..Decision::default() };
+        let done = world.send(decision, MAIL, &["bob@abc.example"], &world.keys(true)).unwrap();
+        assert_eq!(kinds(&done), expected);
+    }
+}
+
+#[test]
+fn blind_recipients_have_their_own_copy() {
+    let world = World::new();
+    let to = &["bob@abc.example", "eve@abc.example"];
+    let done = world.send(Decision::default(), MAIL, to, &world.keys(true)).unwrap();
+    let recipients: Vec<_> = done.parcels.iter().map(|parcel| parcel.recipients.clone()).collect();
+    assert_eq!(recipients, [vec![0], vec![1]]);
+    let (named, blind) = (joined(&done.parcels[0].message), joined(&done.parcels[1].message));
+    assert!(world.open(&named, &world.eve).is_none());
+    assert!(world.open(&blind, &world.eve).is_some());
+    assert!(world.open(&blind, &world.bob).is_some());
+}
+
+#[test]
+fn one_recipient_without_a_key_stops_the_mail_for_all() {
+    let world = World::new();
+    let mut some = world.keys(true);
+    some.public.insert(world.eve.address.clone(), Ok(Vec::new()));
+    let to = &["bob@abc.example", "eve@abc.example"];
+    let refusal = world.send(Decision::default(), MAIL, to, &some).unwrap_err();
+    let reply = Reply::from(&refusal).to_string();
+    assert!(reply.starts_with("550 5.7.3 ") && reply.contains("<eve@abc.example>"), "{reply}");
+    let prefer = Decision { encrypt: Encrypt::Prefer, ..Decision::default() };
+    let done = world.send(prefer, MAIL, to, &some).unwrap();
+    let delivered: Vec<_> = done.parcels.iter().map(|parcel| parcel.delivered).collect();
+    assert_eq!(delivered, [Delivered::Sealed, Delivered::Signed]);
+}
+
+#[test]
+fn a_failed_look_up_never_means_plain() {
+    let world = World::new();
+    for encrypt in [Encrypt::Require, Encrypt::Prefer] {
+        let mut failing = world.keys(true);
+        failing.public.insert(world.bob.address.clone(), Err(LookupError("away".to_owned())));
+        let decision = Decision { encrypt, ..Decision::default() };
+        let refusal = world.send(decision, MAIL, &["bob@abc.example"], &failing).unwrap_err();
+        assert_eq!(refusal, Refusal::KeysUnavailable);
+    }
+}
+
+#[test]
+fn certificates_that_must_not_be_used_are_not() {
+    let world = World::new();
+    let usage = rcgen::KeyUsagePurpose::KeyAgreement;
+    let foreign = Authority::new("Somebody Else");
+    let unusable = [
+        world.authority.key_valid("bob@abc.example", usage.clone(), (2024, 2025)),
+        world.authority.key("mallory@abc.example", usage.clone()),
+        world.authority.key("bob@abc.example", rcgen::KeyUsagePurpose::DigitalSignature),
+        foreign.key("bob@abc.example", usage),
+    ];
+    for own in unusable {
+        let mut keys = world.keys(true);
+        let mut public = world.bob.public(true);
+        public.certificate = own.certificate;
+        keys.public.insert(world.bob.address.clone(), Ok(vec![public]));
+        let refusal =
+            world.send(Decision::default(), MAIL, &["bob@abc.example"], &keys).unwrap_err();
+        assert_eq!(refusal, Refusal::NoEncryptionKey(world.bob.address.clone()));
+    }
+}
+
+#[test]
+fn a_key_signs_only_for_its_owner() {
+    let world = World::new();
+    let never = Decision { encrypt: Encrypt::Never, ..Decision::default() };
+    let always = Decision { sign: Sign::Always, ..never };
+    let to = &["bob@abc.example"];
+    let keys = world.keys(true);
+    let mail =
+        |from: &str| format!("From: {from}\r\nTo: bob@abc.example\r\n\r\nhello\r\n").into_bytes();
+    for (path, from) in [
+        ("mallory@nec.example", "alice@nec.example"),
+        ("alice@nec.example", "mallory@nec.example"),
+        ("alice@nec.example", "alice@nec.example, bob@nec.example"),
+        ("alice@nec.example", ""),
+    ] {
+        let done = world.send_as(path, never, &mail(from), to, &keys).unwrap();
+        assert_eq!(done.report.delivered, Delivered::Plain, "{path} {from}");
+        let refusal = world.send_as(path, always, &mail(from), to, &keys).unwrap_err();
+        assert_eq!(refusal, Refusal::OriginatorNotAsserted, "{path} {from}");
+    }
+    let done = world.send(never, &mail("Alice <ALICE@nec.example>"), to, &keys).unwrap();
+    assert_eq!(done.report.delivered, Delivered::Signed);
+}
+
+#[test]
+fn expired_own_keys_do_not_sign() {
+    let world = World::new();
+    let usage = rcgen::KeyUsagePurpose::DigitalSignature;
+    let old = world.authority.key_valid("alice@nec.example", usage, (2024, 2025));
+    assert!(sign::choose_key(&[old], &world.alice.address, NOW).is_none());
+}
+
+#[test]
+fn mail_that_its_sender_encrypted_passes() {
+    let world = World::new();
+    let first =
+        world.send(Decision::default(), MAIL, &["bob@abc.example"], &world.keys(true)).unwrap();
+    let sealed = joined(&first.parcels[0].message);
+    let again =
+        world.send(Decision::default(), &sealed, &["bob@abc.example"], &world.keys(true)).unwrap();
+    assert_eq!(again.report.delivered, Delivered::AsReceived);
+    assert_eq!(again.report.reason, Some(Reason::AlreadyEncrypted));
+    let twice = Message::new(joined(&again.parcels[0].message));
+    assert_eq!(twice.body(), Message::new(sealed).body());
+}
+
+#[test]
+fn what_a_user_signed_is_kept_inside_our_encryption() {
+    let world = World::new();
+    let never = Decision { encrypt: Encrypt::Never, ..Decision::default() };
+    let to = &["bob@abc.example"];
+    let signed =
+        joined(&world.send(never, MAIL, to, &world.keys(true)).unwrap().parcels[0].message);
+    let done = world.send(Decision::default(), &signed, to, &world.keys(true)).unwrap();
+    assert_eq!(kinds(&done), ["encrypted"], "no second signature");
+    let inner = world.open(&joined(&done.parcels[0].message), &world.bob).unwrap();
+    assert_eq!(inner.body, Message::new(signed).body());
+}
+
+#[test]
+fn unprotected_mail_keeps_its_body() {
+    let world = World::new();
+    let nothing = Decision { encrypt: Encrypt::Never, sign: Sign::Never, ..Decision::default() };
+    let mail = b"From: alice@nec.example\r\nBcc: x@y.example\r\n\r\nodd \t\r\nbytes \xff\r\n";
+    let done = world.send(nothing, mail, &["bob@abc.example"], &Keys::default()).unwrap();
+    let whole = joined(&done.parcels[0].message);
+    assert_eq!(
+        &whole[..],
+        b"Received: here\r\nFrom: alice@nec.example\r\n\r\nodd \t\r\nbytes \xff\r\n"
+    );
+    assert!(done.parcels[0].eight_bit);
+}
+
+#[test]
+fn our_broken_dkim_signatures_are_taken_off_others_stay() {
+    let world = World::new();
+    let mail = b"DKIM-Signature: v=1; d=NEC.example; s=x; b=1\r\nDKIM-Signature: v=1; d=list.example; b=2\r\n\
+        From: alice@nec.example\r\nTo: bob@abc.example\r\n\r\nhello\r\n";
+    let done =
+        world.send(Decision::default(), mail, &["bob@abc.example"], &world.keys(true)).unwrap();
+    let whole = String::from_utf8_lossy(&joined(&done.parcels[0].message)).into_owned();
+    assert!(!whole.contains("d=NEC.example") && whole.contains("d=list.example"));
+}
+
+#[test]
+fn recipients_are_admitted_at_rcpt() {
+    let world = World::new();
+    let context = context("nec.example", &world.authority, Decision::default());
+    let bob = &world.bob.address;
+    let known = Ok(vec![world.bob.public(true)]);
+    assert_eq!(admit_recipient(&context, None, bob, &known), Ok(()));
+    let refusal = admit_recipient(&context, None, bob, &Ok(Vec::new()));
+    assert_eq!(refusal, Err(Refusal::NoEncryptionKey(bob.clone())));
+    let away = Err(LookupError("away".to_owned()));
+    assert_eq!(admit_recipient(&context, None, bob, &away), Err(Refusal::KeysUnavailable));
+}
+
+#[test]
+fn two_from_fields_are_refused() {
+    let world = World::new();
+    let mail = b"From: alice@nec.example\r\nFrom: bob@nec.example\r\n\r\nhello\r\n";
+    let refusal =
+        world.send(Decision::default(), mail, &["bob@abc.example"], &world.keys(true)).unwrap_err();
+    assert!(Reply::from(&refusal).to_string().starts_with("550 5.6.0"));
+}
+
+#[test]
+fn a_user_may_ask_for_encryption_and_the_wish_does_not_leave() {
+    let world = World::new();
+    let never = Decision { encrypt: Encrypt::Never, sign: Sign::Never, ..Decision::default() };
+    let mail = b"From: alice@nec.example\r\nTo: bob@abc.example\r\nx-sealgate-encrypt: Yes\r\n\r\nhello\r\n";
+    let done = world.send(never, mail, &["bob@abc.example"], &world.keys(true)).unwrap();
+    assert_eq!(done.report.delivered, Delivered::Sealed);
+    let entity = Entity::parse(joined(&done.parcels[0].message)).unwrap();
+    assert_eq!(entity.header.count("X-Sealgate-Encrypt"), 0);
+    assert_eq!(
+        content_kind(&decode_body(&entity).unwrap()).unwrap(),
+        ContentKind::AuthEnvelopedData
+    );
+}

@@ -1,0 +1,599 @@
+//! The sending side: a connection as a state machine (RFC 5321 §4, RFC 2033), used for one transaction after another.
+//!
+//! In: what was read, in the caller's buffer, cut anywhere. Out: [`Event`]s, and octets in [`Client::output`], a queue of
+//! slices so that a message is written from where it lies. After [`Event::Admitted`] the content goes out without its
+//! final dot ([`Client::send_content`]); the dot follows with [`Client::release`], so that several
+//! deliveries can be held until all are ready. To abort in between, close the connection: there is no other way.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Protocol;
+use super::data;
+use super::reply::ReplyReader;
+use crate::address::Address;
+use crate::envelope::{MailParameters, Recipient, Ret};
+use crate::refusal::{Extension, Refusal, Reply};
+
+/// How to speak.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// SMTP or LMTP.
+    pub protocol: Protocol,
+    /// Our name in the hello.
+    pub hostname: String,
+    /// STARTTLS.
+    pub tls: Tls,
+}
+
+/// Whether to start TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Where it is offered.
+    IfOffered,
+    /// Never.
+    Off,
+    /// Always; without it nothing is sent.
+    Required,
+}
+
+/// What the server offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// RFC 3461.
+    pub dsn: bool,
+    /// RFC 6152.
+    pub eight_bit_mime: bool,
+    /// RFC 2920.
+    pub pipelining: bool,
+    /// RFC 1870; the limit in octets, where one is given.
+    pub size: Option<Option<u64>>,
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 3207.
+    pub starttls: bool,
+}
+
+/// One transaction.
+#[derive(Clone, Debug)]
+pub struct Transaction<'a> {
+    /// MAIL FROM.
+    pub reverse_path: Option<&'a Address>,
+    /// Parameters of MAIL; SIZE is replaced by the size below.
+    pub parameters: &'a MailParameters,
+    /// RCPT TO.
+    pub recipients: Vec<&'a Recipient>,
+    /// Octets of the message.
+    pub size_bytes: u64,
+    /// Whether the content has octets above 127.
+    pub eight_bit: bool,
+}
+
+impl Transaction<'_> {
+    fn needs_smtputf8(&self) -> bool {
+        self.parameters.smtputf8
+            || self.reverse_path.is_some_and(Address::needs_smtputf8)
+            || self.recipients.iter().any(|to| to.address.needs_smtputf8())
+    }
+}
+
+/// What a server does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// It does not offer an extension that this message needs.
+    Extension(Extension),
+    /// It takes no messages of this size.
+    Size,
+}
+
+impl From<Lack> for Refusal {
+    fn from(lack: Lack) -> Self {
+        match lack {
+            Lack::Extension(extension) => Self::NextHopLacks(extension),
+            Lack::Size => Self::TooLarge,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// MAIL, RCPT and DATA are answered, one reply for each recipient, at least one of them positive: the
+    /// server waits for content.
+    Admitted(Vec<Reply>),
+    /// The final reply for one recipient. LMTP: each as it comes; SMTP: the same for all admitted ones.
+    Answer {
+        /// Index into [`Transaction::recipients`].
+        recipient: usize,
+        /// The reply.
+        reply: Reply,
+    },
+    /// The connection is of no use any more.
+    Failed(Failure),
+    /// Ready for a transaction: capabilities are known, or the last transaction is over.
+    Idle,
+    /// Write the output, and read more.
+    NeedInput,
+    /// Nobody was admitted: one reply for each recipient. [`Event::Idle`] or [`Event::Failed`] follows.
+    Refused(Vec<Reply>),
+    /// Do the TLS handshake and call [`Client::tls_started`]. The input was discarded.
+    StartTls,
+}
+
+/// Why a connection is of no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The server said that it closes (421), or [`Client::quit`] was answered.
+    Closing(Reply),
+    /// What came was no SMTP, or a reply to nothing.
+    Garbage,
+    /// The greeting or the hello was refused.
+    Refused(Reply),
+    /// TLS is required and not to be had.
+    TlsNotOffered,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closing(reply) => write!(f, "closing: {reply}"),
+            Self::Garbage => f.write_str("the answer is not SMTP"),
+            Self::Refused(reply) => write!(f, "refused: {reply}"),
+            Self::TlsNotOffered => f.write_str("TLS is required and not offered"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    options: Options,
+    output: VecDeque<Bytes>,
+    reader: ReplyReader,
+    /// Commands that wait until what was sent before them is answered.
+    unsent: VecDeque<(Bytes, Expected)>,
+    /// What the next replies answer.
+    expected: VecDeque<Expected>,
+    events: VecDeque<Event>,
+    capabilities: Capabilities,
+    tls: bool,
+    /// Replies of the transaction: one for each recipient, once known.
+    replies: Vec<Option<Reply>>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Data,
+    Final(Option<usize>),
+    Greeting,
+    Hello,
+    OldHello,
+    /// A reply that changes nothing; idle afterwards.
+    Ignored,
+    Mail,
+    Quit,
+    Recipient(usize),
+    StartTls,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// MAIL, RCPT, DATA.
+    Beginning,
+    /// 354 has come.
+    Content,
+    /// Content is sent, the dot is held.
+    Held,
+    Dead,
+    Idle,
+    Opening,
+    Quitting,
+    /// The dot is out.
+    Released,
+}
+
+impl Client {
+    /// A new connection, whose server speaks first.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            output: VecDeque::new(),
+            reader: ReplyReader::default(),
+            unsent: VecDeque::new(),
+            expected: VecDeque::from([Expected::Greeting]),
+            events: VecDeque::new(),
+            capabilities: Capabilities::default(),
+            tls: false,
+            replies: Vec::new(),
+            phase: Phase::Opening,
+        }
+    }
+
+    /// Octets to write, in order.
+    pub fn output(&mut self) -> &mut VecDeque<Bytes> {
+        &mut self.output
+    }
+
+    /// What the server offers, once idle.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Whether TLS is on.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether a transaction may start.
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle && self.events.is_empty()
+    }
+
+    /// What the server lacks for a transaction.
+    pub fn lacks(&self, transaction: &Transaction<'_>) -> Option<Lack> {
+        let offered = &self.capabilities;
+        let limit = offered.size.flatten().filter(|limit| *limit > 0);
+        if transaction.needs_smtputf8() && !offered.smtputf8 {
+            Some(Lack::Extension(Extension::SmtpUtf8))
+        } else if transaction.eight_bit && !offered.eight_bit_mime {
+            Some(Lack::Extension(Extension::EightBitMime))
+        } else if limit.is_some_and(|limit| transaction.size_bytes > limit) {
+            Some(Lack::Size)
+        } else {
+            None
+        }
+    }
+
+    /// Starts a transaction; only when idle.
+    ///
+    /// # Errors
+    /// A [`Lack`]; nothing was sent.
+    pub fn start(&mut self, transaction: &Transaction<'_>) -> Result<(), Lack> {
+        if let Some(lack) = self.lacks(transaction) {
+            return Err(lack);
+        }
+        if !self.is_idle() || transaction.recipients.is_empty() {
+            return Ok(());
+        }
+        self.phase = Phase::Beginning;
+        self.replies = vec![None; transaction.recipients.len()];
+        self.unsent.push_back((self.mail_command(transaction), Expected::Mail));
+        for (index, recipient) in transaction.recipients.iter().enumerate() {
+            let command = self.rcpt_command(recipient);
+            self.unsent.push_back((command, Expected::Recipient(index)));
+        }
+        self.unsent.push_back((Bytes::from_static(b"DATA\r\n"), Expected::Data));
+        self.send_commands();
+        Ok(())
+    }
+
+    /// Sends a message, all but the final dot; only after [`Event::Admitted`].
+    pub fn send_content(&mut self, segments: &[Bytes]) {
+        if self.phase == Phase::Content {
+            data::stuff(segments, &mut self.output);
+            self.phase = Phase::Held;
+        }
+    }
+
+    /// Sends the final dot; only after [`Client::send_content`]. From here on the message may be delivered.
+    pub fn release(&mut self) {
+        if self.phase != Phase::Held {
+            return;
+        }
+        self.output.push_back(Bytes::from_static(b".\r\n"));
+        self.phase = Phase::Released;
+        match self.options.protocol {
+            Protocol::Lmtp => {
+                let admitted = self.admitted();
+                self.expected
+                    .extend(admitted.into_iter().map(|index| Expected::Final(Some(index))));
+            }
+            Protocol::Smtp => self.expected.push_back(Expected::Final(None)),
+        }
+    }
+
+    /// Says goodbye; only when idle.
+    pub fn quit(&mut self) {
+        if self.is_idle() {
+            self.command(b"QUIT\r\n", Expected::Quit);
+            self.phase = Phase::Quitting;
+        }
+    }
+
+    /// After the handshake: what was offered before counts no more (RFC 3207 §4.2).
+    pub fn tls_started(&mut self) {
+        self.tls = true;
+        self.capabilities = Capabilities::default();
+        self.say_hello();
+    }
+
+    /// Uses up input until something happened.
+    pub fn advance(&mut self, input: &mut BytesMut) -> Event {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                if event == Event::StartTls {
+                    // As RFC 3207 §4.2 for the server: what came before the handshake is not protected by it.
+                    input.clear();
+                }
+                return event;
+            }
+            if self.phase == Phase::Dead {
+                input.clear();
+                return Event::NeedInput;
+            }
+            match self.reader.next(input) {
+                Ok(Some(reply)) => self.take_reply(reply),
+                Ok(None) => return Event::NeedInput,
+                Err(_) => self.fail(Failure::Garbage),
+            }
+        }
+    }
+
+    fn take_reply(&mut self, reply: Reply) {
+        let Some(expected) = self.expected.pop_front() else { return self.take_unexpected(reply) };
+        if reply.code == 421 {
+            return self.take_closing(expected, reply);
+        }
+        // RFC 5321 §4.3.2: only DATA is answered by 3xx, and never by 2xx.
+        let transaction = !matches!(self.phase, Phase::Opening | Phase::Quitting);
+        let intermediate = (300..400).contains(&reply.code);
+        let data = expected == Expected::Data;
+        if transaction && (intermediate != data) && (intermediate || reply.is_positive()) {
+            return self.fail(Failure::Garbage);
+        }
+        match expected {
+            Expected::Greeting if reply.code == 220 => self.say_hello(),
+            Expected::Hello if reply.is_positive() => self.take_capabilities(&reply),
+            Expected::Hello
+                if reply.is_permanent() && self.options.protocol == Protocol::Smtp && !self.tls =>
+            {
+                let command = format!("HELO {}\r\n", self.options.hostname);
+                self.command(command.as_bytes(), Expected::OldHello);
+            }
+            Expected::OldHello if reply.is_positive() => self.hello_done(),
+            Expected::Greeting | Expected::Hello | Expected::OldHello => {
+                self.fail(Failure::Refused(reply));
+            }
+            Expected::StartTls if reply.code == 220 => self.events.push_back(Event::StartTls),
+            Expected::StartTls if self.options.tls == Tls::Required => {
+                self.fail(Failure::TlsNotOffered);
+            }
+            Expected::StartTls => self.idle(),
+            Expected::Mail => self.take_mail_reply(&reply),
+            Expected::Recipient(index) => self.take_recipient_reply(index, reply),
+            Expected::Data => self.take_data_reply(&reply),
+            Expected::Final(recipient) => self.take_final_reply(recipient, &reply),
+            Expected::Ignored => self.idle(),
+            Expected::Quit => self.fail(Failure::Closing(reply)),
+        }
+    }
+
+    /// A reply to nothing: a refusal in the middle of the content holds, anything else is the end.
+    fn take_unexpected(&mut self, reply: Reply) {
+        let receiving = matches!(self.phase, Phase::Content | Phase::Held);
+        if receiving && reply.code >= 400 {
+            self.push_answers(None, &reply);
+        }
+        let closing = reply.code == 421 || (receiving && reply.code >= 400);
+        self.fail(if closing { Failure::Closing(reply) } else { Failure::Garbage });
+    }
+
+    /// 421 may answer anything (RFC 5321 §3.8): it holds for whatever is still open, and the connection is over.
+    fn take_closing(&mut self, expected: Expected, reply: Reply) {
+        match expected {
+            Expected::Mail | Expected::Recipient(_) | Expected::Data => {
+                let settle = |earlier: Option<Reply>| match earlier {
+                    Some(refusal) if !refusal.is_positive() => refusal,
+                    Some(_) | None => reply.clone(),
+                };
+                let replies = self.replies.drain(..).map(settle).collect();
+                self.events.push_back(Event::Refused(replies));
+            }
+            Expected::Final(recipient) => {
+                self.push_answers(recipient, &reply);
+                let unanswered: Vec<Expected> = self.expected.drain(..).collect();
+                for expected in unanswered {
+                    if let Expected::Final(recipient) = expected {
+                        self.push_answers(recipient, &reply);
+                    }
+                }
+            }
+            Expected::Greeting | Expected::Hello | Expected::OldHello => {
+                return self.fail(Failure::Refused(reply));
+            }
+            Expected::Ignored | Expected::Quit | Expected::StartTls => {}
+        }
+        self.fail(Failure::Closing(reply));
+    }
+
+    fn say_hello(&mut self) {
+        let verb = match self.options.protocol {
+            Protocol::Lmtp => "LHLO",
+            Protocol::Smtp => "EHLO",
+        };
+        let command = format!("{verb} {}\r\n", self.options.hostname);
+        self.command(command.as_bytes(), Expected::Hello);
+    }
+
+    fn take_capabilities(&mut self, reply: &Reply) {
+        let mut offered = Capabilities::default();
+        for line in reply.lines.iter().skip(1) {
+            let mut words = line.split_ascii_whitespace();
+            match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
+                "8BITMIME" => offered.eight_bit_mime = true,
+                "DSN" => offered.dsn = true,
+                "PIPELINING" => offered.pipelining = true,
+                "SIZE" => offered.size = Some(words.next().and_then(|limit| limit.parse().ok())),
+                "SMTPUTF8" => offered.smtputf8 = true,
+                "STARTTLS" => offered.starttls = true,
+                _ => {}
+            }
+        }
+        self.capabilities = offered;
+        self.hello_done();
+    }
+
+    fn hello_done(&mut self) {
+        match self.options.tls {
+            Tls::IfOffered | Tls::Required if !self.tls && self.capabilities.starttls => {
+                self.command(b"STARTTLS\r\n", Expected::StartTls);
+            }
+            Tls::Required if !self.tls => self.fail(Failure::TlsNotOffered),
+            Tls::IfOffered | Tls::Off | Tls::Required => self.idle(),
+        }
+    }
+
+    fn take_mail_reply(&mut self, reply: &Reply) {
+        if !reply.is_positive() {
+            // Said for all; what is said to each because of it does not matter.
+            self.replies.iter_mut().for_each(|slot| *slot = Some(reply.clone()));
+        }
+        self.send_commands();
+    }
+
+    fn take_recipient_reply(&mut self, index: usize, reply: Reply) {
+        if let Some(slot) = self.replies.get_mut(index) {
+            slot.get_or_insert(reply);
+        }
+        self.send_commands();
+    }
+
+    fn take_data_reply(&mut self, reply: &Reply) {
+        let admitted = self.admitted();
+        let go_ahead = reply.code == 354;
+        if go_ahead && !admitted.is_empty() {
+            self.phase = Phase::Content;
+            let replies = self.replies.iter().flatten().cloned().collect();
+            self.events.push_back(Event::Admitted(replies));
+            return;
+        }
+        for index in admitted {
+            if let Some(slot) = self.replies.get_mut(index) {
+                *slot = Some(reply.clone());
+            }
+        }
+        let replies = self.replies.iter().flatten().cloned().collect();
+        self.events.push_back(Event::Refused(replies));
+        match (go_ahead, self.options.protocol) {
+            // RFC 2920 §3.1: with pipelining the server may want content for nobody; it gets none.
+            (true, Protocol::Smtp) => self.command(b".\r\n", Expected::Ignored),
+            (true, Protocol::Lmtp) => self.fail(Failure::Garbage),
+            (false, _) => self.command(b"RSET\r\n", Expected::Ignored),
+        }
+    }
+
+    fn take_final_reply(&mut self, recipient: Option<usize>, reply: &Reply) {
+        self.push_answers(recipient, reply);
+        if self.expected.is_empty() {
+            self.idle();
+        }
+    }
+
+    fn push_answers(&mut self, recipient: Option<usize>, reply: &Reply) {
+        let recipients = recipient.map_or_else(|| self.admitted(), |index| vec![index]);
+        let answer = |recipient| Event::Answer { recipient, reply: reply.clone() };
+        self.events.extend(recipients.into_iter().map(answer));
+    }
+
+    /// Recipients that were admitted, by index.
+    fn admitted(&self) -> Vec<usize> {
+        let admitted = |reply: &Option<Reply>| reply.as_ref().is_some_and(Reply::is_positive);
+        let replies = self.replies.iter().enumerate();
+        replies.filter(|(_, reply)| admitted(reply)).map(|(index, _)| index).collect()
+    }
+
+    /// Sends what may be sent now: all with pipelining, else one command, and none that has become pointless.
+    fn send_commands(&mut self) {
+        if !self.capabilities.pipelining && !self.expected.is_empty() {
+            return;
+        }
+        if self.capabilities.pipelining && self.unsent.len() > 1 {
+            let length = self.unsent.iter().map(|(command, _)| command.len()).sum();
+            let mut group = BytesMut::with_capacity(length);
+            for (command, expected) in self.unsent.drain(..) {
+                group.extend_from_slice(&command);
+                self.expected.push_back(expected);
+            }
+            self.output.push_back(group.freeze());
+            return;
+        }
+        let undecided = self.replies.iter().any(Option::is_none);
+        if !undecided && self.admitted().is_empty() && !self.unsent.is_empty() {
+            self.unsent.clear();
+            let replies = self.replies.iter().flatten().cloned().collect();
+            self.events.push_back(Event::Refused(replies));
+            self.command(b"RSET\r\n", Expected::Ignored);
+        } else if let Some((command, expected)) = self.unsent.pop_front() {
+            self.output.push_back(command);
+            self.expected.push_back(expected);
+        }
+    }
+
+    fn command(&mut self, command: &[u8], expected: Expected) {
+        self.output.push_back(Bytes::copy_from_slice(command));
+        self.expected.push_back(expected);
+    }
+
+    fn idle(&mut self) {
+        self.phase = Phase::Idle;
+        self.replies.clear();
+        self.events.push_back(Event::Idle);
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.phase = Phase::Dead;
+        self.expected.clear();
+        self.unsent.clear();
+        self.events.push_back(Event::Failed(failure));
+    }
+
+    fn mail_command(&self, transaction: &Transaction<'_>) -> Bytes {
+        let (offered, parameters) = (&self.capabilities, transaction.parameters);
+        let from = transaction.reverse_path.map(ToString::to_string).unwrap_or_default();
+        let mut command = format!("MAIL FROM:<{from}>");
+        if offered.size.is_some() {
+            command.push_str(&format!(" SIZE={}", transaction.size_bytes));
+        }
+        if offered.eight_bit_mime && (transaction.eight_bit || parameters.eight_bit) {
+            command.push_str(" BODY=8BITMIME");
+        }
+        if transaction.needs_smtputf8() {
+            command.push_str(" SMTPUTF8");
+        }
+        if offered.dsn {
+            match parameters.ret {
+                Some(Ret::Full) => command.push_str(" RET=FULL"),
+                Some(Ret::Headers) => command.push_str(" RET=HDRS"),
+                None => {}
+            }
+            if let Some(envid) = &parameters.envid {
+                command.push_str(&format!(" ENVID={envid}"));
+            }
+        }
+        command.push_str("\r\n");
+        Bytes::from(command)
+    }
+
+    fn rcpt_command(&self, recipient: &Recipient) -> Bytes {
+        let mut command = format!("RCPT TO:<{}>", recipient.address);
+        if self.capabilities.dsn {
+            if let Some(notify) = &recipient.notify {
+                command.push_str(&format!(" NOTIFY={notify}"));
+            }
+            if let Some(orcpt) = &recipient.orcpt {
+                command.push_str(&format!(" ORCPT={orcpt}"));
+            }
+        }
+        command.push_str("\r\n");
+        Bytes::from(command)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Content of DATA and BDAT: received, drained, and handed over (RFC 5321 §4.1.1.4, RFC 3030 §2).
+
+use bytes::{Buf, BytesMut};
+
+use super::{Event, Phase, Question, Server, Start};
+use crate::refusal::{Refusal, Reply};
+use crate::smtp::Protocol;
+use crate::smtp::data::{Content, Decoder, Progress, Violation};
+
+/// Content being received.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) decoder: Decoder,
+    pub(super) content: Content,
+    /// Why it is being drained only.
+    pub(super) refusal: Option<Reply>,
+}
+
+impl Server {
+    pub(super) fn bdat(&mut self, left: u64, last: bool) -> Option<Event> {
+        if self.body.is_some() {
+            self.commands = self.commands.saturating_sub(1);
+            self.phase = Phase::Chunk { left, last };
+            return None;
+        }
+        // The chunk follows whatever is replied (RFC 3030 §2).
+        if let Some(reply) = self.not_ready() {
+            self.drain_chunk(left, last, reply);
+            return None;
+        }
+        self.question = Some(Question::Data(Start::Chunk { left, last }));
+        Some(Event::Data)
+    }
+
+    pub(super) fn drain_chunk(&mut self, left: u64, last: bool, reply: Reply) {
+        let mut body = self.new_body(Start::Chunk { left, last });
+        body.content.discard();
+        body.refusal = Some(reply);
+        self.body = Some(body);
+        self.phase = Phase::Chunk { left, last };
+    }
+
+    pub(super) fn new_body(&self, start: Start) -> Body {
+        let limits = &self.options.limits;
+        let expected = self.envelope.as_ref().and_then(|envelope| envelope.parameters.size_bytes);
+        let decoder = match start {
+            Start::Chunk { .. } => Decoder::for_chunks(limits.line_bytes_max),
+            Start::Data => Decoder::for_data(limits.line_bytes_max),
+        };
+        let content = Content::new(limits.message_bytes_max, expected);
+        Body { decoder, content, refusal: None }
+    }
+
+    pub(super) fn start_content(&mut self, start: Start) {
+        self.body = Some(self.new_body(start));
+        self.phase = match start {
+            Start::Chunk { left, last } => Phase::Chunk { left, last },
+            Start::Data => {
+                self.reply_plain(354, vec!["end with <CRLF>.<CRLF>".to_owned()]);
+                Phase::Data
+            }
+        };
+    }
+
+    pub(super) fn data(&mut self, input: &mut BytesMut) -> Option<Event> {
+        let Some(body) = &mut self.body else {
+            self.phase = Phase::Command;
+            return None;
+        };
+        match body.decoder.decode(input, &mut body.content) {
+            Ok(Progress::More) => {
+                input.clear();
+                Some(Event::NeedInput)
+            }
+            Ok(Progress::End(used)) => {
+                input.advance(used);
+                self.end_of_message()
+            }
+            Err(violation) => self.violation(violation),
+        }
+    }
+
+    pub(super) fn chunk(&mut self, left: u64, last: bool, input: &mut BytesMut) -> Option<Event> {
+        let Some(body) = &mut self.body else {
+            self.phase = Phase::Command;
+            return None;
+        };
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+        let chunk = input.get(..length).unwrap_or_default();
+        // A refused chunk is no message: nothing in it can offend.
+        if body.refusal.is_none()
+            && let Err(violation) = body.decoder.decode(chunk, &mut body.content)
+        {
+            return self.violation(violation);
+        }
+        input.advance(length);
+        let left = left.saturating_sub(u64::try_from(length).unwrap_or(left));
+        if left > 0 {
+            self.phase = Phase::Chunk { left, last };
+            return Some(Event::NeedInput);
+        }
+        self.phase = Phase::Command;
+        if last {
+            return match body.decoder.finish_chunks(&mut body.content) {
+                Ok(()) => self.end_of_message(),
+                Err(violation) => self.violation(violation),
+            };
+        }
+        let refusal = body.refusal.clone();
+        match refusal {
+            Some(reply) => {
+                self.reset();
+                self.reply(&reply);
+                Some(Event::Discarded(reply))
+            }
+            None if body.content.is_too_large() => {
+                let reply = Reply::from(&Refusal::TooLarge);
+                self.reset();
+                self.reply(&reply);
+                Some(Event::Discarded(reply))
+            }
+            None => {
+                self.say(250, (2, 0, 0), "chunk ok");
+                None
+            }
+        }
+    }
+
+    /// All content is here: ask, or answer what was decided before.
+    pub(super) fn end_of_message(&mut self) -> Option<Event> {
+        self.phase = Phase::Command;
+        let body = self.body.take()?;
+        let too_large = body.content.is_too_large().then(|| Reply::from(&Refusal::TooLarge));
+        let refusal = body.refusal.or(too_large);
+        let envelope = self.envelope.take();
+        self.reset();
+        let recipients = envelope.as_ref().map_or(1, |envelope| envelope.recipients.len());
+        let owed = match self.options.protocol {
+            Protocol::Lmtp => recipients.max(1),
+            Protocol::Smtp => 1,
+        };
+        if let Some(reply) = refusal {
+            for _ in 0..owed {
+                self.reply(&reply);
+            }
+            return Some(Event::Discarded(reply));
+        }
+        let (envelope, message) = (envelope?, body.content.finish()?);
+        self.question = Some(Question::Message(owed));
+        Some(Event::Message(Box::new((envelope, message))))
+    }
+
+    pub(super) fn violation(&mut self, violation: Violation) -> Option<Event> {
+        let reply = match violation {
+            Violation::LineTooLong => Reply::new(550, (5, 6, 0), "message refused: line too long"),
+            other => Reply::new(550, (5, 5, 2), format!("message refused: {other}")),
+        };
+        self.close(&reply);
+        Some(Event::Discarded(reply))
+    }
+}

@@ -1,0 +1,51 @@
+//! What a server offers and bears.
+
+use crate::address::Domain;
+use crate::smtp::Protocol;
+
+/// What a server offers and bears.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// SMTP or LMTP.
+    pub protocol: Protocol,
+    /// The name in the greeting.
+    pub hostname: Domain,
+    /// The domain of `<postmaster>`.
+    pub postmaster_domain: Domain,
+    /// Whether STARTTLS is offered.
+    pub starttls: bool,
+    /// Whether SMTPUTF8 is offered.
+    pub smtputf8: bool,
+    /// Whether DSN is offered.
+    pub dsn: bool,
+    /// The limits.
+    pub limits: Limits,
+}
+
+/// Bounds of a session (REQUIREMENTS K1, K9).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest message.
+    pub message_bytes_max: u64,
+    /// Longest line of content, CRLF included. RFC 5321 §4.5.3.1.6 has 1000; more is taken because much software
+    /// writes more, and what goes out is re-encoded.
+    pub line_bytes_max: usize,
+    /// Recipients of one message.
+    pub recipients_max: usize,
+    /// Commands between two messages, admitted recipients apart.
+    pub commands_max: u32,
+    /// Wrong commands of a session.
+    pub errors_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 50 << 20,
+            line_bytes_max: 64 << 10,
+            recipients_max: 1000,
+            commands_max: 1000,
+            errors_max: 20,
+        }
+    }
+}

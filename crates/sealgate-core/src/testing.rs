@@ -1,0 +1,140 @@
+//! A small world for the tests of both directions: an authority, people with keys, and policy.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+use crate::address::{Address, Domain};
+use crate::envelope::{Envelope, MailParameters, Recipient};
+use crate::keys::{Capabilities, Certificate, OwnKey, PublicKey, SoftwareKey, Timestamp};
+use crate::outbound::Context;
+use crate::policy::{Decision, Policy};
+use crate::step::{KeyQuery, Keys};
+use crate::trust::TrustStore;
+
+/// 2026-06-15, inside the validity of everything made here.
+pub(crate) const NOW: Timestamp = Timestamp(1_781_500_000);
+
+pub(crate) struct Authority {
+    pub(crate) certificate: Arc<Certificate>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = params(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let pair = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&pair).unwrap();
+        Self {
+            certificate: Arc::new(Certificate::from_der(certificate.der()).unwrap()),
+            issuer: Issuer::new(params, pair),
+        }
+    }
+
+    pub(crate) fn key(&self, address: &str, usage: KeyUsagePurpose) -> OwnKey {
+        self.key_valid(address, usage, (2026, 2027))
+    }
+
+    pub(crate) fn key_valid(
+        &self,
+        address: &str,
+        usage: KeyUsagePurpose,
+        years: (i32, i32),
+    ) -> OwnKey {
+        let mut params = params(address);
+        params.subject_alt_names = vec![SanType::Rfc822Name(address.try_into().unwrap())];
+        params.key_usages = vec![usage];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection];
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        let pair = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&pair, &self.issuer).unwrap();
+        OwnKey {
+            address: Some(Address::parse(address).unwrap()),
+            certificate: Arc::new(Certificate::from_der(certificate.der()).unwrap()),
+            chain: Vec::new(),
+            secret: Arc::new(SoftwareKey::from_pkcs8(pair.serialized_der()).unwrap()),
+        }
+    }
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+    params
+}
+
+/// Someone with a key to sign and a key to decrypt.
+pub(crate) struct Person {
+    pub(crate) address: Address,
+    pub(crate) signing: OwnKey,
+    pub(crate) decryption: OwnKey,
+}
+
+impl Person {
+    pub(crate) fn new(address: &str, authority: &Authority) -> Self {
+        Self {
+            address: Address::parse(address).unwrap(),
+            signing: authority.key(address, KeyUsagePurpose::DigitalSignature),
+            decryption: authority.key(address, KeyUsagePurpose::KeyAgreement),
+        }
+    }
+
+    /// As the public key store of a correspondent holds it.
+    pub(crate) fn public(&self, reads_gcm: bool) -> PublicKey {
+        PublicKey {
+            certificate: Arc::clone(&self.decryption.certificate),
+            intermediates: Vec::new(),
+            capabilities: Some(Capabilities { aes_256_gcm: reads_gcm, ..Capabilities::default() }),
+            pinned: false,
+        }
+    }
+}
+
+/// The stores' answers for people whose secret keys are ours and people whose certificates we hold.
+pub(crate) fn keys(ours: &[&Person], correspondents: &[(&Person, bool)]) -> Keys {
+    let mut keys = Keys::default();
+    for person in ours {
+        let address = person.address.clone();
+        keys.own.insert(KeyQuery::Signing(address.clone()), Ok(vec![person.signing.clone()]));
+        keys.own.insert(KeyQuery::Decryption(address), Ok(vec![person.decryption.clone()]));
+    }
+    for (person, reads_gcm) in correspondents {
+        keys.public.insert(person.address.clone(), Ok(vec![person.public(*reads_gcm)]));
+    }
+    keys
+}
+
+pub(crate) fn context(domain: &str, authority: &Authority, defaults: Decision) -> Context {
+    let anchors = vec![Arc::clone(&authority.certificate)];
+    Context {
+        policy: Arc::new(Policy {
+            domains: vec![Domain::parse(domain).unwrap()],
+            defaults,
+            rules: Vec::new(),
+        }),
+        trust: Arc::new(TrustStore::new(anchors, Vec::new(), Vec::new())),
+        hostname: format!("gate.{domain}"),
+        now: NOW,
+    }
+}
+
+pub(crate) fn envelope(from: &str, to: &[&str]) -> Envelope {
+    Envelope {
+        reverse_path: Some(Address::parse(from).unwrap()),
+        recipients: to.iter().map(|one| Recipient::new(Address::parse(one).unwrap())).collect(),
+        parameters: MailParameters::default(),
+    }
+}
+
+pub(crate) fn joined(segments: &[Bytes]) -> Bytes {
+    Bytes::from(segments.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>())
+}

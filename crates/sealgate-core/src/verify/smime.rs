@@ -1,0 +1,182 @@
+//! S/MIME signatures (RFC 8551 §3.5, RFC 5652 §5): each signer's mathematics, certificate and address.
+
+use std::sync::Arc;
+
+use crate::cms::{SignatureFault, SignedData, SignerInfo};
+use crate::keys::{Certificate, KeyKind};
+use crate::report::{Format, Layer, Reason, SignatureStatus, Signer, Verdict};
+use crate::trust::{Purpose, Trust};
+use crate::verify::{Checked, Harvest, Judge};
+
+/// Checks every signer over the bytes received. A message without signers is not signed: `None`.
+///
+/// One falsified signature falsifies the whole; it passes when one signer passes and none fails (REQUIREMENTS D18).
+pub fn check(signed: &SignedData, content: &[u8], judge: &Judge<'_>) -> Option<Checked> {
+    let mut all: Vec<Checked> =
+        signed.signers.iter().map(|signer| one(signed, signer, content, judge)).collect();
+    let rank = |checked: &Checked| match (checked.status, checked.verdict) {
+        (SignatureStatus::Falsified, _) => 0,
+        _ if checked.key_compromised => 1,
+        (_, Verdict::Fail) => 2,
+        (_, Verdict::Pass) => 3,
+        (SignatureStatus::Valid, _) => 4,
+        (SignatureStatus::Unverifiable, _) => 5,
+    };
+    all.sort_by_key(rank);
+    all.into_iter().next()
+}
+
+fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'_>) -> Checked {
+    let known = judge.known.iter().map(|key| &key.certificate);
+    let Some(certificate) = signer.certificate(signed.certificates.iter().chain(known)) else {
+        return unverifiable(signer, None, Verdict::PermError, Reason::CertificateMissing);
+    };
+    match signer.verify(content, certificate) {
+        Ok(()) => {}
+        Err(SignatureFault::Falsified) => return falsified(signer, certificate, judge),
+        Err(SignatureFault::Unsupported) => {
+            return unverifiable(signer, Some(certificate), Verdict::Neutral, Reason::Unsupported);
+        }
+    }
+    if matches!(certificate.key_kind(), KeyKind::Rsa { bits } if bits < RSA_BITS_COUNTED_MIN) {
+        return unverifiable(signer, Some(certificate), Verdict::None, Reason::Weak);
+    }
+    let names_author = judge
+        .author
+        .is_some_and(|author| certificate.names(author) || is_pinned(certificate, judge));
+    let trust = trust_in(certificate, signed, judge);
+    let (verdict, reason) = match trust {
+        Trust::Trusted if signer.is_weak_digest() => (Verdict::Policy, Some(Reason::Weak)),
+        Trust::Trusted if names_author => (Verdict::Pass, None),
+        Trust::Trusted => (Verdict::Policy, Some(Reason::SignerMismatch)),
+        Trust::Expired => (Verdict::Policy, Some(Reason::Expired)),
+        Trust::Revoked { .. } => (Verdict::Fail, Some(Reason::Revoked)),
+        Trust::RevocationUnknown => (Verdict::TempError, Some(Reason::RevocationUnknown)),
+        Trust::OverLimit => (Verdict::PermError, Some(Reason::OverLimit)),
+        Trust::Untrusted => (Verdict::Policy, Some(Reason::Untrusted)),
+        Trust::Weak => (Verdict::Policy, Some(Reason::Weak)),
+        Trust::WrongUsage => (Verdict::Policy, Some(Reason::WrongUsage)),
+    };
+    Checked {
+        status: SignatureStatus::Valid,
+        verdict,
+        reason,
+        names_author,
+        key_compromised: trust == Trust::Revoked { key_compromise: true },
+        layer: layer(signer, Some(certificate), SignatureStatus::Valid, judge),
+        harvest: if verdict == Verdict::Pass {
+            harvest(signed, signer, certificate, judge)
+        } else {
+            None
+        },
+    }
+}
+
+/// By a path to an anchor, else because the administrator imported this very certificate.
+fn trust_in(certificate: &Arc<Certificate>, signed: &SignedData, judge: &Judge<'_>) -> Trust {
+    let by_path = judge.trust.judge(certificate, &signed.certificates, Purpose::Sign, judge.now);
+    if by_path == Trust::Untrusted && is_pinned(certificate, judge) {
+        return judge.trust.judge_pinned(certificate, Purpose::Sign, judge.now);
+    }
+    by_path
+}
+
+fn is_pinned(certificate: &Certificate, judge: &Judge<'_>) -> bool {
+    let fingerprint = certificate.fingerprint();
+    judge.known.iter().any(|key| key.pinned && key.certificate.fingerprint() == fingerprint)
+}
+
+fn falsified(signer: &SignerInfo, certificate: &Certificate, judge: &Judge<'_>) -> Checked {
+    Checked {
+        status: SignatureStatus::Falsified,
+        verdict: Verdict::Fail,
+        reason: Some(Reason::Falsified),
+        names_author: false,
+        key_compromised: false,
+        layer: layer(signer, Some(certificate), SignatureStatus::Falsified, judge),
+        harvest: None,
+    }
+}
+
+fn unverifiable(
+    signer: &SignerInfo,
+    certificate: Option<&Arc<Certificate>>,
+    verdict: Verdict,
+    reason: Reason,
+) -> Checked {
+    let signature = certificate.map_or("unknown", |known| signer.signature_name(known));
+    Checked {
+        status: SignatureStatus::Unverifiable,
+        verdict,
+        reason: Some(reason),
+        names_author: false,
+        key_compromised: false,
+        layer: Layer::Signed {
+            format: Format::Smime,
+            status: SignatureStatus::Unverifiable,
+            signer: certificate.map(|known| Signer::of(known, None)),
+            digest: signer.digest_name().to_owned(),
+            signature: signature.to_owned(),
+        },
+        harvest: None,
+    }
+}
+
+fn layer(
+    signer: &SignerInfo,
+    certificate: Option<&Certificate>,
+    status: SignatureStatus,
+    judge: &Judge<'_>,
+) -> Layer {
+    let matched = |certificate: &Certificate| {
+        judge.author.filter(|author| certificate.names(author)).cloned()
+    };
+    Layer::Signed {
+        format: Format::Smime,
+        status,
+        signer: certificate.map(|known| Signer::of(known, matched(known).as_ref())),
+        digest: signer.digest_name().to_owned(),
+        signature: certificate.map_or("unknown", |known| signer.signature_name(known)).to_owned(),
+    }
+}
+
+fn harvest(
+    signed: &SignedData,
+    signer: &SignerInfo,
+    certificate: &Arc<Certificate>,
+    judge: &Judge<'_>,
+) -> Option<Harvest> {
+    let address = judge.author?.clone();
+    let mut certificates: Vec<Arc<Certificate>> = Vec::new();
+    let preferred = signer.encryption_certificate(signed.certificates.iter());
+    for candidate in preferred.into_iter().chain([certificate]).chain(&signed.certificates) {
+        let is_new =
+            certificates.iter().all(|other| other.fingerprint() != candidate.fingerprint());
+        // Only what a path proves to be the author's own: a certificate that merely lies in the mail proves nothing.
+        let usable = is_new
+            && candidate.may_encrypt()
+            && !candidate.is_authority()
+            && candidate.names(&address);
+        if usable
+            && judge.trust.judge(candidate, &signed.certificates, Purpose::Encrypt, judge.now)
+                == Trust::Trusted
+        {
+            certificates.push(Arc::clone(candidate));
+        }
+    }
+    Some(Harvest {
+        address,
+        certificates,
+        intermediates: signed
+            .certificates
+            .iter()
+            .filter(|one| one.is_authority())
+            .cloned()
+            .collect(),
+        capabilities: signer.capabilities(),
+        signed_at: signer.signing_time(),
+    })
+}
+
+/// REQUIREMENTS D10: signatures of RSA keys below this are treated as no signature.
+const RSA_BITS_COUNTED_MIN: u32 = 1024;

@@ -1,0 +1,113 @@
+//! Wherever we say that another reader agrees, `mail-parser` reading the whole message sees the same signed part.
+
+#[path = "support/mails.rs"]
+mod material;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use material::{all_mails, mails};
+use sealgate_core::mime::{Cryptographic, Entity, agrees_with_reader, cryptographic_layer};
+
+/// Where `mail-parser` sees the first part: begin and end in bytes.
+fn their_first_part(message: &[u8]) -> Option<(usize, usize)> {
+    let parsed = mail_parser::MessageParser::new().parse(message)?;
+    let children = parsed.root_part().sub_parts()?;
+    if children.len() != 2 {
+        return None;
+    }
+    let first = parsed.parts.get(usize::try_from(children[0]).unwrap())?;
+    let begin = usize::try_from(first.raw_header_offset()).unwrap();
+    Some((begin, usize::try_from(first.raw_end_offset()).unwrap()))
+}
+
+/// Whether there is an agreement, and whether it is right.
+fn agreement(bytes: &Bytes) -> Option<bool> {
+    let entity = Entity::parse(bytes.clone()).ok()?;
+    let Cryptographic::ClearSigned(parts) = cryptographic_layer(&entity) else { return None };
+    if !agrees_with_reader(&entity) {
+        return None;
+    }
+    let seen = their_first_part(bytes).and_then(|(begin, end)| bytes.get(begin..end));
+    Some(seen.is_some_and(|seen| seen == parts.signed))
+}
+
+/// Asserts that every agreement is right; how many there were, of how many mails.
+fn agreements(mails: impl Iterator<Item = (PathBuf, Bytes)>) -> (usize, usize) {
+    let (mut agreed, mut all, mut wrong) = (0, 0, Vec::new());
+    for (path, bytes) in mails {
+        all += 1;
+        match agreement(&bytes) {
+            Some(true) => agreed += 1,
+            Some(false) => wrong.push(path),
+            None => {}
+        }
+    }
+    assert!(wrong.is_empty(), "they see another part: {wrong:#?}");
+    println!("{agreed} of {all} agreed");
+    (agreed, all)
+}
+
+fn signed_around(part: &[u8]) -> Bytes {
+    let head = "From: Alice <alice@nec.example>\r\nContent-Type: multipart/signed;\r\n\
+                \tprotocol=\"application/pkcs7-signature\"; boundary=\"=_outer\"\r\n\r\n--=_outer\r\n";
+    let tail = "\r\n--=_outer\r\nContent-Type: application/pkcs7-signature\r\n\
+                Content-Transfer-Encoding: base64\r\n\r\nMAA=\r\n--=_outer--\r\n";
+    Bytes::from([head.as_bytes(), part, tail.as_bytes()].concat())
+}
+
+#[test]
+fn the_signed_mails_of_the_fixtures() {
+    let sets = ["comm-smime", "pkits/smime", "wolfssl", "bc-mime"];
+    let (agreed, _) = agreements(sets.into_iter().flat_map(mails));
+    assert!(agreed >= 100, "{agreed}");
+}
+
+#[test]
+fn every_mail_of_the_sets_as_a_signed_part() {
+    let (agreed, all) = agreements(all_mails().map(|(path, mail)| (path, signed_around(&mail))));
+    // The rest is no mail, or made to be read in two ways.
+    assert!(agreed > 600, "{agreed} of {all}");
+}
+
+#[test]
+fn known_traps_count_as_disagreement() {
+    let ok = "Content-Type: multipart/mixed; boundary=i\r\n\r\n--i\r\n\r\nx\r\n--i--\r\n";
+    let agrees =
+        |part: &str| agrees_with_reader(&Entity::parse(signed_around(part.as_bytes())).unwrap());
+    assert!(agrees(ok));
+    for (trap, part) in [
+        ("an inner multipart without end", ok.replace("--i--", "")),
+        ("an inner multipart without parts", ok.replace("--i\r\n", "")),
+        ("two inner types", format!("Content-Type: text/plain\r\n{ok}")),
+        ("the inner boundary twice", ok.replace("boundary=i", "boundary=i; boundary=j")),
+        ("the outer boundary inside of a line", ok.replace('x', "x --=_outer")),
+        ("the inner boundary inside of a line", ok.replace('x', "x --i")),
+        ("a header section without end", "Content-Type: text/plain\r\n".to_owned()),
+        ("a second delimiter behind the end", format!("{ok}--i\r\n")),
+        ("white space before the first field", format!(" \r\n{ok}")),
+        ("a bare line feed in a field", format!("X: a\nContent-Type: text/plain\r\n{ok}")),
+    ] {
+        assert!(!agrees(&part), "{trap}");
+    }
+}
+
+#[test]
+fn roots_that_are_read_differently_are_told() {
+    let agrees =
+        |text: &str| agrees_with_reader(&Entity::parse(Bytes::from(text.to_owned())).unwrap());
+    assert!(agrees("From: Alice <a@b>\r\nContent-Type: text/plain\r\n\r\nx"));
+    assert!(agrees("From: c@d <a@b>\r\n\r\nx"));
+    assert!(agrees("Content-Type: application/pkcs7-mime\r\n\r\nx"));
+    for text in [
+        "From: a@b\r\nFrom: c@d\r\n\r\nx",
+        "From: a@b\nFrom: c@d\r\n\r\nx",
+        "From: a@b c@d\r\n\r\nx",
+        "Content-Type: text/plain\r\nContent-Type: text/html\r\n\r\nx",
+        "Content-Type: text\r\n\r\nx",
+        " From: a@b\r\n\r\nx",
+        "Fr om: a@b\r\n\r\nx",
+    ] {
+        assert!(!agrees(text), "{text:?}");
+    }
+}

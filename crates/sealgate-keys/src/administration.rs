@@ -1,0 +1,374 @@
+//! What the administrator does with the stores: everything that writes, and what lists.
+//!
+//! Every change drops what this process has cached and is noticed by others through the database.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sealgate_core::address::Domain;
+use sealgate_core::keys::{Certificate, SoftwareKey};
+
+use crate::authority::{Algorithm, Authority, KeyAndCertificate};
+use crate::certificates;
+use crate::database::{Database, DatabaseUrl};
+use crate::error::StoreError;
+use crate::import::{ImportedKey, crl};
+use crate::learning::unix_now;
+use crate::master_key::{MasterKey, Row};
+use crate::owner::Owner;
+use crate::public_key_store::embedded::NewPublicKey;
+use crate::public_key_store::{self, PublicKeyEntry};
+use crate::secret_key_store::embedded::NewSecretKey;
+use crate::secret_key_store::{self, KeyPurpose, SecretKeyEntry};
+use crate::stores::Stores;
+use crate::trust_source::{Role, certificates as authorities};
+
+/// The administrator's side of [`Stores`].
+#[derive(Clone, Copy, Debug)]
+pub struct Administration<'a> {
+    stores: &'a Stores,
+    database: &'a Database,
+    master_key: &'a MasterKey,
+}
+
+/// Makes master key, database and the organisation's own authority; none of the files may exist. Returns the
+/// authority's certificate.
+///
+/// # Errors
+/// [`StoreError::Exists`] where one of them is there, else what went wrong.
+pub async fn establish(
+    master_key: &Path,
+    database: &DatabaseUrl,
+    domain: &Domain,
+) -> Result<Arc<Certificate>, StoreError> {
+    let DatabaseUrl::Sqlite(file) = database;
+    for path in [master_key, file.as_path()] {
+        if path.exists() {
+            let what = format!("{}: exists already and is left alone", path.display());
+            return Err(StoreError::Exists(what));
+        }
+    }
+    let master_key = MasterKey::create(master_key)?;
+    let database = Database::create(database).await?;
+    crate::key_check::establish(&database, &master_key).await?;
+    let made = Authority::generate(domain, SystemTime::now())?;
+    let id = certificates::random_id()?;
+    let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
+    let wrapped = master_key.wrap(&row, &made.pkcs8)?;
+    let mut change = database.begin_change().await?;
+    sqlx::query(
+        "INSERT INTO own_authorities (id, wrapped, certificate, created_at) \
+         VALUES ($1, $2, $3, $4)",
+    )
+    .bind(&id)
+    .bind(wrapped)
+    .bind(made.certificate.der())
+    .bind(unix_now())
+    .execute(&mut *change)
+    .await
+    .map_err(|error| database.error(&error))?;
+    change.commit().await.map_err(|error| database.error(&error))?;
+    database.close().await;
+    Ok(made.certificate)
+}
+
+impl<'a> Administration<'a> {
+    pub(crate) fn new(
+        stores: &'a Stores,
+        database: &'a Database,
+        master_key: &'a MasterKey,
+    ) -> Self {
+        Self { stores, database, master_key }
+    }
+
+    /// Makes a signing and an encryption key with certificates of our own authority.
+    ///
+    /// # Errors
+    /// [`StoreError`] where there is no authority, or the database refuses.
+    pub async fn generate_secret_keys(
+        &self,
+        owner: &Owner,
+        algorithm: Algorithm,
+    ) -> Result<Vec<Arc<Certificate>>, StoreError> {
+        let authority = self.load_authority().await?;
+        let made = authority.issue(owner, algorithm, SystemTime::now())?;
+        let purposes = [KeyPurpose::Sign, KeyPurpose::Encrypt];
+        let new = |(key, purpose): (KeyAndCertificate, KeyPurpose)| NewSecretKey {
+            owner: owner.lookup_key(),
+            purpose,
+            pkcs8: key.pkcs8,
+            certificate: key.certificate,
+            chain: Vec::new(),
+        };
+        let keys: Vec<_> = made.into_iter().zip(purposes).map(new).collect();
+        self.insert_secret_keys(&keys).await
+    }
+
+    /// Stores keys from elsewhere.
+    ///
+    /// # Errors
+    /// [`StoreError::Input`] where a certificate is for another address or for no mail, [`StoreError::Exists`] where
+    /// the key is there already.
+    pub async fn import_secret_keys(
+        &self,
+        owner: &Owner,
+        keys: Vec<ImportedKey>,
+    ) -> Result<Vec<Arc<Certificate>>, StoreError> {
+        let mut new = Vec::new();
+        for key in keys {
+            let purpose = purpose_for(owner, &key.certificate)?;
+            new.push(NewSecretKey {
+                owner: owner.lookup_key(),
+                purpose,
+                pkcs8: key.pkcs8,
+                certificate: key.certificate,
+                chain: key.chain,
+            });
+        }
+        self.insert_secret_keys(&new).await
+    }
+
+    /// All secret keys, or those of one owner.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer.
+    pub async fn secret_keys(
+        &self,
+        owner: Option<&Owner>,
+    ) -> Result<Vec<SecretKeyEntry>, StoreError> {
+        let owner = owner.map(Owner::lookup_key);
+        secret_key_store::embedded::list(self.database, owner.as_deref()).await
+    }
+
+    /// Removes all secret keys of an owner. Mail that was encrypted to them stays unreadable.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is none.
+    pub async fn remove_secret_keys(&self, owner: &Owner) -> Result<u64, StoreError> {
+        let removed =
+            secret_key_store::embedded::remove(self.database, &owner.lookup_key()).await?;
+        self.stores.changed();
+        found(removed, || format!("{owner}: no secret key; see `sealgate secret-key list`"))
+    }
+
+    /// Pins a correspondent's certificate for an owner.
+    ///
+    /// # Errors
+    /// [`StoreError::Input`] where the certificate cannot be encrypted to or is for no mail.
+    pub async fn import_public_key(
+        &self,
+        owner: &Owner,
+        certificate: &Certificate,
+        intermediates: &[Arc<Certificate>],
+    ) -> Result<(), StoreError> {
+        if !certificate.is_for_mail() {
+            let what = format!("{owner}: the certificate's extended key usage excludes mail");
+            return Err(StoreError::Input(what));
+        }
+        let owner = owner.lookup_key();
+        let key = NewPublicKey { owner: &owner, certificate, intermediates };
+        public_key_store::embedded::pin(self.database, &[key], unix_now()).await?;
+        self.stores.changed();
+        Ok(())
+    }
+
+    /// All certificates of correspondents, or those of one owner, candidates too.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer.
+    pub async fn public_keys(
+        &self,
+        owner: Option<&Owner>,
+    ) -> Result<Vec<PublicKeyEntry>, StoreError> {
+        let owner = owner.map(Owner::lookup_key);
+        public_key_store::embedded::list(self.database, owner.as_deref()).await
+    }
+
+    /// Pins what was learned from an owner's mail, all of it or the certificate with this fingerprint.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is no such candidate.
+    pub async fn accept_public_keys(
+        &self,
+        owner: &Owner,
+        sha256: Option<&str>,
+    ) -> Result<u64, StoreError> {
+        let key = owner.lookup_key();
+        let accepted = public_key_store::embedded::accept(self.database, &key, sha256).await?;
+        self.stores.changed();
+        found(accepted, || format!("{owner}: no such candidate; see `sealgate public-key list`"))
+    }
+
+    /// Forgets a correspondent.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where nothing is known of him.
+    pub async fn remove_public_keys(&self, owner: &Owner) -> Result<u64, StoreError> {
+        let key = owner.lookup_key();
+        let removed = public_key_store::embedded::remove(self.database, &key).await?;
+        self.stores.changed();
+        found(removed, || format!("{owner}: no public key; see `sealgate public-key list`"))
+    }
+
+    /// Trusts an authority.
+    ///
+    /// # Errors
+    /// [`StoreError::Input`] where the certificate is no authority's.
+    pub async fn import_anchor(&self, certificate: &Certificate) -> Result<(), StoreError> {
+        if !certificate.is_authority() {
+            let what = format!("{}: not an authority's certificate", certificate.subject());
+            return Err(StoreError::Input(what));
+        }
+        let mut change = self.database.begin_change().await?;
+        sqlx::query(
+            "INSERT INTO authorities (sha256, role, certificate, created_at) \
+             VALUES ($1, $2, $3, $4) ON CONFLICT (sha256) DO UPDATE SET role = excluded.role",
+        )
+        .bind(certificate.fingerprint().to_string())
+        .bind(Role::Anchor.as_str())
+        .bind(certificate.der())
+        .bind(unix_now())
+        .execute(&mut *change)
+        .await
+        .map_err(|error| self.database.error(&error))?;
+        change.commit().await.map_err(|error| self.database.error(&error))?;
+        self.stores.changed();
+        Ok(())
+    }
+
+    /// Takes in a revocation list, unless a newer one of the same issuer is held; says whether it was taken.
+    ///
+    /// # Errors
+    /// [`StoreError::Input`] where it is none.
+    pub async fn import_crl(&self, der: &[u8]) -> Result<bool, StoreError> {
+        let list = crl::parse(der)
+            .ok_or_else(|| StoreError::Input("not a certificate revocation list".to_owned()))?;
+        let mut change = self.database.begin_change().await?;
+        let taken = sqlx::query(
+            "INSERT INTO crls (issuer, crl, this_update) VALUES ($1, $2, $3) \
+             ON CONFLICT (issuer) DO UPDATE SET crl = excluded.crl, \
+             this_update = excluded.this_update WHERE crls.this_update < excluded.this_update",
+        )
+        .bind(&list.issuer)
+        .bind(&list.der)
+        .bind(list.this_update)
+        .execute(&mut *change)
+        .await
+        .map_err(|error| self.database.error(&error))?;
+        change.commit().await.map_err(|error| self.database.error(&error))?;
+        self.stores.changed();
+        Ok(taken.rows_affected() > 0)
+    }
+
+    /// The authorities that we trust, our own first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer.
+    pub async fn anchors(&self) -> Result<Vec<Arc<Certificate>>, StoreError> {
+        authorities(self.database, Role::Anchor).await
+    }
+
+    /// Trusts an authority no more.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is none with this fingerprint.
+    pub async fn remove_anchor(&self, sha256: &str) -> Result<(), StoreError> {
+        let mut change = self.database.begin_change().await?;
+        let removed = sqlx::query("DELETE FROM authorities WHERE sha256 = $1")
+            .bind(sha256)
+            .execute(&mut *change)
+            .await
+            .map_err(|error| self.database.error(&error))?
+            .rows_affected();
+        change.commit().await.map_err(|error| self.database.error(&error))?;
+        self.stores.changed();
+        found(removed, || format!("{sha256}: no such anchor; see `sealgate anchor list`"))?;
+        Ok(())
+    }
+
+    /// The certificate of our own authority.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is none.
+    pub async fn authority_certificate(&self) -> Result<Arc<Certificate>, StoreError> {
+        Ok(self.authority_row().await?.2)
+    }
+
+    /// Opens every secret key, to find out whether all can be used; says how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for the first that cannot.
+    pub async fn verify_secret_keys(&self) -> Result<u64, StoreError> {
+        self.load_authority().await?;
+        secret_key_store::embedded::verify(self.database, self.master_key).await
+    }
+
+    async fn insert_secret_keys(
+        &self,
+        keys: &[NewSecretKey],
+    ) -> Result<Vec<Arc<Certificate>>, StoreError> {
+        for key in keys {
+            let parsed = SoftwareKey::from_pkcs8(&key.pkcs8);
+            let matches = parsed.is_ok_and(|parsed| {
+                parsed.public_key_bytes() == key.certificate.public_key_bytes()
+            });
+            if !matches {
+                let what = format!("{}: secret key and certificate do not match", key.owner);
+                return Err(StoreError::Input(what));
+            }
+        }
+        let now = unix_now();
+        secret_key_store::embedded::insert(self.database, self.master_key, keys, now).await?;
+        self.stores.changed();
+        Ok(keys.iter().map(|key| Arc::clone(&key.certificate)).collect())
+    }
+
+    async fn load_authority(&self) -> Result<Authority, StoreError> {
+        let (id, wrapped, certificate) = self.authority_row().await?;
+        let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
+        let secret = self.master_key.unwrap(&row, &wrapped)?;
+        Authority::load(&secret, &certificate)
+    }
+
+    async fn authority_row(&self) -> Result<(String, Vec<u8>, Arc<Certificate>), StoreError> {
+        let row: Option<(String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, wrapped, certificate FROM own_authorities ORDER BY created_at DESC LIMIT 1",
+        )
+        .fetch_optional(self.database.pool())
+        .await
+        .map_err(|error| self.database.error(&error))?;
+        let (id, wrapped, der) = row.ok_or_else(|| {
+            StoreError::NotFound(
+                "this database has no authority; make one with `sealgate init`".into(),
+            )
+        })?;
+        let corrupt = |_| StoreError::Corrupt { table: AUTHORITY_TABLE, owner: "us".to_owned() };
+        Ok((id, wrapped, Certificate::from_der(&der).map(Arc::new).map_err(corrupt)?))
+    }
+}
+
+/// What a certificate is for, if it is for this owner.
+fn purpose_for(owner: &Owner, certificate: &Certificate) -> Result<KeyPurpose, StoreError> {
+    let refuse = |why: String| Err(StoreError::Input(format!("{owner}: {why}")));
+    if let Owner::Mailbox(address) = owner
+        && !certificate.names(address)
+    {
+        let names: Vec<_> = certificate.addresses().iter().map(ToString::to_string).collect();
+        let names = if names.is_empty() { "no address".to_owned() } else { names.join(", ") };
+        return refuse(format!("the certificate is for {names}"));
+    }
+    if !certificate.is_for_mail() {
+        return refuse("the certificate's extended key usage excludes mail".to_owned());
+    }
+    match KeyPurpose::of(certificate) {
+        Some(purpose) => Ok(purpose),
+        None => refuse("the certificate's key usage allows neither signing nor encryption".into()),
+    }
+}
+
+fn found(count: u64, what: impl FnOnce() -> String) -> Result<u64, StoreError> {
+    if count == 0 { Err(StoreError::NotFound(what())) } else { Ok(count) }
+}
+
+const AUTHORITY_TABLE: &str = "own_authorities";

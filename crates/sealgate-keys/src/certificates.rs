@@ -1,0 +1,43 @@
+//! Lists of certificates as one column, and random names for rows.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use der::{Reader, SliceReader};
+use sealgate_core::keys::Certificate;
+
+use crate::error::StoreError;
+
+/// DER end to end.
+pub(crate) fn concatenate(certificates: &[Arc<Certificate>]) -> Vec<u8> {
+    certificates.iter().flat_map(|certificate| certificate.der().iter().copied()).collect()
+}
+
+/// The inverse; `None` where it is none.
+pub(crate) fn split(bytes: &[u8]) -> Option<Vec<Arc<Certificate>>> {
+    let mut reader = SliceReader::new(bytes).ok()?;
+    let mut certificates = Vec::new();
+    while !reader.is_finished() {
+        if certificates.len() == LIST_MAX {
+            return None;
+        }
+        let der = reader.tlv_bytes().ok()?;
+        certificates.push(Arc::new(Certificate::from_der(der).ok()?));
+    }
+    Some(certificates)
+}
+
+/// 128 random bits in hexadecimal.
+pub(crate) fn random_id() -> Result<String, StoreError> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| StoreError::Authority("the random number generator failed".to_owned()))?;
+    Ok(bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
+/// Certificates in one column, as REQUIREMENTS K4 has it for one message.
+const LIST_MAX: usize = 64;

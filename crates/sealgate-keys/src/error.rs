@@ -1,0 +1,82 @@
+//! Why a store could not do something, in one line that says what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A store failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Our own authority cannot do what is asked of it.
+    Authority(String),
+    /// A row does not authenticate or does not parse: it was changed outside sealgate.
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// Whose row.
+        owner: String,
+    },
+    /// A revocation list named in the configuration cannot be used.
+    Crl {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The database does not answer or refuses.
+    Database {
+        /// Which one.
+        database: String,
+        /// What it says.
+        why: String,
+    },
+    /// There is no such database yet.
+    DatabaseMissing(PathBuf),
+    /// Refused, because it is there already.
+    Exists(String),
+    /// The material to import is not usable.
+    Input(String),
+    /// The master key cannot be had.
+    MasterKey {
+        /// File or credential.
+        source: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Nothing there under that name.
+    NotFound(String),
+    /// The master key is not the one of this database.
+    WrongMasterKey {
+        /// File or credential.
+        source: String,
+    },
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authority(why) => write!(f, "the organisation's own authority: {why}"),
+            Self::Corrupt { table, owner } => write!(
+                f,
+                "table {table}: the row of {owner} was changed outside sealgate and is refused; \
+                 restore the database from a backup"
+            ),
+            Self::Crl { path, why } => write!(f, "{}: {why}", path.display()),
+            Self::Database { database, why } => write!(f, "database {database}: {why}"),
+            Self::DatabaseMissing(path) => write!(
+                f,
+                "{}: no such database; make one with `sealgate init`, or correct [database] url",
+                path.display()
+            ),
+            Self::Exists(what) | Self::Input(what) | Self::NotFound(what) => f.write_str(what),
+            Self::MasterKey { source, why } => write!(f, "master key {source}: {why}"),
+            Self::WrongMasterKey { source } => write!(
+                f,
+                "master key {source}: not the key that this database was made with; restore the \
+                 right one"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,46 @@
+//! Revocation lists (RFC 5280 §5) from files, DER or PEM.
+
+use std::path::Path;
+
+use der::Decode;
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
+
+use crate::error::StoreError;
+
+/// A list with what the store needs to know of it.
+pub(crate) struct Crl {
+    pub(crate) der: Vec<u8>,
+    pub(crate) issuer: String,
+    pub(crate) this_update: i64,
+}
+
+/// Parses one DER list.
+pub(crate) fn parse(der: &[u8]) -> Option<Crl> {
+    let list = CertificateList::<Rfc5280>::from_der(der).ok()?;
+    let this_update = list.tbs_cert_list.this_update.to_unix_duration().as_secs();
+    Some(Crl {
+        der: der.to_vec(),
+        issuer: list.tbs_cert_list.issuer.to_string(),
+        this_update: i64::try_from(this_update).ok()?,
+    })
+}
+
+/// Reads a file with one DER list or any number of PEM ones.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<Vec<u8>>, StoreError> {
+    let bad = |why: String| StoreError::Crl { path: path.to_owned(), why };
+    let bytes = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let lists = if bytes.starts_with(b"-----") || !bytes.starts_with(&[0x30]) {
+        super::pem::blocks(&bytes)
+            .into_iter()
+            .filter(|block| block.label == "X509 CRL")
+            .map(|block| block.der.to_vec())
+            .collect()
+    } else {
+        vec![bytes]
+    };
+    if lists.is_empty() || lists.iter().any(|der| parse(der).is_none()) {
+        return Err(bad("not a certificate revocation list: give DER, or PEM `X509 CRL`".into()));
+    }
+    Ok(lists)
+}

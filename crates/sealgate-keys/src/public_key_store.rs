@@ -1,0 +1,41 @@
+//! Where correspondents' certificates are: one store today, embedded.
+
+use std::sync::Arc;
+
+use sealgate_core::keys::{Capabilities, Certificate};
+
+pub(crate) mod embedded;
+
+/// How far a stored certificate is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublicKeyState {
+    /// Learned from mail: shown to the administrator, not used.
+    Candidate,
+    /// Imported or accepted by the administrator.
+    Pinned,
+}
+
+impl PublicKeyState {
+    /// The word that the database and `list` show.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Candidate => "candidate",
+            Self::Pinned => "pinned",
+        }
+    }
+}
+
+/// One stored certificate of a correspondent.
+#[derive(Clone, Debug)]
+pub struct PublicKeyEntry {
+    /// Address in lower case, or `@domain`.
+    pub owner: String,
+    /// How far it is believed.
+    pub state: PublicKeyState,
+    /// The certificate.
+    pub certificate: Arc<Certificate>,
+    /// Certificates that may help to build its path.
+    pub intermediates: Vec<Arc<Certificate>>,
+    /// What the correspondent's software was seen to read.
+    pub capabilities: Option<Capabilities>,
+}

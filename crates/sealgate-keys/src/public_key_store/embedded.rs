@@ -1,0 +1,258 @@
+//! Correspondents' certificates and what their software reads, as rows of the database.
+//!
+//! Only pinned rows answer look-ups. What mail teaches goes to candidates, which never displace anything, and to
+//! capabilities, where what was signed earlier never overwrites what was signed later.
+
+use std::sync::Arc;
+
+use sealgate_core::address::Address;
+use sealgate_core::keys::{Capabilities, Certificate, PublicKey};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use crate::certificates;
+use crate::database::Database;
+use crate::error::StoreError;
+use crate::public_key_store::{PublicKeyEntry, PublicKeyState};
+
+/// Pinned certificates of an address, the newest first; its domain's where it has none of its own.
+pub(crate) async fn keys_for(
+    database: &Database,
+    address: &Address,
+) -> Result<Vec<PublicKey>, StoreError> {
+    let own = pinned(database, &address.lookup_key()).await?;
+    let entries = match own.is_empty() {
+        true => pinned(database, &format!("@{}", address.domain())).await?,
+        false => own,
+    };
+    let learned = match entries.is_empty() {
+        true => None,
+        false => capabilities_of(database, &address.lookup_key()).await?,
+    };
+    let public = |entry: PublicKeyEntry| PublicKey {
+        certificate: entry.certificate,
+        intermediates: entry.intermediates,
+        capabilities: learned.map(|(capabilities, _)| capabilities),
+        pinned: true,
+    };
+    Ok(entries.into_iter().map(public).collect())
+}
+
+/// All certificates, or those of one owner; pinned before candidates.
+pub(crate) async fn list(
+    database: &Database,
+    owner: Option<&str>,
+) -> Result<Vec<PublicKeyEntry>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT k.owner, k.state, k.certificate, k.intermediates, c.flags FROM public_keys k \
+         LEFT JOIN capabilities c ON c.owner = k.owner \
+         WHERE $1 = '' OR k.owner = $1 \
+         ORDER BY k.owner, k.state DESC, k.not_before DESC, k.sha256",
+    )
+    .bind(owner.unwrap_or_default())
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    rows.iter().map(|row| entry(database, row)).collect()
+}
+
+/// A certificate to be stored.
+pub(crate) struct NewPublicKey<'a> {
+    /// Address or domain, as a look-up key.
+    pub(crate) owner: &'a str,
+    pub(crate) certificate: &'a Certificate,
+    pub(crate) intermediates: &'a [Arc<Certificate>],
+}
+
+/// Pins certificates, all or none; a candidate that is imported becomes pinned.
+pub(crate) async fn pin(
+    database: &Database,
+    keys: &[NewPublicKey<'_>],
+    now: i64,
+) -> Result<(), StoreError> {
+    let mut change = database.begin_change().await?;
+    for key in keys {
+        sqlx::query(
+            "INSERT INTO public_keys (owner, sha256, state, certificate, intermediates, \
+             not_before, not_after, created_at) VALUES ($1, $2, 'pinned', $3, $4, $5, $6, $7) \
+             ON CONFLICT (owner, sha256) DO UPDATE SET state = 'pinned', \
+             intermediates = excluded.intermediates",
+        )
+        .bind(key.owner)
+        .bind(key.certificate.fingerprint().to_string())
+        .bind(key.certificate.der())
+        .bind(certificates::concatenate(key.intermediates))
+        .bind(key.certificate.not_before().0)
+        .bind(key.certificate.not_after().0)
+        .bind(now)
+        .execute(&mut *change)
+        .await
+        .map_err(|error| database.error(&error))?;
+    }
+    change.commit().await.map_err(|error| database.error(&error))
+}
+
+/// Turns the candidates of an owner into pinned certificates, or the one with this fingerprint; says how many.
+pub(crate) async fn accept(
+    database: &Database,
+    owner: &str,
+    sha256: Option<&str>,
+) -> Result<u64, StoreError> {
+    let mut change = database.begin_change().await?;
+    let accepted = sqlx::query(
+        "UPDATE public_keys SET state = 'pinned' \
+         WHERE owner = $1 AND state = 'candidate' AND ($2 = '' OR sha256 = $2)",
+    )
+    .bind(owner)
+    .bind(sha256.unwrap_or_default())
+    .execute(&mut *change)
+    .await
+    .map_err(|error| database.error(&error))?;
+    change.commit().await.map_err(|error| database.error(&error))?;
+    Ok(accepted.rows_affected())
+}
+
+/// Forgets an owner and says how many certificates there were.
+pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, StoreError> {
+    let mut change = database.begin_change().await?;
+    let failed = |error: sqlx::Error| database.error(&error);
+    let removed = sqlx::query("DELETE FROM public_keys WHERE owner = $1")
+        .bind(owner)
+        .execute(&mut *change)
+        .await
+        .map_err(failed)?;
+    sqlx::query("DELETE FROM capabilities WHERE owner = $1")
+        .bind(owner)
+        .execute(&mut *change)
+        .await
+        .map_err(failed)?;
+    change.commit().await.map_err(failed)?;
+    Ok(removed.rows_affected())
+}
+
+/// Stores a learned certificate as a candidate, where it is new and the owner has not too many. Answers do not depend
+/// on candidates, so nothing cached is dropped.
+pub(crate) async fn learn_candidate(
+    database: &Database,
+    key: &NewPublicKey<'_>,
+    now: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO public_keys (owner, sha256, state, certificate, intermediates, \
+         not_before, not_after, created_at) \
+         SELECT $1, $2, 'candidate', $3, $4, $5, $6, $7 WHERE (SELECT COUNT(*) FROM public_keys \
+         WHERE owner = $1 AND state = 'candidate') < $8 ON CONFLICT (owner, sha256) DO NOTHING",
+    )
+    .bind(key.owner)
+    .bind(key.certificate.fingerprint().to_string())
+    .bind(key.certificate.der())
+    .bind(certificates::concatenate(key.intermediates))
+    .bind(key.certificate.not_before().0)
+    .bind(key.certificate.not_after().0)
+    .bind(now)
+    .bind(CANDIDATES_PER_OWNER_MAX)
+    .execute(database.pool())
+    .await
+    .map_err(|error| database.error(&error))?;
+    Ok(())
+}
+
+/// Stores what a correspondent's software reads, unless something signed later is known. Says whether answers change by
+/// it: they do where the correspondent has a certificate in use and reads something else than before.
+pub(crate) async fn learn_capabilities(
+    database: &Database,
+    address: &Address,
+    capabilities: Capabilities,
+    signed_at: i64,
+) -> Result<bool, StoreError> {
+    let owner = address.lookup_key();
+    let known = capabilities_of(database, &owner).await?;
+    if known.is_some_and(|(_, known_at)| known_at >= signed_at) {
+        return Ok(false);
+    }
+    let failed = |error: sqlx::Error| database.error(&error);
+    let upsert = sqlx::query(
+        "INSERT INTO capabilities (owner, flags, signed_at) VALUES ($1, $2, $3) \
+         ON CONFLICT (owner) DO UPDATE SET flags = excluded.flags, signed_at = excluded.signed_at \
+         WHERE capabilities.signed_at < excluded.signed_at",
+    )
+    .bind(&owner)
+    .bind(to_flags(capabilities))
+    .bind(signed_at);
+    let same = known.is_some_and(|(before, _)| before == capabilities);
+    if same || keys_for(database, address).await?.is_empty() {
+        upsert.execute(database.pool()).await.map_err(failed)?;
+        return Ok(false);
+    }
+    let mut change = database.begin_change().await?;
+    upsert.execute(&mut *change).await.map_err(failed)?;
+    change.commit().await.map_err(failed)?;
+    Ok(true)
+}
+
+async fn pinned(database: &Database, owner: &str) -> Result<Vec<PublicKeyEntry>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT owner, state, certificate, intermediates, NULL AS flags FROM public_keys \
+         WHERE owner = $1 AND state = 'pinned' ORDER BY not_before DESC, sha256",
+    )
+    .bind(owner)
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    rows.iter().map(|row| entry(database, row)).collect()
+}
+
+async fn capabilities_of(
+    database: &Database,
+    owner: &str,
+) -> Result<Option<(Capabilities, i64)>, StoreError> {
+    let row: Option<(i64, i64)> =
+        sqlx::query_as("SELECT flags, signed_at FROM capabilities WHERE owner = $1")
+            .bind(owner)
+            .fetch_optional(database.pool())
+            .await
+            .map_err(|error| database.error(&error))?;
+    Ok(row.map(|(flags, signed_at)| (from_flags(flags), signed_at)))
+}
+
+fn entry(database: &Database, row: &SqliteRow) -> Result<PublicKeyEntry, StoreError> {
+    let failed = |error: sqlx::Error| database.error(&error);
+    let owner: String = row.try_get("owner").map_err(failed)?;
+    let corrupt = || StoreError::Corrupt { table: "public_keys", owner: owner.clone() };
+    let state: String = row.try_get("state").map_err(failed)?;
+    let certificate: Vec<u8> = row.try_get("certificate").map_err(failed)?;
+    let intermediates: Vec<u8> = row.try_get("intermediates").map_err(failed)?;
+    let flags: Option<i64> = row.try_get("flags").map_err(failed)?;
+    let pinned = state == PublicKeyState::Pinned.as_str();
+    Ok(PublicKeyEntry {
+        state: if pinned { PublicKeyState::Pinned } else { PublicKeyState::Candidate },
+        certificate: Certificate::from_der(&certificate).map(Arc::new).map_err(|_| corrupt())?,
+        intermediates: certificates::split(&intermediates).ok_or_else(corrupt)?,
+        capabilities: flags.map(from_flags),
+        owner,
+    })
+}
+
+fn to_flags(capabilities: Capabilities) -> i64 {
+    let flag = |set: bool, bit: i64| if set { bit } else { 0 };
+    flag(capabilities.aes_128_gcm, AES_128_GCM)
+        | flag(capabilities.aes_256_cbc, AES_256_CBC)
+        | flag(capabilities.aes_256_gcm, AES_256_GCM)
+        | flag(capabilities.rsa_oaep, RSA_OAEP)
+}
+
+fn from_flags(flags: i64) -> Capabilities {
+    Capabilities {
+        aes_128_gcm: flags & AES_128_GCM != 0,
+        aes_256_cbc: flags & AES_256_CBC != 0,
+        aes_256_gcm: flags & AES_256_GCM != 0,
+        rsa_oaep: flags & RSA_OAEP != 0,
+    }
+}
+
+const AES_128_GCM: i64 = 1;
+const AES_256_CBC: i64 = 2;
+const AES_256_GCM: i64 = 4;
+const RSA_OAEP: i64 = 8;
+/// Whoever can sign mail for an address can make new certificates without end.
+const CANDIDATES_PER_OWNER_MAX: i64 = 16;

@@ -1,0 +1,208 @@
+//! Secret keys as rows of the database, each wrapped under the master key.
+//!
+//! Rows are read by owner and turned into handles; a row whose wrapping does not authenticate for exactly its id and
+//! owner is refused, and with it the whole answer.
+
+use std::sync::Arc;
+
+use sealgate_core::address::Address;
+use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+use zeroize::Zeroizing;
+
+use crate::certificates;
+use crate::database::Database;
+use crate::error::StoreError;
+use crate::master_key::{MasterKey, Row};
+use crate::secret_key_store::{KeyPurpose, SecretKeyEntry};
+
+/// A row as stored; the secret still wrapped.
+pub(crate) struct StoredKey {
+    id: String,
+    owner: String,
+    purpose: String,
+    wrapped: Vec<u8>,
+    certificate: Vec<u8>,
+    chain: Vec<u8>,
+}
+
+impl StoredKey {
+    /// Whether the owner is a domain.
+    pub(crate) fn is_of_domain(&self) -> bool {
+        self.owner.starts_with('@')
+    }
+
+    /// Unwraps and parses; costs up to a millisecond for large RSA keys.
+    pub(crate) fn open(
+        &self,
+        master_key: &MasterKey,
+        address: Option<&Address>,
+    ) -> Result<OwnKey, StoreError> {
+        let row = Row { table: TABLE, id: &self.id, owner: &self.owner };
+        let secret = master_key.unwrap(&row, &self.wrapped)?;
+        let key = SoftwareKey::from_pkcs8(&secret).map_err(|_| self.corrupt())?;
+        let certificate = self.certificate()?;
+        if key.public_key_bytes() != certificate.public_key_bytes() {
+            return Err(self.corrupt());
+        }
+        Ok(OwnKey {
+            address: address.filter(|_| !self.is_of_domain()).cloned(),
+            certificate,
+            chain: self.chain()?,
+            secret: Arc::new(key),
+        })
+    }
+
+    /// What is known without the secret.
+    pub(crate) fn entry(&self) -> Result<SecretKeyEntry, StoreError> {
+        Ok(SecretKeyEntry {
+            owner: self.owner.clone(),
+            purpose: self.purpose.clone(),
+            certificate: self.certificate()?,
+            chain: self.chain()?,
+        })
+    }
+
+    pub(crate) fn certificate(&self) -> Result<Arc<Certificate>, StoreError> {
+        Certificate::from_der(&self.certificate).map(Arc::new).map_err(|_| self.corrupt())
+    }
+
+    pub(crate) fn chain(&self) -> Result<Vec<Arc<Certificate>>, StoreError> {
+        certificates::split(&self.chain).ok_or_else(|| self.corrupt())
+    }
+
+    fn corrupt(&self) -> StoreError {
+        StoreError::Corrupt { table: TABLE, owner: self.owner.clone() }
+    }
+
+    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            owner: row.try_get("owner")?,
+            purpose: row.try_get("purpose")?,
+            wrapped: row.try_get("wrapped")?,
+            certificate: row.try_get("certificate")?,
+            chain: row.try_get("chain")?,
+        })
+    }
+}
+
+/// Keys of an owner that are for the purpose, the newest first; the mailbox's before its domain's.
+pub(crate) async fn keys_for(
+    database: &Database,
+    address: &Address,
+    purpose: KeyPurpose,
+) -> Result<Vec<StoredKey>, StoreError> {
+    let domain = format!("@{}", address.domain());
+    let rows = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+         WHERE (owner = $1 OR owner = $2) AND (purpose = $3 OR purpose = 'both') \
+         ORDER BY CASE WHEN owner = $1 THEN 0 ELSE 1 END, not_before DESC, id",
+    )
+    .bind(address.lookup_key())
+    .bind(domain)
+    .bind(purpose.as_str())
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    collect(database, &rows)
+}
+
+/// All keys, or those of one owner.
+pub(crate) async fn list(
+    database: &Database,
+    owner: Option<&str>,
+) -> Result<Vec<SecretKeyEntry>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+         WHERE $1 = '' OR owner = $1 ORDER BY owner, not_before DESC, purpose DESC, id",
+    )
+    .bind(owner.unwrap_or_default())
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    collect(database, &rows)?.iter().map(StoredKey::entry).collect()
+}
+
+/// Opens every row and says how many there are.
+pub(crate) async fn verify(database: &Database, master_key: &MasterKey) -> Result<u64, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys ORDER BY owner",
+    )
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    let mut count = 0;
+    for stored in collect(database, &rows)? {
+        stored.open(master_key, None)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// A secret key to be stored.
+pub(crate) struct NewSecretKey {
+    /// Address or domain, as a look-up key.
+    pub(crate) owner: String,
+    pub(crate) purpose: KeyPurpose,
+    pub(crate) pkcs8: Zeroizing<Vec<u8>>,
+    pub(crate) certificate: Arc<Certificate>,
+    pub(crate) chain: Vec<Arc<Certificate>>,
+}
+
+/// Stores keys, all or none.
+pub(crate) async fn insert(
+    database: &Database,
+    master_key: &MasterKey,
+    keys: &[NewSecretKey],
+    now: i64,
+) -> Result<(), StoreError> {
+    let mut change = database.begin_change().await?;
+    for key in keys {
+        let id = certificates::random_id()?;
+        let row = Row { table: TABLE, id: &id, owner: &key.owner };
+        let wrapped = master_key.wrap(&row, &key.pkcs8)?;
+        let inserted = sqlx::query(
+            "INSERT INTO secret_keys (id, owner, purpose, wrapped, certificate, chain, sha256, \
+             not_before, not_after, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             ON CONFLICT (owner, sha256) DO NOTHING",
+        )
+        .bind(&id)
+        .bind(&key.owner)
+        .bind(key.purpose.as_str())
+        .bind(wrapped)
+        .bind(key.certificate.der())
+        .bind(certificates::concatenate(&key.chain))
+        .bind(key.certificate.fingerprint().to_string())
+        .bind(key.certificate.not_before().0)
+        .bind(key.certificate.not_after().0)
+        .bind(now)
+        .execute(&mut *change)
+        .await
+        .map_err(|error| database.error(&error))?;
+        if inserted.rows_affected() == 0 {
+            let what = format!("{}: this key is in the store already", key.owner);
+            return Err(StoreError::Exists(what));
+        }
+    }
+    change.commit().await.map_err(|error| database.error(&error))
+}
+
+/// Removes all keys of an owner and says how many there were.
+pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, StoreError> {
+    let mut change = database.begin_change().await?;
+    let removed = sqlx::query("DELETE FROM secret_keys WHERE owner = $1")
+        .bind(owner)
+        .execute(&mut *change)
+        .await
+        .map_err(|error| database.error(&error))?;
+    change.commit().await.map_err(|error| database.error(&error))?;
+    Ok(removed.rows_affected())
+}
+
+fn collect(database: &Database, rows: &[SqliteRow]) -> Result<Vec<StoredKey>, StoreError> {
+    rows.iter().map(|row| StoredKey::from_row(row).map_err(|e| database.error(&e))).collect()
+}
+
+const TABLE: &str = "secret_keys";

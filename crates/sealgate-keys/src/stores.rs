@@ -1,0 +1,303 @@
+//! The key stores as the relay sees them: questions in, keys out, within one deadline.
+//!
+//! [`Stores::answer`] answers the [`KeyQuery`]s of a step from a bounded cache of parsed keys, else from the database.
+//! Keys of the mailbox come before the domain's (`@example.org`). Expired decryption keys are given out: old mail must
+//! stay readable. Changes that another process makes are noticed within [`WATCH_INTERVAL`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sealgate_core::address::Address;
+use sealgate_core::keys::{LookupError, OwnKey, PublicKey};
+use sealgate_core::step::{KeyQuery, Keys};
+use sealgate_core::trust::TrustStore;
+use sealgate_core::verify::Harvest;
+
+use crate::administration::Administration;
+use crate::cache::{Answer, Cache};
+use crate::database::{Database, DatabaseUrl};
+use crate::error::StoreError;
+use crate::learning::Learning;
+use crate::master_key::{MasterKey, MasterKeySource};
+use crate::public_key_store;
+use crate::secret_key_store::{self, KeyPurpose};
+use crate::trust_source::TrustSource;
+
+/// What the stores are made of.
+#[derive(Clone, Debug)]
+pub struct StoresConfig {
+    /// The database.
+    pub database: DatabaseUrl,
+    /// The master key.
+    pub master_key: MasterKeySource,
+    /// Files with revocation lists, DER or PEM.
+    pub crls: Vec<PathBuf>,
+    /// How long all questions of one step together may take.
+    pub lookup_timeout: Duration,
+    /// Answers kept.
+    pub cache_entries_max: u64,
+    /// How long an answer is kept.
+    pub cache_ttl: Duration,
+    /// How long it is remembered that there is no key.
+    pub cache_negative_ttl: Duration,
+}
+
+impl Default for StoresConfig {
+    fn default() -> Self {
+        Self {
+            database: DatabaseUrl::default(),
+            master_key: MasterKeySource::File(PathBuf::from("master.key")),
+            crls: Vec::new(),
+            lookup_timeout: Duration::from_secs(5),
+            cache_entries_max: 10_000,
+            cache_ttl: Duration::from_secs(600),
+            cache_negative_ttl: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Both key stores.
+#[derive(Debug)]
+pub struct Stores {
+    database: Database,
+    master_key: Arc<MasterKey>,
+    cache: Cache,
+    learning: Learning,
+    trust: TrustSource,
+    lookup_timeout: Duration,
+    watch: Watch,
+}
+
+impl Stores {
+    /// Opens existing stores.
+    ///
+    /// # Errors
+    /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
+    pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
+        let master_key = config.master_key.read()?;
+        let database = Database::open(&config.database).await?;
+        crate::key_check::verify(&database, &master_key, &config.master_key).await?;
+        Ok(Self {
+            cache: Cache::new(
+                config.cache_entries_max,
+                config.cache_ttl,
+                config.cache_negative_ttl,
+            ),
+            learning: Learning::new(),
+            trust: TrustSource::new(config.crls.clone()),
+            lookup_timeout: config.lookup_timeout,
+            watch: Watch::new(),
+            database,
+            master_key: Arc::new(master_key),
+        })
+    }
+
+    /// Answers the questions of one step. A question that cannot be answered in time gets a [`LookupError`].
+    pub async fn answer(&self, queries: &[KeyQuery], keys: &mut Keys) {
+        let deadline = tokio::time::Instant::now() + self.lookup_timeout;
+        let generation = self.generation_by(deadline).await;
+        for query in queries {
+            let answer = match self.cache.find(generation, query) {
+                Some(answer) => Ok(answer),
+                None => self.look_up_by(deadline, generation, query).await,
+            };
+            match query {
+                KeyQuery::Public(address) => {
+                    keys.public.insert(address.clone(), answer.map(Answer::into_public));
+                }
+                KeyQuery::Decryption(_) | KeyQuery::Signing(_) => {
+                    keys.own.insert(query.clone(), answer.map(Answer::into_own));
+                }
+            }
+        }
+    }
+
+    /// Whom we trust now: the same object as before while nothing has changed.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer, or a revocation list cannot be read.
+    pub async fn trust(&self) -> Result<Arc<TrustStore>, StoreError> {
+        let generation = self.generation().await?;
+        self.trust.current(&self.database, generation).await
+    }
+
+    /// Takes in what verified mail taught: candidates and capabilities. Cheap where it is known already.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer.
+    pub async fn learn(&self, harvest: &Harvest) -> Result<(), StoreError> {
+        if self.learning.learn(&self.database, harvest).await? {
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Closes the database; everything asked afterwards fails.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// The administrator's side of the stores.
+    pub fn administration(&self) -> Administration<'_> {
+        Administration::new(self, &self.database, &self.master_key)
+    }
+
+    /// Drops what is cached, after a change by this process.
+    pub(crate) fn changed(&self) {
+        self.watch.generation.fetch_add(1, Ordering::AcqRel);
+        self.cache.clear();
+    }
+
+    async fn look_up_by(
+        &self,
+        deadline: tokio::time::Instant,
+        generation: u64,
+        query: &KeyQuery,
+    ) -> Result<Answer, LookupError> {
+        let found = tokio::time::timeout_at(deadline, self.look_up(query)).await;
+        let answer = found
+            .map_err(|_| LookupError("the key stores did not answer in time".to_owned()))?
+            .map_err(|error| LookupError(error.to_string()))?;
+        self.cache.keep(generation, query, answer.clone());
+        Ok(answer)
+    }
+
+    async fn look_up(&self, query: &KeyQuery) -> Result<Answer, StoreError> {
+        match query {
+            KeyQuery::Decryption(address) => {
+                let keys = self.own_keys(address, KeyPurpose::Encrypt).await?;
+                Ok(Answer::Own(keys.into()))
+            }
+            KeyQuery::Public(address) => {
+                let mut keys =
+                    public_key_store::embedded::keys_for(&self.database, address).await?;
+                keys.extend(self.own_certificates(address).await?);
+                Ok(Answer::Public(keys.into()))
+            }
+            KeyQuery::Signing(address) => {
+                let mut keys = self.own_keys(address, KeyPurpose::Sign).await?;
+                keys.retain(|key| key.certificate.may_sign());
+                Ok(Answer::Own(keys.into()))
+            }
+        }
+    }
+
+    async fn own_keys(
+        &self,
+        address: &Address,
+        purpose: KeyPurpose,
+    ) -> Result<Vec<OwnKey>, StoreError> {
+        let stored = secret_key_store::embedded::keys_for(&self.database, address, purpose).await?;
+        if stored.is_empty() {
+            return Ok(Vec::new());
+        }
+        let master_key = Arc::clone(&self.master_key);
+        let address = address.clone();
+        // Parsing checks the key, which takes a large RSA key a millisecond.
+        let parse =
+            move || stored.iter().map(|key| key.open(&master_key, Some(&address))).collect();
+        tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| {
+            let database = "secret_keys".to_owned();
+            Err(StoreError::Database { database, why: error.to_string() })
+        })
+    }
+
+    /// Certificates of our own keys: mail to ourselves, and copies that the originator can read.
+    async fn own_certificates(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
+        let stored =
+            secret_key_store::embedded::keys_for(&self.database, address, KeyPurpose::Encrypt)
+                .await?;
+        let public = |key: &secret_key_store::embedded::StoredKey| {
+            Ok(PublicKey {
+                certificate: key.certificate()?,
+                intermediates: key.chain()?,
+                capabilities: None,
+                pinned: true,
+            })
+        };
+        let own = stored.iter().filter(|key| !key.is_of_domain()).count();
+        // The mailbox's come first; the domain's serve where it has none.
+        let used = if own == 0 { stored.len() } else { own };
+        stored.iter().take(used).map(public).collect()
+    }
+
+    /// The generation, where the database tells it in time, else the last known.
+    async fn generation_by(&self, deadline: tokio::time::Instant) -> u64 {
+        match tokio::time::timeout_at(deadline, self.generation()).await {
+            Ok(Ok(generation)) => generation,
+            Ok(Err(_)) | Err(_) => self.watch.generation.load(Ordering::Acquire),
+        }
+    }
+
+    async fn generation(&self) -> Result<u64, StoreError> {
+        if self.watch.is_due() {
+            let changes = u64::try_from(self.database.changes().await?).unwrap_or_default();
+            if self.watch.changes.swap(changes, Ordering::AcqRel) != changes {
+                self.changed();
+            }
+        }
+        Ok(self.watch.generation.load(Ordering::Acquire))
+    }
+}
+
+impl Answer {
+    fn into_own(self) -> Vec<OwnKey> {
+        match self {
+            Self::Own(keys) => keys.to_vec(),
+            Self::Public(_) => Vec::new(),
+        }
+    }
+
+    fn into_public(self) -> Vec<PublicKey> {
+        match self {
+            Self::Own(_) => Vec::new(),
+            Self::Public(keys) => keys.to_vec(),
+        }
+    }
+}
+
+/// When other processes' changes were last looked for, and what was seen.
+#[derive(Debug)]
+struct Watch {
+    started: Instant,
+    /// Milliseconds after `started` at which the next look is due.
+    due_ms: AtomicU64,
+    changes: AtomicU64,
+    generation: AtomicU64,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            due_ms: AtomicU64::new(0),
+            changes: AtomicU64::new(u64::MAX),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether this caller is the one to look.
+    fn is_due(&self) -> bool {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let due_ms = self.due_ms.load(Ordering::Acquire);
+        let interval_ms = u64::try_from(WATCH_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        now_ms >= due_ms
+            && self
+                .due_ms
+                .compare_exchange(
+                    due_ms,
+                    now_ms.saturating_add(interval_ms),
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                )
+                .is_ok()
+    }
+}
+
+/// How often changes of other processes are looked for, at most.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

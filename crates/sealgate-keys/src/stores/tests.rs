@@ -1,0 +1,550 @@
+use std::path::Path;
+
+use sealgate_core::keys::{Capabilities, Certificate, Digest, SignatureScheme, Timestamp};
+use sealgate_core::trust::{Purpose, Trust};
+
+use super::*;
+use crate::administration::establish;
+use crate::authority::Algorithm;
+use crate::import::Material;
+use crate::owner::Owner;
+use crate::public_key_store::PublicKeyState;
+
+/// Stores in a folder of their own.
+struct Bed {
+    directory: tempfile::TempDir,
+    config: StoresConfig,
+}
+
+impl Bed {
+    async fn new() -> (Self, Stores) {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StoresConfig {
+            database: DatabaseUrl::Sqlite(directory.path().join("sealgate.db")),
+            master_key: MasterKeySource::File(directory.path().join("master.key")),
+            ..StoresConfig::default()
+        };
+        let domain = "nec.example".parse_domain();
+        let key = directory.path().join("master.key");
+        establish(&key, &config.database, &domain).await.unwrap();
+        let stores = Stores::open(&config).await.unwrap();
+        (Self { directory, config }, stores)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+trait ParseDomain {
+    fn parse_domain(&self) -> sealgate_core::address::Domain;
+}
+
+impl ParseDomain for str {
+    fn parse_domain(&self) -> sealgate_core::address::Domain {
+        sealgate_core::address::Domain::parse(self).unwrap()
+    }
+}
+
+fn address(text: &str) -> Address {
+    text.parse().unwrap()
+}
+
+fn owner(text: &str) -> Owner {
+    text.parse().unwrap()
+}
+
+async fn own(stores: &Stores, query: KeyQuery) -> Result<Vec<OwnKey>, LookupError> {
+    let mut keys = Keys::default();
+    stores.answer(std::slice::from_ref(&query), &mut keys).await;
+    keys.own.remove(&query).unwrap()
+}
+
+async fn signing(stores: &Stores, text: &str) -> Vec<OwnKey> {
+    own(stores, KeyQuery::Signing(address(text))).await.unwrap()
+}
+
+async fn decryption(stores: &Stores, text: &str) -> Vec<OwnKey> {
+    own(stores, KeyQuery::Decryption(address(text))).await.unwrap()
+}
+
+async fn public(stores: &Stores, text: &str) -> Vec<PublicKey> {
+    let mut keys = Keys::default();
+    stores.answer(&[KeyQuery::Public(address(text))], &mut keys).await;
+    keys.public.remove(&address(text)).unwrap().unwrap()
+}
+
+async fn generate(stores: &Stores, text: &str) {
+    let made = stores.administration().generate_secret_keys(&owner(text), Algorithm::P256).await;
+    assert_eq!(made.unwrap().len(), 2);
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/fixtures/rfc9216/");
+    std::fs::read(Path::new(folder).join(name))
+        .unwrap_or_else(|error| panic!("{name}: {error}: this test needs the shared fixtures"))
+}
+
+fn certificate(name: &str) -> Arc<Certificate> {
+    Arc::clone(&Material::read(&fixture(name), None).unwrap().certificates[0])
+}
+
+#[tokio::test]
+async fn generated_keys_sign_and_decrypt_for_their_address_only() {
+    let (_bed, stores) = Bed::new().await;
+    generate(&stores, "Alice@NEC.example").await;
+    let keys = signing(&stores, "alice@nec.example").await;
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].certificate.may_sign() && !keys[0].certificate.may_encrypt());
+    let signature = keys[0].secret.sign(SignatureScheme::Ecdsa(Digest::Sha256), b"text");
+    assert!(!signature.unwrap().is_empty());
+    let keys = decryption(&stores, "ALICE@nec.example").await;
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].certificate.may_encrypt() && !keys[0].certificate.may_sign());
+    assert!(signing(&stores, "bob@nec.example").await.is_empty());
+    assert!(decryption(&stores, "bob@nec.example").await.is_empty());
+}
+
+#[tokio::test]
+async fn our_own_certificates_are_trusted_through_our_authority() {
+    let (_bed, stores) = Bed::new().await;
+    generate(&stores, "alice@nec.example").await;
+    let trust = stores.trust().await.unwrap();
+    let now = Timestamp(crate::learning::unix_now());
+    let signer = &signing(&stores, "alice@nec.example").await[0];
+    assert_eq!(trust.judge(&signer.certificate, &[], Purpose::Sign, now), Trust::Trusted);
+    let recipient = &public(&stores, "alice@nec.example").await[0];
+    assert_eq!(trust.judge(&recipient.certificate, &[], Purpose::Encrypt, now), Trust::Trusted);
+    let capabilities = recipient.certificate.capabilities().unwrap();
+    assert!(capabilities.aes_256_gcm && capabilities.aes_128_gcm && capabilities.aes_256_cbc);
+}
+
+#[tokio::test]
+async fn every_algorithm_gives_keys_that_the_core_takes() {
+    let (_bed, stores) = Bed::new().await;
+    for (index, algorithm) in [
+        Algorithm::Rsa2048,
+        Algorithm::Rsa3072,
+        Algorithm::Rsa4096,
+        Algorithm::P256,
+        Algorithm::P384,
+        Algorithm::Ed25519,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!("user{index}@nec.example");
+        let owner = owner(&text);
+        stores.administration().generate_secret_keys(&owner, algorithm).await.unwrap();
+        assert_eq!(signing(&stores, &text).await.len(), 1, "{algorithm:?}");
+        assert_eq!(decryption(&stores, &text).await.len(), 1, "{algorithm:?}");
+    }
+    assert_eq!(stores.administration().verify_secret_keys().await.unwrap(), 12);
+}
+
+#[tokio::test]
+async fn the_mailboxs_keys_come_before_the_domains() {
+    let (_bed, stores) = Bed::new().await;
+    generate(&stores, "@nec.example").await;
+    let keys = decryption(&stores, "bob@nec.example").await;
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0].address, None);
+    generate(&stores, "bob@nec.example").await;
+    let keys = decryption(&stores, "bob@nec.example").await;
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[0].address, Some(address("bob@nec.example")));
+    assert_eq!(keys[1].address, None);
+    let offered = public(&stores, "bob@nec.example").await;
+    assert_eq!(offered.len(), 1, "what others encrypt to is the mailbox's");
+    assert!(offered[0].certificate.names(&address("bob@nec.example")));
+    assert_eq!(public(&stores, "carol@nec.example").await.len(), 1);
+    assert!(decryption(&stores, "bob@other.example").await.is_empty());
+}
+
+#[tokio::test]
+async fn several_keys_of_an_address_come_newest_first() {
+    let (_bed, stores) = Bed::new().await;
+    let alice = owner("alice@smime.example");
+    let imported = |name: &'static str| Material::read(&fixture(name), Some("alice")).unwrap();
+    let keys = imported("p12/alice.p12").into_keys().unwrap();
+    stores.administration().import_secret_keys(&alice, keys).await.unwrap();
+    generate(&stores, "alice@smime.example").await;
+    let keys = decryption(&stores, "alice@smime.example").await;
+    assert_eq!(keys.len(), 2);
+    assert!(keys[0].certificate.not_before() > keys[1].certificate.not_before());
+    let keys = imported("p12/alice.p12").into_keys().unwrap();
+    let again = stores.administration().import_secret_keys(&alice, keys).await;
+    assert!(matches!(again, Err(StoreError::Exists(_))));
+    let keys = imported("p12/alice.p12").into_keys().unwrap();
+    let wrong = stores.administration().import_secret_keys(&owner("bob@smime.example"), keys).await;
+    assert!(wrong.unwrap_err().to_string().contains("alice@smime.example"));
+}
+
+#[tokio::test]
+async fn an_expired_key_is_kept_for_decryption() {
+    let (bed, stores) = Bed::new().await;
+    let openssl = |arguments: &[&str]| {
+        let run = std::process::Command::new("openssl").args(arguments).output();
+        assert!(run.expect("this test needs the openssl program").status.success());
+    };
+    let (key, pem) = (bed.path("old.key"), bed.path("old.pem"));
+    let (key, pem) = (key.to_str().unwrap(), pem.to_str().unwrap());
+    openssl(&[
+        "req",
+        "-new",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-subj",
+        "/CN=x",
+        "-addext",
+        "subjectAltName=email:alice@nec.example",
+        "-x509",
+        "-days",
+        "1",
+        "-out",
+        pem,
+        "-addext",
+        "keyUsage=keyEncipherment",
+        "-addext",
+        "extendedKeyUsage=emailProtection",
+    ]);
+    // openssl req cannot make a certificate that has ended: sign it again with dates of long ago.
+    openssl(&["x509", "-in", pem, "-signkey", key, "-days", "-1", "-out", pem]);
+    let mut material = Material::read(&std::fs::read(key).unwrap(), None).unwrap();
+    material.append(Material::read(&std::fs::read(pem).unwrap(), None).unwrap());
+    let alice = owner("alice@nec.example");
+    let keys = material.into_keys().unwrap();
+    let now = Timestamp(crate::learning::unix_now());
+    assert!(keys[0].certificate().not_after() < now, "the certificate has ended");
+    stores.administration().import_secret_keys(&alice, keys).await.unwrap();
+    assert_eq!(decryption(&stores, "alice@nec.example").await.len(), 1);
+    assert!(signing(&stores, "alice@nec.example").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_swapped_row_is_refused() {
+    let (_bed, stores) = Bed::new().await;
+    generate(&stores, "alice@nec.example").await;
+    generate(&stores, "mallory@nec.example").await;
+    // Mallory gives herself Alice's key.
+    sqlx::query(
+        "UPDATE secret_keys SET owner = 'mallory@nec.example' WHERE owner = 'alice@nec.example'",
+    )
+    .execute(stores.database.pool())
+    .await
+    .unwrap();
+    let refused = own(&stores, KeyQuery::Decryption(address("mallory@nec.example"))).await;
+    assert!(refused.unwrap_err().to_string().contains("changed outside sealgate"));
+    let refused = own(&stores, KeyQuery::Signing(address("mallory@nec.example"))).await;
+    assert!(refused.is_err());
+    assert!(stores.administration().verify_secret_keys().await.is_err());
+}
+
+#[tokio::test]
+async fn a_swapped_secret_is_refused() {
+    let (_bed, stores) = Bed::new().await;
+    generate(&stores, "alice@nec.example").await;
+    generate(&stores, "mallory@nec.example").await;
+    sqlx::query(
+        "UPDATE secret_keys SET wrapped = (SELECT wrapped FROM secret_keys WHERE \
+         owner = 'alice@nec.example' AND purpose = 'sign') \
+         WHERE owner = 'mallory@nec.example' AND purpose = 'sign'",
+    )
+    .execute(stores.database.pool())
+    .await
+    .unwrap();
+    assert!(own(&stores, KeyQuery::Signing(address("mallory@nec.example"))).await.is_err());
+    assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
+}
+
+#[tokio::test]
+async fn another_master_key_is_refused() {
+    let (bed, stores) = Bed::new().await;
+    drop(stores);
+    std::fs::remove_file(bed.path("master.key")).unwrap();
+    assert!(matches!(Stores::open(&bed.config).await, Err(StoreError::MasterKey { .. })));
+    MasterKey::create(&bed.path("master.key")).unwrap();
+    let refused = Stores::open(&bed.config).await.unwrap_err();
+    assert!(matches!(refused, StoreError::WrongMasterKey { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn no_secret_stands_in_the_database_in_the_clear() {
+    let (bed, stores) = Bed::new().await;
+    let alice = owner("alice@smime.example");
+    let key = fixture("keys/alice.sign.key");
+    let mut material = Material::read(&key, None).unwrap();
+    material.append(Material::read(&fixture("certs/alice.sign.crt"), None).unwrap());
+    let keys = material.into_keys().unwrap();
+    let secret = keys[0].pkcs8.to_vec();
+    stores.administration().import_secret_keys(&alice, keys).await.unwrap();
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(stores.database.pool()).await.unwrap();
+    let file = std::fs::read(bed.path("sealgate.db")).unwrap();
+    for part in secret.chunks_exact(32) {
+        // Public numbers stand in the certificate too; no run of the private ones does.
+        let public = certificate("certs/alice.sign.crt");
+        if !public.der().windows(8).any(|window| part.windows(8).any(|p| p == window)) {
+            assert!(!file.windows(32).any(|window| window == part));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_by_another_process_is_noticed() {
+    let (bed, stores) = Bed::new().await;
+    let other = Stores::open(&bed.config).await.unwrap();
+    let before = stores.trust().await.unwrap();
+    assert!(signing(&stores, "alice@nec.example").await.is_empty());
+    assert!(Arc::ptr_eq(&before, &stores.trust().await.unwrap()));
+    generate(&other, "alice@nec.example").await;
+    other.administration().import_anchor(&certificate("certs/rsa-ca-root.crt")).await.unwrap();
+    assert_eq!(signing(&other, "alice@nec.example").await.len(), 1, "at once where it was made");
+    tokio::time::sleep(WATCH_INTERVAL + Duration::from_millis(100)).await;
+    assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
+    assert!(!Arc::ptr_eq(&before, &stores.trust().await.unwrap()));
+    other.administration().remove_secret_keys(&owner("alice@nec.example")).await.unwrap();
+    tokio::time::sleep(WATCH_INTERVAL + Duration::from_millis(100)).await;
+    assert!(signing(&stores, "alice@nec.example").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_cached_look_up_costs_microseconds() {
+    let (_bed, stores) = Bed::new().await;
+    generate(&stores, "alice@nec.example").await;
+    assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
+    let started = Instant::now();
+    for _ in 0..1000 {
+        assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
+    }
+    let each = started.elapsed() / 1000;
+    // Unoptimised code on a busy machine; a query of the database costs several times that.
+    assert!(each < Duration::from_micros(200), "{each:?}");
+}
+
+#[tokio::test]
+async fn what_mail_teaches_is_not_used_before_it_is_accepted() {
+    let (_bed, stores) = Bed::new().await;
+    let harvest = Harvest {
+        address: address("bob@smime.example"),
+        certificates: vec![certificate("certs/bob.encrypt.crt")],
+        intermediates: vec![certificate("certs/rsa-ca-cross.crt")],
+        capabilities: Some(Capabilities { aes_256_gcm: true, ..Capabilities::default() }),
+        signed_at: Some(Timestamp(1000)),
+    };
+    stores.learn(&harvest).await.unwrap();
+    assert!(public(&stores, "bob@smime.example").await.is_empty());
+    let bob = owner("bob@smime.example");
+    let listed = stores.administration().public_keys(Some(&bob)).await.unwrap();
+    assert_eq!(listed[0].state, PublicKeyState::Candidate);
+    assert_eq!(stores.administration().accept_public_keys(&bob, None).await.unwrap(), 1);
+    let keys = public(&stores, "bob@smime.example").await;
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].pinned && keys[0].capabilities.unwrap().aes_256_gcm);
+    assert_eq!(keys[0].intermediates.len(), 1);
+    assert!(stores.administration().accept_public_keys(&bob, None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_pinned_certificate_is_never_replaced_by_a_learned_one() {
+    let (_bed, stores) = Bed::new().await;
+    let bob = owner("bob@smime.example");
+    let pinned = certificate("certs/bob.encrypt.crt");
+    stores.administration().import_public_key(&bob, &pinned, &[]).await.unwrap();
+    let harvest = Harvest {
+        address: address("bob@smime.example"),
+        certificates: vec![Arc::clone(&pinned), certificate("certs/dana.encrypt.crt")],
+        intermediates: vec![certificate("certs/rsa-ca-cross.crt")],
+        capabilities: None,
+        signed_at: Some(Timestamp(1000)),
+    };
+    stores.learn(&harvest).await.unwrap();
+    let keys = public(&stores, "bob@smime.example").await;
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0].certificate.fingerprint(), pinned.fingerprint());
+    assert!(keys[0].intermediates.is_empty());
+}
+
+#[tokio::test]
+async fn older_capabilities_never_overwrite_newer_ones() {
+    let (bed, stores) = Bed::new().await;
+    let bob = owner("bob@smime.example");
+    let pinned = certificate("certs/bob.encrypt.crt");
+    stores.administration().import_public_key(&bob, &pinned, &[]).await.unwrap();
+    let harvest = |oaep: bool, at: Option<i64>| Harvest {
+        address: address("bob@smime.example"),
+        certificates: Vec::new(),
+        intermediates: Vec::new(),
+        capabilities: Some(Capabilities { rsa_oaep: oaep, ..Capabilities::default() }),
+        signed_at: at.map(Timestamp),
+    };
+    let now = crate::learning::unix_now();
+    for (oaep, at, expected) in [
+        (true, Some(2000), true),
+        (false, Some(1000), true),
+        (false, None, true),
+        (false, Some(3000), false),
+        (false, Some(5000), false),
+        (true, Some(4000), false),
+        // A time in the future counts as now, and the next second is later than that.
+        (true, Some(now + 1_000_000), true),
+    ] {
+        stores.learn(&harvest(oaep, at)).await.unwrap();
+        let keys = public(&stores, "bob@smime.example").await;
+        assert_eq!(keys[0].capabilities.unwrap().rsa_oaep, expected, "{oaep} at {at:?}");
+    }
+    // Another process knows what is in the database only, and that keeps to the order too.
+    let other = Stores::open(&bed.config).await.unwrap();
+    other.learn(&harvest(false, Some(4500))).await.unwrap();
+    let keys = public(&other, "bob@smime.example").await;
+    assert!(keys[0].capabilities.unwrap().rsa_oaep);
+}
+
+#[tokio::test]
+async fn learned_candidates_are_bounded() {
+    let (_bed, stores) = Bed::new().await;
+    for index in 0..20 {
+        generate(&stores, &format!("user{index}@nec.example")).await;
+        let found = &public(&stores, &format!("user{index}@nec.example")).await[0];
+        let harvest = Harvest {
+            address: address("bob@smime.example"),
+            certificates: vec![Arc::clone(&found.certificate)],
+            intermediates: Vec::new(),
+            capabilities: None,
+            signed_at: None,
+        };
+        stores.learn(&harvest).await.unwrap();
+    }
+    let bob = owner("bob@smime.example");
+    assert_eq!(stores.administration().public_keys(Some(&bob)).await.unwrap().len(), 16);
+}
+
+#[tokio::test]
+async fn a_domains_certificate_serves_where_the_mailbox_has_none() {
+    let (_bed, stores) = Bed::new().await;
+    let administration = stores.administration();
+    let (bob, dana) = (certificate("certs/bob.encrypt.crt"), certificate("certs/dana.encrypt.crt"));
+    administration.import_public_key(&owner("@smime.example"), &dana, &[]).await.unwrap();
+    let keys = public(&stores, "bob@smime.example").await;
+    assert_eq!(keys[0].certificate.fingerprint(), dana.fingerprint());
+    administration.import_public_key(&owner("bob@smime.example"), &bob, &[]).await.unwrap();
+    let keys = public(&stores, "bob@smime.example").await;
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0].certificate.fingerprint(), bob.fingerprint());
+    administration.remove_public_keys(&owner("bob@smime.example")).await.unwrap();
+    assert!(administration.remove_public_keys(&owner("bob@smime.example")).await.is_err());
+}
+
+#[tokio::test]
+async fn anchors_come_and_go() {
+    let (_bed, stores) = Bed::new().await;
+    let administration = stores.administration();
+    let (root, leaf) = (certificate("certs/rsa-ca-root.crt"), certificate("certs/bob.sign.crt"));
+    let now = Timestamp(crate::learning::unix_now());
+    let judge = async || {
+        let trust = stores.trust().await.unwrap();
+        trust.judge(&leaf, &[], Purpose::Sign, now)
+    };
+    assert_eq!(judge().await, Trust::Untrusted);
+    assert!(administration.import_anchor(&leaf).await.is_err());
+    administration.import_anchor(&root).await.unwrap();
+    assert_eq!(administration.anchors().await.unwrap().len(), 2);
+    assert_eq!(judge().await, Trust::Trusted);
+    let sha256 = root.fingerprint().to_string();
+    administration.remove_anchor(&sha256).await.unwrap();
+    assert_eq!(judge().await, Trust::Untrusted);
+    assert!(administration.remove_anchor(&sha256).await.is_err());
+}
+
+#[tokio::test]
+async fn questions_that_cannot_be_answered_in_time_get_an_error() {
+    let (bed, _stores) = Bed::new().await;
+    let config = StoresConfig { lookup_timeout: Duration::from_millis(50), ..bed.config.clone() };
+    let stores = Stores::open(&config).await.unwrap();
+    // All connections are taken by something that does not end.
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        taken.push(stores.database.pool().acquire().await.unwrap());
+    }
+    let started = Instant::now();
+    let answer = own(&stores, KeyQuery::Signing(address("alice@nec.example"))).await;
+    assert!(answer.unwrap_err().to_string().contains("in time"));
+    assert!(started.elapsed() < Duration::from_secs(2));
+    drop(taken);
+    assert!(signing(&stores, "alice@nec.example").await.is_empty());
+}
+
+#[tokio::test]
+async fn revocation_lists_are_read_and_bad_ones_named() {
+    let (bed, _stores) = Bed::new().await;
+    let path = bed.path("bad.crl");
+    let config = StoresConfig { crls: vec![path.clone()], ..bed.config.clone() };
+    let stores = Stores::open(&config).await.unwrap();
+    let missing = stores.trust().await.unwrap_err().to_string();
+    assert!(missing.contains("bad.crl"), "{missing}");
+    std::fs::write(&path, b"hello").unwrap();
+    let bad = stores.trust().await.unwrap_err().to_string();
+    assert!(bad.contains("not a certificate revocation list"), "{bad}");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_noticed_when_the_file_changes_and_stays_so_when_it_breaks() {
+    let (bed, _stores) = Bed::new().await;
+    let openssl = |arguments: &str| {
+        let run = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(bed.directory.path())
+            .output()
+            .expect("this test needs the openssl program");
+        let error = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "openssl {arguments}: {error}");
+    };
+    std::fs::write(
+        bed.path("ca.cnf"),
+        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\npolicy=p\n\
+         default_crl_days=30\ncrlnumber=number\nserial=serial\nnew_certs_dir=.\n\
+         [p]\ncommonName=supplied\n[leaf]\nbasicConstraints=CA:FALSE\n\
+         keyUsage=critical,digitalSignature\nextendedKeyUsage=emailProtection\n\
+         subjectAltName=email:eve@abc.example\n",
+    )
+    .unwrap();
+    for (name, text) in [("index.txt", ""), ("number", "01\n"), ("serial", "01\n")] {
+        std::fs::write(bed.path(name), text).unwrap();
+    }
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem \
+         -addext keyUsage=critical,keyCertSign,cRLSign",
+    );
+    openssl("req -new -newkey rsa:2048 -nodes -keyout leaf.key -subj /CN=eve -out leaf.csr");
+    openssl(
+        "ca -batch -config ca.cnf -keyfile ca.key -cert ca.pem -in leaf.csr -out leaf.pem \
+         -days 60 -extensions leaf -notext",
+    );
+    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
+    let read = |name: &str| {
+        let bytes = std::fs::read(bed.path(name)).unwrap();
+        Arc::clone(&Material::read(&bytes, None).unwrap().certificates[0])
+    };
+    let (authority, leaf) = (read("ca.pem"), read("leaf.pem"));
+    let crl = bed.path("ca.crl");
+    let config = StoresConfig { crls: vec![crl.clone()], ..bed.config.clone() };
+    let stores = Stores::open(&config).await.unwrap();
+    stores.administration().import_anchor(&authority).await.unwrap();
+    let judge = async || {
+        let now = Timestamp(crate::learning::unix_now());
+        stores.trust().await.unwrap().judge(&leaf, &[], Purpose::Sign, now)
+    };
+    assert_eq!(judge().await, Trust::Trusted);
+    openssl(
+        "ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke leaf.pem \
+         -crl_reason keyCompromise",
+    );
+    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+    std::fs::write(&crl, "half a fi").unwrap();
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+    std::fs::remove_file(&crl).unwrap();
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+}

@@ -1,0 +1,192 @@
+//! gpgsm as a peer: a GnuPG home of its own, whose agent is ended with it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use crate::cms;
+use crate::peer::{Cipher, Form, Peer, Signing, Transport};
+use crate::pki::{self, Identity, KeyKind};
+use crate::process;
+
+/// gpgsm with its home.
+#[derive(Debug)]
+pub struct GpgSm {
+    home: TempDir,
+    // gpgsm's key box is not made for several writers at once.
+    one_at_a_time: Mutex<()>,
+}
+
+impl GpgSm {
+    /// A home that trusts this root and holds these secret keys. RSA comes in by PKCS#12; P-256 is put into the
+    /// agent's own file, because gpgsm 2.2 crashes on PKCS#12 with such keys.
+    pub fn new(root: &Path, identities: &[&Identity]) -> Self {
+        // Short, because the agent's socket lies in it.
+        let home = tempfile::Builder::new().prefix("sg-gpgsm-").tempdir().unwrap();
+        process::set_mode(home.path(), 0o700);
+        let peer = Self { home, one_at_a_time: Mutex::new(()) };
+        peer.write("gpgsm.conf", "disable-crl-checks\n");
+        peer.write("gpg-agent.conf", "allow-loopback-pinentry\n");
+        peer.trust(root);
+        for identity in identities {
+            match identity.kind {
+                KeyKind::Rsa2048 | KeyKind::Rsa3072 => peer.must(&["--import"], &identity.pkcs12),
+                KeyKind::P256 => {
+                    peer.must(&["--import"], &identity.certificate);
+                    peer.put_p256(identity);
+                }
+                KeyKind::Ed25519 => peer.must(&["--import"], &identity.certificate),
+            }
+        }
+        peer
+    }
+
+    /// Trusts one more root.
+    pub fn trust(&self, root: &Path) {
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-noout", "-fingerprint", "-sha1", "-in"]).arg(root);
+        let text = process::run(&mut command, b"").expect_ok("openssl x509");
+        let text = String::from_utf8(text).unwrap();
+        let fingerprint = text.trim().rsplit('=').next().unwrap().to_owned();
+        let path = self.home.path().join("trustlist.txt");
+        let known = fs::read_to_string(path).unwrap_or_default();
+        self.write("trustlist.txt", &format!("{known}{fingerprint} S relax\n"));
+        self.must(&["--import"], root);
+        // The agent reads its list at start only; listing the keys starts it again.
+        self.end_agent();
+        let _ = self.gpgsm(&["-K"], b"");
+    }
+
+    /// Knows one more certificate.
+    pub fn learn(&self, certificate: &Path) {
+        self.must(&["--import"], certificate);
+    }
+
+    fn put_p256(&self, identity: &Identity) {
+        let listed = self.gpgsm(&["-k", "--with-keygrip", &identity.address], b"").unwrap();
+        let listed = String::from_utf8_lossy(&listed).into_owned();
+        let grip = listed.lines().find_map(|line| line.trim().strip_prefix("keygrip: ")).unwrap();
+        // PrivateKeyInfo of a P-256 key: the ECPrivateKey's d follows 02 01 01 04 20, the point ends it.
+        let der = pki::pem_body(&identity.key);
+        let at = crate::mail::find(&der, &[0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() + 5;
+        let (d, q) = (&der[at..at + 32], &der[der.len() - 65..]);
+        let mut key = b"(11:private-key(3:ecc(5:curve10:NIST P-256)(1:q65:".to_vec();
+        key.extend_from_slice(q);
+        key.extend_from_slice(b")(1:d32:");
+        key.extend_from_slice(d);
+        key.extend_from_slice(b")))");
+        let dir = self.home.path().join("private-keys-v1.d");
+        fs::create_dir_all(&dir).unwrap();
+        process::set_mode(&dir, 0o700);
+        fs::write(dir.join(format!("{grip}.key")), key).unwrap();
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.home.path().join(name), text).unwrap();
+    }
+
+    fn must(&self, arguments: &[&str], file: &Path) {
+        let mut all = arguments.to_vec();
+        all.push(file.to_str().unwrap());
+        // It complains about keys that it knows already, and ends with 2 then.
+        let _ = self.gpgsm(&all, b"");
+    }
+
+    fn gpgsm(&self, arguments: &[&str], stdin: &[u8]) -> Result<Vec<u8>, String> {
+        let _guard = self.one_at_a_time.lock().unwrap();
+        let password = self.home.path().join("password");
+        fs::write(&password, pki::PASSWORD).unwrap();
+        // gpgsm takes a password from a file descriptor only.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec gpgsm --passphrase-fd 3 \"$@\" 3<\"$0\""]).arg(password);
+        command.arg("--homedir").arg(self.home.path());
+        command.args(["--batch", "--quiet", "--pinentry-mode", "loopback"]).args(arguments);
+        let ran = process::run(&mut command, stdin);
+        if ran.ok() { Ok(ran.stdout) } else { Err(reason(&ran.stderr)) }
+    }
+
+    fn end_agent(&self) {
+        let mut command = Command::new("gpgconf");
+        command.arg("--homedir").arg(self.home.path()).args(["--kill", "gpg-agent"]);
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+impl Drop for GpgSm {
+    fn drop(&mut self) {
+        self.end_agent();
+    }
+}
+
+impl Peer for GpgSm {
+    fn name(&self) -> &'static str {
+        "gpgsm"
+    }
+
+    fn sign(
+        &self,
+        signer: &Identity,
+        scheme: Signing,
+        form: Form,
+        content: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        if scheme == Signing::RsaPss {
+            return Err("no switch for signing with PSS".to_owned());
+        }
+        let signature = self
+            .gpgsm(&["--digest-algo", "SHA256", "-u", &signer.address, "--detach-sign"], content)?;
+        in_form(signature, form)
+    }
+
+    fn verify(&self, signature: &[u8], content: &[u8], _root: &Path) -> Result<(), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let [signature_path, content_path] = ["signature", "content"].map(|n| dir.path().join(n));
+        fs::write(&signature_path, signature).unwrap();
+        fs::write(&content_path, content).unwrap();
+        let [signature_path, content_path] =
+            [&signature_path, &content_path].map(|p| p.to_str().unwrap());
+        if !cms::is_opaque(signature) {
+            return self.gpgsm(&["--verify", signature_path, content_path], b"").map(|_| ());
+        }
+        let signed = self.gpgsm(&["--output", "-", "--verify", signature_path], b"")?;
+        if signed == content { Ok(()) } else { Err("another content".to_owned()) }
+    }
+
+    fn encrypt(
+        &self,
+        recipient: &Identity,
+        transport: Transport,
+        cipher: Cipher,
+        form: Form,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        if transport == Transport::RsaOaep {
+            return Err("no switch for OAEP".to_owned());
+        }
+        if cipher == Cipher::Gcm {
+            return Err("no switch for AuthEnvelopedData".to_owned());
+        }
+        let sealed =
+            self.gpgsm(&["--cipher-algo", "AES256", "-r", &recipient.address, "--encrypt"], plain)?;
+        in_form(sealed, form)
+    }
+
+    fn decrypt(&self, _recipient: &Identity, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        self.gpgsm(&["--decrypt"], sealed)
+    }
+}
+
+fn in_form(cms: Vec<u8>, form: Form) -> Result<Vec<u8>, String> {
+    if Form::of(&cms) == form { Ok(cms) } else { Err(format!("writes {} only", Form::of(&cms))) }
+}
+
+/// The last line that says what went wrong.
+fn reason(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().filter_map(|line| line.strip_prefix("gpgsm: ")).collect();
+    let telling = ["error", "failed", "rejected", "not usable", "Wrong", "can't", "invalid"];
+    let line = lines.iter().find(|line| telling.iter().any(|word| line.contains(word)));
+    line.or(lines.last()).map_or_else(|| stderr.trim().to_owned(), |line| (*line).to_owned())
+}

@@ -1,0 +1,91 @@
+//! `sealgate anchor`: authorities whose certificates we trust, and their revocation lists.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::session::Session;
+use super::{Failure, Globals, files, output};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Anchor {
+    /// Trust authorities: PEM, DER or certs-only PKCS#7; revocation lists in the files are taken in too
+    Import {
+        /// Certificates of authorities, or revocation lists
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// List the authorities that we trust, our own among them
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Trust an authority no more
+    Remove {
+        /// The fingerprint that `list` shows
+        sha256: String,
+    },
+}
+
+impl Anchor {
+    pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
+        Session::run(globals, async |session| match self {
+            Self::Import { files } => import(session, &files).await,
+            Self::List { json } => list(session, json).await,
+            Self::Remove { sha256 } => {
+                let sha256 = sha256.replace(':', "").to_ascii_lowercase();
+                Ok(session.stores.administration().remove_anchor(&sha256).await?)
+            }
+        })
+    }
+}
+
+async fn import(session: &Session, paths: &[PathBuf]) -> Result<(), Failure> {
+    let administration = session.stores.administration();
+    // All files are read before anything is written: a mistake in one of them changes nothing.
+    let mut read = Vec::new();
+    for path in paths {
+        let material = files::read_material(path, None)?;
+        if let Some(leaf) = material.certificates.iter().find(|c| !c.is_authority()) {
+            let why = format!("{}: not an authority's certificate", leaf.subject());
+            return Err(files::of_file(path, &why));
+        }
+        read.push((path, material));
+    }
+    for (path, material) in read {
+        for certificate in &material.certificates {
+            let imported = administration.import_anchor(certificate).await;
+            imported.map_err(|error| files::store_refusal(path, error))?;
+            let subject = output::printable(certificate.subject());
+            output::line(&format!("{}  {subject}", certificate.fingerprint()))?;
+        }
+        for crl in &material.crls {
+            let taken = administration.import_crl(crl).await;
+            let taken = taken.map_err(|error| files::store_refusal(path, error))?;
+            let what = if taken { "revocation list taken" } else { "not newer than the one held" };
+            output::line(&format!("{}: {what}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+async fn list(session: &Session, json: bool) -> Result<(), Failure> {
+    let anchors = session.stores.administration().anchors().await?;
+    if json {
+        let list = anchors.iter().map(|anchor| output::certificate_json(anchor)).collect();
+        return output::json(&Value::Array(list));
+    }
+    let rows: Vec<_> = anchors
+        .iter()
+        .map(|anchor| {
+            [
+                anchor.fingerprint().to_string(),
+                output::date(anchor.not_after()),
+                output::printable(anchor.subject()),
+            ]
+        })
+        .collect();
+    output::table(["SHA256", "ENDS", "SUBJECT"], &rows)
+}

@@ -1,0 +1,223 @@
+//! What `seal` and `open` share: a message from standard input, driven as the relay would drive it.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sealgate_core::address::Address;
+use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
+use sealgate_core::keys::Timestamp;
+use sealgate_core::message::Message;
+use sealgate_core::outbound::Context;
+use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::report::{Delivered, ReplyReport, Report};
+use sealgate_core::step::{Done, Keys, Parcel, Step};
+use serde_json::json;
+
+use super::session::Session;
+use super::{Failure, files, output};
+
+/// Where results go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Destination<'a> {
+    /// `--report`.
+    pub(crate) report: Option<&'a Path>,
+    /// `--out-dir`.
+    pub(crate) out_dir: Option<&'a Path>,
+}
+
+/// One message and what the relay would know of it.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    pub(crate) context: Context,
+    pub(crate) id: String,
+    pub(crate) envelope: Envelope,
+    pub(crate) message: Message,
+    pub(crate) received: Vec<u8>,
+}
+
+impl Transaction {
+    /// Reads the message and makes the rest up as the relay does.
+    pub(crate) async fn new(
+        session: &Session,
+        from: Option<Address>,
+        to: &[Address],
+        at: Timestamp,
+    ) -> Result<Self, Failure> {
+        let config = &session.config;
+        let message = read_message(config.limits.message_bytes_max)?;
+        let context = Context {
+            policy: Arc::clone(&config.policy),
+            trust: session.stores.trust().await?,
+            hostname: config.hostname.clone(),
+            now: at,
+        };
+        let eight_bit = !message.bytes().is_ascii();
+        let addresses = || from.iter().chain(to);
+        let parameters = MailParameters {
+            eight_bit,
+            smtputf8: addresses().any(Address::needs_smtputf8),
+            ..MailParameters::default()
+        };
+        let id = transaction_id()?;
+        let received = received_field(&config.hostname, &id)?;
+        let recipients = to.iter().cloned().map(Recipient::new).collect();
+        let envelope = Envelope { reverse_path: from, recipients, parameters };
+        Ok(Self { context, id, envelope, message, received })
+    }
+}
+
+/// Steps a state machine until it is done, and writes what came out of it.
+pub(crate) async fn drive(
+    session: &Session,
+    recipients: &[Address],
+    destination: Destination<'_>,
+    mut step: impl FnMut(&Keys) -> Step,
+) -> Result<(), Failure> {
+    let mut keys = Keys::default();
+    for _ in 0..STEPS_MAX {
+        match step(&keys) {
+            Step::Want(queries) => session.stores.answer(&queries, &mut keys).await,
+            Step::Done(done) => return deliver(*done, recipients, destination),
+            Step::Refused(refused) => return refuse(*refused, destination),
+        }
+    }
+    let line = "internal error: the message asks for keys without end";
+    Err(Failure::Unavailable(line.to_owned()))
+}
+
+fn deliver(
+    done: Done,
+    recipients: &[Address],
+    destination: Destination<'_>,
+) -> Result<(), Failure> {
+    let Done { parcels, report, .. } = done;
+    match (destination.out_dir, parcels.as_slice()) {
+        (Some(directory), parcels) => {
+            std::fs::create_dir_all(directory).map_err(|e| Failure::file(directory, &e))?;
+            for (index, parcel) in parcels.iter().enumerate() {
+                write_copy(directory, index.saturating_add(1), parcel, recipients, &report)?;
+            }
+        }
+        (None, [parcel]) => output::write(&parcel.message.concat())?,
+        (None, parcels) => {
+            let line = format!("{} copies: say where they go with --out-dir DIR", parcels.len());
+            return Err(Failure::Usage(line));
+        }
+    }
+    write_report(&report, destination)
+}
+
+/// NNN.eml, and NNN.json with its recipients.
+fn write_copy(
+    directory: &Path,
+    number: usize,
+    parcel: &Parcel,
+    recipients: &[Address],
+    report: &Report,
+) -> Result<(), Failure> {
+    let path = |extension: &str| -> PathBuf { directory.join(format!("{number:03}.{extension}")) };
+    files::write(&path("eml"), &parcel.message.concat())?;
+    let named: Vec<_> =
+        parcel.recipients.iter().filter_map(|index| recipients.get(*index)).collect();
+    let delivered: Delivered = parcel.delivered;
+    let copy = json!({ "recipients": named, "delivered": delivered, "report": report });
+    files::write(&path("json"), format!("{copy:#}\n").as_bytes())
+}
+
+fn refuse(
+    (refusal, mut report): (Refusal, Report),
+    destination: Destination<'_>,
+) -> Result<(), Failure> {
+    let reply = Reply::from(&refusal);
+    report.reply =
+        Some(ReplyReport { code: reply.code, enhanced: reply.enhanced_text(), text: reply.text() });
+    write_report(&report, destination)?;
+    Err(Failure::Refused(reply))
+}
+
+fn write_report(report: &Report, destination: Destination<'_>) -> Result<(), Failure> {
+    let Some(path) = destination.report else { return Ok(()) };
+    let json = serde_json::to_string_pretty(report)
+        .map_err(|error| Failure::Unavailable(format!("internal error: {error}")))?;
+    files::write(path, format!("{json}\n").as_bytes())
+}
+
+/// Standard input with its line ends made CRLF, as a mail server would hand it over.
+fn read_message(bytes_max: usize) -> Result<Message, Failure> {
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::Data(format!("standard input: {error}")))?;
+    let bytes = with_crlf(&bytes)?;
+    if bytes.len() > bytes_max {
+        return Err(Failure::Refused(Reply::from(&Refusal::TooLarge)));
+    }
+    Ok(Message::new(Bytes::from(bytes)))
+}
+
+/// LF becomes CRLF; a bare CR or a NUL would end the SMTP session (RFC 5321 §2.3.8), so it is refused here too.
+fn with_crlf(bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+    let refused =
+        |what: &'static str| Err(Failure::Refused(Reply::from(&Refusal::BadMessage(what))));
+    let mut out = Vec::with_capacity(bytes.len().saturating_add(bytes.len() / 16));
+    let mut rest = bytes.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'\r' if rest.peek() == Some(&b'\n') => {
+                rest.next();
+                out.extend_from_slice(b"\r\n");
+            }
+            b'\r' => return refused("a carriage return that ends no line"),
+            b'\n' => out.extend_from_slice(b"\r\n"),
+            0 => return refused("a NUL octet"),
+            byte => out.push(byte),
+        }
+    }
+    if !out.is_empty() && !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    Ok(out)
+}
+
+/// 64 random bits in hexadecimal.
+fn transaction_id() -> Result<String, Failure> {
+    let mut bytes = [0_u8; 8];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| Failure::Unavailable("the random number generator failed".to_owned()))?;
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
+}
+
+/// The trace field (RFC 5321 §4.4) of a message that came over no connection.
+fn received_field(hostname: &str, id: &str) -> Result<Vec<u8>, Failure> {
+    let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
+    let date = jiff::fmt::rfc2822::to_string(&now)
+        .map_err(|error| Failure::Unavailable(format!("the clock: {error}")))?;
+    Ok(format!("Received: by {hostname} (sealgate) with local\r\n\tid {id}; {date}\r\n")
+        .into_bytes())
+}
+
+/// Key rounds of one message: the core asks at most once a layer and direction.
+const STEPS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_become_crlf() {
+        for (given, expected) in [
+            (&b"a\nb\n"[..], &b"a\r\nb\r\n"[..]),
+            (b"a\r\nb\n", b"a\r\nb\r\n"),
+            (b"a", b"a\r\n"),
+            (b"", b""),
+            (b"\n\n", b"\r\n\r\n"),
+        ] {
+            assert_eq!(with_crlf(given).unwrap(), expected);
+        }
+        assert!(with_crlf(b"a\rb\n").is_err());
+        assert!(with_crlf(b"a\r").is_err());
+        assert!(with_crlf(b"a\0b\n").is_err());
+    }
+}

@@ -1,0 +1,214 @@
+//! `sealgate public-key`: correspondents' certificates.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use sealgate_core::keys::Certificate;
+use sealgate_keys::owner::Owner;
+use sealgate_keys::public_key_store::PublicKeyEntry;
+use serde_json::{Value, json};
+
+use super::session::Session;
+use super::{Failure, Globals, files, output};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PublicKey {
+    /// Import certificates: PEM, DER or certs-only PKCS#7
+    Import {
+        /// Whose they are, a mail address or @DOMAIN; without it the certificate says
+        #[arg(long = "address", value_name = "ADDR")]
+        owner: Option<Owner>,
+        /// PEM, DER or PKCS#7
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// List correspondents' certificates; candidates were learned from mail and are not used yet
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is known of an address
+    Show {
+        /// A mail address, or @DOMAIN
+        #[arg(value_name = "ADDR")]
+        owner: Owner,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Use what was learned from an address's mail
+    Accept {
+        /// A mail address
+        #[arg(value_name = "ADDR")]
+        owner: Owner,
+        /// Only the certificate with this fingerprint
+        sha256: Option<String>,
+    },
+    /// Forget an address
+    Remove {
+        /// A mail address, or @DOMAIN
+        #[arg(value_name = "ADDR")]
+        owner: Owner,
+    },
+}
+
+impl PublicKey {
+    pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
+        Session::run(globals, async |session| {
+            let administration = session.stores.administration();
+            match self {
+                Self::Import { owner, files } => import(session, owner.as_ref(), &files).await,
+                Self::List { json } => list(&administration.public_keys(None).await?, json),
+                Self::Show { owner, json } => show(session, &owner, json).await,
+                Self::Accept { owner, sha256 } => {
+                    let sha256 = sha256.map(|text| text.replace(':', "").to_ascii_lowercase());
+                    let accepted =
+                        administration.accept_public_keys(&owner, sha256.as_deref()).await?;
+                    output::line(&format!("{owner}: {accepted} accepted"))
+                }
+                Self::Remove { owner } => {
+                    let removed = administration.remove_public_keys(&owner).await?;
+                    output::line(&format!("{owner}: {removed} removed"))
+                }
+            }
+        })
+    }
+}
+
+/// Every file is imported or refused for itself; the first refusal is the outcome.
+async fn import(
+    session: &Session,
+    owner: Option<&Owner>,
+    paths: &[PathBuf],
+) -> Result<(), Failure> {
+    let progress = progress_bar(paths.len());
+    let mut first_failure = None;
+    for path in paths {
+        if let Err(failure) = import_file(session, owner, path, &progress).await {
+            match &first_failure {
+                None => first_failure = Some(failure),
+                Some(_) => progress.suspend(|| failure.report()),
+            }
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    first_failure.map_or(Ok(()), Err)
+}
+
+async fn import_file(
+    session: &Session,
+    owner: Option<&Owner>,
+    path: &PathBuf,
+    progress: &ProgressBar,
+) -> Result<(), Failure> {
+    let material = files::read_material(path, None)?;
+    let (authorities, leaves): (Vec<_>, Vec<_>) =
+        material.certificates.into_iter().partition(|certificate| certificate.is_authority());
+    if leaves.is_empty() {
+        let why = "no certificate of a correspondent in it; authorities go to `sealgate anchor \
+                   import`";
+        return Err(files::of_file(path, &why));
+    }
+    for certificate in &leaves {
+        let owners = owners_of(owner, certificate)
+            .ok_or_else(|| files::of_file(path, &"no address in it: give one with --address"))?;
+        for owner in owners {
+            let administration = session.stores.administration();
+            let imported =
+                administration.import_public_key(&owner, certificate, &authorities).await;
+            imported.map_err(|error| files::store_refusal(path, error))?;
+            let line = format!("{owner}  {}", certificate.fingerprint());
+            progress.suspend(|| output::line(&line))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whose a certificate is: as the administrator says, else all its addresses.
+fn owners_of(given: Option<&Owner>, certificate: &Arc<Certificate>) -> Option<Vec<Owner>> {
+    if let Some(owner) = given {
+        return Some(vec![owner.clone()]);
+    }
+    let owners: Vec<_> = certificate.addresses().iter().map(Owner::from).collect();
+    (!owners.is_empty()).then_some(owners)
+}
+
+fn progress_bar(files: usize) -> ProgressBar {
+    if files < PROGRESS_FILES_MIN || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {eta} left");
+    let bar = ProgressBar::new(u64::try_from(files).unwrap_or(u64::MAX));
+    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+}
+
+fn list(entries: &[PublicKeyEntry], json: bool) -> Result<(), Failure> {
+    if json {
+        return output::json(&Value::Array(entries.iter().map(entry_json).collect()));
+    }
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            [
+                output::printable(&entry.owner),
+                entry.state.as_str().to_owned(),
+                output::key_kind(entry.certificate.key_kind()),
+                output::date(entry.certificate.not_after()),
+                entry.certificate.fingerprint().to_string(),
+            ]
+        })
+        .collect();
+    output::table(["ADDRESS", "STATE", "KEY", "ENDS", "SHA256"], &rows)
+}
+
+async fn show(session: &Session, owner: &Owner, json: bool) -> Result<(), Failure> {
+    let entries = session.stores.administration().public_keys(Some(owner)).await?;
+    if entries.is_empty() {
+        return Err(Failure::Data(format!(
+            "{owner}: no public key; import one with `sealgate public-key import FILE`"
+        )));
+    }
+    if json {
+        return output::json(&Value::Array(entries.iter().map(entry_json).collect()));
+    }
+    for entry in &entries {
+        let reads = capabilities(entry);
+        let reads = if reads.is_empty() { "nothing known".to_owned() } else { reads.join(", ") };
+        let owner = output::printable(&entry.owner);
+        output::line(&format!("{owner}  {}", entry.state.as_str()))?;
+        output::write(output::certificate_text(&entry.certificate).as_bytes())?;
+        output::line(&format!("  reads      {reads}"))?;
+    }
+    Ok(())
+}
+
+/// What the correspondent reads: learned, else what the certificate says.
+fn capabilities(entry: &PublicKeyEntry) -> Vec<&'static str> {
+    let known = entry.capabilities.or_else(|| entry.certificate.capabilities());
+    let Some(known) = known else { return Vec::new() };
+    let all = [
+        (known.aes_256_gcm, "aes-256-gcm"),
+        (known.aes_128_gcm, "aes-128-gcm"),
+        (known.aes_256_cbc, "aes-256-cbc"),
+        (known.rsa_oaep, "rsa-oaep"),
+    ];
+    all.into_iter().filter(|(reads, _)| *reads).map(|(_, name)| name).collect()
+}
+
+fn entry_json(entry: &PublicKeyEntry) -> Value {
+    let mut value = output::certificate_json(&entry.certificate);
+    if let Value::Object(members) = &mut value {
+        members.insert("address".to_owned(), json!(entry.owner));
+        members.insert("state".to_owned(), json!(entry.state.as_str()));
+        members.insert("reads".to_owned(), json!(capabilities(entry)));
+    }
+    value
+}
+
+/// For fewer files a bar is noise.
+const PROGRESS_FILES_MIN: usize = 10;

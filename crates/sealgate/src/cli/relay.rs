@@ -1,0 +1,42 @@
+//! `sealgate relay`: run the proxy in the foreground.
+
+use clap::Args;
+use sealgate_keys::stores::Stores;
+
+use super::{Failure, Globals};
+use crate::config::ClientAddress;
+use crate::observe;
+use crate::relay::{Relay, Settings};
+
+/// Run the proxy in the foreground; SIGTERM drains, SIGHUP reloads
+#[derive(Debug, Args)]
+pub(crate) struct RelayCommand {}
+
+impl RelayCommand {
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration or the stores, or which address cannot be listened on.
+    pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
+        let config = globals.load()?;
+        if config.inside.client_address != ClientAddress::None {
+            let text = "[inside] client_address: only \"none\" is implemented yet";
+            return Err(Failure::Configuration(text.to_owned()));
+        }
+        observe::start(config.observe.log, globals.verbose);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::Unavailable(format!("no threads to run on: {error}")))?;
+        let outcome = runtime.block_on(async {
+            let stores = Stores::open(&config.stores).await?;
+            let settings = Settings::new(config).map_err(Failure::Configuration)?;
+            let relay = Relay::new(settings, stores).map_err(Failure::Configuration)?;
+            let ended = relay.run().await;
+            ended.map_err(|error| Failure::Unavailable(error.to_string()))
+        });
+        // Sessions that the drain had to cut off end here, before their final dots.
+        runtime.shutdown_background();
+        outcome
+    }
+}

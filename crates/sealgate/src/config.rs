@@ -1,0 +1,170 @@
+//! The configuration as the program uses it: validated, with every default filled in and every path absolute.
+//!
+//! In: a TOML file of version 1 ([`file_v1`]). Out: a [`Config`], or one [`ConfigError`] with file and line. It reads
+//! the file and nothing else: whether what it names exists is for the stores, the relay and `check` to find out.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealgate_core::address::Domain;
+use sealgate_core::policy::Policy;
+use sealgate_keys::stores::StoresConfig;
+
+mod error;
+mod file_v1;
+mod limits;
+mod network;
+mod server;
+
+pub(crate) use error::ConfigError;
+pub(crate) use limits::Limits;
+pub(crate) use network::Network;
+pub(crate) use server::{NextHop, Server};
+
+/// Everything that an administrator decides.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// The file it came from.
+    pub(crate) path: PathBuf,
+    /// Ours, at least one.
+    pub(crate) domains: Vec<Domain>,
+    /// EHLO name and authserv-id.
+    pub(crate) hostname: String,
+    /// Between us and the mail server.
+    pub(crate) inside: Inside,
+    /// Between us and the Internet.
+    pub(crate) outside: Outside,
+    /// STARTTLS is offered where this is given.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Database, master key, CRLs.
+    pub(crate) stores: StoresConfig,
+    /// Who must be signed for and encrypted to.
+    pub(crate) policy: Arc<Policy>,
+    /// How names are looked up.
+    pub(crate) dns: Dns,
+    /// Metrics, health and logs.
+    pub(crate) observe: Observe,
+    /// REQUIREMENTS K.
+    pub(crate) limits: Limits,
+}
+
+impl Config {
+    /// Reads and validates a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, line and what to do.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        let directory = absolute_directory(path);
+        file_v1::parse(&text, path, &directory)
+    }
+
+    /// The file that `--config` names, or the first of the usual places.
+    ///
+    /// # Errors
+    /// [`ConfigError::NotFound`] where there is none.
+    pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        if let Some(path) = given {
+            return Ok(path.to_owned());
+        }
+        let usual = USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists());
+        usual.ok_or(ConfigError::NotFound)
+    }
+}
+
+/// Between us and the mail server.
+#[derive(Clone, Debug)]
+pub(crate) struct Inside {
+    /// Where plain mail is taken by LMTP.
+    pub(crate) lmtp: Option<SocketAddr>,
+    /// Where plain mail is taken by SMTP.
+    pub(crate) smtp: Option<SocketAddr>,
+    /// Who may hand us plain mail.
+    pub(crate) allow: Vec<Network>,
+    /// Where opened mail goes.
+    pub(crate) mail_server: Server,
+    /// How the mail server learns who the Internet client was.
+    pub(crate) client_address: ClientAddress,
+    /// Pause between LMTP replies, for clients that mishandle replies that arrive together.
+    pub(crate) reply_pause: Duration,
+}
+
+/// How the mail server learns who the Internet client was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ClientAddress {
+    /// It does not.
+    None,
+    /// HAProxy's PROXY header, version 2.
+    Proxy,
+    /// Postfix's XCLIENT.
+    Xclient,
+}
+
+/// Between us and the Internet.
+#[derive(Clone, Debug)]
+pub(crate) struct Outside {
+    /// Where sealed mail is taken.
+    pub(crate) smtp: Option<SocketAddr>,
+    /// Where sealed mail goes.
+    pub(crate) next_hop: NextHop,
+}
+
+/// PEM files of the TLS server.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsFiles {
+    /// Certificate and chain.
+    pub(crate) certificate: PathBuf,
+    /// Its secret key.
+    pub(crate) key: PathBuf,
+}
+
+/// How names are looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Dns {
+    /// Whom to ask.
+    pub(crate) resolvers: Resolvers,
+}
+
+/// Whom to ask for names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resolvers {
+    /// What /etc/resolv.conf says.
+    System,
+    /// These, over UDP and TCP.
+    Servers(Vec<SocketAddr>),
+}
+
+/// Metrics, health and logs.
+#[derive(Clone, Debug)]
+pub(crate) struct Observe {
+    /// Where /metrics, /livez and /readyz are served.
+    pub(crate) listen: Option<SocketAddr>,
+    /// How log lines look.
+    pub(crate) log: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The absolute directory that a file is in; relative paths in a configuration start there.
+fn absolute_directory(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// Where a configuration is looked for without `--config`.
+pub(crate) const USUAL_PLACES: [&str; 2] = ["./sealgate.toml", "/etc/sealgate/sealgate.toml"];
+
+#[cfg(test)]
+mod tests;

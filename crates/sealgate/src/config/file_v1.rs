@@ -1,0 +1,470 @@
+//! The configuration file, version 1, as it is written: TOML tables with defaults, turned into a [`Config`].
+//!
+//! Every value is parsed into its type while the file is read, so that an error carries the value's line. Unknown keys
+//! are refused. What no single value can tell (a listener without a need, a key without its certificate) is checked
+//! in [`parse`] afterwards.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealgate_core::address::Domain;
+use sealgate_core::policy::{
+    Content, Decision, Encrypt, Falsified, Order, Overrides, Pattern, Policy, Rule, Sign,
+    SignerMismatch, UnauthenticatedEncryption,
+};
+use sealgate_keys::database::DatabaseUrl;
+use sealgate_keys::master_key::MasterKeySource;
+use sealgate_keys::stores::StoresConfig;
+use serde::de::{Deserialize, Deserializer, Error};
+
+use super::{
+    ClientAddress, Config, ConfigError, Dns, Inside, Limits, LogFormat, Network, NextHop, Observe,
+    Outside, Resolvers, Server, TlsFiles,
+};
+
+/// Reads a file's text; relative paths in it start at `directory`.
+pub(super) fn parse(text: &str, path: &Path, directory: &Path) -> Result<Config, ConfigError> {
+    let invalid = |line: usize, message: String| ConfigError::Invalid {
+        path: path.to_owned(),
+        line,
+        message,
+    };
+    let version = toml::from_str::<VersionOnly>(text);
+    let version = version.map_err(|error| invalid(line_of(text, &error), one_line(&error)))?;
+    if version.version != Some(VERSION) {
+        let line = line_of_key(text, "", "version");
+        return Err(invalid(
+            line,
+            format!("write `version = {VERSION}`: this sealgate reads no other"),
+        ));
+    }
+    let file: File =
+        toml::from_str(text).map_err(|error| invalid(line_of(text, &error), one_line(&error)))?;
+    if let Some((table, key, message)) = file.contradiction() {
+        return Err(invalid(line_of_key(text, table, key), message));
+    }
+    Ok(file.into_config(path, directory))
+}
+
+/// Read first, so that a file of another version is called that and not full of unknown keys.
+#[derive(serde::Deserialize)]
+struct VersionOnly {
+    version: Option<u32>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "version")]
+    _version: u32,
+    domains: Vec<Parsed<Domain>>,
+    hostname: Option<Parsed<Domain>>,
+    #[serde(default)]
+    inside: InsideTable,
+    #[serde(default)]
+    outside: OutsideTable,
+    tls: Option<TlsTable>,
+    #[serde(default)]
+    database: DatabaseTable,
+    #[serde(default)]
+    master_key: MasterKeyTable,
+    #[serde(default, rename = "secret_keys")]
+    _secret_keys: SecretKeysTable,
+    #[serde(default)]
+    public_keys: PublicKeysTable,
+    #[serde(default)]
+    trust: TrustTable,
+    #[serde(default)]
+    policy: DecisionTable,
+    #[serde(default)]
+    rule: Vec<RuleTable>,
+    #[serde(default)]
+    dns: DnsTable,
+    #[serde(default)]
+    observe: ObserveTable,
+    #[serde(default)]
+    limits: Limits,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct InsideTable {
+    lmtp: Option<SocketAddr>,
+    smtp: Option<SocketAddr>,
+    allow: Vec<Parsed<Network>>,
+    mail_server: Option<Parsed<Server>>,
+    client_address: ClientAddress,
+    reply_pause_ms: u64,
+}
+
+impl Default for InsideTable {
+    fn default() -> Self {
+        let allow = LOOPBACK.iter().filter_map(|text| text.parse().ok()).map(Parsed).collect();
+        Self {
+            lmtp: None,
+            smtp: None,
+            allow,
+            mail_server: None,
+            client_address: ClientAddress::None,
+            reply_pause_ms: 0,
+        }
+    }
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct OutsideTable {
+    smtp: Option<SocketAddr>,
+    next_hop: Option<Parsed<NextHop>>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsTable {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DatabaseTable {
+    url: Option<Parsed<DatabaseUrl>>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct MasterKeyTable {
+    file: Option<PathBuf>,
+    credential: Option<String>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SecretKeysTable {
+    #[serde(rename = "store")]
+    _store: SecretKeyStore,
+}
+
+/// Where secret keys are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SecretKeyStore {
+    #[default]
+    Embedded,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PublicKeysTable {
+    stores: Vec<PublicKeyStore>,
+}
+
+impl Default for PublicKeysTable {
+    fn default() -> Self {
+        Self { stores: vec![PublicKeyStore::Embedded] }
+    }
+}
+
+/// Where public keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PublicKeyStore {
+    Embedded,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TrustTable {
+    crls: Vec<PathBuf>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DecisionTable {
+    sign: Option<Sign>,
+    encrypt: Option<Encrypt>,
+    order: Option<Order>,
+    content: Option<Content>,
+    falsified: Option<Falsified>,
+    unauthenticated_encryption: Option<UnauthenticatedEncryption>,
+    signer_mismatch: Option<SignerMismatch>,
+    expect_signed: Option<bool>,
+}
+
+impl DecisionTable {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            sign: self.sign,
+            encrypt: self.encrypt,
+            order: self.order,
+            content: self.content,
+            falsified: self.falsified,
+            unauthenticated_encryption: self.unauthenticated_encryption,
+            signer_mismatch: self.signer_mismatch,
+            expect_signed: self.expect_signed,
+        }
+    }
+}
+
+/// One `[[rule]]`. The fields of [`DecisionTable`] stand here again: `flatten` and `deny_unknown_fields` exclude
+/// each other.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RuleTable {
+    from: Vec<Parsed<PatternText>>,
+    to: Vec<Parsed<PatternText>>,
+    sign: Option<Sign>,
+    encrypt: Option<Encrypt>,
+    order: Option<Order>,
+    content: Option<Content>,
+    falsified: Option<Falsified>,
+    unauthenticated_encryption: Option<UnauthenticatedEncryption>,
+    signer_mismatch: Option<SignerMismatch>,
+    expect_signed: Option<bool>,
+}
+
+impl RuleTable {
+    fn into_rule(self) -> Rule {
+        let patterns = |list: Vec<Parsed<PatternText>>| list.into_iter().map(|p| p.0.0).collect();
+        let table = DecisionTable {
+            sign: self.sign,
+            encrypt: self.encrypt,
+            order: self.order,
+            content: self.content,
+            falsified: self.falsified,
+            unauthenticated_encryption: self.unauthenticated_encryption,
+            signer_mismatch: self.signer_mismatch,
+            expect_signed: self.expect_signed,
+        };
+        Rule { from: patterns(self.from), to: patterns(self.to), overrides: table.overrides() }
+    }
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DnsTable {
+    resolvers: ResolversValue,
+    trust_anchor: Option<PathBuf>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(untagged, expecting = "write \"system\" or a list like [\"127.0.0.1:53\"]")]
+enum ResolversValue {
+    #[default]
+    #[serde(skip)]
+    Unset,
+    Word(SystemWord),
+    Servers(Vec<SocketAddr>),
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SystemWord {
+    System,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ObserveTable {
+    listen: Option<SocketAddr>,
+    log: LogFormat,
+}
+
+impl Default for ObserveTable {
+    fn default() -> Self {
+        Self { listen: None, log: LogFormat::Json }
+    }
+}
+
+impl File {
+    /// What no single value can tell: the table and key to name, and what to do.
+    fn contradiction(&self) -> Option<(&'static str, &'static str, String)> {
+        let zero = self.limits.first_zero();
+        let no_servers =
+            matches!(&self.dns.resolvers, ResolversValue::Servers(list) if list.is_empty());
+        let (table, key, message) = if self.domains.is_empty() {
+            ("", "domains", "`domains` is empty: name at least one domain of yours")
+        } else if self.master_key.file.is_some() && self.master_key.credential.is_some() {
+            let message = "`file` and `credential` exclude each other: keep one";
+            ("master_key", "credential", message)
+        } else if self.master_key.credential.as_deref().is_some_and(|name| !is_file_name(name)) {
+            ("master_key", "credential", "`credential` is a name without slashes")
+        } else if self.public_keys.stores.is_empty() {
+            ("public_keys", "stores", "`stores` is empty: write stores = [\"embedded\"]")
+        } else if no_servers {
+            ("dns", "resolvers", "`resolvers` is empty: write \"system\"")
+        } else if self.outside.smtp.is_some() && self.inside.mail_server.is_none() {
+            let message = "this takes mail for your mail server: say where that is with [inside] \
+                           mail_server = \"smtp://HOST:PORT\"";
+            ("outside", "smtp", message)
+        } else if let Some(name) = zero {
+            return Some(("limits", name, format!("`{name}` is 0, which lets nothing through")));
+        } else {
+            return None;
+        };
+        Some((table, key, message.to_owned()))
+    }
+
+    fn into_config(self, path: &Path, directory: &Path) -> Config {
+        let domains: Vec<Domain> = self.domains.into_iter().map(|domain| domain.0).collect();
+        let hostname = self.hostname.map(|host| host.0).or_else(|| domains.first().cloned());
+        let url = self.database.url.map_or_else(DatabaseUrl::default, |url| url.0);
+        let limits = self.limits;
+        let stores = StoresConfig {
+            database: url.within(directory),
+            master_key: master_key_source(self.master_key, directory),
+            crls: self.trust.crls.iter().map(|file| directory.join(file)).collect(),
+            lookup_timeout: limits.lookup_timeout(),
+            ..StoresConfig::default()
+        };
+        let policy = Policy {
+            domains: domains.clone(),
+            defaults: self.policy.overrides().over(Decision::default()),
+            rules: self.rule.into_iter().map(RuleTable::into_rule).collect(),
+        };
+        Config {
+            path: path.to_owned(),
+            hostname: hostname.map_or_else(String::new, |host| host.as_str().to_owned()),
+            inside: self.inside.into_inside(),
+            outside: Outside {
+                smtp: self.outside.smtp,
+                next_hop: self.outside.next_hop.map_or(NextHop::Mx, |hop| hop.0),
+            },
+            tls: self.tls.map(|tls| TlsFiles {
+                certificate: directory.join(tls.certificate),
+                key: directory.join(tls.key),
+            }),
+            stores,
+            policy: Arc::new(policy),
+            dns: Dns {
+                resolvers: match self.dns.resolvers {
+                    ResolversValue::Servers(list) => Resolvers::Servers(list),
+                    ResolversValue::Unset | ResolversValue::Word(SystemWord::System) => {
+                        Resolvers::System
+                    }
+                },
+            },
+            observe: Observe { listen: self.observe.listen, log: self.observe.log },
+            limits,
+            domains,
+        }
+    }
+}
+
+impl InsideTable {
+    fn into_inside(self) -> Inside {
+        Inside {
+            lmtp: self.lmtp,
+            smtp: self.smtp,
+            allow: self.allow.into_iter().map(|network| network.0).collect(),
+            mail_server: self.mail_server.map_or_else(
+                || Server { lmtp: false, host: "127.0.0.1".to_owned(), port: 25 },
+                |server| server.0,
+            ),
+            client_address: self.client_address,
+            reply_pause: Duration::from_millis(self.reply_pause_ms.min(REPLY_PAUSE_MS_MAX)),
+        }
+    }
+}
+
+fn master_key_source(table: MasterKeyTable, directory: &Path) -> MasterKeySource {
+    match (table.credential, table.file) {
+        (Some(name), _) => MasterKeySource::Credential(name),
+        (None, Some(file)) => MasterKeySource::File(directory.join(file)),
+        (None, None) => MasterKeySource::File(directory.join("master.key")),
+    }
+}
+
+/// A value that its own type parses from a string, so that the error has the value's place.
+struct Parsed<T>(T);
+
+impl<'de, T> Deserialize<'de> for Parsed<T>
+where
+    T: FromText,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        T::from_text(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// `FromStr` with a sentence as its error.
+trait FromText: Sized {
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+impl FromText for Domain {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|_| format!("`{text}` is no domain name"))
+    }
+}
+
+struct PatternText(Pattern);
+
+impl FromText for PatternText {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Pattern::parse(text).map(Self)
+    }
+}
+
+impl FromText for Network {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_str(text)
+    }
+}
+
+impl FromText for NextHop {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_str(text)
+    }
+}
+
+impl FromText for Server {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_str(text)
+    }
+}
+
+impl FromText for DatabaseUrl {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_str(text)
+    }
+}
+
+fn is_file_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains('/')
+}
+
+/// The line of an error, from 1.
+fn line_of(text: &str, error: &toml::de::Error) -> usize {
+    let offset = error.span().map_or(0, |span| span.start);
+    text.get(..offset).map_or(1, |before| before.matches('\n').count().saturating_add(1))
+}
+
+/// The line where a table's key is set, or the first.
+fn line_of_key(text: &str, table: &str, key: &str) -> usize {
+    let sets =
+        |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    let mut current = "";
+    for (index, line) in text.lines().map(str::trim).enumerate() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            current = name.trim();
+        } else if current == table && sets(line) {
+            return index.saturating_add(1);
+        }
+    }
+    1
+}
+
+fn one_line(error: &toml::de::Error) -> String {
+    error.message().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+const VERSION: u32 = 1;
+/// Who may hand us plain mail where nothing is said.
+const LOOPBACK: [&str; 2] = ["127.0.0.1/32", "::1/128"];
+/// A pause between replies must stay far below the client's 10 minutes (RFC 5321 §4.5.3.2.6).
+const REPLY_PAUSE_MS_MAX: u64 = 5000;

@@ -1,0 +1,85 @@
+//! What foreign input may cost (REQUIREMENTS K): the limits of the relay; those of the formats are constants of the core.
+
+use std::time::Duration;
+
+/// `[limits]`, each with its default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// K1: one message.
+    pub(crate) message_bytes_max: usize,
+    /// K9: connections of one address; IPv6: of one /64.
+    pub(crate) connections_per_address_max: usize,
+    /// K9: connections in all.
+    pub(crate) connections_max: usize,
+    /// K9: commands of one session.
+    pub(crate) commands_per_session_max: usize,
+    /// K9: wrong commands of one session.
+    pub(crate) errors_per_session_max: usize,
+    /// A4: recipients of one transaction (RFC 5321 §4.5.3.1.8 demands at least 100).
+    pub(crate) recipients_max: usize,
+    /// K9: silence between commands.
+    pub(crate) idle_secs_max: u64,
+    /// K9: DATA slower than this, averaged, is cut off.
+    pub(crate) data_bytes_per_sec_min: u64,
+    /// K10: messages in flight, all copies counted.
+    pub(crate) memory_bytes_max: usize,
+    /// K11: how long a message waits for a crypto thread.
+    pub(crate) crypto_wait_secs_max: u64,
+    /// From the upstream's dot to the downstream's dot.
+    pub(crate) delivery_secs_max: u64,
+    /// Received fields (RFC 5321 §6.3).
+    pub(crate) hops_max: usize,
+    /// How long key stores may take.
+    pub(crate) lookup_secs_max: u64,
+    /// How long a drain waits for transactions.
+    pub(crate) drain_secs_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 50 * 1024 * 1024,
+            connections_per_address_max: 50,
+            connections_max: 1000,
+            commands_per_session_max: 1000,
+            errors_per_session_max: 20,
+            recipients_max: 1000,
+            idle_secs_max: 300,
+            data_bytes_per_sec_min: 1024,
+            memory_bytes_max: 1024 * 1024 * 1024,
+            crypto_wait_secs_max: 30,
+            delivery_secs_max: 240,
+            hops_max: 100,
+            lookup_secs_max: 5,
+            drain_secs_max: 60,
+        }
+    }
+}
+
+impl Limits {
+    /// How long key stores may take.
+    pub(crate) fn lookup_timeout(&self) -> Duration {
+        Duration::from_secs(self.lookup_secs_max)
+    }
+
+    /// The first limit that is zero, which would let nothing through.
+    pub(crate) fn first_zero(&self) -> Option<&'static str> {
+        let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        let values = [
+            ("message_bytes_max", size(self.message_bytes_max)),
+            ("connections_per_address_max", size(self.connections_per_address_max)),
+            ("connections_max", size(self.connections_max)),
+            ("commands_per_session_max", size(self.commands_per_session_max)),
+            ("errors_per_session_max", size(self.errors_per_session_max)),
+            ("recipients_max", size(self.recipients_max)),
+            ("idle_secs_max", self.idle_secs_max),
+            ("memory_bytes_max", size(self.memory_bytes_max)),
+            ("crypto_wait_secs_max", self.crypto_wait_secs_max),
+            ("delivery_secs_max", self.delivery_secs_max),
+            ("hops_max", size(self.hops_max)),
+            ("lookup_secs_max", self.lookup_secs_max),
+        ];
+        values.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name)
+    }
+}

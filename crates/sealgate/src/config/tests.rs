@@ -1,0 +1,130 @@
+use sealgate_core::address::Address;
+use sealgate_core::policy::{Encrypt, Order};
+use sealgate_keys::database::DatabaseUrl;
+use sealgate_keys::master_key::MasterKeySource;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    file_v1::parse(text, Path::new("sealgate.toml"), Path::new("/etc/sealgate"))
+}
+
+fn line_and_message(text: &str) -> (usize, String) {
+    match parse(text) {
+        Err(ConfigError::Invalid { line, message, .. }) => (line, message),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_shipped_example_is_valid() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+            count += 1;
+        }
+    }
+    assert!(count >= 3, "{count} examples");
+}
+
+#[test]
+fn the_template_of_init_is_valid() {
+    let text = include_str!("../cli/init/sealgate.toml")
+        .replace("@DOMAINS@", "\"nec.example\", \"nec.test\"")
+        .replace("@FIRST@", "nec.example");
+    assert_eq!(parse(&text).unwrap().domains.len(), 2);
+}
+
+#[test]
+fn the_complete_example_holds_the_defaults() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/complete.toml"));
+    let complete = Config::load(path).unwrap();
+    let least = parse("version = 1\ndomains = [\"nec.example\"]").unwrap();
+    assert_eq!(complete.limits, least.limits);
+    assert_eq!(complete.policy.defaults, least.policy.defaults);
+    assert_eq!(complete.inside.allow, least.inside.allow);
+    assert_eq!(complete.inside.client_address, least.inside.client_address);
+    assert_eq!(complete.inside.reply_pause, least.inside.reply_pause);
+    assert_eq!(complete.outside.next_hop, least.outside.next_hop);
+    assert_eq!(complete.dns.resolvers, least.dns.resolvers);
+    assert_eq!(complete.observe.log, least.observe.log);
+}
+
+#[test]
+fn relative_paths_start_at_the_configuration() {
+    let config = parse(
+        "version = 1\ndomains = [\"a.example\"]\n[tls]\ncertificate = \"c.pem\"\n\
+         key = \"/k.pem\"\n[trust]\ncrls = [\"x.crl\"]",
+    )
+    .unwrap();
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.certificate, Path::new("/etc/sealgate/c.pem"));
+    assert_eq!(tls.key, Path::new("/k.pem"));
+    assert_eq!(config.stores.crls, [PathBuf::from("/etc/sealgate/x.crl")]);
+    let database = DatabaseUrl::Sqlite(PathBuf::from("/etc/sealgate/sealgate.db"));
+    assert_eq!(config.stores.database, database);
+    let key = MasterKeySource::File(PathBuf::from("/etc/sealgate/master.key"));
+    assert_eq!(config.stores.master_key, key);
+}
+
+#[test]
+fn rules_override_in_order() {
+    let config = parse(
+        "version = 1\ndomains = [\"a.example\"]\n[policy]\nencrypt = \"prefer\"\n\
+         [[rule]]\nto = [\"*@b.example\"]\nencrypt = \"require\"\n\
+         [[rule]]\nto = [\"*\"]\norder = \"triple\"",
+    )
+    .unwrap();
+    let to = |text| config.policy.decide(None, &Address::parse(text).unwrap());
+    assert_eq!(to("x@b.example").encrypt, Encrypt::Require);
+    assert_eq!(to("x@b.example").order, Order::SignThenEncrypt);
+    assert_eq!(to("x@c.example").encrypt, Encrypt::Prefer);
+    assert_eq!(to("x@c.example").order, Order::Triple);
+}
+
+#[test]
+fn faults_are_named_with_their_line() {
+    let head = "version = 1\ndomains = [\"a.example\"]\n";
+    for (tail, line, word) in [
+        ("colour = 1", 3, "colour"),
+        ("[inside]\nlmpt = \"127.0.0.1:1\"", 4, "lmpt"),
+        ("[inside]\nlmtp = \"here\"", 4, "socket address"),
+        ("[inside]\nallow = [\"127.0.0.1/33\"]", 4, "no network"),
+        ("[inside]\nmail_server = \"mail\"", 4, "smtp://HOST:PORT"),
+        ("[outside]\nnext_hop = \"mail\"", 4, "\"mx\""),
+        ("[inside]\nsmtp = \"127.0.0.1:1\"\n[outside]\nsmtp = \"127.0.0.1:2\"", 6, "mail_server"),
+        ("[policy]\nencrypt = \"maybe\"", 4, "maybe"),
+        ("[[rule]]\nto = [\"a\"]", 4, "address pattern"),
+        ("[[rule]]\nuntil = 1", 4, "until"),
+        ("[database]\nurl = \"postgres://db\"", 4, "SQLite only"),
+        ("[secret_keys]\nstore = \"kmip\"", 4, "kmip"),
+        ("[master_key]\nfile = \"a\"\ncredential = \"b\"", 5, "exclude each other"),
+        ("[master_key]\ncredential = \"../b\"", 4, "without slashes"),
+        ("[public_keys]\nstores = []", 4, "empty"),
+        ("[dns]\nresolvers = \"mine\"", 4, "system"),
+        ("[dns]\nresolvers = []", 4, "empty"),
+        ("[limits]\nrecipients_max = 0", 4, "recipients_max"),
+        ("[limits]\nrecipients = 1", 4, "recipients"),
+        ("[tls]\ncertificate = \"a\"", 3, "key"),
+        ("[inside", 3, ""),
+    ] {
+        let (found, message) = line_and_message(&format!("{head}{tail}"));
+        assert_eq!(found, line, "{tail}: {message}");
+        assert!(message.contains(word), "{tail}: {message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+    assert_eq!(line_and_message("version = 1\ndomains = []").0, 2);
+    assert_eq!(line_and_message("version = 1\ndomains = [\"a b\"]").0, 2);
+    assert!(line_and_message("version = 1").1.contains("domains"));
+}
+
+#[test]
+fn another_version_is_called_that() {
+    let (line, message) = line_and_message("# new\nversion = 2\nsomething = 1");
+    assert_eq!(line, 2);
+    assert!(message.contains("version = 1"), "{message}");
+    assert!(line_and_message("domains = [\"a.example\"]").1.contains("version = 1"));
+}

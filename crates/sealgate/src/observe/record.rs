@@ -1,0 +1,200 @@
+//! The one line a transaction: the facts of the report, who and whence, and the reply.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sealgate_core::address::Address;
+use sealgate_core::envelope::Recipient;
+use sealgate_core::refusal::Reply;
+use sealgate_core::report::{Direction, ReplyReport, Report};
+use serde::Serialize;
+
+use crate::config::LogFormat;
+
+/// A transaction's line.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Record {
+    time: String,
+    event: &'static str,
+    #[serde(flatten)]
+    report: Report,
+    entrance: &'static str,
+    client: IpAddr,
+    from: String,
+    to: Vec<String>,
+    size_bytes: usize,
+    seconds: f64,
+    /// Some recipients have it and some do not.
+    partial: bool,
+    /// The client was gone when it was answered.
+    reply_lost: bool,
+    /// The client was gone before anything was delivered.
+    aborted: bool,
+}
+
+impl Record {
+    /// What every line has.
+    pub(crate) fn new(
+        mut report: Report,
+        reply: &Reply,
+        client: IpAddr,
+        entrance: &'static str,
+    ) -> Self {
+        report.reply = Some(ReplyReport {
+            code: reply.code,
+            enhanced: reply.enhanced_text(),
+            text: reply.text(),
+        });
+        Self {
+            time: jiff::Timestamp::now().to_string(),
+            event: "transaction",
+            report,
+            entrance,
+            client: client.to_canonical(),
+            from: String::new(),
+            to: Vec::new(),
+            size_bytes: 0,
+            seconds: 0.0,
+            partial: false,
+            reply_lost: false,
+            aborted: false,
+        }
+    }
+
+    /// The sender.
+    pub(crate) fn from(mut self, from: Option<&Address>) -> Self {
+        self.from = from.map(ToString::to_string).unwrap_or_default();
+        self
+    }
+
+    /// The recipients.
+    pub(crate) fn to(mut self, recipients: &[Recipient]) -> Self {
+        self.to = recipients.iter().map(|recipient| recipient.address.to_string()).collect();
+        self
+    }
+
+    /// The message's size.
+    pub(crate) fn size(mut self, size_bytes: usize) -> Self {
+        self.size_bytes = size_bytes;
+        self
+    }
+
+    /// From DATA to the reply.
+    pub(crate) fn elapsed(mut self, elapsed: Duration) -> Self {
+        self.seconds = elapsed.as_secs_f64();
+        self
+    }
+
+    /// Some recipients have it and some do not.
+    pub(crate) fn partial(mut self, partial: bool) -> Self {
+        self.partial = partial;
+        self
+    }
+
+    /// The client was gone when it was answered.
+    pub(crate) fn reply_lost(mut self, lost: bool) -> Self {
+        self.reply_lost = lost;
+        self
+    }
+
+    /// The client was gone before anything was delivered.
+    pub(crate) fn aborted(mut self) -> Self {
+        self.aborted = true;
+        self
+    }
+
+    /// Writes the line and counts.
+    pub(crate) fn write(self) {
+        self.count();
+        if self.partial {
+            tracing::error!(
+                id = self.report.id,
+                "partial: some recipients have this message and some do not"
+            );
+        }
+        let line = match super::format() {
+            LogFormat::Json => serde_json::to_string(&self).unwrap_or_default(),
+            LogFormat::Text => self.text(),
+        };
+        // Mail flows even where the log cannot be written (REQUIREMENTS §5 row 15).
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+
+    fn count(&self) {
+        let class = match self.report.reply.as_ref().map_or(0, |reply| reply.code) {
+            200..=299 => "accepted",
+            400..=499 => "deferred",
+            _ => "refused",
+        };
+        let direction = match self.report.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        };
+        let verdict = self.report.verdict.as_str();
+        metrics::counter!(
+            "sealgate_transactions_total",
+            "direction" => direction, "outcome" => class, "verdict" => verdict
+        )
+        .increment(1);
+        metrics::histogram!("sealgate_transaction_seconds", "direction" => direction)
+            .record(self.seconds);
+        if self.partial {
+            metrics::counter!("sealgate_partial_total").increment(1);
+        }
+    }
+
+    fn text(&self) -> String {
+        let reply = self.report.reply.as_ref();
+        let reply = reply.map(|reply| format!("{} {} {}", reply.code, reply.enhanced, reply.text));
+        let reason = self.report.reason.map_or("-", |reason| reason.as_str());
+        format!(
+            "{} {} id={} client={} from=<{}> to=<{}> size={} seconds={:.3} verdict={} reason={} \
+             partial={} reply-lost={} aborted={} reply=\"{}\"",
+            self.time,
+            self.entrance,
+            self.report.id,
+            self.client,
+            self.from,
+            self.to.join(">,<"),
+            self.size_bytes,
+            self.seconds,
+            self.report.verdict.as_str(),
+            reason,
+            self.partial,
+            self.reply_lost,
+            self.aborted,
+            reply.unwrap_or_default(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_shows_the_report_and_the_envelope() {
+        let to = Recipient::new(Address::parse("bob@abc.example").unwrap());
+        let reply = Reply::new(550, (5, 7, 7), "no");
+        let record = Record::new(
+            Report::new(Direction::Inbound, "ID1"),
+            &reply,
+            "::ffff:192.0.2.1".parse().unwrap(),
+            "outside-smtp",
+        )
+        .to(&[to])
+        .size(7);
+        let line: serde_json::Value =
+            serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(line["event"], "transaction");
+        assert_eq!(line["id"], "ID1");
+        assert_eq!(line["direction"], "inbound");
+        assert_eq!(line["reply"]["code"], 550);
+        assert_eq!(line["reply"]["enhanced"], "5.7.7");
+        assert_eq!(line["client"], "192.0.2.1");
+        assert_eq!(line["to"][0], "bob@abc.example");
+        let text = record.text();
+        assert!(text.contains("id=ID1") && text.contains("to=<bob@abc.example>"), "{text}");
+    }
+}

@@ -1,0 +1,81 @@
+//! The answers for one message's recipients: in whatever order they come, they go up in the order of RCPT (O11).
+
+use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::smtp::Protocol;
+use sealgate_core::smtp::server::Server;
+
+use super::deliver::Outcome;
+use super::fanout;
+
+/// The answers so far.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    outcomes: Vec<Option<Result<Reply, Refusal>>>,
+    said: usize,
+    id: String,
+    /// Nobody listens any more.
+    pub(crate) client_is_gone: bool,
+}
+
+impl Answers {
+    /// For so many recipients.
+    pub(crate) fn new(recipients: usize, id: &str) -> Self {
+        Self { outcomes: vec![None; recipients], said: 0, id: id.to_owned(), client_is_gone: false }
+    }
+
+    /// Takes an answer; a recipient's first one counts.
+    pub(crate) fn take(&mut self, (index, result): Outcome) {
+        if let Some(slot) = self.outcomes.get_mut(index) {
+            slot.get_or_insert(result);
+        }
+    }
+
+    /// LMTP: says what can be said now; `true` if anything was.
+    pub(crate) fn say_known(&mut self, server: &mut Server) -> bool {
+        let before = self.said;
+        while let Some(Some(outcome)) = self.outcomes.get(self.said) {
+            server.answer(&self.reply(outcome));
+            self.said += 1;
+        }
+        self.said > before
+    }
+
+    /// Says what is left, and returns the reply that stands for all.
+    pub(crate) fn last_reply(&mut self, server: &mut Server, protocol: Protocol) -> Reply {
+        let joint = fanout::joint(&self.outcomes).result;
+        if protocol == Protocol::Lmtp {
+            self.say_known(server);
+            for slot in &mut self.outcomes {
+                slot.get_or_insert(Err(Refusal::Internal));
+            }
+            self.say_known(server);
+        } else {
+            server.answer(&self.reply(&joint));
+        }
+        self.reply(&joint)
+    }
+
+    /// Whether some recipients have the message and some do not.
+    pub(crate) fn is_partial(&self) -> bool {
+        fanout::joint(&self.outcomes).partial
+    }
+
+    /// The reply to say; the server adds the id to refusals.
+    fn reply(&self, outcome: &Result<Reply, Refusal>) -> Reply {
+        match outcome {
+            Ok(reply) => {
+                let text: String = reply.text().chars().take(TEXT_CHARS_MAX).collect();
+                let id = &self.id;
+                Reply::new(250, (2, 0, 0), format!("delivered, next hop said: {text} (id {id})"))
+            }
+            Err(refusal) => match Reply::from(refusal) {
+                // 421 would close a session that goes on.
+                reply if reply.code == 421 => Reply { code: 451, ..reply },
+                reply => reply,
+            },
+        }
+    }
+}
+
+/// What is passed on of the next hop's words.
+const TEXT_CHARS_MAX: usize = 200;

@@ -1,0 +1,91 @@
+//! Bounded threads for what computes (K11): as many at once as there are processors, the others wait, but not for ever.
+//!
+//! A panic in one message ends that message: it is caught at the thread's border and counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealgate_core::refusal::{Refusal, Reply};
+use tokio::sync::Semaphore;
+
+/// The threads.
+#[derive(Clone, Debug)]
+pub(crate) struct CryptoThreads {
+    permits: Arc<Semaphore>,
+}
+
+impl CryptoThreads {
+    /// One for each processor, and two at least: a key may be remote, and its thread only wait.
+    pub(crate) fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { permits: Arc::new(Semaphore::new(processors.max(2))) }
+    }
+
+    /// Runs `work` on one of them.
+    ///
+    /// # Errors
+    /// 451 4.3.2 after `wait_max` in the queue; [`Refusal::Internal`] after a panic.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        wait_max: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = tokio::time::timeout(wait_max, Arc::clone(&self.permits).acquire_owned());
+        let Ok(Ok(permit)) = permit.await else {
+            metrics::counter!("sealgate_crypto_overload_total").increment(1);
+            let text = "no crypto thread was free in time, try again later";
+            return Err(Refusal::NextHop(Reply::new(451, (4, 3, 2), text)));
+        };
+        let outcome = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        outcome.await.map_err(|_| {
+            metrics::counter!("sealgate_panics_total").increment(1);
+            Refusal::Internal
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_and_nothing_more() {
+        let threads = CryptoThreads::new();
+        for _ in 0..20 {
+            let refusal = threads.run(Duration::from_secs(5), || panic!("on purpose")).await;
+            assert_eq!(refusal, Err::<(), _>(Refusal::Internal));
+        }
+        assert_eq!(threads.run(Duration::from_secs(5), || 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_is_put_off() {
+        let threads = CryptoThreads::new();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        let busy = threads.permits.available_permits();
+        let mut running = Vec::new();
+        for _ in 0..busy {
+            let (threads, wait) = (threads.clone(), Arc::clone(&wait));
+            running.push(tokio::spawn(async move {
+                let hold = move || wait.lock().unwrap().recv().is_ok();
+                threads.run(Duration::from_secs(60), hold).await
+            }));
+        }
+        while threads.permits.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refusal = threads.run(Duration::from_millis(20), || ()).await.unwrap_err();
+        assert!(refusal.to_string().starts_with("451 4.3.2 "));
+        for _ in 0..busy {
+            go.send(()).unwrap();
+        }
+        for task in running {
+            assert_eq!(task.await.unwrap(), Ok(true));
+        }
+    }
+}

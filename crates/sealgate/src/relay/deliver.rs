@@ -1,0 +1,382 @@
+//! One copy to one hop: pumps the core's SMTP client over a pooled or a new connection.
+//!
+//! [`admit`] goes up to the server's 354; [`Delivery::send_content`] sends all but the final dot; [`Delivery::release`]
+//! sends the dot and waits for the answers. Dropping a [`Delivery`] before that closes the connection without
+//! the dot, and nothing is delivered (REQUIREMENTS O5).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use sealgate_core::envelope::Envelope;
+use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::smtp::client::{Client, Event, Failure, Lack, Options, Tls, Transaction};
+use sealgate_core::step::Parcel;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::pool::Pool;
+use super::route::{Hop, Router};
+use super::stream::{Stream, Written};
+
+/// What every delivery needs.
+#[derive(Debug)]
+pub(crate) struct Downstream {
+    /// Finds addresses.
+    pub(crate) router: Router,
+    /// Idle connections.
+    pub(crate) pool: Pool,
+    /// Our EHLO name.
+    pub(crate) hostname: String,
+    tls: Arc<ClientConfig>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    stream: Stream,
+    client: Client,
+    input: BytesMut,
+    /// The server spoke before the content was all sent: no dot may follow, and no other message.
+    interrupted: bool,
+}
+
+/// One copy for one hop.
+#[derive(Clone, Debug)]
+pub(crate) struct Consignment<'a> {
+    /// Whom the message is from, and the parameters.
+    pub(crate) envelope: &'a Envelope,
+    /// The message.
+    pub(crate) parcel: &'a Parcel,
+    /// Recipients of the parcel at this hop, by index into the envelope.
+    pub(crate) recipients: Vec<usize>,
+    /// Where to.
+    pub(crate) hop: Hop,
+    /// The content was opened by us: what is said about it stays inside (REQUIREMENTS D25).
+    pub(crate) opened: bool,
+}
+
+/// A copy whose recipients, some at least, were admitted downstream.
+#[derive(Debug)]
+pub(crate) struct Delivery<'a> {
+    consignment: &'a Consignment<'a>,
+    link: Link,
+}
+
+/// One recipient's outcome, by index into the envelope.
+pub(crate) type Outcome = (usize, Result<Reply, Refusal>);
+
+/// What a connection attempt came to.
+enum Trouble {
+    /// The connection broke, or was of no use any more: another one may do.
+    Broken(Refusal),
+    /// The server or the message is what it is.
+    Final(Refusal),
+}
+
+impl Downstream {
+    /// # Errors
+    /// What is wrong with the TLS library; only if the program was built wrongly.
+    pub(crate) fn new(router: Router, hostname: String) -> Result<Self, String> {
+        let tls = super::tls::opportunistic_client()?;
+        Ok(Self { router, pool: Pool::default(), hostname, tls })
+    }
+
+    /// Opens a transaction for a consignment: a pooled connection, or a new one where that is dead.
+    ///
+    /// The second value holds those recipients who were refused; without a delivery that is everybody.
+    pub(crate) async fn admit<'a>(
+        &self,
+        consignment: &'a Consignment<'a>,
+    ) -> (Option<Delivery<'a>>, Vec<Outcome>) {
+        let refuse_all = |refusal: Refusal| {
+            let recipients = consignment.recipients.iter();
+            (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect())
+        };
+        while let Some(link) = self.pool.take(&consignment.hop) {
+            match self.begin(link, consignment).await {
+                Ok(admitted) => return admitted,
+                Err(Trouble::Final(refusal)) => return refuse_all(refusal),
+                Err(Trouble::Broken(_)) => {}
+            }
+        }
+        let begun = match self.connect(&consignment.hop).await {
+            Ok(link) => self.begin(link, consignment).await,
+            Err(refusal) => return refuse_all(refusal),
+        };
+        match begun {
+            Ok(admitted) => admitted,
+            Err(Trouble::Broken(refusal) | Trouble::Final(refusal)) => refuse_all(refusal),
+        }
+    }
+
+    async fn begin<'a>(
+        &self,
+        mut link: Link,
+        consignment: &'a Consignment<'a>,
+    ) -> Result<(Option<Delivery<'a>>, Vec<Outcome>), Trouble> {
+        let transaction = consignment.transaction();
+        match link.client.start(&transaction) {
+            Ok(()) => {}
+            Err(lack @ (Lack::Extension(_) | Lack::Size)) => {
+                self.pool.keep(&consignment.hop, link);
+                return Err(Trouble::Final(lack.into()));
+            }
+        }
+        loop {
+            let event = link.next().await.map_err(|_| Trouble::Broken(Refusal::NextHopTimeout))?;
+            match event {
+                Event::Admitted(replies) => {
+                    let refused = consignment.refused(replies);
+                    return Ok((Some(Delivery { consignment, link }), refused));
+                }
+                Event::Refused(replies) => {
+                    let refused = consignment.refused(replies);
+                    // Whether the connection can be used again shows in the next event.
+                    if let Ok(Event::Idle) = link.next().await {
+                        self.pool.keep(&consignment.hop, link);
+                    }
+                    return Ok((None, refused));
+                }
+                Event::Failed(Failure::Closing(reply)) if reply.code != 421 => {
+                    return Err(Trouble::Final(passed_on(&consignment.hop, &reply)));
+                }
+                Event::Failed(_) => return Err(Trouble::Broken(Refusal::NextHopTimeout)),
+                Event::Answer { .. } | Event::Idle | Event::NeedInput | Event::StartTls => {}
+            }
+        }
+    }
+
+    /// Tries the targets and their addresses in turn.
+    async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
+        let mut refusal = Refusal::NextHopUnreachable;
+        for target in &hop.targets {
+            let Ok(addresses) = self.router.addresses(target).await else { continue };
+            for address in addresses {
+                match self.open(hop, &target.host, address).await {
+                    Ok(link) => return Ok(link),
+                    Err(error) => refusal = error,
+                }
+            }
+        }
+        metrics::counter!("sealgate_next_hop_failures_total").increment(1);
+        Err(refusal)
+    }
+
+    /// Opens one connection; where opportunistic TLS fails, once more without.
+    async fn open(&self, hop: &Hop, host: &str, address: SocketAddr) -> Result<Link, Refusal> {
+        for tls in [Tls::IfOffered, Tls::Off] {
+            let opening = self.open_with(hop, host, address, tls);
+            match tokio::time::timeout(OPENING_MAX, opening).await {
+                Ok(Ok(link)) => return Ok(link),
+                Ok(Err(OpenError::Tls(error))) => {
+                    tracing::warn!(%address, %error, "TLS failed downstream, going on without");
+                }
+                Ok(Err(OpenError::Refused(reply))) => return Err(passed_on(hop, &reply)),
+                Ok(Err(OpenError::Io)) | Err(_) => return Err(Refusal::NextHopUnreachable),
+            }
+        }
+        Err(Refusal::NextHopUnreachable)
+    }
+
+    async fn open_with(
+        &self,
+        hop: &Hop,
+        host: &str,
+        address: SocketAddr,
+        tls: Tls,
+    ) -> Result<Link, OpenError> {
+        let stream = TcpStream::connect(address).await.map_err(|_| OpenError::Io)?;
+        super::listener::prepare(&stream).map_err(|_| OpenError::Io)?;
+        let hostname = self.hostname.clone();
+        let options = Options { protocol: hop.protocol(), hostname, tls };
+        let mut link = Link {
+            stream: Stream::Plain(stream),
+            client: Client::new(options),
+            input: BytesMut::new(),
+            interrupted: false,
+        };
+        metrics::counter!("sealgate_downstream_connections_total").increment(1);
+        loop {
+            match link.next().await.map_err(|_| OpenError::Io)? {
+                Event::Idle => return Ok(link),
+                Event::StartTls => link = self.start_tls(link, host).await?,
+                Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
+                    return Err(OpenError::Refused(reply));
+                }
+                Event::Failed(_) => return Err(OpenError::Io),
+                Event::Admitted(_) | Event::Answer { .. } => {}
+                Event::NeedInput | Event::Refused(_) => {}
+            }
+        }
+    }
+
+    async fn start_tls(&self, mut link: Link, host: &str) -> Result<Link, OpenError> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
+        let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
+        let tls = TlsConnector::from(Arc::clone(&self.tls))
+            .connect(name, plain)
+            .await
+            .map_err(OpenError::Tls)?;
+        let mut client = link.client;
+        client.tls_started();
+        let stream = Stream::Tls(Box::new(tls.into()));
+        Ok(Link { stream, client, input: BytesMut::new(), interrupted: false })
+    }
+}
+
+enum OpenError {
+    Io,
+    Refused(Reply),
+    Tls(io::Error),
+}
+
+impl Link {
+    /// Whether it can be used again.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.client.is_idle() && self.input.is_empty() && self.stream.is_quiet()
+    }
+
+    /// The next event; writes what is to be written and reads as needed.
+    async fn next(&mut self) -> io::Result<Event> {
+        loop {
+            self.write().await?;
+            match self.client.advance(&mut self.input) {
+                Event::NeedInput if !self.client.output().is_empty() => {}
+                Event::NeedInput => {
+                    if self.stream.read(&mut self.input).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                event => return Ok(event),
+            }
+        }
+    }
+
+    /// Writes the output, unless the server interrupts: what it said is then the next event.
+    async fn write(&mut self) -> io::Result<()> {
+        if self.client.output().is_empty() {
+            return Ok(());
+        }
+        let Self { stream, client, input, interrupted } = self;
+        if stream.write_all_watching(client.output(), input).await? == Written::Interrupted {
+            client.output().clear();
+            *interrupted = true;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Consignment<'a> {
+    fn transaction(&self) -> Transaction<'a> {
+        let of = |index: &usize| self.envelope.recipients.get(*index);
+        Transaction {
+            reverse_path: self.envelope.reverse_path.as_ref(),
+            parameters: &self.envelope.parameters,
+            recipients: self.recipients.iter().filter_map(of).collect(),
+            size_bytes: u64::try_from(self.parcel.size_bytes()).unwrap_or(u64::MAX),
+            eight_bit: self.parcel.eight_bit,
+        }
+    }
+
+    /// Those of the replies to RCPT that are refusals.
+    fn refused(&self, replies: Vec<Reply>) -> Vec<Outcome> {
+        let replies = self.recipients.iter().zip(replies);
+        replies
+            .filter(|(_, reply)| !reply.is_positive())
+            .map(|(index, reply)| (*index, Err(passed_on(&self.hop, &reply))))
+            .collect()
+    }
+}
+
+impl Delivery<'_> {
+    /// Queues the content, without the dot; small content travels together with the dot.
+    pub(crate) fn queue_content(&mut self) {
+        self.link.client.send_content(&self.consignment.parcel.message);
+    }
+
+    /// Sends the content, without the dot.
+    ///
+    /// # Errors
+    /// Where the connection broke.
+    pub(crate) async fn send_content(&mut self) -> io::Result<()> {
+        self.queue_content();
+        self.link.write().await
+    }
+
+    /// Sends the final dot and hands over each answer as it comes; the connection goes back to the pool.
+    pub(crate) async fn release(
+        mut self,
+        downstream: &Downstream,
+        mut answer: impl FnMut(Outcome),
+    ) {
+        let mut open: Vec<usize> = (0..self.consignment.recipients.len()).collect();
+        if !self.link.interrupted {
+            self.link.client.release();
+        }
+        let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+        loop {
+            match tokio::time::timeout_at(deadline, self.link.next()).await {
+                Ok(Ok(Event::Answer { recipient, reply })) => {
+                    open.retain(|index| *index != recipient);
+                    let hop = &self.consignment.hop;
+                    let result = match reply.is_positive() {
+                        true if self.link.interrupted => Err(Refusal::NextHopTimeout),
+                        true => Ok(reply),
+                        false if self.consignment.opened => Err(without_text(&reply)),
+                        false => Err(passed_on(hop, &reply)),
+                    };
+                    if let Some(index) = self.consignment.recipients.get(recipient) {
+                        answer((*index, result));
+                    }
+                }
+                Ok(Ok(Event::Idle)) if self.link.interrupted => return,
+                Ok(Ok(Event::Idle)) => {
+                    downstream.pool.keep(&self.consignment.hop, self.link);
+                    return;
+                }
+                Ok(Ok(Event::Failed(_))) | Ok(Err(_)) | Err(_) => break,
+                Ok(Ok(_)) => {}
+            }
+        }
+        // No answer after the dot: delivered or not, nobody knows; a duplicate is better than a loss. Those refused at RCPT
+        // have been answered for before and are not asked about again by the caller.
+        for recipient in open {
+            if let Some(index) = self.consignment.recipients.get(recipient) {
+                answer((*index, Err(Refusal::NextHopTimeout)));
+            }
+        }
+    }
+}
+
+/// What a server said, for the one upstream: the same class, the enhanced status kept, and who said it (O3).
+fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
+    let class = if reply.is_permanent() { 5 } else { 4 };
+    let code = match reply.code {
+        450..=455 | 550 | 552..=554 | 556 => reply.code,
+        _ if class == 5 => 554,
+        _ => 451,
+    };
+    let enhanced = reply.enhanced.filter(|(first, _, _)| *first == class).unwrap_or((class, 0, 0));
+    let text = format!("{} said: {} {}", hop.name, reply.code, reply.text());
+    Refusal::NextHop(Reply::new(code, enhanced, text))
+}
+
+/// The class of an answer and nothing of its text, which a filter may have written about the decrypted content.
+fn without_text(reply: &Reply) -> Refusal {
+    if reply.is_permanent() {
+        Refusal::NextHopRefusedOpened
+    } else {
+        Refusal::NextHop(Reply::new(451, (4, 7, 1), "message refused for now, try again later"))
+    }
+}
+
+/// From the connection attempt to the answer to EHLO, TLS included.
+const OPENING_MAX: Duration = Duration::from_secs(30);
+/// Wait for the answer after the dot: the client upstream waits 10 minutes (RFC 5321 §4.5.3.2.6).
+const ANSWER_MAX: Duration = Duration::from_secs(9 * 60);

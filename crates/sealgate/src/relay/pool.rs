@@ -1,0 +1,68 @@
+//! Idle downstream connections, kept for the next message.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::deliver::Link;
+use super::route::Hop;
+
+/// The connections, by the hop they lead to.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    idle: Mutex<HashMap<Hop, Vec<(Instant, Link)>>>,
+}
+
+impl Pool {
+    /// A connection that still looks alive; the one used last, so that surplus ones grow old.
+    pub(crate) fn take(&self, hop: &Hop) -> Option<Link> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = idle.get_mut(hop)?;
+        while let Some((since, mut link)) = links.pop() {
+            if since.elapsed() < IDLE_MAX && link.is_alive() {
+                return Some(link);
+            }
+        }
+        idle.remove(hop);
+        None
+    }
+
+    /// Keeps a connection for the next message.
+    pub(crate) fn keep(&self, hop: &Hop, link: Link) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !idle.contains_key(hop) && idle.len() >= HOPS_MAX {
+            idle.retain(|_, links| links.iter().any(|(since, _)| since.elapsed() < IDLE_MAX));
+            if idle.len() >= HOPS_MAX {
+                return;
+            }
+        }
+        let links = match idle.get_mut(hop) {
+            Some(links) => links,
+            None => idle.entry(hop.clone()).or_default(),
+        };
+        if links.len() < LINKS_MAX {
+            links.push((Instant::now(), link));
+        }
+    }
+
+    /// Closes what has been idle too long; to be called now and then.
+    pub(crate) fn sweep(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        for links in idle.values_mut() {
+            links.retain(|(since, _)| since.elapsed() < IDLE_MAX);
+        }
+        idle.retain(|_, links| !links.is_empty());
+    }
+
+    /// Closes all.
+    pub(crate) fn clear(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Well below the 300 s that servers wait for a command (RFC 5321 §4.5.3.2.7).
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Idle connections to one hop.
+const LINKS_MAX: usize = 64;
+/// Hops with idle connections.
+const HOPS_MAX: usize = 256;

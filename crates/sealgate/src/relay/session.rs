@@ -1,0 +1,442 @@
+//! One client's session: pumps octets into the core's SMTP server and answers its questions.
+//!
+//! Whom to admit is decided here by what listener the client came to (no open relay: REQUIREMENTS A13); what to do
+//! with a message is [`Transaction`]'s. The session knows the clock: idle time, the minimum rate of content,
+//! the drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use sealgate_core::address::Address;
+use sealgate_core::envelope::{Envelope, Recipient};
+use sealgate_core::outbound::{self, Context};
+use sealgate_core::policy::Encrypt;
+use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::report::{Direction, Report};
+use sealgate_core::smtp::Protocol;
+use sealgate_core::smtp::command::Greeting;
+use sealgate_core::smtp::server::{Event, Server};
+use sealgate_core::step::{KeyQuery, Keys};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+use super::answers::Answers;
+use super::budget::{Connection, Reservation};
+use super::deliver::Outcome;
+use super::listener::Entrance;
+use super::stream::Stream;
+use super::trace::{self, Origin};
+use super::transaction::Transaction;
+use super::{Relay, Settings};
+use crate::observe::record::Record;
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    relay: Arc<Relay>,
+    settings: Arc<Settings>,
+    entrance: Entrance,
+    peer: SocketAddr,
+    server: Server,
+    stream: Stream,
+    input: BytesMut,
+    /// The transaction's, from MAIL on.
+    id: String,
+    /// What was learned for this transaction's RCPT commands.
+    context: Option<Context>,
+    memory: Reservation,
+    receiving_since: Option<Instant>,
+    draining: watch::Receiver<bool>,
+    _connection: Option<Connection>,
+}
+
+/// Whether the session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    End,
+    Go,
+}
+
+impl Session {
+    /// A session on a new connection; turned away with `refusal` where there is one.
+    pub(crate) fn new(
+        relay: Arc<Relay>,
+        settings: Arc<Settings>,
+        entrance: Entrance,
+        (stream, peer): (TcpStream, SocketAddr),
+        admission: Result<Connection, Reply>,
+    ) -> Self {
+        let options = settings.server_options(entrance);
+        let id = trace::transaction_id();
+        let (server, connection) = match admission {
+            Ok(connection) => (Server::new(options), Some(connection)),
+            Err(reply) => {
+                tracing::info!(id, peer = %peer.ip(), %reply, "connection refused");
+                (Server::refusing(options, &reply), None)
+            }
+        };
+        Self {
+            memory: Reservation::new(&relay.memory),
+            draining: relay.draining.subscribe(),
+            relay,
+            settings,
+            entrance,
+            peer,
+            server,
+            stream: Stream::Plain(stream),
+            input: BytesMut::with_capacity(INPUT_BYTES),
+            id,
+            context: None,
+            receiving_since: None,
+            _connection: connection,
+        }
+    }
+
+    /// Serves the client to the end.
+    pub(crate) async fn run(mut self) {
+        // An error here is the client's connection breaking: there is nobody to tell.
+        if self.serve().await.is_ok() {
+            self.linger().await;
+        }
+    }
+
+    async fn serve(&mut self) -> io::Result<()> {
+        loop {
+            let next = match self.server.advance(&mut self.input) {
+                Event::Close => {
+                    self.stream.write(self.server.output()).await?;
+                    return Ok(());
+                }
+                Event::Data => self.data(),
+                Event::Discarded(reply) => self.discarded(&reply),
+                Event::Mail { reverse_path, parameters } => {
+                    self.mail(reverse_path, parameters.size_bytes)
+                }
+                Event::Message(message) => self.message(message.0, message.1).await?,
+                Event::NeedAnswer => Next::End,
+                Event::NeedInput => self.more_input().await?,
+                Event::Recipient(recipient) => self.recipient(&recipient).await,
+                Event::StartTls => self.start_tls().await?,
+            };
+            if next == Next::End {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes what is to be said and waits for what the client says.
+    async fn more_input(&mut self) -> io::Result<Next> {
+        if let Some(since) = self.receiving_since
+            && self.server.is_receiving()
+        {
+            self.account_for_content();
+            self.stream.write(self.server.output()).await?;
+            return self.more_content(since).await;
+        }
+        self.receiving_since = None;
+        self.stream.write(self.server.output()).await?;
+        let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
+        // Within a transaction a drain lets the client finish.
+        let between = self.server.envelope().is_none();
+        if between && *self.draining.borrow() {
+            self.server.close(&Reply::from(&Refusal::ShuttingDown));
+            return Ok(Next::Go);
+        }
+        tokio::select! {
+            read = timeout(idle_max, self.stream.read(&mut self.input)) => match read {
+                Ok(Ok(0)) => Ok(Next::End),
+                Ok(Ok(_)) => Ok(Next::Go),
+                Ok(Err(error)) => Err(error),
+                Err(_) => {
+                    self.server.close(&Reply::new(421, (4, 4, 2), "idle for too long"));
+                    Ok(Next::Go)
+                }
+            },
+            _ = self.draining.changed(), if between => Ok(Next::Go),
+        }
+    }
+
+    /// Reads content, no slower than the minimum rate averaged (K9).
+    async fn more_content(&mut self, since: Instant) -> io::Result<Next> {
+        let rate = self.settings.config.limits.data_bytes_per_sec_min.max(1);
+        let allowed = Duration::from_secs(self.server.received_bytes() / rate);
+        let deadline = since + CONTENT_GRACE + allowed;
+        match timeout_at(deadline, self.stream.read(&mut self.input)).await {
+            Ok(Ok(0)) => Ok(Next::End),
+            Ok(Ok(_)) => Ok(Next::Go),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                self.server.close(&Reply::new(421, (4, 4, 2), "content comes too slowly"));
+                Ok(Next::Go)
+            }
+        }
+    }
+
+    /// Keeps the memory of all sessions within its budget (K10).
+    fn account_for_content(&mut self) {
+        let budget = self.settings.config.limits.memory_bytes_max;
+        let bytes = self.server.held_bytes().saturating_mul(MEMORY_FACTOR);
+        if !self.memory.resize(bytes, budget) {
+            self.server.discard_message(Reply::from(&Refusal::Overloaded));
+            self.memory.resize(0, budget);
+        }
+    }
+
+    fn mail(&mut self, from: Option<Address>, size_bytes: Option<u64>) -> Next {
+        self.settings = self.relay.settings();
+        self.id = trace::transaction_id();
+        self.context = None;
+        self.server.set_id(&self.id);
+        let budget = self.settings.config.limits.memory_bytes_max;
+        let expected = usize::try_from(size_bytes.unwrap_or_default()).unwrap_or(usize::MAX);
+        let free = budget.saturating_sub(self.relay.memory.used_bytes());
+        if expected.saturating_mul(MEMORY_FACTOR) > free {
+            self.refused_early(from.as_ref(), None, &Refusal::Overloaded);
+        } else {
+            self.server.accept();
+        }
+        Next::Go
+    }
+
+    async fn recipient(&mut self, recipient: &Recipient) -> Next {
+        match self.admit(&recipient.address).await {
+            Ok(()) => self.server.accept(),
+            Err(refusal) => {
+                let from = self.server.envelope().and_then(|e| e.reverse_path.clone());
+                self.refused_early(from.as_ref(), Some(&recipient.address), &refusal);
+            }
+        }
+        Next::Go
+    }
+
+    /// Whether mail to this address may come in here.
+    async fn admit(&mut self, to: &Address) -> Result<(), Refusal> {
+        let policy = Arc::clone(&self.settings.config.policy);
+        match (self.entrance.direction(), policy.is_ours(to)) {
+            (Direction::Inbound, true) => return Ok(()),
+            (Direction::Inbound, false) => return Err(Refusal::NotOurs(to.clone())),
+            (Direction::Outbound, true) => {
+                let text = "mail to our own domains is delivered by the mail server, not sent out";
+                return Err(Refusal::NextHop(Reply::new(550, (5, 4, 6), text)));
+            }
+            (Direction::Outbound, false) => {}
+        }
+        let from = self.server.envelope().and_then(|envelope| envelope.reverse_path.clone());
+        if policy.decide(from.as_ref(), to).encrypt != Encrypt::Require {
+            return Ok(());
+        }
+        if self.context.is_none() {
+            self.context = Some(Transaction::context(&self.relay, &self.settings).await?);
+        }
+        let Some(context) = &self.context else { return Err(Refusal::Internal) };
+        let mut keys = Keys::default();
+        self.relay.stores.answer(&[KeyQuery::Public(to.clone())], &mut keys).await;
+        match keys.public.get(to) {
+            Some(answer) => outbound::admit_recipient(context, from.as_ref(), to, answer),
+            None => Err(Refusal::KeysUnavailable),
+        }
+    }
+
+    fn data(&mut self) -> Next {
+        self.receiving_since = Some(Instant::now());
+        self.server.accept();
+        Next::Go
+    }
+
+    /// The engine refused a message by itself, after reading it.
+    fn discarded(&mut self, reply: &Reply) -> Next {
+        let budget = self.settings.config.limits.memory_bytes_max;
+        self.memory.resize(0, budget);
+        self.receiving_since = None;
+        let report = Report::new(self.entrance.direction(), &self.id);
+        self.record(report, reply, &[], 0, Duration::ZERO).write();
+        Next::Go
+    }
+
+    async fn message(&mut self, envelope: Envelope, message: Bytes) -> io::Result<Next> {
+        let started = self.receiving_since.take().unwrap_or_else(Instant::now);
+        let size_bytes = message.len();
+        let budget = self.settings.config.limits.memory_bytes_max;
+        if !self.memory.resize(size_bytes.saturating_mul(MEMORY_FACTOR), budget) {
+            let reply = Reply::from(&Refusal::Overloaded);
+            while self.server.replies_owed() > 0 {
+                self.server.answer(&reply);
+            }
+            return Ok(self.discarded(&reply));
+        }
+        let transaction = Transaction {
+            relay: Arc::clone(&self.relay),
+            settings: Arc::clone(&self.settings),
+            direction: self.entrance.direction(),
+            upstream: self.entrance.protocol(),
+            id: self.id.clone(),
+            envelope,
+            origin: self.origin(),
+        };
+        let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
+        let outcome = self.drive(&transaction, message, &mut answers).await;
+        self.memory.resize(0, budget);
+        let Some(report) = outcome else {
+            // The client is gone and nothing was delivered: it will send again.
+            let report = Report::new(transaction.direction, &self.id);
+            let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
+            let recipients = &transaction.envelope.recipients;
+            let record = self.record(report, &gone, recipients, size_bytes, started.elapsed());
+            record.aborted().write();
+            return Ok(Next::End);
+        };
+        let reply = answers.last_reply(&mut self.server, self.entrance.protocol());
+        let written = self.stream.write(self.server.output()).await;
+        let recipients = &transaction.envelope.recipients;
+        self.record(report, &reply, recipients, size_bytes, started.elapsed())
+            .from(transaction.envelope.reverse_path.as_ref())
+            .partial(answers.is_partial())
+            .reply_lost(written.is_err() || answers.client_is_gone)
+            .write();
+        if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }
+    }
+
+    /// Runs the transaction and listens to the client meanwhile; `None` when it left before anything was released.
+    async fn drive(
+        &mut self,
+        transaction: &Transaction,
+        message: Bytes,
+        answers: &mut Answers,
+    ) -> Option<Report> {
+        let released = AtomicBool::new(false);
+        let (sender, mut receiver) = mpsc::unbounded_channel::<Outcome>();
+        let lmtp = self.entrance.protocol() == Protocol::Lmtp;
+        let mut running = std::pin::pin!(transaction.run(message, &released, &sender));
+        // Invariant 11: a panic ends this message only.
+        let mut caught = std::pin::pin!(std::future::poll_fn(|context| {
+            let poll = AssertUnwindSafe(|| running.as_mut().poll(context));
+            match std::panic::catch_unwind(poll) {
+                Ok(poll) => poll.map(Some),
+                Err(_) => std::task::Poll::Ready(None),
+            }
+        }));
+        let report = loop {
+            let listen = !answers.client_is_gone && self.input.len() < INPUT_BYTES;
+            tokio::select! {
+                biased;
+                report = &mut caught => break report,
+                Some(outcome) = receiver.recv() => {
+                    answers.take(outcome);
+                    if lmtp && answers.say_known(&mut self.server) {
+                        let pause = self.settings.config.inside.reply_pause;
+                        if self.stream.write(self.server.output()).await.is_err() {
+                            answers.client_is_gone = true;
+                        } else if !pause.is_zero() {
+                            tokio::time::sleep(pause).await;
+                        }
+                    }
+                }
+                read = self.stream.read(&mut self.input), if listen => {
+                    if !matches!(read, Ok(octets) if octets > 0) {
+                        if !released.load(Ordering::Acquire) {
+                            return None;
+                        }
+                        // Too late to take back: the delivery goes on (O6).
+                        answers.client_is_gone = true;
+                    }
+                }
+            }
+        };
+        while let Ok(outcome) = receiver.try_recv() {
+            answers.take(outcome);
+        }
+        Some(report.unwrap_or_else(|| {
+            metrics::counter!("sealgate_panics_total").increment(1);
+            Report::new(transaction.direction, &transaction.id)
+        }))
+    }
+
+    async fn start_tls(&mut self) -> io::Result<Next> {
+        self.stream.write(self.server.output()).await?;
+        let Some(tls) = self.settings.tls.clone() else { return Ok(Next::End) };
+        let Some(tcp) = self.stream.take_plain() else { return Ok(Next::End) };
+        let tls = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(tcp))
+            .await
+            .map_err(io::Error::from)??;
+        self.stream = Stream::Tls(Box::new(tls.into()));
+        self.server.tls_started();
+        Ok(Next::Go)
+    }
+
+    fn origin(&self) -> Origin {
+        let (greeting, hello) = self.server.hello().unwrap_or((Greeting::Helo, "unknown"));
+        let tls = self.stream.tls_description();
+        // RFC 3848.
+        let protocol = match (greeting, tls.is_some()) {
+            (Greeting::Helo, false) => "SMTP",
+            (Greeting::Lhlo, false) => "LMTP",
+            (Greeting::Lhlo, true) => "LMTPS",
+            (Greeting::Ehlo, false) => "ESMTP",
+            (Greeting::Ehlo | Greeting::Helo, true) => "ESMTPS",
+        };
+        Origin { hello: hello.to_owned(), peer: self.peer.ip(), protocol, tls }
+    }
+
+    /// A refusal at MAIL or RCPT, which has its log line as every refusal.
+    fn refused_early(&mut self, from: Option<&Address>, to: Option<&Address>, refusal: &Refusal) {
+        let reply = Reply::from(refusal);
+        self.server.refuse(&reply);
+        let report = Report::new(self.entrance.direction(), &self.id);
+        let recipient = to.map(|address| Recipient::new(address.clone()));
+        let recipients = recipient.as_slice();
+        self.record(report, &reply, recipients, 0, Duration::ZERO).from(from).write();
+    }
+
+    fn record(
+        &self,
+        report: Report,
+        reply: &Reply,
+        recipients: &[Recipient],
+        size_bytes: usize,
+        elapsed: Duration,
+    ) -> Record {
+        Record::new(report, reply, self.peer.ip(), self.entrance.name())
+            .to(recipients)
+            .size(size_bytes)
+            .elapsed(elapsed)
+    }
+
+    /// Ends the connection so that the last reply arrives: closing with unread input would reset it.
+    async fn linger(&mut self) {
+        if self.stream.shutdown().await.is_err() || self.input.is_empty() && self.server.has_quit()
+        {
+            return;
+        }
+        let mut rest = vec![0_u8; 4096];
+        let drain = async {
+            let mut drained = 0;
+            while drained < LINGER_BYTES_MAX {
+                match AsyncReadExt::read(&mut self.stream, &mut rest).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(octets) => drained += octets,
+                }
+            }
+        };
+        let _ = timeout(LINGER_MAX, drain).await;
+    }
+}
+
+/// Memory of a message in flight, copies and transformation included, as a multiple of its size.
+const MEMORY_FACTOR: usize = 3;
+/// Content may start slowly.
+const CONTENT_GRACE: Duration = Duration::from_secs(60);
+/// Input that is kept while a message is delivered, and room for a usual read.
+const INPUT_BYTES: usize = 64 << 10;
+/// TLS handshakes.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
+/// How long, and how much, is read after the last reply.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 1 << 20;

@@ -1,0 +1,211 @@
+//! One connection, plain or within TLS, with the two ways of writing that the relay needs.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// None any more.
+    Closed,
+    /// Without TLS.
+    Plain(TcpStream),
+    /// Within TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Why [`Stream::write_all_watching`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Everything is written.
+    All,
+    /// The other side said something meanwhile; it is in the input. Not everything is written.
+    Interrupted,
+}
+
+impl Stream {
+    /// Reads what there is, at least one octet; 0 is the end.
+    pub(crate) async fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
+        input.reserve(READ_BYTES_MIN);
+        self.read_buf(input).await
+    }
+
+    /// Writes `output` and empties it.
+    pub(crate) async fn write(&mut self, output: &mut BytesMut) -> io::Result<()> {
+        if !output.is_empty() {
+            self.write_all(output).await?;
+            self.flush().await?;
+            output.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes a queue of slices, gathered into few system calls. While the other side takes nothing, it is listened to:
+    /// a server may refuse in the middle of the content and read no further.
+    pub(crate) async fn write_all_watching(
+        &mut self,
+        output: &mut VecDeque<Bytes>,
+        input: &mut BytesMut,
+    ) -> io::Result<Written> {
+        std::future::poll_fn(|context| {
+            while !output.is_empty() {
+                match self.poll_write_queue(context, output) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return self.poll_interruption(context, input),
+                }
+            }
+            let flushed = Pin::new(&mut *self).poll_flush(context);
+            flushed.map(|result| result.map(|()| Written::All))
+        })
+        .await
+    }
+
+    /// Whether an idle connection is still of use: nothing has come, not even an end.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut octet = [0_u8; 1];
+        let mut buffer = ReadBuf::new(&mut octet);
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(self).poll_read(&mut context, &mut buffer).is_pending()
+    }
+
+    /// Takes the TCP connection out for a TLS handshake; `None` within TLS already.
+    pub(crate) fn take_plain(&mut self) -> Option<TcpStream> {
+        match std::mem::replace(self, Self::Closed) {
+            Self::Plain(tcp) => Some(tcp),
+            Self::Closed | Self::Tls(_) => None,
+        }
+    }
+
+    /// Protocol version and cipher suite.
+    pub(crate) fn tls_description(&self) -> Option<String> {
+        let Self::Tls(tls) = self else { return None };
+        let (_, connection) = tls.get_ref();
+        let version = connection.protocol_version()?;
+        let suite = connection.negotiated_cipher_suite()?;
+        Some(format!("{version:?} {:?}", suite.suite()))
+    }
+
+    fn poll_write_queue(
+        &mut self,
+        context: &mut Context<'_>,
+        output: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        for (slot, octets) in slices.iter_mut().zip(output.iter()) {
+            *slot = IoSlice::new(octets);
+            count += 1;
+        }
+        let slices = slices.get(..count).unwrap_or_default();
+        let written = match Pin::new(self).poll_write_vectored(context, slices) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        };
+        drop_written(output, written);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_interruption(
+        &mut self,
+        context: &mut Context<'_>,
+        input: &mut BytesMut,
+    ) -> Poll<io::Result<Written>> {
+        let mut octets = [0_u8; INTERRUPTION_BYTES];
+        let mut buffer = ReadBuf::new(&mut octets);
+        match Pin::new(self).poll_read(context, &mut buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
+            }
+            Poll::Ready(Ok(())) => {
+                input.extend_from_slice(buffer.filled());
+                Poll::Ready(Ok(Written::Interrupted))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+fn drop_written(output: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(first) = output.front_mut() {
+        if written < first.len() {
+            first.advance(written);
+            return;
+        }
+        written -= first.len();
+        output.pop_front();
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Closed => Poll::Ready(Ok(())),
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, octets),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, octets),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Closed => Poll::Ready(Ok(())),
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Closed => Poll::Ready(Ok(())),
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// Room for one read: large messages come in few system calls.
+const READ_BYTES_MIN: usize = 32 << 10;
+/// Slices of one gathered write.
+const SLICES_MAX: usize = 64;
+/// A refusal in the middle of the content is short.
+const INTERRUPTION_BYTES: usize = 512;

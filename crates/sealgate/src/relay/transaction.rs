@@ -1,0 +1,186 @@
+//! One message from its final dot upstream to the answers for its recipients: transform, route, deliver.
+//!
+//! In: the envelope and the message. Out: an answer for each recipient, sent as it becomes known, and the [`Record`] for the
+//! log. The loop over the steps of the core is here; what is done with a message is not.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sealgate_core::envelope::Envelope;
+use sealgate_core::inbound::Inbound;
+use sealgate_core::keys::Timestamp;
+use sealgate_core::message::Message;
+use sealgate_core::outbound::{Context, Outbound};
+use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::report::{Direction, Report};
+use sealgate_core::smtp::Protocol;
+use sealgate_core::step::{Done, Keys, Step};
+use sealgate_core::verify::Harvest;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use super::deliver::Outcome;
+use super::fanout::Fanout;
+use super::trace::{self, Origin};
+use super::{Relay, Settings};
+use crate::config::NextHop;
+
+/// A message on its way.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    /// Everything shared.
+    pub(crate) relay: Arc<Relay>,
+    /// The configuration, the same from the first command to the reply.
+    pub(crate) settings: Arc<Settings>,
+    /// Which way.
+    pub(crate) direction: Direction,
+    /// How the client is answered.
+    pub(crate) upstream: Protocol,
+    /// The id in reply and log.
+    pub(crate) id: String,
+    /// Who is it from and for.
+    pub(crate) envelope: Envelope,
+    /// How it came.
+    pub(crate) origin: Origin,
+}
+
+/// Either direction of the core.
+#[derive(Debug)]
+enum Processor {
+    Inbound(Box<Inbound>),
+    Outbound(Box<Outbound>),
+}
+
+impl Processor {
+    fn step(&mut self, keys: &Keys) -> Step {
+        match self {
+            Self::Inbound(inbound) => inbound.step(keys),
+            Self::Outbound(outbound) => outbound.step(keys),
+        }
+    }
+}
+
+impl Transaction {
+    /// Does it all. Before `released` becomes true this future may be dropped, and nothing was delivered.
+    pub(crate) async fn run(
+        &self,
+        message: Bytes,
+        released: &AtomicBool,
+        answers: &UnboundedSender<Outcome>,
+    ) -> Report {
+        let limits = &self.settings.config.limits;
+        let deadline = Instant::now() + Duration::from_secs(limits.delivery_secs_max);
+        let transformed = tokio::time::timeout_at(deadline, self.transform(Message::new(message)));
+        let late = Reply::new(451, (4, 4, 7), "the message took too long, try again later");
+        let transformed = transformed
+            .await
+            .unwrap_or_else(|_| Err((Refusal::NextHop(late), self.empty_report())));
+        match transformed {
+            Err((refusal, report)) => {
+                for index in 0..self.envelope.recipients.len() {
+                    let _ = answers.send((index, Err(refusal.clone())));
+                }
+                report
+            }
+            Ok(done) => {
+                self.learn(done.harvest);
+                let inbound = NextHop::Fixed(self.settings.config.inside.mail_server.clone());
+                let next_hop = match self.direction {
+                    Direction::Inbound => &inbound,
+                    Direction::Outbound => &self.settings.config.outside.next_hop,
+                };
+                let downstream = &self.relay.downstream;
+                let envelope = &self.envelope;
+                let direction = self.direction;
+                let fanout = Fanout {
+                    downstream,
+                    next_hop,
+                    direction,
+                    envelope,
+                    deadline,
+                    released,
+                    answers,
+                };
+                fanout.deliver(self.upstream, &done.parcels).await;
+                done.report
+            }
+        }
+    }
+
+    /// What the core knows of the world at this moment.
+    ///
+    /// # Errors
+    /// [`Refusal::KeysUnavailable`] where the stores do not say whom we trust.
+    pub(crate) async fn context(relay: &Relay, settings: &Settings) -> Result<Context, Refusal> {
+        let trust = relay.stores.trust().await.map_err(|error| {
+            tracing::error!(%error, "the key database does not answer");
+            Refusal::KeysUnavailable
+        })?;
+        Ok(Context {
+            policy: Arc::clone(&settings.config.policy),
+            trust,
+            hostname: settings.config.hostname.clone(),
+            now: now(),
+        })
+    }
+
+    async fn transform(&self, message: Message) -> Result<Done, (Refusal, Report)> {
+        let config = &self.settings.config;
+        let early = |refusal| (refusal, self.empty_report());
+        trace::check_loop(&message, &config.hostname, config.limits.hops_max).map_err(early)?;
+        let context = Self::context(&self.relay, &self.settings).await.map_err(early)?;
+        let received = trace::received_field(&self.origin, &config.hostname, &self.id);
+        let (id, envelope) = (self.id.clone(), self.envelope.clone());
+        let mut processor = match self.direction {
+            Direction::Inbound => {
+                Processor::Inbound(Box::new(Inbound::new(context, id, envelope, message, received)))
+            }
+            Direction::Outbound => Processor::Outbound(Box::new(Outbound::new(
+                context, id, envelope, message, received,
+            ))),
+        };
+        let mut keys = Keys::default();
+        for _ in 0..ROUNDS_MAX {
+            let wait_max = Duration::from_secs(config.limits.crypto_wait_secs_max);
+            let computed = self.relay.crypto.run(wait_max, move || {
+                let step = processor.step(&keys);
+                (processor, keys, step)
+            });
+            let (again, known, step) = computed.await.map_err(early)?;
+            (processor, keys) = (again, known);
+            match step {
+                Step::Want(queries) => self.relay.stores.answer(&queries, &mut keys).await,
+                Step::Done(done) => return Ok(*done),
+                Step::Refused(refused) => return Err(*refused),
+            }
+        }
+        tracing::error!(id = self.id, "the data processor asks without end");
+        Err(early(Refusal::Internal))
+    }
+
+    /// Takes in what the mail taught, without making the sender wait.
+    fn learn(&self, harvest: Option<Harvest>) {
+        let Some(harvest) = harvest else { return };
+        let relay = Arc::clone(&self.relay);
+        tokio::spawn(async move {
+            if let Err(error) = relay.stores.learn(&harvest).await {
+                tracing::warn!(%error, "certificates of a verified mail could not be kept");
+            }
+        });
+    }
+
+    fn empty_report(&self) -> Report {
+        Report::new(self.direction, &self.id)
+    }
+}
+
+/// The time of verification.
+pub(crate) fn now() -> Timestamp {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Rounds of questions for one message; the core needs one for each layer at most (K3: four).
+const ROUNDS_MAX: usize = 16;

@@ -1,0 +1,491 @@
+//! The commands as a user runs them: what they print, what they leave behind, how they end.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder with a configuration of its own.
+struct Bed(tempfile::TempDir);
+
+impl Bed {
+    fn new() -> Self {
+        let bed = Self(tempfile::tempdir().unwrap());
+        bed.good(&["init", "--domain", "nec.example", "--domain", "smime.example", "--dir", "."]);
+        bed
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        std::fs::write(self.path(name), bytes).unwrap();
+        name.to_owned()
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn run_with(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+            .args(arguments)
+            .current_dir(self.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that fails early does not read its input.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap()
+    }
+
+    fn good_with(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = self.run_with(arguments, input);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {error}");
+        assert!(error.is_empty(), "{arguments:?}: {error}");
+        output.stdout
+    }
+
+    fn good(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.good_with(arguments, b"")).unwrap()
+    }
+
+    /// Runs a command that must fail with a status and one line on standard error.
+    fn bad_with(&self, arguments: &[&str], input: &[u8], status: i32) -> String {
+        let output = self.run_with(arguments, input);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{arguments:?}: {error}");
+        error
+    }
+
+    fn bad(&self, arguments: &[&str], status: i32) -> String {
+        self.bad_with(arguments, b"", status)
+    }
+
+    fn openssl(&self, arguments: &str) -> String {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(self.0.path())
+            .output()
+            .expect("these tests need the openssl program");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {arguments}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+fn fixture(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/fixtures/rfc9216");
+    let path = Path::new(folder).join(name);
+    assert!(path.exists(), "{}: these tests need the shared fixtures", path.display());
+    path.to_str().unwrap().to_owned()
+}
+
+const MAIL: &str = "From: alice@nec.example\nTo: bob@nec.example\nSubject: a secret plan\n\
+    Date: Mon, 23 Nov 2026 07:00:00 +0000\nMessage-ID: <1@nec.example>\n\nattack at dawn\n";
+
+/// Alice and Bob with keys of our authority.
+fn bed_with_keys() -> Bed {
+    let bed = Bed::new();
+    for address in ["alice@nec.example", "bob@nec.example"] {
+        bed.good(&["secret-key", "generate", address, "--algorithm", "p256"]);
+    }
+    bed
+}
+
+#[test]
+fn init_makes_four_things_and_overwrites_none() {
+    let bed = Bed::new();
+    for (name, mode) in [("master.key", 0o600), ("sealgate.db", 0o600), ("sealgate.toml", 0o644)] {
+        let permissions = std::fs::metadata(bed.path(name)).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o777 & mode, permissions.mode() & 0o777, "{name}");
+    }
+    let before = bed.read("master.key");
+    let error = bed.bad(&["init", "--domain", "nec.example"], 65);
+    assert!(error.contains("sealgate.toml") && error.contains("exists already"), "{error}");
+    std::fs::remove_file(bed.path("sealgate.toml")).unwrap();
+    let error = bed.bad(&["init", "--domain", "nec.example"], 65);
+    assert!(error.contains("sealgate.db"), "{error}");
+    assert_eq!(bed.read("master.key"), before);
+    assert!(!bed.path("sealgate.toml").exists());
+    let certificate = bed.good(&["init", "--domain", "abc.example", "--dir", "other/deep"]);
+    assert!(certificate.contains("sealgate CA of abc.example"), "{certificate}");
+}
+
+#[test]
+fn wrong_usage_ends_with_64() {
+    let bed = Bed::new();
+    for arguments in [
+        &["init"][..],
+        &["init", "--domain", "a b"],
+        &["nonsense"],
+        &["secret-key"],
+        &["secret-key", "generate", "nobody"],
+        &["secret-key", "generate", "a@nec.example", "--algorithm", "dsa"],
+        &["seal", "--from", "a@nec.example"],
+        &["open", "--to", "a@nec.example", "--at", "yesterday"],
+        &["public-key", "import"],
+    ] {
+        let output = bed.run_with(arguments, b"");
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+    assert_eq!(bed.run_with(&["--help"], b"").status.code(), Some(0));
+    assert_eq!(bed.run_with(&["--version"], b"").status.code(), Some(0));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_ends_with_78() {
+    let bed = Bed::new();
+    bed.write("bad.toml", "version = 1\ndomains = [\"nec.example\"]\ncolour = \"red\"\n");
+    let error = bed.bad(&["--config", "bad.toml", "secret-key", "list"], 78);
+    assert!(error.contains("bad.toml:3:") && error.contains("colour"), "{error}");
+    let error = bed.bad(&["--config", "missing.toml", "secret-key", "list"], 78);
+    assert!(error.contains("missing.toml"), "{error}");
+    let key = bed.path("master.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let error = bed.bad(&["secret-key", "list"], 78);
+    assert!(error.contains("chmod 600"), "{error}");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    bed.write("master.key", "00".repeat(32));
+    let error = bed.bad(&["secret-key", "list"], 78);
+    assert!(error.contains("not the key that this database was made with"), "{error}");
+    std::fs::remove_file(bed.path("sealgate.db")).unwrap();
+    let error = bed.bad(&["secret-key", "list"], 78);
+    assert!(error.contains("no such database") && error.contains("sealgate init"), "{error}");
+    std::fs::remove_file(bed.path("sealgate.toml")).unwrap();
+    if !Path::new("/etc/sealgate/sealgate.toml").exists() {
+        let error = bed.bad(&["secret-key", "list"], 78);
+        assert!(error.contains("sealgate init --domain"), "{error}");
+    }
+}
+
+#[test]
+fn a_database_that_does_not_answer_ends_with_69() {
+    let bed = Bed::new();
+    bed.write("sealgate.db", "this is no database, and long enough to be looked at as one");
+    let error = bed.bad(&["secret-key", "list"], 69);
+    assert!(error.contains("sealgate.db"), "{error}");
+}
+
+#[test]
+fn generated_certificates_serve_their_purpose_and_no_other() {
+    let bed = Bed::new();
+    bed.write("ca.pem", bed.good(&["ca", "certificate"]));
+    let authority = bed.openssl("x509 -in ca.pem -noout -text");
+    assert!(authority.contains("CA:TRUE"), "{authority}");
+    for (algorithm, encrypting) in [
+        ("rsa2048", "Key Encipherment"),
+        ("rsa3072", "Key Encipherment"),
+        ("p256", "Key Agreement"),
+        ("p384", "Key Agreement"),
+        ("ed25519", "Key Agreement"),
+    ] {
+        let address = format!("{algorithm}@nec.example");
+        bed.good(&["secret-key", "generate", &address, "--algorithm", algorithm]);
+        let pem = bed.good(&["secret-key", "certificate", &address]);
+        let (sign, encrypt) = pem.split_at(pem.rfind("-----BEGIN").unwrap());
+        bed.write("sign.pem", sign);
+        bed.write("encrypt.pem", encrypt);
+        bed.openssl("verify -x509_strict -CAfile ca.pem -purpose smimesign sign.pem");
+        bed.openssl("verify -x509_strict -CAfile ca.pem sign.pem");
+        let text = bed.openssl("x509 -in sign.pem -noout -text");
+        assert!(text.contains("Digital Signature, Non Repudiation\n"), "{text}");
+        if encrypting == "Key Encipherment" {
+            bed.openssl("verify -x509_strict -CAfile ca.pem -purpose smimeencrypt encrypt.pem");
+        }
+        bed.openssl("verify -x509_strict -CAfile ca.pem encrypt.pem");
+        let text = bed.openssl("x509 -in encrypt.pem -noout -text");
+        assert!(text.contains(&format!("Key Usage: critical\n                {encrypting}\n")));
+        for needed in [
+            &format!("email:{address}"),
+            "E-mail Protection",
+            "Subject Key Identifier",
+            "Authority Key Identifier",
+            "S/MIME Capabilities",
+            "CA:FALSE",
+        ] {
+            assert!(text.contains(needed), "{algorithm}: {needed} not in {text}");
+        }
+    }
+}
+
+#[test]
+fn an_address_outside_our_domains_gets_no_key() {
+    let bed = Bed::new();
+    let error = bed.bad(&["secret-key", "generate", "eve@abc.example"], 65);
+    assert!(error.contains("domains") && error.contains("sealgate.toml"), "{error}");
+    let error = bed.bad(&["secret-key", "show", "nobody@nec.example"], 65);
+    assert!(error.contains("no secret key") && error.contains("generate"), "{error}");
+    bed.bad(&["secret-key", "certificate", "nobody@nec.example"], 65);
+    bed.bad(&["secret-key", "remove", "nobody@nec.example"], 65);
+}
+
+#[test]
+fn secret_keys_are_imported_listed_shown_and_removed() {
+    let bed = Bed::new();
+    let (store, password) = (fixture("p12/alice.p12"), bed.write("password", "alice\n"));
+    let alice = "alice@smime.example";
+    let error = bed.bad(&["secret-key", "import", alice, &store], 65);
+    assert!(error.contains("alice.p12") && error.contains("--password-file"), "{error}");
+    let wrong = bed.write("wrong", "bob");
+    let import = ["secret-key", "import", alice, &store, "--password-file"];
+    let error = bed.bad(&[&import[..], &[&wrong]].concat(), 65);
+    assert!(error.contains("alice.p12") && error.contains("wrong password"), "{error}");
+    let other = ["secret-key", "import", "bob@smime.example", &store, "--password-file", &password];
+    let error = bed.bad(&other, 65);
+    assert!(error.contains("the certificate is for alice@smime.example"), "{error}");
+    bed.good(&[&import[..], &[&password]].concat());
+    let error = bed.bad(&[&import[..], &[&password]].concat(), 65);
+    assert!(error.contains("in the store already"), "{error}");
+
+    let list: serde_json::Value =
+        serde_json::from_str(&bed.good(&["secret-key", "list", "--json"])).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    assert_eq!(list[0]["address"], alice);
+    assert_eq!(list[0]["purpose"], "sign");
+    assert_eq!(list[1]["purpose"], "encrypt");
+    let table = bed.good(&["secret-key", "list"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(bed.good(&["secret-key", "show", alice]).contains("CN=Alice Lovelace"));
+    bed.good(&["secret-key", "show", alice, "--json"]);
+    assert!(bed.good(&["secret-key", "remove", alice]).contains("2 removed"));
+    assert_eq!(bed.good(&["secret-key", "list", "--json"]).trim(), "[]");
+}
+
+#[test]
+fn keys_in_several_files_are_imported_together() {
+    let bed = Bed::new();
+    let (key, certificate) = (fixture("keys/alice.sign.key"), fixture("certs/alice.sign.crt"));
+    let alice = "alice@smime.example";
+    let error = bed.bad(&["secret-key", "import", alice, &key], 65);
+    assert!(error.contains("without its certificate"), "{error}");
+    bed.good(&["secret-key", "import", alice, &key, &certificate]);
+    let nothing = bed.write("nothing", "hello\n");
+    let error = bed.bad(&["secret-key", "import", alice, &nothing], 65);
+    assert!(error.contains("nothing: neither certificate nor key"), "{error}");
+    let error = bed.bad(&["secret-key", "import", alice, "missing.p12"], 65);
+    assert!(error.contains("missing.p12: No such file"), "{error}");
+}
+
+#[test]
+fn public_keys_are_imported_listed_shown_and_removed() {
+    let bed = Bed::new();
+    let bob = "bob@smime.example";
+    let (encrypt, sign) = (fixture("certs/bob.encrypt.crt"), fixture("certs/bob.sign.crt"));
+    let printed = bed.good(&["public-key", "import", &encrypt, &sign]);
+    assert_eq!(printed.matches(bob).count(), 2, "{printed}");
+    bed.good(&["public-key", "import", "--address", "@abc.example", &encrypt]);
+    let list: serde_json::Value =
+        serde_json::from_str(&bed.good(&["public-key", "list", "--json"])).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 3);
+    assert_eq!(list[0]["address"], "@abc.example");
+    assert_eq!(list[0]["state"], "pinned");
+    assert!(bed.good(&["public-key", "list"]).contains("pinned"));
+    assert!(bed.good(&["public-key", "show", bob]).contains("CN=Bob Babbage"));
+    let nothing = bed.write("nothing", "hello\n");
+    let error = bed.bad(&["public-key", "import", &nothing, &encrypt], 65);
+    assert!(error.contains("nothing: neither certificate nor key"), "{error}");
+    let error = bed.bad(&["public-key", "import", &fixture("certs/rsa-ca-root.crt")], 65);
+    assert!(error.contains("anchor import"), "{error}");
+    let error = bed.bad(&["public-key", "show", "x@abc.example"], 65);
+    assert!(error.contains("no public key"), "{error}");
+    bed.bad(&["public-key", "accept", bob], 65);
+    assert!(bed.good(&["public-key", "remove", bob]).contains("2 removed"));
+    bed.bad(&["public-key", "remove", bob], 65);
+}
+
+#[test]
+fn a_certificate_without_an_address_needs_one() {
+    let bed = Bed::new();
+    bed.openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem \
+        -subj /CN=x -days 90 -out c.pem -addext basicConstraints=CA:FALSE",
+    );
+    let error = bed.bad(&["public-key", "import", "c.pem"], 65);
+    assert!(error.contains("c.pem") && error.contains("--address"), "{error}");
+    bed.good(&["public-key", "import", "--address", "x@abc.example", "c.pem"]);
+}
+
+#[test]
+fn anchors_are_imported_listed_and_removed() {
+    let bed = Bed::new();
+    let root = fixture("certs/rsa-ca-root.crt");
+    let printed = bed.good(&["anchor", "import", &root]);
+    let sha256 = printed.split_whitespace().next().unwrap().to_owned();
+    assert_eq!(sha256.len(), 64, "{printed}");
+    assert_eq!(bed.good(&["anchor", "list"]).lines().count(), 3);
+    let list: serde_json::Value =
+        serde_json::from_str(&bed.good(&["anchor", "list", "--json"])).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    let error = bed.bad(&["anchor", "import", &fixture("certs/bob.sign.crt")], 65);
+    assert!(error.contains("not an authority"), "{error}");
+    bed.good(&["anchor", "remove", &sha256.to_uppercase()]);
+    let error = bed.bad(&["anchor", "remove", &sha256], 65);
+    assert!(error.contains("no such anchor"), "{error}");
+}
+
+#[test]
+fn sealed_mail_is_opened_again() {
+    let bed = bed_with_keys();
+    let (from, to) = ("alice@nec.example", "bob@nec.example");
+    let seal = ["seal", "--from", from, "--to", to, "--report", "seal.json"];
+    let sealed = bed.good_with(&seal, MAIL.as_bytes());
+    let text = String::from_utf8(sealed.clone()).unwrap();
+    assert!(!text.contains("attack at dawn") && text.contains("application/pkcs7-mime"), "{text}");
+    assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "CRLF throughout");
+    assert_eq!(text.matches("Received:").count(), 1, "{text}");
+    let report: serde_json::Value = serde_json::from_str(&bed.read("seal.json")).unwrap();
+    assert_eq!(report["direction"], "outbound");
+    assert_eq!(report["delivered"], "sealed");
+    assert_eq!(report["layers"][0]["content"], "aes-256-gcm");
+
+    let open = ["open", "--from", from, "--to", to, "--report", "open.json"];
+    let opened = String::from_utf8(bed.good_with(&open, &sealed)).unwrap();
+    assert!(opened.contains("attack at dawn"), "{opened}");
+    assert!(opened.starts_with("Authentication-Results:"), "{opened}");
+    let report: serde_json::Value = serde_json::from_str(&bed.read("open.json")).unwrap();
+    assert_eq!(report["verdict"], "pass");
+    assert_eq!(report["delivered"], "plain");
+
+    // The same with the line ends of a file.
+    let with_lf = text.replace("\r\n", "\n");
+    let opened = String::from_utf8(bed.good_with(&open, with_lf.as_bytes())).unwrap();
+    assert!(opened.contains("attack at dawn"), "{opened}");
+}
+
+#[test]
+fn verification_takes_its_time_from_the_command_line() {
+    let bed = bed_with_keys();
+    let (from, to) = ("alice@nec.example", "bob@nec.example");
+    let sealed = bed.good_with(&["seal", "--from", from, "--to", to], MAIL.as_bytes());
+    let open =
+        ["open", "--from", from, "--to", to, "--at", "2050-01-01T00:00:00Z", "--report", "r.json"];
+    bed.good_with(&open, &sealed);
+    let report: serde_json::Value = serde_json::from_str(&bed.read("r.json")).unwrap();
+    assert_ne!(report["verdict"], "pass", "{report}");
+}
+
+#[test]
+fn a_falsified_message_ends_with_65_and_its_reply() {
+    let bed = bed_with_keys();
+    let (from, to) = ("alice@nec.example", "bob@nec.example");
+    let sealed = bed.good_with(&["seal", "--from", from, "--to", to], MAIL.as_bytes());
+    let mut text = String::from_utf8(sealed).unwrap();
+    let at = text.trim_end().len() - 100;
+    let changed = if &text[at..=at] == "A" { "B" } else { "A" };
+    text.replace_range(at..=at, changed);
+    let open = ["open", "--from", from, "--to", to, "--report", "r.json"];
+    let error = bed.bad_with(&open, text.as_bytes(), 65);
+    assert!(error.starts_with("550 5.7.7 "), "{error}");
+    let report: serde_json::Value = serde_json::from_str(&bed.read("r.json")).unwrap();
+    assert_eq!(report["reply"]["code"], 550);
+    assert_eq!(report["reply"]["enhanced"], "5.7.7");
+}
+
+#[test]
+fn a_recipient_without_a_key_ends_with_65_and_one_outside_too() {
+    let bed = bed_with_keys();
+    let seal = ["seal", "--from", "alice@nec.example", "--to", "stranger@abc.example"];
+    let error = bed.bad_with(&seal, MAIL.as_bytes(), 65);
+    assert!(error.starts_with("550 5.7.3 ") && error.contains("stranger@abc.example"), "{error}");
+    let error = bed.bad_with(&["open", "--to", "stranger@abc.example"], MAIL.as_bytes(), 65);
+    assert!(error.starts_with("550 5.7.1 "), "{error}");
+    let error = bed.bad_with(&seal, b"From: a\rb\n", 65);
+    assert!(error.starts_with("550 5.6.0 "), "{error}");
+}
+
+#[test]
+fn a_key_store_that_cannot_answer_ends_with_75() {
+    let bed = bed_with_keys();
+    // A row that was changed outside sealgate makes the answer an error, not an absence.
+    let database = bed.path("sealgate.db");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        use sqlx::Connection as _;
+        let url = format!("sqlite:{}", database.display());
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query("UPDATE secret_keys SET wrapped = x'00'")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    });
+    let seal = ["seal", "--from", "alice@nec.example", "--to", "bob@nec.example"];
+    let error = bed.bad_with(&seal, MAIL.as_bytes(), 75);
+    assert!(error.starts_with("451 4.7.5 "), "{error}");
+}
+
+#[test]
+fn several_copies_need_a_directory() {
+    let bed = bed_with_keys();
+    let (from, to) = ("alice@nec.example", "bob@nec.example");
+    bed.good(&["secret-key", "generate", "carol@nec.example", "--algorithm", "p256"]);
+    // Carol is not named in the message: a blind copy, which goes apart (B10).
+    let seal = ["seal", "--from", from, "--to", to, "--to", "carol@nec.example"];
+    let error = bed.bad_with(&seal, MAIL.as_bytes(), 64);
+    assert!(error.contains("2 copies") && error.contains("--out-dir"), "{error}");
+    bed.good_with(&[&seal[..], &["--out-dir", "copies"]].concat(), MAIL.as_bytes());
+    let mut recipients = Vec::new();
+    for number in ["001", "002"] {
+        let json: serde_json::Value =
+            serde_json::from_str(&bed.read(&format!("copies/{number}.json"))).unwrap();
+        assert_eq!(json["delivered"], "sealed");
+        recipients.push(json["recipients"].clone());
+        assert!(bed.read(&format!("copies/{number}.eml")).contains("application/pkcs7-mime"));
+    }
+    recipients.sort_by_key(ToString::to_string);
+    assert_eq!(recipients, [serde_json::json!([to]), serde_json::json!(["carol@nec.example"])]);
+}
+
+#[test]
+fn check_is_good_only_if_all_is_well() {
+    let bed = bed_with_keys();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let configuration = bed.read("sealgate.toml").replace("2526", &port.to_string());
+    bed.write("sealgate.toml", configuration);
+    let table = bed.good(&["check"]);
+    assert!(table.contains("mail server") && !table.contains("FAILED"), "{table}");
+    let report: serde_json::Value = serde_json::from_str(&bed.good(&["check", "--json"])).unwrap();
+    assert_eq!(report["ok"], true);
+    drop(server);
+    let output = bed.run_with(&["check"], b"");
+    assert_eq!(output.status.code(), Some(69));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("FAILED"));
+    std::fs::remove_file(bed.path("master.key")).unwrap();
+    let output = bed.run_with(&["check", "--json"], b"");
+    assert_eq!(output.status.code(), Some(78));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    bed.write("sealgate.toml", "version = 3");
+    assert_eq!(bed.run_with(&["check"], b"").status.code(), Some(78));
+}
+
+#[test]
+fn check_warns_of_certificates_that_end_soon() {
+    let bed = bed_with_keys();
+    bed.openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem \
+        -subj /CN=x -days 10 -out c.pem -addext basicConstraints=CA:FALSE",
+    );
+    bed.good(&["public-key", "import", "--address", "x@abc.example", "c.pem"]);
+    let output = bed.run_with(&["check"], b"");
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("x@abc.example ends"));
+}
+
+#[test]
+fn manual_pages_and_completions_are_generated() {
+    let bed = Bed::new();
+    bed.good(&["man", "man"]);
+    assert!(bed.read("man/sealgate.1").contains(".TH"));
+    assert!(bed.read("man/sealgate-secret-key-generate.1").contains("algorithm"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(bed.good(&["completions", shell]).contains("secret-key"), "{shell}");
+    }
+}

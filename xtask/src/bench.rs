@@ -1,0 +1,4 @@
+//! To be written.
+pub(crate) fn run(_options: &[&str]) -> bool {
+    false
+}

@@ -1,0 +1,95 @@
+//! The Debian packages that the tests need, installed where they are missing, without a word and without a server
+//! being started.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Every package, with what it is for.
+const PACKAGES: [(&str, &str); 10] = [
+    ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
+    ("dovecot-imapd", "mailboxes read over IMAP"),
+    ("dovecot-lmtpd", "mailboxes filled over LMTP"),
+    ("dovecot-pop3d", "mailboxes read over POP3"),
+    ("gpg-agent", "gpgsm's secret keys"),
+    ("gpgsm", "peer of the interoperability matrix"),
+    ("libbcmail-java", "peer of the interoperability matrix"),
+    ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
+    ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
+    ("swaks", "a plain mail client"),
+];
+
+/// Installs what is missing.
+///
+/// # Errors
+/// What is missing, and why it could not be installed.
+pub(crate) fn install() -> Result<(), String> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().map(|(name, _)| *name).filter(|name| !is_installed(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what = format!("Debian packages missing: {}", missing.join(" "));
+    if !Path::new("/usr/bin/apt-get").exists() {
+        return Err(format!("{what}; no apt-get here to install them with"));
+    }
+    println!("installing {}", missing.join(" "));
+    let no_services = ServicePolicy::forbid();
+    let updated = quietly(Command::new("apt-get").args(["-qq", "update"]));
+    let installed = quietly(
+        Command::new("apt-get")
+            .args(["-qq", "-y", "--no-install-recommends", "install"])
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    );
+    drop(no_services);
+    updated.and(installed).map_err(|why| format!("{what}; {why}"))?;
+    match missing.iter().find(|name| !is_installed(name)) {
+        Some(name) => Err(format!("Debian package {name} is still missing after installing it")),
+        None => Ok(()),
+    }
+}
+
+fn is_installed(name: &str) -> bool {
+    let status = Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Status}", name])
+        .stderr(Stdio::null())
+        .output();
+    status.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// Runs a command silently; its output is told only where it fails.
+fn quietly(command: &mut Command) -> Result<(), String> {
+    let name = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output().map_err(|why| format!("{name}: {why}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("{name}: {}: {}", output.status, text.trim()))
+}
+
+/// `policy-rc.d` that forbids maintainer scripts to start servers, where none was there, until dropped.
+struct ServicePolicy {
+    ours: bool,
+}
+
+impl ServicePolicy {
+    const PATH: &str = "/usr/sbin/policy-rc.d";
+
+    fn forbid() -> Self {
+        if Path::new(Self::PATH).exists() {
+            return Self { ours: false };
+        }
+        let written = std::fs::write(Self::PATH, "#!/bin/sh\nexit 101\n").is_ok();
+        let ours = written && quietly(Command::new("chmod").args(["755", Self::PATH])).is_ok();
+        Self { ours }
+    }
+}
+
+impl Drop for ServicePolicy {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = std::fs::remove_file(Self::PATH);
+        }
+    }
+}
