@@ -119,6 +119,7 @@ fn postfix(load: &Load) -> Row {
         mailboxes: None,
         next_hop: format!("smtp:[127.0.0.1]:{}", sink.address.port()),
         more: "maillog_file =\nsyslog_name = bench\n",
+        more_services: "",
     });
     let file = plain_message(load.size);
     pump(postfix.smtp, Protocol::Smtp, ALICE, BOB, &file, WARM_UP);

@@ -186,6 +186,7 @@ impl Bed {
             mailboxes: Some(inner.lmtp),
             next_hop: format!("lmtp:inet:{lmtp}"),
             more: "",
+            more_services: "",
         });
         Self { postfix, first, wire, second, inner, outer }
     }
