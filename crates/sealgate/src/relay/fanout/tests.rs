@@ -35,7 +35,7 @@ fn server(rcpts: &'static [&str], dots: &'static [&str]) -> (Sink, Arc<Mutex<Vec
 
 /// Delivers two copies for one recipient each.
 async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Outcomes, bool) {
-    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()), trust_anchor: None };
+    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()) };
     let router = Router::new(&dns, "gate.nec.example").unwrap();
     let downstream = Downstream::new(router, "gate.nec.example".to_owned()).unwrap();
     let server: Server = format!("smtp://{}", sink.address).parse().unwrap();
