@@ -242,7 +242,8 @@ impl Sink {
     fn start() -> Self {
         let address = process::loopback(process::free_port());
         let mut command = Command::new("smtp-sink");
-        command.arg(format!("inet:{address}")).arg("1000");
+        // As root it insists on another user.
+        command.args(["-u", "nobody"]).arg(format!("inet:{address}")).arg("1000");
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let running = Running::start("smtp-sink", &mut command);
         process::await_listener("smtp-sink", address);
