@@ -1,4 +1,12 @@
 //! Messages and keys of other projects: what they expect, and the same reading as `rasn-cms` has.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -293,7 +301,7 @@ fn generated() -> Vec<(String, Vec<u8>)> {
             Signing { key: &key, scheme, encryption_certificate: None, signed_at: Timestamp(0) };
         all.push((
             format!("signed by {}", person.name),
-            sign_detached(&signing, &content).unwrap(),
+            sign_detached(&signing, &[&content]).unwrap(),
         ));
     }
     let people = recipients();
@@ -372,8 +380,9 @@ const EXCEPTIONS: [(&str, &str); 2] = [
     ("openssl-smime/pkcs7-1.pem", "octets behind the signature value; OpenSSL complains too"),
 ];
 
-/// Mutants of fuzzers: refusing more than the oracle is no fault there (versions and content types that do not exist,
-/// parameters of another type, octets behind the end), reading something else is.
+/// Mutants of fuzzers: refusing more than the oracle is no fault there (versions and content types
+/// that do not exist, parameters of another type, octets behind the end), reading something else
+/// is.
 const MUTANTS: [&str; 2] = ["fuzz-openssl", "fuzz-awslc"];
 
 #[test]

@@ -1,6 +1,15 @@
 //! Both directions against the `openssl` program: what it writes we read, what we write it reads.
 //!
-//! What it cannot do stands in a list with the reason, and the test fails when the list is wrong in either direction.
+//! What it cannot do stands in a list with the reason, and the test fails when the list is wrong in
+//! either direction.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,7 +73,8 @@ fn openssl(
     let _ = std::fs::remove_file(&out);
     let mut command = Command::new("openssl");
     command.arg("cms").args(arguments);
-    // Options that OpenSSL wants in order come as they are given; -keyopt belongs behind -recip and -signer.
+    // Options that OpenSSL wants in order come as they are given; -keyopt belongs behind -recip and
+    // -signer.
     for (option, path) in paths {
         if option.starts_with("keyopt ") {
             command.arg("-keyopt").arg(option.trim_start_matches("keyopt "));
@@ -118,7 +128,7 @@ fn it_reads_what_we_sign() {
                 encryption_certificate: None,
                 signed_at: Timestamp(1_700_000_000),
             };
-            let cms = folder.put("cms", &sign_detached(&signing, CONTENT).unwrap());
+            let cms = folder.put("cms", &sign_detached(&signing, &[CONTENT]).unwrap());
             let content = folder.put("content", CONTENT);
             let paths: [(&str, &Path); 3] =
                 [("-in", &cms), ("-content", &content), ("-certfile", &certificate)];

@@ -1,4 +1,13 @@
-//! What must hold for every content: what is signed verifies, what is encrypted opens, what is changed does neither.
+//! What must hold for every content: what is signed verifies, what is encrypted opens, what is
+//! changed does neither.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::sync::Arc;
 
@@ -23,7 +32,7 @@ const SIGNED_AT: Timestamp = Timestamp(1_700_000_000);
 fn sign(person: &Person, scheme: SignatureScheme, content: &[u8]) -> Vec<u8> {
     let key = person.own();
     let signing = Signing { key: &key, scheme, encryption_certificate: None, signed_at: SIGNED_AT };
-    sign_detached(&signing, content).unwrap()
+    sign_detached(&signing, &[content]).unwrap()
 }
 
 fn ways(person: &Person) -> Vec<KeyWrap> {
@@ -100,7 +109,7 @@ fn the_encryption_certificate_goes_along_and_is_named() {
     let preferred = Some(&*other.certificate);
     let signing =
         Signing { key: &key, scheme, encryption_certificate: preferred, signed_at: SIGNED_AT };
-    let parsed = SignedData::parse(&sign_detached(&signing, b"x").unwrap()).unwrap();
+    let parsed = SignedData::parse(&sign_detached(&signing, &[b"x"]).unwrap()).unwrap();
     // The root stays at home.
     assert_eq!(parsed.certificates.len(), 2);
     let named = parsed.signers[0].encryption_certificate(parsed.certificates.iter()).unwrap();
@@ -197,7 +206,8 @@ fn one_flipped_bit_anywhere_never_gives_other_plaintext() {
             let Ok(parsed) = EnvelopedData::parse(&changed) else { continue };
             let Some(recipient) = parsed.recipient_for(&person.certificate) else { continue };
             if let Ok(plain) = parsed.open(recipient, &person.certificate, &*person.key) {
-                // Some octets are not authenticated (versions, the originator's parameters): but the content is what it was.
+                // Some octets are not authenticated (versions, the originator's parameters): but
+                // the content is what it was.
                 assert_eq!(*plain, content, "octet {at}");
                 opened += 1;
             }

@@ -190,6 +190,9 @@ fn check_set(
     let rows: Vec<Expectation> = fixtures::expectations(folder)
         .into_iter()
         .filter(|row| count > 0 || row.column("file").ends_with(".eml"))
+        // Inputs of RFC 5280 §6.1.1 about certificate policies, which the program has no setting for; the paths of these
+        // rows are judged in sealgate-core's own PKITS test.
+        .filter(|row| !row.column("settings").contains("SetInitial"))
         .collect();
     assert!(rows.len() >= count.max(1), "{set}: {} expectations", rows.len());
     let mut wrong = Vec::new();

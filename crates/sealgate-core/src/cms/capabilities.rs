@@ -1,7 +1,7 @@
 //! SMIMECapabilities (RFC 8551 §2.5.2, RFC 4262): what somebody's software reads.
 //!
-//! In: the DER of the SEQUENCE, from a signed attribute or a certificate's extension. Out: the few facts that choose our algorithms.
-//! Unknown entries are passed over.
+//! In: the DER of the SEQUENCE, from a signed attribute or a certificate's extension. Out: the few
+//! facts that choose our algorithms. Unknown entries are passed over.
 
 use super::CmsError;
 use super::algorithm::{
@@ -31,8 +31,9 @@ pub fn parse_capabilities(der: &[u8]) -> Result<Capabilities, CmsError> {
     Ok(known)
 }
 
-/// Whether RSAES-OAEP's parameters say SHA-256 for both uses: as RFC 4055 §4.1 has them, or without the explicit tags, as
-/// RFC 3560 §5 prints them. Parameters left out would mean SHA-1, which we do not write.
+/// Whether RSAES-OAEP's parameters say SHA-256 for both uses: as RFC 4055 §4.1 has them, or without
+/// the explicit tags, as RFC 3560 §5 prints them. Parameters left out would mean SHA-1, which we do
+/// not write.
 fn is_sha_256(entry: &Algorithm<'_>, parameters: &Element<'_>) -> bool {
     if matches!(oaep_digest(entry), Ok(Digest::Sha256)) {
         return true;

@@ -1,10 +1,12 @@
 //! EnvelopedData (RFC 5652 §6) and AuthEnvelopedData (RFC 5083): opening what was encrypted to us.
 //!
-//! In: a ContentInfo, BER or DER; then one recipient, chosen by certificate, and its key. Out: the plaintext, whole and checked, or one
-//! uniform failure. Nothing of the plaintext leaves before the tag (or the padding of all of it) was checked. A content-encryption key that cannot
-//! be recovered is replaced by a random one, so that what follows is the same work (RFC 3218 §2.3.2).
+//! In: a ContentInfo, BER or DER; then one recipient, chosen by certificate, and its key. Out: the
+//! plaintext, whole and checked, or one uniform failure. Nothing of the plaintext leaves before the
+//! tag (or the padding of all of it) was checked. A content-encryption key that cannot be recovered
+//! is replaced by a random one, so that what follows is the same work (RFC 3218 §2.3.2).
 //!
-//! Recipients are never tried one after another (CVE-2019-1563), and attributes are not trusted; originatorInfo is ignored.
+//! Recipients are never tried one after another (CVE-2019-1563), and attributes are not trusted;
+//! originatorInfo is ignored.
 
 use zeroize::Zeroizing;
 

@@ -1,7 +1,8 @@
 //! Making a detached signature (RFC 5652 §5, RFC 8551 §2.5).
 //!
-//! In: a key with its chain, a scheme, a time, the canonical content. Out: a DER ContentInfo with SignedData without eContent,
-//! the body of `application/pkcs7-signature`. The content is hashed once and not copied.
+//! In: a key with its chain, a scheme, a time, the canonical content. Out: a DER ContentInfo with
+//! SignedData without eContent, the body of `application/pkcs7-signature`. The content is hashed
+//! once and not copied.
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ pub struct Signing<'a> {
     pub key: &'a OwnKey,
     /// What to sign with.
     pub scheme: SignatureScheme,
-    /// The signer's certificate for encryption, where it is another: it goes along and is named as preferred (RFC 8551 §2.5.3).
+    /// The signer's certificate for encryption, where it is another: it goes along and is named as
+    /// preferred (RFC 8551 §2.5.3).
     pub encryption_certificate: Option<&'a Certificate>,
     /// The time of signing.
     pub signed_at: Timestamp,
@@ -37,7 +39,8 @@ pub struct Signing<'a> {
 /// Signs content, given in pieces: a DER ContentInfo with SignedData without the content.
 ///
 /// # Errors
-/// What the key says; [`KeyError::Failed`] also when the scheme is not for it or the time cannot be written.
+/// What the key says; [`KeyError::Failed`] also when the scheme is not for it or the time cannot be
+/// written.
 pub fn sign_detached(signing: &Signing<'_>, content: &[&[u8]]) -> Result<Vec<u8>, KeyError> {
     let digest = digest_of_scheme(signing.scheme);
     let certificate = &signing.key.certificate;
@@ -140,7 +143,8 @@ fn issuer_serial(certificate: &Certificate) -> Vec<u8> {
     tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&name]), &serial])
 }
 
-/// The signer's certificate, the chain above it without the root, the encryption certificate (REQUIREMENTS B14).
+/// The signer's certificate, the chain above it without the root, the encryption certificate
+/// (REQUIREMENTS B14).
 fn certificates(signing: &Signing<'_>) -> Vec<u8> {
     let key = signing.key;
     let chain = key.chain.iter().filter(|issuer| !issuer.is_self_issued());

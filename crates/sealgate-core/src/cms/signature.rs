@@ -1,7 +1,8 @@
 //! Checking one signature value with aws-lc-rs.
 //!
-//! In: scheme, certificate, the octets that are covered, the signature value. Sizes and exponent of an RSA key are looked at before any arithmetic,
-//! so that a 16k-bit key costs nothing (REQUIREMENTS K5).
+//! In: scheme, certificate, the octets that are covered, the signature value. Sizes and exponent of
+//! an RSA key are looked at before any arithmetic, so that a 16k-bit key costs nothing
+//! (REQUIREMENTS K5).
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
@@ -110,7 +111,8 @@ fn ecdsa(
     }
 }
 
-/// RSA keys that are verified with (REQUIREMENTS K5); those under 2048 are for `crate::trust` to call weak.
+/// RSA keys that are verified with (REQUIREMENTS K5); those under 2048 are for `crate::trust` to
+/// call weak.
 const MODULUS_BITS_MIN: u32 = 1024;
 const MODULUS_BITS_MAX: u32 = 8192;
 /// Public exponents up to 64 bits (REQUIREMENTS K5).

@@ -1,8 +1,9 @@
 //! SignedData (RFC 5652 §5): what was signed, by whom, and whether that is so.
 //!
-//! In: a ContentInfo, BER or DER, and for detached signatures the content apart. Out: certificates, CRLs and signers, in the
-//! order in which they came; [`SignerInfo::verify`] then says for one signer and one certificate whether the signature holds. Signed attributes
-//! are verified as received and, failing that, in DER order; nothing signed is ever parsed and written anew.
+//! In: a ContentInfo, BER or DER, and for detached signatures the content apart. Out: certificates,
+//! CRLs and signers, in the order in which they came; [`SignerInfo::verify`] then says for one
+//! signer and one certificate whether the signature holds. Signed attributes are verified as
+//! received and, failing that, in DER order; nothing signed is ever parsed and written anew.
 //!
 //! It does not choose whom to believe, and it ignores unsigned attributes.
 
@@ -153,7 +154,8 @@ impl SignerInfo {
         }
     }
 
-    /// Whether the digest, or the one inside the signature algorithm, is too weak to prove anything (SHA-1).
+    /// Whether the digest, or the one inside the signature algorithm, is too weak to prove anything
+    /// (SHA-1).
     pub fn is_weak_digest(&self) -> bool {
         let inner = match self.scheme() {
             Ok(Signature::RsaPkcs1(digest) | Signature::Ecdsa(digest)) => Some(digest),
@@ -174,8 +176,8 @@ impl SignerInfo {
         parse_capabilities(meaning.capabilities?).ok()
     }
 
-    /// The certificate that the signer wants mail encrypted to (SMIMEEncryptionKeyPreference, RFC 8551 §2.5.3). Believe it only after
-    /// [`Self::verify`].
+    /// The certificate that the signer wants mail encrypted to (SMIMEEncryptionKeyPreference, RFC
+    /// 8551 §2.5.3). Believe it only after [`Self::verify`].
     pub fn encryption_certificate<'a>(
         &self,
         mut candidates: impl Iterator<Item = &'a Arc<Certificate>>,
@@ -194,8 +196,8 @@ impl SignerInfo {
         candidates.find(|candidate| identifier.names(candidate))
     }
 
-    /// Whether this signature over `content` was made with the certificate's key. For a detached signature `content` is the
-    /// canonical octets that were signed, else [`SignedData::content`].
+    /// Whether this signature over `content` was made with the certificate's key. For a detached
+    /// signature `content` is the canonical octets that were signed, else [`SignedData::content`].
     ///
     /// # Errors
     /// [`SignatureFault`].
@@ -204,7 +206,8 @@ impl SignerInfo {
             return Err(SignatureFault::Falsified);
         }
         if self.content_type != DATA.as_bytes() {
-            // Mail is id-data (RFC 8551 §2.4.1); a time-stamp token, say, is no statement about mail.
+            // Mail is id-data (RFC 8551 §2.4.1); a time-stamp token, say, is no statement about
+            // mail.
             return Err(SignatureFault::Unsupported);
         }
         let digest = self.digest().ok_or(SignatureFault::Unsupported)?;
@@ -236,7 +239,8 @@ impl SignerInfo {
         }
     }
 
-    /// REQUIREMENTS F9 and RFC 5652 §5.6, §11: contentType and messageDigest are there, once, and say what is so.
+    /// REQUIREMENTS F9 and RFC 5652 §5.6, §11: contentType and messageDigest are there, once, and
+    /// say what is so.
     fn check_attributes(
         &self,
         attributes: &SignedAttributes,
@@ -280,7 +284,8 @@ pub enum SignatureFault {
     Unsupported,
 }
 
-/// The digest inside the signature algorithm is SignerInfo's (RFC 5652 §5.4, RFC 4056 §3); Ed25519 has its own.
+/// The digest inside the signature algorithm is SignerInfo's (RFC 5652 §5.4, RFC 4056 §3); Ed25519
+/// has its own.
 fn is_consistent(scheme: Signature, digest: Digest) -> bool {
     match scheme {
         Signature::Ed25519 => true,
@@ -309,7 +314,8 @@ fn read_certificates(set: &Element<'_>) -> Result<Vec<Arc<Certificate>>, CmsErro
         if index >= CERTIFICATES_MAX {
             return Err(CmsError::OverLimit);
         }
-        // Attribute certificates and other formats, and what does not parse, are no certificates for mail.
+        // Attribute certificates and other formats, and what does not parse, are no certificates
+        // for mail.
         let Ok(choice) = choice else { break };
         if choice.tag == SEQUENCE
             && let Ok(certificate) = Certificate::from_der(choice.whole)

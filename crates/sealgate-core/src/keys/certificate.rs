@@ -1,8 +1,9 @@
 //! A certificate (RFC 5280) with the facts that mail needs, read once.
 //!
-//! In: DER of at most [`CERTIFICATE_BYTES_MAX`] octets. Out: a cheap-to-clone handle to the bytes and what they say. Names, serial number and public key
-//! are kept as the octets they were, because other objects refer to them by those. It judges nothing: whether a certificate
-//! is to be believed is `crate::trust`'s affair.
+//! In: DER of at most [`CERTIFICATE_BYTES_MAX`] octets. Out: a cheap-to-clone handle to the bytes
+//! and what they say. Names, serial number and public key are kept as the octets they were, because
+//! other objects refer to them by those. It judges nothing: whether a certificate is to be believed
+//! is `crate::trust`'s affair.
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,7 +50,8 @@ impl Certificate {
     /// Parses one DER certificate.
     ///
     /// # Errors
-    /// [`CertificateError`] when it is no certificate, has trailing bytes or is larger than the limit.
+    /// [`CertificateError`] when it is no certificate, has trailing bytes or is larger than the
+    /// limit.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateError("larger than 64 KiB".to_owned()));
@@ -117,8 +119,9 @@ impl Certificate {
     pub fn not_after(&self) -> Timestamp {
         self.facts.not_after
     }
-    /// rfc822Name and SmtpUTF8Mailbox (RFC 8398) entries of subjectAltName; emailAddress of the subject where
-    /// there is no such entry (REQUIREMENTS G3). Entries that are no addresses are left out (G2).
+    /// rfc822Name and SmtpUTF8Mailbox (RFC 8398) entries of subjectAltName; emailAddress of the
+    /// subject where there is no such entry (REQUIREMENTS G3). Entries that are no addresses are
+    /// left out (G2).
     pub fn addresses(&self) -> &[Address] {
         &self.facts.addresses
     }
@@ -128,7 +131,8 @@ impl Certificate {
         self.key_kind() != KeyKind::X25519
             && usage.is_none_or(|bits| bits & (DIGITAL_SIGNATURE | NON_REPUDIATION) != 0)
     }
-    /// Whether key usage allows encrypting to it: absent, keyEncipherment (RSA) or keyAgreement (EC) (G4).
+    /// Whether key usage allows encrypting to it: absent, keyEncipherment (RSA) or keyAgreement
+    /// (EC) (G4).
     pub fn may_encrypt(&self) -> bool {
         let needed = match self.key_kind() {
             KeyKind::Rsa { .. } if !self.facts.public_key.is_pss_only => KEY_ENCIPHERMENT,
@@ -191,7 +195,8 @@ struct Facts {
 }
 
 impl Facts {
-    /// Finds the members (RFC 5280 §4.1) in the bytes; that they are well formed the parser has said already.
+    /// Finds the members (RFC 5280 §4.1) in the bytes; that they are well formed the parser has
+    /// said already.
     fn read(der: &[u8], parsed: &x509_cert::TbsCertificate) -> Result<Self, CmsError> {
         let mut tbs = Reader::only(der, SEQUENCE)?.reader().expect(SEQUENCE)?.reader();
         tbs.optional(CONSTRUCTED_0)?;

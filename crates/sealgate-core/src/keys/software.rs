@@ -1,7 +1,8 @@
 //! A secret key in this process's memory, on aws-lc-rs.
 //!
-//! In: PKCS#8 (RFC 5958). It is parsed once; every use after that is one operation. The library keeps the key and wipes it.
-//! Failures say nothing about their reason. No implicit rejection for PKCS#1 v1.5 here: `crate::cms` substitutes a random key.
+//! In: PKCS#8 (RFC 5958). It is parsed once; every use after that is one operation. The library
+//! keeps the key and wipes it. Failures say nothing about their reason. No implicit rejection for
+//! PKCS#1 v1.5 here: `crate::cms` substitutes a random key.
 
 use aws_lc_rs::agreement::{self, UnparsedPublicKey, agree};
 use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
@@ -100,7 +101,8 @@ impl SoftwareKey {
         self.kind
     }
 
-    /// The content of subjectPublicKey's BIT STRING of the matching certificate, to check that they belong together.
+    /// The content of subjectPublicKey's BIT STRING of the matching certificate, to check that they
+    /// belong together.
     pub fn public_key_bytes(&self) -> &[u8] {
         &self.public_key
     }

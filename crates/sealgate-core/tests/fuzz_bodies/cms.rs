@@ -1,4 +1,5 @@
-//! What the CMS parsers are fuzzed with: one function a parser, called by the fuzz targets and by the test command.
+//! What the CMS parsers are fuzzed with: one function a parser, called by the fuzz targets and by
+//! the test command.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use sealgate_core::cms::transcode::to_der;
