@@ -1,7 +1,13 @@
 //! What becomes of a message between a scripted client and a scripted next hop, with the real program between them.
 //!
 //! Policy is "no cryptography" here: these tests are about commit, refusal and loss.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

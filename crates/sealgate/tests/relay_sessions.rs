@@ -1,5 +1,11 @@
 //! Sessions as strangers and mail servers see them: who may come in, limits, TLS, reload and drain.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
