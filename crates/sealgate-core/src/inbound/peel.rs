@@ -118,7 +118,8 @@ impl Peeler<'_> {
                 if walk.behind == Behind::Unauthenticated {
                     // Not a word on what the key showed: good and bad padding look alike (0.1).
                     return match self.unauthenticated_failure() {
-                        Err(End::AsReceived(peeled)) | Ok(peeled) => Ok(peeled),
+                        Err(End::AsReceived(peeled)) => Ok(*peeled),
+                        Ok(peeled) => Ok(peeled),
                         Err(End::Refuse(fault)) => Err(fault),
                     };
                 }
@@ -128,7 +129,7 @@ impl Peeler<'_> {
                 Ok(Next::Inner(inner)) => entity = inner,
                 Ok(Next::End) => break,
                 Err(End::Refuse(fault)) => return Err(fault),
-                Err(End::AsReceived(peeled)) => return Ok(peeled),
+                Err(End::AsReceived(peeled)) => return Ok(*peeled),
             }
         }
         Ok(walk.conclude())
@@ -194,9 +195,8 @@ impl Peeler<'_> {
         walk: &mut Walk,
         layers: &mut Vec<Layer>,
     ) -> Result<Next, End> {
-        let decoded = match mime::decode_body(entity) {
-            Ok(decoded) => decoded,
-            Err(_) => return self.bad_cms(&CmsError::Malformed, walk),
+        let Ok(decoded) = mime::decode_body(entity) else {
+            return self.bad_cms(&CmsError::Malformed, walk);
         };
         match cms::content_kind(&decoded) {
             Ok(ContentKind::SignedData) => self.opaque_signed(&decoded, walk, layers),
@@ -274,7 +274,7 @@ impl Peeler<'_> {
         }
         if checked.status == SignatureStatus::Falsified {
             if walk.behind == Behind::Nothing && self.decision.falsified == Falsified::Tag {
-                return Err(End::AsReceived(Peeled::as_received(Verdict::Fail, Reason::Falsified)));
+                return Err(End::as_received(Verdict::Fail, Reason::Falsified));
             }
             return Err(End::Refuse(Fault::falsified(if walk.behind.is_encryption() {
                 Reason::NotDecrypted
@@ -304,7 +304,7 @@ impl Peeler<'_> {
             Opening::NotForUs(layer) => {
                 layers.push(layer);
                 if walk.behind == Behind::Nothing {
-                    Err(End::AsReceived(Peeled::as_received(Verdict::None, Reason::NoKey)))
+                    Err(End::as_received(Verdict::None, Reason::NoKey))
                 } else {
                     walk.peeled.reason = Some(Reason::NoKey);
                     Ok(Next::End)
@@ -376,7 +376,7 @@ impl Peeler<'_> {
         match self.decision.unauthenticated_encryption {
             UnauthenticatedEncryption::Refuse => Err(End::Refuse(Fault::behind_key())),
             UnauthenticatedEncryption::Pass => {
-                Err(End::AsReceived(Peeled::as_received(Verdict::None, Reason::NotDecrypted)))
+                Err(End::as_received(Verdict::None, Reason::NotDecrypted))
             }
         }
     }
@@ -433,8 +433,14 @@ impl Walk {
 
 /// The end of peeling before the innermost layer.
 enum End {
-    AsReceived(Peeled),
+    AsReceived(Box<Peeled>),
     Refuse(Fault),
+}
+
+impl End {
+    fn as_received(verdict: Verdict, reason: Reason) -> Self {
+        Self::AsReceived(Box::new(Peeled::as_received(verdict, reason)))
+    }
 }
 
 fn is_signed(layer: &Cryptographic, entity: &Entity) -> bool {

@@ -255,9 +255,8 @@ impl PublicKeyInfo {
         let oid = algorithm.expect(OID)?.body;
         let parameters = if algorithm.is_empty() { None } else { Some(algorithm.element()?) };
         // A BIT STRING of whole octets (RFC 5280 §4.1.2.7): none unused.
-        let bytes = match members.expect(BIT_STRING)?.body {
-            [0, bytes @ ..] => bytes,
-            _ => return Err(CmsError::Malformed),
+        let [0, bytes @ ..] = members.expect(BIT_STRING)?.body else {
+            return Err(CmsError::Malformed);
         };
         let is_pss_only = oid == RSASSA_PSS.as_bytes();
         let kind = if is_pss_only || oid == RSA_ENCRYPTION.as_bytes() {
