@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::address::Domain;
-use crate::envelope::Envelope;
+use crate::address::{Address, Domain};
+use crate::envelope::{Envelope, MailParameters};
 use crate::smtp::server::{self, Limits, Server};
 
 fn options(protocol: Protocol, tls: Tls) -> Options {
