@@ -99,14 +99,14 @@ fn own(sign: bool) -> Vec<Vec<u8>> {
     if sign {
         for person in signers() {
             let key = person.own();
-            let scheme = default_scheme(person.certificate.key_kind()).unwrap();
+            let scheme = default_scheme(&person.certificate).unwrap();
             let signing = Signing {
                 key: &key,
                 scheme,
                 encryption_certificate: None,
                 signed_at: Timestamp(1_700_000_000),
             };
-            seeds.push(sign_detached(&signing, b"").unwrap());
+            seeds.push(sign_detached(&signing, &[b""]).unwrap());
         }
     } else {
         for person in recipients() {

@@ -111,7 +111,7 @@ fn it_reads_what_we_sign() {
     let folder = Folder::new("we-sign");
     let mut outcomes = Vec::new();
     for person in signers() {
-        let mut schemes = vec![default_scheme(person.certificate.key_kind()).unwrap()];
+        let mut schemes = vec![default_scheme(&person.certificate).unwrap()];
         if person.name == "alice.sign" {
             schemes.extend([
                 SignatureScheme::RsaPkcs1(Digest::Sha384),
@@ -128,7 +128,7 @@ fn it_reads_what_we_sign() {
                 encryption_certificate: None,
                 signed_at: Timestamp(1_700_000_000),
             };
-            let cms = folder.put("cms", &sign_detached(&signing, CONTENT).unwrap());
+            let cms = folder.put("cms", &sign_detached(&signing, &[CONTENT]).unwrap());
             let content = folder.put("content", CONTENT);
             let paths: [(&str, &Path); 3] =
                 [("-in", &cms), ("-content", &content), ("-certfile", &certificate)];
@@ -217,7 +217,9 @@ fn check_signed(cms: &[u8], person: &Person, detached: bool) {
     assert_eq!(parsed.content.as_deref(), expected);
     assert_eq!(parsed.signers.len(), 1);
     let signer = &parsed.signers[0];
-    let found = signer.certificate(parsed.certificates.iter()).expect("the certificate came along");
+    let found = signer
+        .certificate(parsed.certificates.iter(), Timestamp(1_700_000_000))
+        .expect("the certificate came along");
     assert_eq!(found.fingerprint(), person.certificate.fingerprint());
     assert_eq!(signer.verify(CONTENT, found), Ok(()));
     assert!(signer.verify(b"other", found).is_err());
