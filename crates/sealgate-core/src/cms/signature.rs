@@ -24,8 +24,11 @@ pub(super) fn verify_signature(
     let key = certificate.public_key_bytes();
     let holds = match (scheme, certificate.key_kind()) {
         (_, KeyKind::Unsupported) => return Err(SignatureFault::Unsupported),
-        // RFC 4055 §1.2, §3.3: such a key MUST NOT be used otherwise.
-        (_, KeyKind::Rsa { .. }) if !is_allowed(scheme, certificate) => false,
+        // RFC 4055 §1.2, §3.3: such a key MUST NOT be used otherwise. No proof of falsification,
+        // because OpenSSL 3.0 calls its PSS signatures rsaEncryption with such keys.
+        (_, KeyKind::Rsa { .. }) if !is_allowed(scheme, certificate) => {
+            return Err(SignatureFault::Unsupported);
+        }
         (Signature::RsaPkcs1(digest), KeyKind::Rsa { bits }) => {
             rsa_components(key, bits)?.verify(&pkcs1(digest, bits)?, message, value).is_ok()
         }
