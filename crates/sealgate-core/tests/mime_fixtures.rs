@@ -44,7 +44,7 @@ fn every_reading_of_every_mail_ends_without_a_panic() {
         decoded += usize::from(decode_body(&entity).is_ok());
     }
     println!("{signed} clear-signed, {agreed} agreed, {decoded} decoded");
-    assert!(signed > 5 && agreed > 1_000 && decoded > 900, "{signed} {agreed} {decoded}");
+    assert!(signed > 5 && agreed > 550 && decoded > 900, "{signed} {agreed} {decoded}");
 }
 
 #[test]

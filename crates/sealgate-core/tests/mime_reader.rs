@@ -67,7 +67,7 @@ fn the_signed_mails_of_the_fixtures() {
 fn every_mail_of_the_sets_as_a_signed_part() {
     let (agreed, all) = agreements(all_mails().map(|(path, mail)| (path, signed_around(&mail))));
     // The rest is no mail, or made to be read in two ways.
-    assert!(agreed > 600, "{agreed} of {all}");
+    assert!(agreed > 480, "{agreed} of {all}");
 }
 
 #[test]
@@ -83,6 +83,11 @@ fn known_traps_count_as_disagreement() {
         ("the inner boundary twice", ok.replace("boundary=i", "boundary=i; boundary=j")),
         ("the outer boundary inside of a line", ok.replace('x', "x --=_outer")),
         ("the inner boundary inside of a line", ok.replace('x', "x --i")),
+        (
+            "an inner multipart that is encoded",
+            format!("Content-Transfer-Encoding: base64\r\n{ok}"),
+        ),
+        ("a line that is no field", format!("no field\r\n{ok}")),
         ("a header section without end", "Content-Type: text/plain\r\n".to_owned()),
         ("a second delimiter behind the end", format!("{ok}--i\r\n")),
         ("white space before the first field", format!(" \r\n{ok}")),
@@ -107,6 +112,8 @@ fn roots_that_are_read_differently_are_told() {
         "Content-Type: text\r\n\r\nx",
         " From: a@b\r\n\r\nx",
         "Fr om: a@b\r\n\r\nx",
+        "From : a@b\r\n\r\nx",
+        "X: y\r\nno field\r\nFrom: a@b\r\n\r\nx",
     ] {
         assert!(!agrees(text), "{text:?}");
     }

@@ -20,6 +20,7 @@ fn postfix_keeps_its_own_mail_and_hands_on_the_rest_and_bounces_what_is_refused(
         mailboxes: Some(dovecot.lmtp),
         next_hop: format!("lmtp:inet:{}", next_hop.address),
         more: "",
+        more_services: "",
     });
     let message =
         b"From: alice@nec.example\r\nTo: bob@nec.example\r\nSubject: x\r\n\r\nHello\r\n.\r\n";

@@ -535,3 +535,113 @@ fn a_domain_signs_for_its_mailboxes() {
     let outcome = signed_by(&stranger, domain, "alice@nec.example", false);
     row(&outcome, "250", Delivered::AsReceived, Verdict::Policy, Some(Reason::Untrusted));
 }
+
+/// A message that was encrypted with CBC, wrapped so often that the encryption is the last layer allowed, must not
+/// tell good padding from bad.
+#[test]
+fn the_layer_limit_is_no_padding_oracle() {
+    let world = World::new();
+    let ambiguous = b"Content-Type: multipart/signed\r\n\r\nx\r\n";
+    let good = world.sealed(&[Bytes::from_static(ambiguous)], CBC, &world.bob);
+    let bad = {
+        let whole = mail("", &good);
+        let entity = Entity::parse(whole).unwrap();
+        let mut der = mime::decode_body(&entity).unwrap().to_vec();
+        *der.last_mut().unwrap() ^= 1;
+        vec![mime::write::pkcs7_mime(&[], "enveloped-data", &der)]
+    };
+    let outcomes: Vec<Outcome> = [good, bad]
+        .into_iter()
+        .map(|mut entity| {
+            for _ in 0..3 {
+                entity = world.signed(&joined(&entity), &world.alice.signing);
+            }
+            world.take(&mail(FROM_ALICE, &entity))
+        })
+        .collect();
+    outcomes.iter().for_each(refused);
+}
+
+#[test]
+fn a_line_that_is_no_field_costs_the_verdict() {
+    let world = World::new();
+    let header = format!("{FROM_ALICE}Pay 10000 to account 77\r\n");
+    let outcome = world.take(&mail(&header, &world.signed(PAYLOAD, &world.alice.signing)));
+    row(&outcome, "250", Delivered::AsReceived, Verdict::Neutral, Some(Reason::Ambiguous));
+}
+
+#[test]
+fn an_expected_signature_cannot_be_escaped_by_an_odd_from() {
+    let world = World::new();
+    let mut context = context("abc.example", &world.authority, Decision::default());
+    let mut policy = (*context.policy).clone();
+    policy.rules.push(Rule {
+        from: vec![crate::policy::Pattern::parse("*@nec.example").unwrap()],
+        to: Vec::new(),
+        overrides: crate::policy::Overrides { expect_signed: Some(true), ..Default::default() },
+    });
+    context.policy = std::sync::Arc::new(policy);
+    for from in ["boss@nec.example, x@evil.example", "<boss(x)@nec.example>", "\"boss@nec.example"]
+    {
+        let whole = mail(&format!("From: {from}\r\n"), &[Bytes::from_static(PAYLOAD)]);
+        let message = Message::new(whole);
+        let envelope = envelope("x@evil.example", &["bob@abc.example"]);
+        let id = "ID".to_owned();
+        let mut inbound = Inbound::new(context.clone(), id, envelope, message, Vec::new());
+        assert!(matches!(inbound.step(&Keys::default()), Step::Refused(_)), "{from}");
+    }
+}
+
+#[test]
+fn a_key_is_not_used_below_a_layer_that_its_owner_cannot_reach() {
+    let world = World::new();
+    let signed = world.signed(PAYLOAD, &world.alice.signing);
+    let inner = world.sealed(&signed, GCM, &world.carol);
+    let mail = mail(FROM_ALICE, &world.sealed(&inner, GCM, &world.bob));
+    let both = &["bob@abc.example", "carol@abc.example"];
+    let outcome = world.take_with(Decision::default(), &mail, both);
+    row(&outcome, "250", Delivered::Plain, Verdict::None, Some(Reason::NoKey));
+    let done = outcome.result.as_ref().unwrap();
+    assert_eq!(done.parcels[0].recipients, [0]);
+    for parcel in 0..2 {
+        let message = outcome.message(parcel);
+        assert!(!message.contains("smime=pass") && !message.contains("quick brown"), "{message}");
+    }
+}
+
+#[test]
+fn withheld_mail_tells_others_nothing_of_its_signer() {
+    let world = World::new();
+    let signed = world.signed(PAYLOAD, &world.carol.signing);
+    let mail = mail(FROM_ALICE, &world.sealed(&signed, GCM, &world.bob));
+    let both = &["bob@abc.example", "carol@abc.example"];
+    let outcome = world.take_with(Decision::default(), &mail, both);
+    assert_eq!(outcome.result.as_ref().unwrap().parcels.len(), 2);
+    assert!(outcome.message(0).contains("reason=signer-mismatch"));
+    assert!(outcome.message(1).contains("reason=no-key"));
+    assert!(!outcome.message(1).contains("X-Sealgate-Layer: signed"));
+}
+
+#[test]
+fn authenticated_content_may_have_odd_fields_and_octets() {
+    let world = World::new();
+    let odd = b"Content-Type: text/plain; name=\"\xe4\"\r\nContent-Transfer-Encoding: binary\r\n\r\na\nb\0c\r\n";
+    let sealed = world.sealed(&[Bytes::from_static(odd)], GCM, &world.bob);
+    let outcome = world.take(&mail(FROM_ALICE, &sealed));
+    row(&outcome, "250", Delivered::Plain, Verdict::None, Some(Reason::EncryptedUnsigned));
+    let whole = joined(&outcome.result.as_ref().unwrap().parcels[0].message);
+    assert!(mime::is_transportable(&whole), "no bare LF and no NUL goes downstream");
+    let opened = Entity::parse(whole).unwrap();
+    assert_eq!(&mime::decode_body(&opened).unwrap()[..], b"a\nb\0c\r\n");
+}
+
+#[test]
+fn a_store_that_is_away_does_not_settle_what_it_could_answer() {
+    let world = World::new();
+    let stranger = Person::new("alice@nec.example", &Authority::new("Unknown Authority"));
+    let mut keys = keys(&[&world.bob], &[]);
+    keys.public.insert(world.alice.address.clone(), Err(LookupError("away".to_owned())));
+    let mail = mail(FROM_ALICE, &world.signed(PAYLOAD, &stranger.signing));
+    let outcome = world.take_keys(Decision::default(), &mail, &["bob@abc.example"], &keys);
+    assert!(outcome.reply().starts_with("451 4.7.5"), "{}", outcome.reply());
+}

@@ -263,9 +263,8 @@ impl PublicKeyInfo {
         let algorithm = Algorithm::next(&mut members)?;
         let (oid, parameters) = (algorithm.oid, algorithm.parameters);
         // A BIT STRING of whole octets (RFC 5280 §4.1.2.7): none unused.
-        let bytes = match members.expect(BIT_STRING)?.body {
-            [0, bytes @ ..] => bytes,
-            _ => return Err(CmsError::Malformed),
+        let [0, bytes @ ..] = members.expect(BIT_STRING)?.body else {
+            return Err(CmsError::Malformed);
         };
         let is_pss_only = algorithm.is(RSASSA_PSS);
         let restriction =

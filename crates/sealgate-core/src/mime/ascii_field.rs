@@ -100,6 +100,7 @@ const UNSTRUCTURED: [&str; 3] = ["Comments", "Content-Description", "Subject"];
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use proptest::prelude::*;
 
     use super::super::Header;
     use super::*;
@@ -160,6 +161,27 @@ mod tests {
             "X-\u{e4}: y\r\n",
         ] {
             assert_eq!(rewrite(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        /// REQUIREMENTS C14: nothing in a value can end the field or begin another one.
+        #[test]
+        fn no_input_makes_a_second_field(
+            name in "(Subject|Content-Type|Content-Disposition|Content-Description)",
+            start in "(a/b|a; name=|a/b; x=\"|)",
+            value: Vec<u8>,
+        ) {
+            let text = [name.as_bytes(), b": ", start.as_bytes(), &value].concat();
+            let header = Header::parse(Bytes::from(text)).unwrap();
+            if let Some(field) = header.fields().next()
+                && let Some(line) = rewritten(&field)
+            {
+                let again = Header::parse(Bytes::from(line.clone())).unwrap();
+                prop_assert_eq!(again.fields().count(), 1);
+                prop_assert_eq!(again.bytes().len(), line.len());
+                prop_assert!(again.is_printable() && again.count(&name) == 1);
+            }
         }
     }
 }

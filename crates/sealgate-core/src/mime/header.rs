@@ -178,6 +178,11 @@ impl<'a> Field<'a> {
         self.name_len == 0
     }
 
+    /// Whether white space stands between name and colon: obsolete (RFC 5322 §4.5), and for some readers no field.
+    pub fn has_space_before_colon(&self) -> bool {
+        self.raw.get(self.name_len).is_some_and(|&b| is_wsp(b))
+    }
+
     /// The field as received: name, value, folds and the CRLF at its end.
     pub fn raw(&self) -> &'a [u8] {
         self.raw

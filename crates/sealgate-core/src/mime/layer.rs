@@ -113,7 +113,8 @@ fn signed_layer(root: &Entity, content_type: &ContentType) -> Result<Cryptograph
     }
     let boundary = content_type.boundary()?;
     let split = Multipart::split(&root.body, &boundary)?;
-    if split.ambiguous {
+    // An encoded multipart is forbidden (RFC 2045 §6.4), and decoded by some.
+    if split.ambiguous || !root.header.transfer_encoding().is_identity() {
         return Err(MimeError::Ambiguous("a multipart/signed"));
     }
     let [signed, signature] = split.parts.as_slice() else {

@@ -11,7 +11,8 @@ use mail_parser::{Address as TheirAddress, HeaderName, HeaderValue, Message, Mes
 
 use super::structured::is_wsp;
 use super::{
-    ContentType, DEPTH_MAX, Entity, Header, MimeError, Multipart, PARTS_MAX, TransferEncoding,
+    ContentType, DEPTH_MAX, Entity, Field, Header, MimeError, Multipart, PARTS_MAX,
+    TransferEncoding,
 };
 use crate::address::Address;
 
@@ -76,7 +77,11 @@ fn children(node: Node) -> Result<Option<Vec<Node>>, MimeError> {
     let found = entity.header.content_type()?;
     if let Some(content_type) = found.as_ref().filter(|found| found.kind == "multipart") {
         let split = Multipart::split(&entity.body, &content_type.boundary()?)?;
-        let sound = split.closed && !split.ambiguous && !split.parts.is_empty();
+        // An encoded multipart is forbidden (RFC 2045 §6.4), and decoded by some.
+        let sound = split.closed
+            && !split.ambiguous
+            && !split.parts.is_empty()
+            && entity.header.transfer_encoding().is_identity();
         let is_digest = content_type.subtype == "digest";
         let parent = if is_digest { Parent::Digest } else { Parent::Other };
         return Ok(if sound { nodes(split.parts, parent) } else { None });
@@ -94,9 +99,11 @@ fn children(node: Node) -> Result<Option<Vec<Node>>, MimeError> {
 
 /// Whether both read alike where the entity ends and what is inside.
 fn structure_agrees(header: &Header) -> bool {
-    // White space before the first field ends the section for some.
-    let indented = header.bytes().first().is_some_and(|&b| is_wsp(b));
-    if indented || !header.fields().all(|field| has_plain_line_ends(field.raw())) {
+    // White space before the first field, and a line that is no field, end the section for some (Postfix, Python).
+    let odd = |field: Field<'_>| {
+        field.is_malformed() || field.has_space_before_colon() || !has_plain_line_ends(field.raw())
+    };
+    if header.bytes().first().is_some_and(|&b| is_wsp(b)) || header.fields().any(odd) {
         return false;
     }
     match MessageParser::new().parse_headers(header.bytes()) {

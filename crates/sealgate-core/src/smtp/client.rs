@@ -480,11 +480,12 @@ impl Client {
         }
         let replies = self.replies.iter().flatten().cloned().collect();
         self.events.push_back(Event::Refused(replies));
-        match (go_ahead, self.options.protocol) {
-            // RFC 2920 §3.1: with pipelining the server may want content for nobody; it gets none.
-            (true, Protocol::Smtp) => self.command(b".\r\n", Expected::Ignored),
-            (true, Protocol::Lmtp) => self.fail(Failure::Garbage),
-            (false, _) => self.command(b"RSET\r\n", Expected::Ignored),
+        if go_ahead {
+            // RFC 2920 §3.1 would have a lone dot here. A server that admits nobody and still wants content may believe
+            // otherwise about a recipient, and would deliver an empty message.
+            self.fail(Failure::Garbage);
+        } else {
+            self.command(b"RSET\r\n", Expected::Ignored);
         }
     }
 

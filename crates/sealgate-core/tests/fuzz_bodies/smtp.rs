@@ -16,10 +16,8 @@ use sealgate_core::smtp::server::{self, Limits, Server};
 pub fn smtp_session(data: &[u8]) {
     for protocol in [Protocol::Smtp, Protocol::Lmtp] {
         let whole = play_server(protocol, &[data]);
-        for size in [1, 7] {
-            let pieces: Vec<&[u8]> = data.chunks(size).collect();
-            assert_eq!(whole, play_server(protocol, &pieces), "cut every {size}");
-        }
+        let octets: Vec<&[u8]> = data.chunks(1).collect();
+        assert_eq!(whole, play_server(protocol, &octets));
         for message in &whole.messages {
             assert!(is_clean(message), "{message:?}");
         }
@@ -34,7 +32,7 @@ pub fn smtp_data(data: &[u8]) {
     let prologue: &[u8] =
         b"EHLO x.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n";
     let wanted = read_content(data);
-    for size in [1, 5, data.len().max(1)] {
+    for size in [1, data.len().max(1)] {
         let mut pieces = vec![prologue];
         pieces.extend(data.chunks(size));
         let seen = play_server(Protocol::Smtp, &pieces);
@@ -86,6 +84,7 @@ fn play_server(protocol: Protocol, pieces: &[&[u8]]) -> Seen {
     let mut server = Server::new(server::Options {
         protocol,
         hostname: Domain::parse("gate.example").expect("a domain"),
+        postmaster_domain: Domain::parse("gate.example").expect("a domain"),
         // What follows STARTTLS is dropped with the buffer, so that cuts would matter.
         starttls: false,
         smtputf8: true,

@@ -254,38 +254,4 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_reply_out_of_many() {
-        let ok = || Some(Ok(Reply::new(250, (2, 0, 0), "queued")));
-        let bad = |code: u16| {
-            let class = u8::try_from(code / 100).unwrap();
-            Some(Err(Refusal::NextHop(Reply::new(code, (class, 1, 1), "no"))))
-        };
-        let code = |outcomes: &[Option<Result<Reply, Refusal>>]| {
-            let joint = joint(outcomes);
-            let code = joint.result.map_or_else(|refusal| Reply::from(&refusal).code, |r| r.code);
-            (code, joint.partial)
-        };
-        assert_eq!(code(&[ok(), ok()]), (250, false));
-        assert_eq!(code(&[bad(550), bad(550)]), (550, false));
-        assert_eq!(code(&[bad(550), None]), (550, false));
-        assert_eq!(code(&[bad(550), bad(451)]), (451, false));
-        assert_eq!(code(&[ok(), bad(550)]), (250, true));
-        assert_eq!(code(&[ok(), bad(550), bad(450)]), (450, true));
-        assert_eq!(code(&[ok(), None]), (451, true));
-        assert_eq!(code(&[None]), (451, false));
-    }
-
-    #[tokio::test]
-    async fn joined_futures_all_end() {
-        let wait = |millis| async move {
-            tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
-            millis
-        };
-        assert_eq!(join([20, 1, 10].into_iter().map(wait)).await, [20, 1, 10]);
-        assert!(join(std::iter::empty::<std::future::Ready<()>>()).await.is_empty());
-    }
-}
+mod tests;

@@ -50,6 +50,7 @@ fn a_broken_container_is_ambiguous() {
         [&HEAD.replace("boundary=b", "boundary=b; boundary=c"), ONE, TWO, END].concat(),
         [&HEAD.replace("boundary=b", "x=\"y"), ONE, TWO, END].concat(),
         [&HEAD.replace("pkcs7", "pgp"), ONE, TWO, END].concat(),
+        ["Content-Transfer-Encoding: base64\r\n", HEAD, ONE, TWO, END].concat(),
         ["Content-Type: text/plain\r\n", HEAD, ONE, TWO, END].concat(),
         [HEAD, &ONE.replace("hi", "hi --b"), TWO, END].concat(),
     ] {
