@@ -40,7 +40,10 @@ fn verdict(
     content: &[u8],
 ) -> Vec<Result<(), SignatureFault>> {
     let find = |signer: &SignerInfo| {
-        signer.certificate(signed.certificates.iter().chain(more)).expect("a certificate").clone()
+        signer
+            .certificate(signed.certificates.iter().chain(more), Timestamp(1_700_000_000))
+            .expect("a certificate")
+            .clone()
     };
     signed.signers.iter().map(|signer| signer.verify(content, &find(signer))).collect()
 }
@@ -296,7 +299,7 @@ fn generated() -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for person in signers() {
         let key = person.own();
-        let scheme = default_scheme(person.certificate.key_kind()).unwrap();
+        let scheme = default_scheme(&person.certificate).unwrap();
         let signing =
             Signing { key: &key, scheme, encryption_certificate: None, signed_at: Timestamp(0) };
         all.push((

@@ -99,7 +99,7 @@ fn own(sign: bool) -> Vec<Vec<u8>> {
     if sign {
         for person in signers() {
             let key = person.own();
-            let scheme = default_scheme(person.certificate.key_kind()).unwrap();
+            let scheme = default_scheme(&person.certificate).unwrap();
             let signing = Signing {
                 key: &key,
                 scheme,

@@ -54,7 +54,7 @@ const WRITTEN: [ContentCipher; 4] = [
 #[test]
 fn every_scheme_signs_and_verifies() {
     for person in signers() {
-        let mut schemes = vec![default_scheme(person.certificate.key_kind()).unwrap()];
+        let mut schemes = vec![default_scheme(&person.certificate).unwrap()];
         if person.name == "alice.sign" {
             for digest in [Digest::Sha256, Digest::Sha384, Digest::Sha512] {
                 schemes
@@ -71,7 +71,7 @@ fn every_scheme_signs_and_verifies() {
             let parsed = SignedData::parse(&cms).unwrap();
             assert!(parsed.content.is_none() && parsed.content_is_data);
             let signer = &parsed.signers[0];
-            let found = signer.certificate(parsed.certificates.iter()).unwrap();
+            let found = signer.certificate(parsed.certificates.iter(), SIGNED_AT).unwrap();
             assert_eq!(found.fingerprint(), person.certificate.fingerprint());
             assert_eq!(signer.verify(content, found), Ok(()), "{} {scheme:?}", person.name);
             assert_eq!(signer.verify(b"Hello", found), Err(SignatureFault::Falsified));
@@ -105,7 +105,7 @@ fn the_encryption_certificate_goes_along_and_is_named() {
         )))
         .unwrap(),
     )];
-    let scheme = default_scheme(alice.certificate.key_kind()).unwrap();
+    let scheme = default_scheme(&alice.certificate).unwrap();
     let preferred = Some(&*other.certificate);
     let signing =
         Signing { key: &key, scheme, encryption_certificate: preferred, signed_at: SIGNED_AT };
@@ -173,7 +173,7 @@ proptest! {
     #[test]
     fn any_content_verifies_and_opens(content in prop::collection::vec(any::<u8>(), 0..4096)) {
         let signer = &PEOPLE.0;
-        let scheme = default_scheme(signer.certificate.key_kind()).unwrap();
+        let scheme = default_scheme(&signer.certificate).unwrap();
         let parsed = SignedData::parse(&sign(signer, scheme, &content)).unwrap();
         prop_assert_eq!(parsed.signers[0].verify(&content, &signer.certificate), Ok(()));
         let recipient = &PEOPLE.1;
@@ -220,7 +220,7 @@ fn one_flipped_bit_anywhere_never_gives_other_plaintext() {
 fn one_flipped_bit_in_a_signature_never_verifies_other_content() {
     let content = b"Content-Type: text/plain\r\n\r\nPay 100.\r\n";
     let signer = &PEOPLE.0;
-    let scheme = default_scheme(signer.certificate.key_kind()).unwrap();
+    let scheme = default_scheme(&signer.certificate).unwrap();
     let cms = sign(signer, scheme, content);
     for at in 0..cms.len() {
         let mut changed = cms.clone();

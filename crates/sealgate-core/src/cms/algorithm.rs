@@ -383,13 +383,15 @@ oids! {
     ALGORITHM_PROTECTION = "1.2.840.113549.1.9.52";
 }
 
-// RFC 8017 appendix C, RFC 4055, RFC 5754, RFC 5758, RFC 8410: digests, signatures and public keys.
+// RFC 8017 appendix C, RFC 3370, RFC 4055, RFC 5754, RFC 5758, RFC 8410: digests, signatures and public keys.
 oids! {
+    MD5 = "1.2.840.113549.2.5";
     SHA_1 = "1.3.14.3.2.26";
     SHA_256 = "2.16.840.1.101.3.4.2.1";
     SHA_384 = "2.16.840.1.101.3.4.2.2";
     SHA_512 = "2.16.840.1.101.3.4.2.3";
     RSA_ENCRYPTION = "1.2.840.113549.1.1.1";
+    RSA_MD5 = "1.2.840.113549.1.1.4";
     RSA_SHA_1 = "1.2.840.113549.1.1.5";
     RSAES_OAEP = "1.2.840.113549.1.1.7";
     MGF1 = "1.2.840.113549.1.1.8";

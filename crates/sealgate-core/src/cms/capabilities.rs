@@ -93,6 +93,11 @@ mod tests {
         assert!(!oaep(&write_oaep(Digest::Sha1)));
         assert!(!oaep(&write(RSAES_OAEP, &[])));
         assert!(!oaep(&write(RSAES_OAEP, &[SEQUENCE, 0])));
+        // As our authority's certificates have it.
+        let ours = "303c06092a864886f70d010107302fa00f300d06096086480165030402010500\
+                    a11c301a06092a864886f70d010108300d06096086480165030402010500";
+        let octet = |at| u8::from_str_radix(&ours[at..at + 2], 16).unwrap();
+        assert!(oaep(&(0..ours.len()).step_by(2).map(octet).collect::<Vec<u8>>()));
         // RFC 3560 §5.
         let tagged = write_oaep(Digest::Sha256);
         let printed: Vec<u8> = {

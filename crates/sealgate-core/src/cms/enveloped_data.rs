@@ -15,7 +15,7 @@ use super::algorithm::{
     Algorithm, ContentCipher, DATA, RSA_ENCRYPTION, RSAES_OAEP, oaep_digest, read_version,
     small_integer,
 };
-use super::content_cipher::{Sealed, decrypt};
+use super::content_cipher::{NONCE_BYTES, Sealed, decrypt};
 use super::content_info::{ContentInfo, ContentKind, der_of};
 use super::element::{
     CONSTRUCTED_0, CONSTRUCTED_1, CONSTRUCTED_2, Element, INTEGER, OCTET_STRING, OID, PRIMITIVE_0,
@@ -30,7 +30,7 @@ use crate::keys::{Certificate, Digest, KeyError, KeyTransport, SecretKey};
 pub struct EnvelopedData {
     is_authenticated: bool,
     recipients: Vec<Recipient>,
-    /// None: an algorithm that is not supported, or parameters that it does not have.
+    /// None: an algorithm that is not supported, or parameters that we do not read.
     cipher: Option<ContentCipher>,
     sealed: Sealed,
 }
@@ -80,6 +80,11 @@ impl EnvelopedData {
         if let Some(cipher) = cipher {
             read_parameters(cipher, &algorithm, &mut sealed)?;
         }
+        // RFC 5084 §3.2 allows other nonces than the 12 octets it recommends; we do not read them.
+        let cipher = cipher.filter(|cipher| {
+            let is_gcm = matches!(cipher, ContentCipher::Aes128Gcm | ContentCipher::Aes256Gcm);
+            !is_gcm || sealed.nonce.len() == NONCE_BYTES
+        });
         Ok(Self { is_authenticated, recipients, cipher, sealed })
     }
 

@@ -11,8 +11,8 @@ use der::{DateTime, Encode};
 
 use super::algorithm::{
     ALGORITHM_PROTECTION, CONTENT_TYPE, DATA, ENCRYPTION_KEY_PREFERENCE, MESSAGE_DIGEST,
-    SIGNED_DATA, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES, hash_pieces,
-    write_digest, write_oid, write_signature,
+    SIGNED_DATA, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES, Signature, digest_bytes,
+    hash_pieces, write_digest, write_oid, write_signature,
 };
 use super::capabilities::own_capabilities;
 use super::content_info::push_head;
@@ -88,15 +88,29 @@ pub fn signature_name(scheme: SignatureScheme, kind: KeyKind) -> &'static str {
     }
 }
 
-/// What a kind of key signs with by default; none if it does not sign.
-pub fn default_scheme(kind: KeyKind) -> Option<SignatureScheme> {
-    match kind {
+/// What a certificate's key signs with by default; none if it does not sign.
+pub fn default_scheme(certificate: &Certificate) -> Option<SignatureScheme> {
+    match certificate.key_kind() {
+        KeyKind::Rsa { .. } if certificate.is_pss_only() => pss_scheme(certificate),
         KeyKind::Rsa { .. } => Some(SignatureScheme::RsaPkcs1(Digest::Sha256)),
         KeyKind::P256 => Some(SignatureScheme::Ecdsa(Digest::Sha256)),
         KeyKind::P384 => Some(SignatureScheme::Ecdsa(Digest::Sha384)),
         KeyKind::P521 => Some(SignatureScheme::Ecdsa(Digest::Sha512)),
         KeyKind::Ed25519 => Some(SignatureScheme::Ed25519),
         _ => None,
+    }
+}
+
+/// What a key for RSASSA-PSS alone signs with: the digest that it names, and SHA-256 where it names
+/// none (RFC 4055 §1.2, §3.3). Our salts are as long as the digest.
+fn pss_scheme(certificate: &Certificate) -> Option<SignatureScheme> {
+    match certificate.pss_restriction() {
+        None => Some(SignatureScheme::RsaPss(Digest::Sha256)),
+        Some(Signature::RsaPss { digest, salt_bytes }) if digest != Digest::Sha1 => {
+            (usize::from(salt_bytes) <= digest_bytes(digest))
+                .then_some(SignatureScheme::RsaPss(digest))
+        }
+        Some(_) => None,
     }
 }
 

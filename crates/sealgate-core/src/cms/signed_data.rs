@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::algorithm::{Algorithm, DATA, Signature, digest_of, hash, read_version, signature_of};
+use super::algorithm::{
+    Algorithm, DATA, MD5, RSA_MD5, Signature, digest_of, hash, read_version, signature_of,
+};
 use super::capabilities::parse_capabilities;
 use super::content_info::{ContentInfo, ContentKind, der_of};
 use super::element::{
@@ -123,11 +125,21 @@ impl SignerInfo {
     }
 
     /// The signer's certificate among candidates, by issuer and serial number or by key identifier.
+    ///
+    /// Several can have that name, such as a certificate and its renewal for the same key: then the
+    /// one that the signed attributes name, else the first that may sign and is valid `now`.
     pub fn certificate<'a>(
         &self,
-        mut candidates: impl Iterator<Item = &'a Arc<Certificate>>,
+        candidates: impl Iterator<Item = &'a Arc<Certificate>>,
+        now: Timestamp,
     ) -> Option<&'a Arc<Certificate>> {
-        candidates.find(|candidate| self.identifier.names(candidate))
+        let meaning = self.attributes.as_ref().and_then(|all| all.meaning().ok());
+        candidates.filter(|candidate| self.identifier.names(candidate)).min_by_key(|candidate| {
+            let is_named =
+                meaning.is_none_or(|meaning| meaning.names_certificate(candidate).unwrap_or(false));
+            let is_valid = (candidate.not_before()..=candidate.not_after()).contains(&now);
+            (!is_named, !(candidate.may_sign() && is_valid))
+        })
     }
 
     /// The digest's name in reports.
@@ -137,6 +149,7 @@ impl SignerInfo {
             Some(Digest::Sha256) => "sha-256",
             Some(Digest::Sha384) => "sha-384",
             Some(Digest::Sha512) => "sha-512",
+            None if self.is_md5() => "md5",
             None => "unknown",
         }
     }
@@ -155,14 +168,14 @@ impl SignerInfo {
     }
 
     /// Whether the digest, or the one inside the signature algorithm, is too weak to prove anything
-    /// (SHA-1).
+    /// (SHA-1, and MD5, which is never verified).
     pub fn is_weak_digest(&self) -> bool {
         let inner = match self.scheme() {
             Ok(Signature::RsaPkcs1(digest) | Signature::Ecdsa(digest)) => Some(digest),
             Ok(Signature::RsaPss { digest, .. }) => Some(digest),
             _ => None,
         };
-        self.digest() == Some(Digest::Sha1) || inner == Some(Digest::Sha1)
+        self.is_md5() || self.digest() == Some(Digest::Sha1) || inner == Some(Digest::Sha1)
     }
 
     /// When it was signed, by the signer's own word.
@@ -264,6 +277,11 @@ impl SignerInfo {
 
     fn algorithm<'a>(&self, der: &'a [u8]) -> Result<Algorithm<'a>, CmsError> {
         Algorithm::read(&Reader::only(der, SEQUENCE)?)
+    }
+
+    fn is_md5(&self) -> bool {
+        let is = |der, oid| self.algorithm(der).is_ok_and(|algorithm| algorithm.is(oid));
+        is(&self.digest_algorithm, MD5) || is(&self.signature_algorithm, RSA_MD5)
     }
 
     fn digest(&self) -> Option<Digest> {

@@ -497,6 +497,45 @@ fn more_layers_than_the_limit_are_not_judged() {
     row(&outcome, "250", Delivered::AsReceived, Verdict::Neutral, Some(Reason::OverLimit));
 }
 
+#[test]
+fn a_domain_signs_for_its_mailboxes() {
+    let world = World::new();
+    let sign = KeyUsagePurpose::DigitalSignature;
+    let signed_by = |authority: &Authority, address: &str, from: &str, sealed: bool| {
+        let mut entity = world.signed(PAYLOAD, &authority.key(address, sign));
+        if sealed {
+            entity = world.sealed(&entity, GCM, &world.bob);
+        }
+        world.take(&mail(&format!("From: {from}\r\nTo: bob@abc.example\r\n"), &entity))
+    };
+    let domain = "domain-signing-authority@nec.example";
+    for from in ["alice@nec.example", "alice@lab.nec.example"] {
+        let outcome = signed_by(&world.authority, domain, from, false);
+        row(&outcome, "250", Delivered::AsReceived, Verdict::Pass, None);
+        let Layer::Signed { signer: Some(signer), .. } = &outcome.report.layers[0] else {
+            panic!("{:?}", outcome.report.layers)
+        };
+        assert_eq!(signer.address, domain);
+        assert!(outcome.message(0).contains(domain), "{}", outcome.message(0));
+        assert!(outcome.result.unwrap().harvest.is_none(), "it is not the author's key");
+        let outcome = signed_by(&world.authority, domain, from, true);
+        assert_eq!((outcome.report.verdict, outcome.report.reason), (Verdict::Pass, None));
+    }
+    let mismatch = Some(Reason::SignerMismatch);
+    for (address, from) in [
+        ("domain-signing-authority@lab.nec.example", "alice@nec.example"),
+        (domain, "alice@evilnec.example"),
+        ("domain-signing-authority@example", "alice@nec.example"),
+        ("domain-confidentiality-authority@nec.example", "alice@nec.example"),
+    ] {
+        let outcome = signed_by(&world.authority, address, from, false);
+        row(&outcome, "250", Delivered::AsReceived, Verdict::Policy, mismatch);
+    }
+    let stranger = Authority::new("Unknown Authority");
+    let outcome = signed_by(&stranger, domain, "alice@nec.example", false);
+    row(&outcome, "250", Delivered::AsReceived, Verdict::Policy, Some(Reason::Untrusted));
+}
+
 /// A message that was encrypted with CBC, wrapped so often that the encryption is the last layer allowed, must not
 /// tell good padding from bad.
 #[test]

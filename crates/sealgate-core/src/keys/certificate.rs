@@ -14,8 +14,8 @@ use der::Decode;
 use crate::address::Address;
 use crate::cms::CmsError;
 use crate::cms::algorithm::{
-    EC_PUBLIC_KEY, ED25519, P_256, P_384, P_521, RSA_ENCRYPTION, RSASSA_PSS, SMIME_CAPABILITIES,
-    X25519,
+    Algorithm, EC_PUBLIC_KEY, ED25519, P_256, P_384, P_521, RSA_ENCRYPTION, RSASSA_PSS,
+    SMIME_CAPABILITIES, Signature, X25519, signature_of,
 };
 use crate::cms::element::{
     BIT_STRING, BOOLEAN, CONSTRUCTED_0, CONSTRUCTED_3, Element, INTEGER, OCTET_STRING, OID,
@@ -110,6 +110,14 @@ impl Certificate {
     /// What kind of key it holds.
     pub fn key_kind(&self) -> KeyKind {
         self.facts.public_key.kind
+    }
+    /// Whether its RSA key is for RSASSA-PSS and nothing else (RFC 4055 §1.2).
+    pub fn is_pss_only(&self) -> bool {
+        self.facts.public_key.is_pss_only
+    }
+    /// Digest and least salt of such a key, if it says (RFC 4055 §3.3).
+    pub(crate) fn pss_restriction(&self) -> Option<Signature> {
+        self.facts.public_key.pss_restriction
     }
     /// Start of validity.
     pub fn not_before(&self) -> Timestamp {
@@ -246,20 +254,26 @@ struct PublicKeyInfo {
     bytes: Box<[u8]>,
     kind: KeyKind,
     is_pss_only: bool,
+    pss_restriction: Option<Signature>,
 }
 
 impl PublicKeyInfo {
     fn read(info: &Element<'_>) -> Result<Self, CmsError> {
         let mut members = info.reader();
-        let mut algorithm = members.expect(SEQUENCE)?.reader();
-        let oid = algorithm.expect(OID)?.body;
-        let parameters = if algorithm.is_empty() { None } else { Some(algorithm.element()?) };
+        let algorithm = Algorithm::next(&mut members)?;
+        let (oid, parameters) = (algorithm.oid, algorithm.parameters);
         // A BIT STRING of whole octets (RFC 5280 §4.1.2.7): none unused.
         let [0, bytes @ ..] = members.expect(BIT_STRING)?.body else {
             return Err(CmsError::Malformed);
         };
-        let is_pss_only = oid == RSASSA_PSS.as_bytes();
-        let kind = if is_pss_only || oid == RSA_ENCRYPTION.as_bytes() {
+        let is_pss_only = algorithm.is(RSASSA_PSS);
+        let restriction =
+            parameters.filter(|_| is_pss_only).map(|_| signature_of(&algorithm, None));
+        let pss_restriction = restriction.and_then(Result::ok);
+        let kind = if restriction.is_some_and(|read| read.is_err()) {
+            // A restriction that we do not understand cannot be kept.
+            KeyKind::Unsupported
+        } else if is_pss_only || oid == RSA_ENCRYPTION.as_bytes() {
             rsa_kind(bytes)
         } else if oid == EC_PUBLIC_KEY.as_bytes() {
             let curve = parameters.filter(|curve| curve.tag == OID).map(|curve| curve.body);
@@ -274,7 +288,8 @@ impl PublicKeyInfo {
         } else {
             KeyKind::Unsupported
         };
-        Ok(Self { info_der: info.whole.into(), bytes: bytes.into(), kind, is_pss_only })
+        let (info_der, bytes) = (info.whole.into(), bytes.into());
+        Ok(Self { info_der, bytes, kind, is_pss_only, pss_restriction })
     }
 }
 

@@ -19,8 +19,8 @@ use aws_lc_rs::signature::{
 };
 use zeroize::Zeroizing;
 
-use crate::cms::algorithm::X25519;
-use crate::cms::element::{INTEGER, OCTET_STRING, OID, Reader, SEQUENCE};
+use crate::cms::algorithm::{Algorithm, RSA_ENCRYPTION, RSASSA_PSS, X25519, write};
+use crate::cms::element::{INTEGER, NULL, OCTET_STRING, OID, Reader, SEQUENCE, tlv};
 use crate::keys::{Digest, KeyError, KeyKind, KeyTransport, SecretKey, SignatureScheme};
 
 /// A secret key parsed from PKCS#8; RSA-2048 to RSA-8192, P-256/384/521, Ed25519, X25519.
@@ -53,6 +53,8 @@ impl SoftwareKey {
         if der.len() > PKCS8_BYTES_MAX {
             return Err(KeyError::Failed);
         }
+        let plain = pss_as_rsa(der);
+        let der = plain.as_ref().map_or(der, |plain| plain.as_slice());
         if let Ok(signing) = RsaKeyPair::from_pkcs8(der) {
             return Self::rsa(der, signing);
         }
@@ -203,6 +205,17 @@ fn pss_encoding(digest: Digest) -> Result<&'static dyn RsaEncoding, KeyError> {
         Digest::Sha384 => Ok(&RSA_PSS_SHA384),
         Digest::Sha512 => Ok(&RSA_PSS_SHA512),
     }
+}
+
+/// A key for RSASSA-PSS alone (RFC 4055 §1.2) as one for all uses, because the library reads no
+/// others. What it is used for, the certificate says.
+fn pss_as_rsa(der: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut members = Reader::only(der, SEQUENCE).ok()?.reader();
+    let version = members.expect(INTEGER).ok()?;
+    let is_pss = Algorithm::next(&mut members).ok()?.is(RSASSA_PSS);
+    let key = members.expect(OCTET_STRING).ok()?;
+    let algorithm = write(RSA_ENCRYPTION, &[NULL, 0]);
+    is_pss.then(|| Zeroizing::new(tlv(SEQUENCE, &[version.whole, &algorithm, key.whole])))
 }
 
 /// The 32 octets of an X25519 key (RFC 8410 §7); the library does not read them from PKCS#8 itself.
