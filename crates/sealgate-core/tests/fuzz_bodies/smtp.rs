@@ -84,6 +84,7 @@ fn play_server(protocol: Protocol, pieces: &[&[u8]]) -> Seen {
     let mut server = Server::new(server::Options {
         protocol,
         hostname: Domain::parse("gate.example").expect("a domain"),
+        postmaster_domain: Domain::parse("gate.example").expect("a domain"),
         // What follows STARTTLS is dropped with the buffer, so that cuts would matter.
         starttls: false,
         smtputf8: true,
