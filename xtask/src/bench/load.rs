@@ -19,7 +19,9 @@ impl Sink {
     pub(super) fn start() -> Result<Self, String> {
         let address = process::loopback(process::free_port());
         let mut command = Command::new("smtp-sink");
-        command.arg(address.to_string()).arg(BACKLOG).stdin(Stdio::null()).stdout(Stdio::null());
+        // It refuses to run as root.
+        command.args(["-u", "nobody", &address.to_string(), BACKLOG]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let running = Running::start("smtp-sink", &mut command);
         process::await_listener("smtp-sink", address);
         Ok(Self { address, _running: running })
