@@ -6,7 +6,8 @@
 //! is `crate::trust`'s affair.
 
 use std::fmt;
-use std::sync::Arc;
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
 
 use const_oid::ObjectIdentifier;
 use der::Decode;
@@ -73,11 +74,11 @@ impl Certificate {
     }
     /// The subject's distinguished name as RFC 4514 text.
     pub fn subject(&self) -> &str {
-        &self.facts.subject
+        self.facts.subject.get_or_init(|| name_text(&self.facts.subject_der))
     }
     /// The issuer's distinguished name as RFC 4514 text.
     pub fn issuer(&self) -> &str {
-        &self.facts.issuer
+        self.facts.issuer.get_or_init(|| name_text(&self.facts.issuer_der))
     }
     /// The serial number in lower-case hexadecimal.
     pub fn serial(&self) -> &str {
@@ -189,8 +190,9 @@ impl Eq for Certificate {}
 struct Facts {
     der: Box<[u8]>,
     fingerprint: Fingerprint,
-    subject: String,
-    issuer: String,
+    /// Written when asked for: most certificates of a message are never shown.
+    subject: OnceLock<String>,
+    issuer: OnceLock<String>,
     serial: String,
     issuer_der: Box<[u8]>,
     subject_der: Box<[u8]>,
@@ -233,9 +235,9 @@ impl Facts {
         Ok(Self {
             der: der.into(),
             fingerprint: Fingerprint(fingerprint),
-            subject: parsed.subject().to_string(),
-            issuer: parsed.issuer().to_string(),
-            serial: serial.body.iter().map(|octet| format!("{octet:02x}")).collect(),
+            subject: OnceLock::new(),
+            issuer: OnceLock::new(),
+            serial: hexadecimal(serial.body),
             issuer_der: issuer.whole.into(),
             subject_der: subject.whole.into(),
             serial_bytes: serial.body.into(),
@@ -246,6 +248,18 @@ impl Facts {
             extensions,
         })
     }
+}
+
+/// A distinguished name as RFC 4514 text; the certificate's parser has read it once already.
+fn name_text(der: &[u8]) -> String {
+    x509_cert::name::Name::from_der(der).map_or_else(|_| String::new(), |name| name.to_string())
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut text, octet| {
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
 }
 
 /// SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
