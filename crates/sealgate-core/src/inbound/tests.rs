@@ -291,7 +291,7 @@ fn unauthenticated_encryption_without_a_valid_signature() {
     let signed = joined(&world.signed(PAYLOAD, &world.alice.signing));
     let unsigned = mail(FROM_ALICE, &world.sealed(&[Bytes::from_static(PAYLOAD)], CBC, &world.bob));
     let falsified = mail(FROM_ALICE, &world.sealed(&[altered(&signed, "quick")], CBC, &world.bob));
-    let good = mail(FROM_ALICE, &world.sealed(&[signed.clone()], CBC, &world.bob));
+    let good = mail(FROM_ALICE, &world.sealed(std::slice::from_ref(&signed), CBC, &world.bob));
     let mut around = signed.to_vec();
     around.extend_from_slice(b"<img src=\"https://x.example/\r\n");
     let epilogue = mail(FROM_ALICE, &world.sealed(&[Bytes::from(around)], CBC, &world.bob));

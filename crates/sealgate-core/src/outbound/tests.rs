@@ -191,8 +191,8 @@ fn certificates_that_must_not_be_used_are_not() {
     let usage = rcgen::KeyUsagePurpose::KeyAgreement;
     let foreign = Authority::new("Somebody Else");
     let unusable = [
-        world.authority.key_valid("bob@abc.example", usage.clone(), (2024, 2025)),
-        world.authority.key("mallory@abc.example", usage.clone()),
+        world.authority.key_valid("bob@abc.example", usage, (2024, 2025)),
+        world.authority.key("mallory@abc.example", usage),
         world.authority.key("bob@abc.example", rcgen::KeyUsagePurpose::DigitalSignature),
         foreign.key("bob@abc.example", usage),
     ];

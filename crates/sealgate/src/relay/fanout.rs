@@ -232,14 +232,18 @@ fn too_late() -> Refusal {
 
 /// Drives all futures to their ends, within one task, so that dropping it ends them together.
 async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<(Pin<Box<F>>, Option<F::Output>)> =
-        futures.map(|future| (Box::pin(future), None)).collect();
+    struct Running<F: Future> {
+        future: Pin<Box<F>>,
+        output: Option<F::Output>,
+    }
+    let start = |future| Running { future: Box::pin(future), output: None };
+    let mut all: Vec<Running<F>> = futures.map(start).collect();
     std::future::poll_fn(|context| {
         let mut pending = false;
-        for (future, output) in &mut running {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(value) => *output = Some(value),
+        for one in &mut all {
+            if one.output.is_none() {
+                match one.future.as_mut().poll(context) {
+                    Poll::Ready(value) => one.output = Some(value),
                     Poll::Pending => pending = true,
                 }
             }
@@ -247,7 +251,7 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
         if pending { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
+    all.into_iter().filter_map(|one| one.output).collect()
 }
 
 /// Content up to this size travels together with its dot: there is no time in which anything could change.
