@@ -5,7 +5,8 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test fails by panicking"
+    missing_docs,
+    reason = "test code"
 )]
 
 use std::collections::BTreeMap;

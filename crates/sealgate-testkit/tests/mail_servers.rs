@@ -1,5 +1,13 @@
 //! The real mail servers of the bed work: Postfix hands foreign mail on and keeps its own, Dovecot gives it to clients.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use sealgate_testkit::dovecot::Dovecot;
 use sealgate_testkit::mail;

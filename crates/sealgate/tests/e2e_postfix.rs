@@ -1,6 +1,14 @@
 //! The real thing: Postfix of one organisation, two sealgates with a wire between them that can falsify, and the
 //! Dovecot of another organisation, from which plain clients fetch.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::path::Path;
 

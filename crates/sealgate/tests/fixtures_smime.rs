@@ -3,7 +3,15 @@
 //!
 //! What a set expects and sealgate does otherwise stands in `data/fixtures_exceptions.tsv` with what it does instead
 //! and why; an entry that is no longer true fails the test too.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -429,7 +437,7 @@ fn pem_object(text: &str, kind: &str) -> Vec<u8> {
     let start = format!("-----BEGIN {kind}-----");
     let at = text.find(&start).unwrap_or_else(|| panic!("no {kind} in {text}"));
     let rest = &text[at + start.len()..];
-    mail::decode_base64(rest[..rest.find("-----END").unwrap()].as_bytes())
+    mail::decode_base64(&rest.as_bytes()[..rest.find("-----END").unwrap()])
 }
 
 fn certificate_der(path: &Path) -> Certificate {

@@ -1,5 +1,13 @@
 //! The README's lines for Postfix and sealgate, as they stand there but for the ports: mail goes out and comes in.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use sealgate_testkit::dovecot::Dovecot;
 use sealgate_testkit::gate::{Gate, set};

@@ -2,9 +2,11 @@
 //!
 //! Policy is "no cryptography" here: these tests are about commit, refusal and loss.
 #![allow(
-    clippy::unwrap_used,
+    clippy::as_conversions,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::unwrap_used,
     missing_docs,
     reason = "test code"
 )]

@@ -1,8 +1,10 @@
 //! Sessions as strangers and mail servers see them: who may come in, limits, TLS, reload and drain.
 #![allow(
-    clippy::unwrap_used,
+    clippy::as_conversions,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::unwrap_used,
     missing_docs,
     reason = "test code"
 )]

@@ -35,6 +35,7 @@ impl<'a> Subject<'a> {
                     next_hop: format!("smtp:[{}]:{}", sink.ip(), sink.port()),
                     // Without the pause that Postfix makes when mail comes in faster than it leaves: faster so.
                     more: "in_flow_delay = 0",
+                    more_services: "",
                 };
                 Self::Postfix(Box::new(Postfix::start(&settings)))
             }
