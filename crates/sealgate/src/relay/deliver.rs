@@ -4,6 +4,7 @@
 //! sends the dot and waits for the answers. Dropping a [`Delivery`] before that closes the connection without
 //! the dot, and nothing is delivered (REQUIREMENTS O5).
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use sealgate_core::envelope::Envelope;
+use sealgate_core::envelope::{Envelope, MailParameters};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Client, Event, Failure, Lack, Options, Tls, Transaction};
 use sealgate_core::step::Parcel;
@@ -48,8 +49,10 @@ pub(crate) struct Link {
 /// One copy for one hop.
 #[derive(Clone, Debug)]
 pub(crate) struct Consignment<'a> {
-    /// Whom the message is from, and the parameters.
+    /// Whom the message is from and for.
     pub(crate) envelope: &'a Envelope,
+    /// Parameters of MAIL for this copy: notifications of what we opened return its header section only (B17).
+    pub(crate) parameters: Cow<'a, MailParameters>,
     /// The message.
     pub(crate) parcel: &'a Parcel,
     /// Recipients of the parcel at this hop, by index into the envelope.
@@ -273,11 +276,11 @@ impl Link {
 }
 
 impl<'a> Consignment<'a> {
-    fn transaction(&self) -> Transaction<'a> {
+    fn transaction(&self) -> Transaction<'_> {
         let of = |index: &usize| self.envelope.recipients.get(*index);
         Transaction {
             reverse_path: self.envelope.reverse_path.as_ref(),
-            parameters: &self.envelope.parameters,
+            parameters: &self.parameters,
             recipients: self.recipients.iter().filter_map(of).collect(),
             size_bytes: u64::try_from(self.parcel.size_bytes()).unwrap_or(u64::MAX),
             eight_bit: self.parcel.eight_bit,

@@ -7,6 +7,7 @@
 //!   again, those served already get it twice), for good 250 and a loud `partial` in the log. The
 //!   notification (RFC 3464) and the done-record that repair both come with the done-record's table.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use sealgate_core::address::Domain;
-use sealgate_core::envelope::Envelope;
+use sealgate_core::envelope::{Envelope, MailParameters, Ret};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::{Delivered, Direction};
 use sealgate_core::smtp::Protocol;
@@ -90,6 +91,7 @@ impl Fanout<'_> {
                             Some(consignment) => consignment.recipients.push(*index),
                             None => consignments.push(Consignment {
                                 envelope: self.envelope,
+                                parameters: self.parameters(opened),
                                 parcel,
                                 recipients: vec![*index],
                                 hop: hop.clone(),
@@ -103,6 +105,17 @@ impl Fanout<'_> {
             }
         }
         consignments
+    }
+
+    /// RET=HDRS for what we opened, where the sender asked for anything or nothing: his mail server may return a
+    /// notification in plain (RFC 3461 §4.3).
+    fn parameters(&self, opened: bool) -> Cow<'_, MailParameters> {
+        let asked = &self.envelope.parameters;
+        if opened {
+            Cow::Owned(MailParameters { ret: Some(Ret::Headers), ..asked.clone() })
+        } else {
+            Cow::Borrowed(asked)
+        }
     }
 
     /// One copy, whatever becomes of the others.

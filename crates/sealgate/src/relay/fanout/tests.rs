@@ -35,6 +35,16 @@ fn server(rcpts: &'static [&str], dots: &'static [&str]) -> (Sink, Arc<Mutex<Vec
 
 /// Delivers two copies for one recipient each.
 async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Outcomes, bool) {
+    let what = (Direction::Outbound, Delivered::Sealed);
+    deliver_as(what, sink, upstream, content).await
+}
+
+async fn deliver_as(
+    (direction, delivered): (Direction, Delivered),
+    sink: &Sink,
+    upstream: Protocol,
+    content: &'static [u8],
+) -> (Outcomes, bool) {
     let dns = Dns { resolvers: Resolvers::Servers(Vec::new()) };
     let router = Router::new(&dns, "gate.nec.example").unwrap();
     let downstream = Downstream::new(router, "gate.nec.example".to_owned()).unwrap();
@@ -48,7 +58,7 @@ async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Ou
     let parcel = |index| Parcel {
         recipients: vec![index],
         message: vec![Bytes::from_static(content)],
-        delivered: Delivered::Sealed,
+        delivered,
         eight_bit: false,
     };
     let (sender, mut receiver) = mpsc::unbounded_channel();
@@ -56,7 +66,7 @@ async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Ou
     let fanout = Fanout {
         downstream: &downstream,
         next_hop: &NextHop::Fixed(server),
-        direction: Direction::Outbound,
+        direction,
         envelope: &envelope,
         deadline: Instant::now() + std::time::Duration::from_secs(20),
         released: &released,
@@ -170,4 +180,19 @@ async fn joined_futures_all_end() {
     };
     assert_eq!(join([20, 1, 10].into_iter().map(wait)).await, [20, 1, 10]);
     assert!(join(std::iter::empty::<std::future::Ready<()>>()).await.is_empty());
+}
+
+#[tokio::test]
+async fn notifications_of_opened_mail_return_its_header_section_only() {
+    for (what, expected) in [
+        ((Direction::Inbound, Delivered::Plain), true),
+        ((Direction::Inbound, Delivered::AsReceived), false),
+        ((Direction::Outbound, Delivered::Plain), false),
+    ] {
+        let (sink, _) = server(&[], &[]);
+        deliver_as(what, &sink, Protocol::Lmtp, b"A: 1\r\n\r\nx\r\n").await;
+        let received = sink.await_received(2);
+        let asks = received.iter().all(|message| message.mail.contains(" RET=HDRS"));
+        assert_eq!(asks, expected, "{what:?} {}", received[0].mail);
+    }
 }
