@@ -33,7 +33,7 @@ impl<'a> Subject<'a> {
                     domains: &[],
                     mailboxes: None,
                     next_hop: format!("smtp:[{}]:{}", sink.ip(), sink.port()),
-                    // Without the pause that Postfix makes when mail comes in faster than it leaves: faster so.
+                    // No pause when mail comes in faster than it leaves: nothing holds it back by intent.
                     more: "in_flow_delay = 0",
                     more_services: "",
                 };
