@@ -1,6 +1,6 @@
 //! One copy to one hop: pumps the core's SMTP client over a pooled or a new connection.
 //!
-//! [`admit`] goes up to the server's 354; [`Delivery::send_content`] sends all but the final dot; [`Delivery::release`]
+//! [`Downstream::admit`] goes up to the server's 354; [`Delivery::send_content`] sends all but the final dot; [`Delivery::release`]
 //! sends the dot and waits for the answers. Dropping a [`Delivery`] before that closes the connection without
 //! the dot, and nothing is delivered (REQUIREMENTS O5).
 

@@ -1,6 +1,6 @@
 //! One message from its final dot upstream to the answers for its recipients: transform, route, deliver.
 //!
-//! In: the envelope and the message. Out: an answer for each recipient, sent as it becomes known, and the [`Record`] for the
+//! In: the envelope and the message. Out: an answer for each recipient, sent as it becomes known, and the [`Report`] for the
 //! log. The loop over the steps of the core is here; what is done with a message is not.
 
 use std::sync::Arc;
