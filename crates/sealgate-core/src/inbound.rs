@@ -31,7 +31,8 @@ pub struct Inbound {
     message: Message,
     received: Vec<u8>,
     report: Report,
-    asked: bool,
+    /// Parsed before the keys were asked for; `None` before that.
+    asked_for: Option<Entity>,
 }
 
 impl Inbound {
@@ -44,7 +45,7 @@ impl Inbound {
         received: Vec<u8>,
     ) -> Self {
         let report = Report::new(Direction::Inbound, &id);
-        Self { context, envelope, message, received, report, asked: false }
+        Self { context, envelope, message, received, report, asked_for: None }
     }
 
     /// The next thing to do, given the answers so far.
@@ -63,20 +64,21 @@ impl Inbound {
     }
 
     fn advance(&mut self, keys: &Keys) -> Result<Step, Refusal> {
-        let entity = Entity::parse(self.message.bytes().clone())
-            .map_err(|_| Refusal::BadMessage("its header section is malformed or over a limit"))?;
-        if let Some(field) = entity.header.duplicates() {
-            return Err(Refusal::BadMessage(field));
-        }
+        let asked_for = self.asked_for.take();
+        let asked = asked_for.is_some();
+        let entity = match asked_for {
+            Some(entity) => entity,
+            None => self.parse()?,
+        };
         let from = entity.header.from_mailboxes();
         let author = match from.as_deref() {
             Ok([one]) => Some(one),
             _ => None,
         };
-        let cryptographic = mime::cryptographic_layer(&entity);
-        if !self.asked && !matches!(cryptographic, Cryptographic::None) {
-            self.asked = true;
-            return Ok(Step::Want(self.queries(author)));
+        if !asked && !matches!(mime::cryptographic_layer(&entity), Cryptographic::None) {
+            let queries = self.queries(author);
+            self.asked_for = Some(entity);
+            return Ok(Step::Want(queries));
         }
         let decision = self.decision(from.as_deref().ok());
         let peeler =
@@ -95,6 +97,15 @@ impl Inbound {
             return Err(Refusal::Falsified);
         }
         Ok(self.deliver(&entity, peeled, decision))
+    }
+
+    fn parse(&self) -> Result<Entity, Refusal> {
+        let entity = Entity::parse(self.message.bytes().clone())
+            .map_err(|_| Refusal::BadMessage("its header section is malformed or over a limit"))?;
+        match entity.header.duplicates() {
+            Some(field) => Err(Refusal::BadMessage(field)),
+            None => Ok(entity),
+        }
     }
 
     fn queries(&self, author: Option<&Address>) -> Vec<KeyQuery> {
