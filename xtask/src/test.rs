@@ -21,7 +21,9 @@ pub(crate) fn run() -> bool {
     steps.push(step("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
     }));
-    steps.push(step("tests", || cargo_test(&["test", "--workspace", "--no-fail-fast"])));
+    steps.push(step("tests", || {
+        cargo_test(&["test", "--workspace", "--no-fail-fast", "--", "--show-output"])
+    }));
     steps.push(step("documentation", || {
         cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
     }));

@@ -1,11 +1,12 @@
 //! The Cryptographic Message Syntax (RFC 5652, RFC 5083) as mail uses it.
 //!
-//! In: the bytes of a ContentInfo, BER or DER, as they came out of a mail body. Out: what was signed and by whom, what was
-//! encrypted and to whom; and the other way round, DER. Everything that comes in goes through [`transcode`] first and is
-//! read as DER from there on. Cryptography is aws-lc-rs behind [`crate::keys::SecretKey`].
+//! In: the bytes of a ContentInfo, BER or DER, as they came out of a mail body. Out: what was
+//! signed and by whom, what was encrypted and to whom; and the other way round, DER. Everything
+//! that comes in goes through [`transcode`] first and is read as DER from there on. Cryptography is
+//! aws-lc-rs behind [`crate::keys::SecretKey`].
 //!
-//! It knows no MIME, no trust and no policy: whether a certificate may be believed is `crate::trust`'s affair, and which algorithm
-//! for whom the caller's.
+//! It knows no MIME, no trust and no policy: whether a certificate may be believed is
+//! `crate::trust`'s affair, and which algorithm for whom the caller's.
 
 use std::fmt;
 
@@ -52,7 +53,8 @@ pub enum CmsError {
     Malformed,
     /// Something has more members, or is deeper, than the limit.
     OverLimit,
-    /// Well formed, but of an algorithm, version or type that is not supported; or a key that cannot be encrypted to.
+    /// Well formed, but of an algorithm, version or type that is not supported; or a key that
+    /// cannot be encrypted to.
     Unsupported,
 }
 

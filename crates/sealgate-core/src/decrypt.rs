@@ -27,7 +27,7 @@ pub enum Opening {
 /// A decrypted layer.
 #[derive(Debug)]
 pub struct Opened {
-    /// The plaintext; the memory is wiped when the last reference goes.
+    /// The plaintext; this buffer is wiped when the last reference goes (what is decoded from it is not).
     pub content: Bytes,
     /// Indices of the envelope's recipients whose own keys it was encrypted to.
     pub entitled: Vec<usize>,

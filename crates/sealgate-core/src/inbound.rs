@@ -68,9 +68,9 @@ impl Inbound {
         if let Some(field) = entity.header.duplicates() {
             return Err(Refusal::BadMessage(field));
         }
-        let from = entity.header.from_mailboxes().unwrap_or_default();
-        let author = match from.as_slice() {
-            [one] => Some(one),
+        let from = entity.header.from_mailboxes();
+        let author = match from.as_deref() {
+            Ok([one]) => Some(one),
             _ => None,
         };
         let cryptographic = mime::cryptographic_layer(&entity);
@@ -78,7 +78,7 @@ impl Inbound {
             self.asked = true;
             return Ok(Step::Want(self.queries(author)));
         }
-        let decision = self.decision(author);
+        let decision = self.decision(from.as_deref().ok());
         let peeler =
             Peeler { context: &self.context, envelope: &self.envelope, keys, decision, author };
         let mut layers = Vec::new();
@@ -114,15 +114,21 @@ impl Inbound {
     }
 
     /// The strictest of what policy says for the recipients. What relaxes a check is matched by the envelope's
-    /// sender, which SPF and DMARC can hold to account; `expect_signed` by From too, or a forger would choose
-    /// another envelope.
-    fn decision(&self, author: Option<&Address>) -> Decision {
+    /// sender, which SPF and DMARC can hold to account; `expect_signed` by everybody whom From names too, or a forger
+    /// would choose another envelope. `from` is `None` where From cannot be read: then a program may show
+    /// anybody, and what is expected of anybody is expected.
+    fn decision(&self, from: Option<&[Address]>) -> Decision {
         let policy = &self.context.policy;
-        let by_envelope = |to: &Address| policy.decide(self.envelope.reverse_path.as_ref(), to);
         let mut strictest: Option<Decision> = None;
         for recipient in &self.envelope.recipients {
-            let mut one = by_envelope(&recipient.address);
-            one.expect_signed |= policy.decide(author, &recipient.address).expect_signed;
+            let to = &recipient.address;
+            let mut one = policy.decide(self.envelope.reverse_path.as_ref(), to);
+            one.expect_signed |= match from {
+                Some(from) if !from.is_empty() => {
+                    from.iter().any(|author| policy.decide(Some(author), to).expect_signed)
+                }
+                _ => policy.expects_signatures(to),
+            };
             strictest = Some(strictest.map_or(one, |so_far| stricter(so_far, one)));
         }
         strictest.unwrap_or_default()
@@ -131,33 +137,30 @@ impl Inbound {
     fn deliver(&self, entity: &Entity, peeled: Peeled, decision: Decision) -> Step {
         let mut report = self.report.clone();
         let withheld = peeled.is_withheld(decision.signer_mismatch == SignerMismatch::Withhold);
-        let (entitled, others): (Vec<usize>, Vec<usize>) = match (&peeled.deliver, withheld) {
-            (Some(_), false) => {
-                let is_entitled = |index: &usize| {
-                    peeled.entitled.as_ref().is_none_or(|some| some.contains(index))
-                };
-                (0..self.envelope.recipients.len()).partition(is_entitled)
-            }
-            _ => (Vec::new(), (0..self.envelope.recipients.len()).collect()),
-        };
+        let is_entitled =
+            |index: &usize| peeled.entitled.as_ref().is_none_or(|some| some.contains(index));
+        let (entitled, others): (Vec<usize>, Vec<usize>) =
+            (0..self.envelope.recipients.len()).partition(is_entitled);
+        // What somebody's key showed is not for the others.
+        let mut theirs = report.clone();
+        theirs.delivered = Delivered::AsReceived;
+        theirs.verdict = Verdict::None;
+        theirs.reason = Some(Reason::NoKey);
+        theirs.layers = outermost_encryption(&report.layers);
         let mut parcels = Vec::new();
-        if let (Some(inner), false) = (&peeled.deliver, entitled.is_empty()) {
-            report.delivered = Delivered::Plain;
-            parcels.push(self.opened(entity, inner, &report, entitled));
+        match &peeled.deliver {
+            _ if entitled.is_empty() => report = theirs.clone(),
+            Some(inner) if !withheld => {
+                report.delivered = Delivered::Plain;
+                parcels.push(self.opened(entity, inner, &report, entitled));
+            }
+            _ => {
+                report.delivered = Delivered::AsReceived;
+                parcels.push(self.as_received(entity, &report, entitled));
+            }
         }
         if !others.is_empty() {
-            let mut theirs = report.clone();
-            theirs.delivered = Delivered::AsReceived;
-            if !parcels.is_empty() {
-                // What another recipient's key showed is not for them.
-                theirs.verdict = Verdict::None;
-                theirs.reason = Some(Reason::NoKey);
-                theirs.layers = outermost_encryption(&report.layers);
-            }
             parcels.push(self.as_received(entity, &theirs, others));
-            if parcels.len() == 1 {
-                report = theirs;
-            }
         }
         Step::Done(Box::new(Done { parcels, report, harvest: peeled.harvest }))
     }
@@ -194,16 +197,12 @@ impl Inbound {
         if entity.header.count("MIME-Version") == 0 {
             head.extend_from_slice(b"MIME-Version: 1.0\r\n");
         }
-        let content = inner.header.without(|field| !is_content_field(field.name()));
+        let mut message = vec![self.top(report), Bytes::from(head)];
+        message.extend(transportable(inner));
         Parcel {
             recipients,
-            eight_bit: !inner.body.is_ascii(),
-            message: vec![
-                self.top(report),
-                Bytes::from(head),
-                Bytes::from(content),
-                inner.body.clone(),
-            ],
+            eight_bit: message.iter().skip(2).any(|piece| !piece.is_ascii()),
+            message,
             delivered: Delivered::Plain,
         }
     }
@@ -212,6 +211,20 @@ impl Inbound {
         let mut top = result_fields::write(report, &self.context.hostname);
         top.extend_from_slice(&self.received);
         Bytes::from(top)
+    }
+}
+
+/// An opened entity as SMTP can carry it. Encryption carries any octets: bare line ends, NUL and endless lines are
+/// encoded anew, which never touches a signed part; where even that does not help, line ends are made whole.
+fn transportable(inner: &Entity) -> Vec<Bytes> {
+    let content = inner.header.without(|field| !is_content_field(field.name()));
+    if mime::is_transportable(&inner.body) {
+        return vec![Bytes::from(content), inner.body.clone()];
+    }
+    let fields = content.strip_suffix(b"\r\n").unwrap_or(&content);
+    match mime::canonical_for_signing(fields, &inner.body) {
+        Ok(canonical) if canonical.seven_bit => canonical.pieces,
+        _ => vec![Bytes::from(content), mime::canonical_line_ends(inner.body.clone())],
     }
 }
 

@@ -23,7 +23,9 @@ mod reader;
 mod structured;
 pub mod write;
 
-pub use canonical::{Canonical, canonical_for_signing, canonical_line_ends, is_seven_bit};
+pub use canonical::{
+    Canonical, canonical_for_signing, canonical_line_ends, is_seven_bit, is_transportable,
+};
 pub use content_type::ContentType;
 pub use decode::decode_body;
 pub use entity::{Entity, TransferEncoding, split_content_fields};

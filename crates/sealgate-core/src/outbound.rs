@@ -13,7 +13,7 @@ use crate::encrypt::{self, Chosen, NoKey};
 use crate::envelope::Envelope;
 use crate::keys::{LookupError, OwnKey, PublicKey, Timestamp};
 use crate::message::Message;
-use crate::mime::{self, Entity, Protection};
+use crate::mime::{self, Cryptographic, Entity, Protection};
 use crate::outbound::copies::{Copies, Treatment};
 use crate::policy::{Decision, Encrypt, Policy, Sign};
 use crate::refusal::Refusal;
@@ -122,10 +122,10 @@ impl Outbound {
         if let Some(field) = entity.header.duplicates() {
             return Err(Refusal::BadMessage(field));
         }
-        let protection = mime::protection(&entity);
+        let protection = protection(&entity);
         if protection == Protection::Encrypted {
             self.report.reason = Some(Reason::AlreadyEncrypted);
-            return Ok(vec![self.as_received(&entity)]);
+            return Ok(self.as_received(&entity));
         }
         if protection == Protection::Signed {
             self.report.reason = Some(Reason::AlreadySigned);
@@ -145,18 +145,24 @@ impl Outbound {
     }
 
     /// REQUIREMENTS B8: mail that its sender encrypted passes, its body untouched.
-    fn as_received(&self, entity: &Entity) -> Parcel {
-        let head = outer_fields::for_untouched_body(&entity.header);
-        Parcel {
-            recipients: (0..self.envelope.recipients.len()).collect(),
+    /// Blind recipients travel apart here too (B10).
+    fn as_received(&self, entity: &Entity) -> Vec<Parcel> {
+        let head = Bytes::from(outer_fields::for_untouched_body(&entity.header));
+        let named = entity.header.addressees();
+        let everyone = self.envelope.recipients.iter().enumerate();
+        let (named, blind): (Vec<_>, Vec<_>) =
+            everyone.partition(|(_, recipient)| named.contains(&recipient.address));
+        let index = |(index, _)| index;
+        let mut groups: Vec<Vec<usize>> = vec![named.into_iter().map(index).collect()];
+        groups.extend(blind.into_iter().map(|one| vec![index(one)]));
+        groups.retain(|group| !group.is_empty());
+        let parcel = |recipients| Parcel {
+            recipients,
             eight_bit: !entity.body.is_ascii(),
-            message: vec![
-                Bytes::from(self.received.clone()),
-                Bytes::from(head),
-                entity.body.clone(),
-            ],
+            message: vec![Bytes::from(self.received.clone()), head.clone(), entity.body.clone()],
             delivered: Delivered::AsReceived,
-        }
+        };
+        groups.into_iter().map(parcel).collect()
     }
 
     /// The originator's key, where policy wants a signature and the key may be used: its owner is the one mailbox of
@@ -185,8 +191,8 @@ impl Outbound {
         let answer = keys.own.get(&KeyQuery::Signing(originator.clone()));
         let candidates = match answer {
             Some(Ok(candidates)) => candidates.as_slice(),
-            Some(Err(LookupError(_))) => return Err(Refusal::KeysUnavailable),
-            None => &[],
+            // No answer is not the answer "no key".
+            Some(Err(LookupError(_))) | None => return Err(Refusal::KeysUnavailable),
         };
         match sign::choose_key(candidates, originator, self.context.now) {
             Some(key) => Ok(Some(key)),
@@ -222,8 +228,8 @@ impl Outbound {
             let key = match decision.encrypt {
                 Encrypt::Never => None,
                 Encrypt::Prefer | Encrypt::Require => {
-                    let answer = keys.public.get(address).cloned().unwrap_or(Ok(Vec::new()));
-                    usable_key(&self.context, address, decision.encrypt, &answer)?
+                    let answer = keys.public.get(address).ok_or(Refusal::KeysUnavailable)?;
+                    usable_key(&self.context, address, decision.encrypt, answer)?
                 }
             };
             treatments.push(Treatment {
@@ -269,6 +275,19 @@ pub fn admit_recipient(
         wish @ (Encrypt::Prefer | Encrypt::Require) => {
             usable_key(context, to, wish, keys).map(|_| ())
         }
+    }
+}
+
+/// What the sender's client did already. An OpenPGP signature is no S/MIME signature: CBC must not go with it alone
+/// (F3), so such mail is signed like any other; its own signature stays inside.
+fn protection(entity: &Entity) -> Protection {
+    let is_smime = matches!(
+        mime::cryptographic_layer(entity),
+        Cryptographic::ClearSigned(_) | Cryptographic::Pkcs7Mime
+    );
+    match mime::protection(entity) {
+        Protection::Signed if !is_smime => Protection::None,
+        found => found,
     }
 }
 

@@ -21,6 +21,19 @@ impl Policy {
         self.domains.contains(address.domain())
     }
 
+    /// Whether any rule that concerns this recipient expects signatures of somebody: what mail without a readable From
+    /// is held to.
+    pub fn expects_signatures(&self, to: &Address) -> bool {
+        let concerns = |rule: &Rule| {
+            rule.to.is_empty() || rule.to.iter().any(|pattern| pattern.matches(Some(to)))
+        };
+        self.defaults.expect_signed
+            || self
+                .rules
+                .iter()
+                .any(|rule| rule.overrides.expect_signed == Some(true) && concerns(rule))
+    }
+
     /// What holds for mail from `from` (`None`: the null reverse-path) to `to`.
     pub fn decide(&self, from: Option<&Address>, to: &Address) -> Decision {
         let matching = self.rules.iter().find(|rule| rule.matches(from, to));

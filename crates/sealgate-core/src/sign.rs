@@ -29,5 +29,5 @@ fn is_usable(key: &OwnKey, originator: &Address, now: Timestamp) -> bool {
         && certificate.is_for_mail()
         && certificate.not_before() <= now
         && now <= certificate.not_after()
-        && cms::default_scheme(certificate.key_kind()).is_some()
+        && cms::default_scheme(certificate).is_some()
 }

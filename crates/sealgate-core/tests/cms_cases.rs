@@ -1,15 +1,24 @@
 //! Crafted objects: attributes against the rules, tags too short, limits at the limit and one more.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealgate_core::cms::{
     CmsError, ContentCipher, EnvelopedData, KeyWrap, OpenFault, SignatureFault, SignedData,
-    Signing, encrypt, sign_detached,
+    Signing, default_scheme, encrypt, sign_detached,
 };
 use sealgate_core::keys::{
-    Certificate, Digest, KeyError, KeyKind, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
-    Timestamp,
+    Certificate, Digest, KeyError, KeyKind, KeyTransport, OwnKey, SecretKey, SignatureScheme,
+    SoftwareKey, Timestamp,
 };
 use zeroize::Zeroizing;
 
@@ -42,7 +51,7 @@ fn signed(person: &Person) -> Node {
         encryption_certificate: None,
         signed_at: Timestamp(1_700_000_000),
     };
-    Node::parse(&sign_detached(&signing, CONTENT).unwrap())
+    Node::parse(&sign_detached(&signing, &[CONTENT]).unwrap())
 }
 
 /// Changes the attributes, signs them as they then are, and verifies.
@@ -171,8 +180,8 @@ fn algorithms_that_contradict_or_lack_parameters_are_errors() {
         encryption_certificate: None,
         signed_at: Timestamp(1_700_000_000),
     };
-    let cms = Node::parse(&sign_detached(&signing, CONTENT).unwrap());
-    assert_eq!(verify(&cms.clone().write(), &alice), Ok(()));
+    let cms = Node::parse(&sign_detached(&signing, &[CONTENT]).unwrap());
+    assert_eq!(verify(&cms.write(), &alice), Ok(()));
     let mut absent = cms.clone();
     absent.at(&SIGNER).children()[4].children().truncate(1);
     assert_eq!(verify(&absent.write(), &alice), Err(SignatureFault::Falsified));
@@ -427,7 +436,7 @@ fn absurd_rsa_keys_cost_nothing() {
         encryption_certificate: None,
         signed_at: Timestamp(1_700_000_000),
     };
-    let mut cms = Node::parse(&sign_detached(&signing, CONTENT).unwrap());
+    let mut cms = Node::parse(&sign_detached(&signing, &[CONTENT]).unwrap());
     // Without signingCertificateV2, so that the key itself is reached.
     let attributes = cms.at(&SIGNER).children()[3].children();
     attributes.retain(|one| !one.is("1.2.840.113549.1.9.16.2.47"));
@@ -549,4 +558,140 @@ fn keys_of_other_kinds_are_refused() {
     let transport = KeyTransport::Ecdh { ephemeral: &ephemeral };
     assert_eq!(p256.key.unwrap(&transport).unwrap_err(), KeyError::Failed);
     assert_eq!(format!("{:?}", Arc::clone(&p256.key)), "SoftwareKey(P256)");
+}
+
+/// A certificate like the signer's whose key is for RSASSA-PSS alone, with these parameters.
+fn pss_only(person: &Person, parameters: Option<Node>) -> Certificate {
+    let mut certificate = Node::parse(person.certificate.der());
+    let algorithm = certificate.at(&[0, 6, 0]).children();
+    *algorithm = [Node::oid("1.2.840.113549.1.1.10")].into_iter().chain(parameters).collect();
+    Certificate::from_der(&certificate.write()).unwrap()
+}
+
+/// RSASSA-PSS-params with one digest for both uses.
+fn pss_parameters(digest: &str, salt: u8) -> Node {
+    let hash = Node::Branch(0x30, vec![Node::oid(digest)]);
+    let mask = Node::Branch(0x30, vec![Node::oid("1.2.840.113549.1.1.8"), hash.clone()]);
+    Node::Branch(
+        0x30,
+        vec![
+            Node::Branch(0xa0, vec![hash]),
+            Node::Branch(0xa1, vec![mask]),
+            Node::Branch(0xa2, vec![Node::Leaf(2, vec![salt])]),
+        ],
+    )
+}
+
+#[test]
+fn keys_for_pss_alone_do_nothing_else() {
+    const SHA_256: &str = "2.16.840.1.101.3.4.2.1";
+    const SHA_384: &str = "2.16.840.1.101.3.4.2.2";
+    let alice = rfc9216("alice.sign");
+    let free = Arc::new(pss_only(&alice, None));
+    let narrow = Arc::new(pss_only(&alice, Some(pss_parameters(SHA_384, 48))));
+    let (pss, pkcs1) = (SignatureScheme::RsaPss, SignatureScheme::RsaPkcs1);
+    assert_eq!(default_scheme(&alice.certificate), Some(pkcs1(Digest::Sha256)));
+    assert_eq!(default_scheme(&free), Some(pss(Digest::Sha256)));
+    assert_eq!(default_scheme(&narrow), Some(pss(Digest::Sha384)));
+    let long_salt = pss_only(&alice, Some(pss_parameters(SHA_256, 33)));
+    assert_eq!(default_scheme(&long_salt), None, "our salts are shorter");
+    let sha_1 = pss_only(&alice, Some(Node::Branch(0x30, vec![])));
+    assert_eq!(default_scheme(&sha_1), None, "empty parameters mean SHA-1");
+    let odd = pss_only(&alice, Some(Node::Leaf(5, vec![])));
+    assert_eq!(odd.key_kind(), KeyKind::Unsupported);
+
+    let verified = |scheme, certificate: &Arc<Certificate>| {
+        let key = OwnKey { certificate: Arc::clone(certificate), ..alice.own() };
+        let signed_at = Timestamp(1_700_000_000);
+        let signing = Signing { key: &key, scheme, encryption_certificate: None, signed_at };
+        let cms = sign_detached(&signing, &[CONTENT]).unwrap();
+        SignedData::parse(&cms).unwrap().signers[0].verify(CONTENT, certificate)
+    };
+    let refused = Err(SignatureFault::Unsupported);
+    assert_eq!(verified(pkcs1(Digest::Sha256), &free), refused);
+    assert_eq!(verified(pss(Digest::Sha256), &free), Ok(()));
+    assert_eq!(verified(pss(Digest::Sha384), &free), Ok(()));
+    assert_eq!(verified(pss(Digest::Sha384), &narrow), Ok(()));
+    assert_eq!(verified(pss(Digest::Sha256), &narrow), refused, "another digest");
+    assert_eq!(verified(pkcs1(Digest::Sha384), &narrow), refused);
+    let short_salt = Arc::new(pss_only(&alice, Some(pss_parameters(SHA_256, 33))));
+    assert_eq!(verified(pss(Digest::Sha256), &short_salt), refused, "32 octets of 33");
+}
+
+#[test]
+fn md5_is_known_as_weak() {
+    let person = signer();
+    let plain = SignedData::parse(&signed(&person).write()).unwrap();
+    assert!(!plain.signers[0].is_weak_digest());
+    for (member, dotted, name) in
+        [(2, "1.2.840.113549.2.5", "md5"), (4, "1.2.840.113549.1.1.4", "sha-256")]
+    {
+        let mut cms = signed(&person);
+        *cms.at(&SIGNER).children()[member].at(&[0]) = Node::oid(dotted);
+        let parsed = SignedData::parse(&cms.write()).unwrap();
+        let info = &parsed.signers[0];
+        assert!(info.is_weak_digest(), "{dotted}");
+        assert_eq!(info.digest_name(), name);
+        assert_eq!(info.verify(CONTENT, &person.certificate), Err(SignatureFault::Unsupported));
+    }
+}
+
+#[test]
+fn gcm_nonces_of_another_length_are_not_supported() {
+    let bob = rfc9216("bob.encrypt");
+    // A key that would say so if it were asked.
+    let told = Told(Err(KeyError::Unavailable("asked".to_owned())));
+    for (length, cipher) in
+        [(12, Some(ContentCipher::Aes256Gcm)), (8, None), (11, None), (13, None), (16, None)]
+    {
+        let mut cms = sealed(&bob, ContentCipher::Aes256Gcm);
+        cms.at(&[1, 0, 2, 1, 1, 0]).bytes().resize(length, 7);
+        let parsed = EnvelopedData::parse(&cms.write()).unwrap();
+        assert_eq!(parsed.cipher(), cipher, "{length} octets");
+        let expected = match cipher {
+            Some(_) => OpenFault::Unavailable("asked".to_owned()),
+            None => OpenFault::Unsupported,
+        };
+        assert_eq!(parsed.open(0, &bob.certificate, &told).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn of_a_certificate_and_its_renewal_the_right_one_is_taken() {
+    let person = signer();
+    let pair = rcgen::KeyPair::try_from(&person.pkcs8[..]).unwrap();
+    let issued = |years: (i32, i32)| {
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        Arc::new(Certificate::from_der(params.self_signed(&pair).unwrap().der()).unwrap())
+    };
+    let (old, new) = (issued((2020, 2022)), issued((2022, 2030)));
+    let (in_2021, in_2025) = (Timestamp(1_620_000_000), Timestamp(1_750_000_000));
+    let key_identifier = old.subject_key_identifier().unwrap().to_vec();
+    assert_eq!(new.subject_key_identifier(), Some(&*key_identifier));
+    let chosen = |named: Option<&Arc<Certificate>>, now| {
+        let certificate = named.unwrap_or(&old).clone();
+        let key = OwnKey { certificate, ..person.own() };
+        let signed_at = Timestamp(1_700_000_000);
+        let signing =
+            Signing { key: &key, scheme: SCHEME, encryption_certificate: None, signed_at };
+        let mut cms = Node::parse(&sign_detached(&signing, &[CONTENT]).unwrap());
+        *cms.at(&SIGNER).at(&[1]) = Node::Leaf(0x80, key_identifier.clone());
+        if named.is_none() {
+            let attributes = cms.at(&SIGNER).children()[3].children();
+            attributes.retain(|one| !one.is("1.2.840.113549.1.9.16.2.47"));
+        }
+        let parsed = SignedData::parse(&cms.write()).unwrap();
+        let choose = |all: [&Arc<Certificate>; 2]| {
+            parsed.signers[0].certificate(all.into_iter(), now).unwrap().fingerprint()
+        };
+        assert_eq!(choose([&old, &new]), choose([&new, &old]), "whichever comes first");
+        choose([&old, &new])
+    };
+    assert_eq!(chosen(None, in_2021), old.fingerprint());
+    assert_eq!(chosen(None, in_2025), new.fingerprint());
+    assert_eq!(chosen(Some(&old), in_2025), old.fingerprint(), "the signer's word comes first");
+    assert_eq!(chosen(Some(&new), in_2021), new.fingerprint());
 }

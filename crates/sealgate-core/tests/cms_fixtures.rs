@@ -1,4 +1,13 @@
 //! Messages and keys of other projects: what they expect, and the same reading as `rasn-cms` has.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +41,10 @@ fn verdict(
     content: &[u8],
 ) -> Vec<Result<(), SignatureFault>> {
     let find = |signer: &SignerInfo| {
-        signer.certificate(signed.certificates.iter().chain(more)).expect("a certificate").clone()
+        signer
+            .certificate(signed.certificates.iter().chain(more), Timestamp(1_700_000_000))
+            .expect("a certificate")
+            .clone()
     };
     signed.signers.iter().map(|signer| signer.verify(content, &find(signer))).collect()
 }
@@ -288,12 +300,12 @@ fn generated() -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for person in signers() {
         let key = person.own();
-        let scheme = default_scheme(person.certificate.key_kind()).unwrap();
+        let scheme = default_scheme(&person.certificate).unwrap();
         let signing =
             Signing { key: &key, scheme, encryption_certificate: None, signed_at: Timestamp(0) };
         all.push((
             format!("signed by {}", person.name),
-            sign_detached(&signing, &content).unwrap(),
+            sign_detached(&signing, &[&content]).unwrap(),
         ));
     }
     let people = recipients();
@@ -372,8 +384,9 @@ const EXCEPTIONS: [(&str, &str); 2] = [
     ("openssl-smime/pkcs7-1.pem", "octets behind the signature value; OpenSSL complains too"),
 ];
 
-/// Mutants of fuzzers: refusing more than the oracle is no fault there (versions and content types that do not exist,
-/// parameters of another type, octets behind the end), reading something else is.
+/// Mutants of fuzzers: refusing more than the oracle is no fault there (versions and content types
+/// that do not exist, parameters of another type, octets behind the end), reading something else
+/// is.
 const MUTANTS: [&str; 2] = ["fuzz-openssl", "fuzz-awslc"];
 
 #[test]

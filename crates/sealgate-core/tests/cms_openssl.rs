@@ -1,15 +1,26 @@
 //! Both directions against the `openssl` program: what it writes we read, what we write it reads.
 //!
-//! What it cannot do stands in a list with the reason, and the test fails when the list is wrong in either direction.
+//! What it cannot do stands in a list with the reason, and the test fails when the list is wrong in
+//! either direction.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use sealgate_core::cms::{
-    ContentCipher, EnvelopedData, KeyWrap, SignedData, Signing, default_scheme, encrypt,
-    sign_detached,
+    ContentCipher, EnvelopedData, KeyWrap, SignatureFault, SignedData, Signing, default_scheme,
+    encrypt, sign_detached,
 };
-use sealgate_core::keys::{Digest, SignatureScheme, Timestamp};
+use sealgate_core::keys::{Certificate, Digest, SignatureScheme, SoftwareKey, Timestamp};
 
 #[path = "support/cms_people.rs"]
 mod people;
@@ -64,7 +75,8 @@ fn openssl(
     let _ = std::fs::remove_file(&out);
     let mut command = Command::new("openssl");
     command.arg("cms").args(arguments);
-    // Options that OpenSSL wants in order come as they are given; -keyopt belongs behind -recip and -signer.
+    // Options that OpenSSL wants in order come as they are given; -keyopt belongs behind -recip and
+    // -signer.
     for (option, path) in paths {
         if option.starts_with("keyopt ") {
             command.arg("-keyopt").arg(option.trim_start_matches("keyopt "));
@@ -101,7 +113,7 @@ fn it_reads_what_we_sign() {
     let folder = Folder::new("we-sign");
     let mut outcomes = Vec::new();
     for person in signers() {
-        let mut schemes = vec![default_scheme(person.certificate.key_kind()).unwrap()];
+        let mut schemes = vec![default_scheme(&person.certificate).unwrap()];
         if person.name == "alice.sign" {
             schemes.extend([
                 SignatureScheme::RsaPkcs1(Digest::Sha384),
@@ -118,7 +130,7 @@ fn it_reads_what_we_sign() {
                 encryption_certificate: None,
                 signed_at: Timestamp(1_700_000_000),
             };
-            let cms = folder.put("cms", &sign_detached(&signing, CONTENT).unwrap());
+            let cms = folder.put("cms", &sign_detached(&signing, &[CONTENT]).unwrap());
             let content = folder.put("content", CONTENT);
             let paths: [(&str, &Path); 3] =
                 [("-in", &cms), ("-content", &content), ("-certfile", &certificate)];
@@ -207,7 +219,9 @@ fn check_signed(cms: &[u8], person: &Person, detached: bool) {
     assert_eq!(parsed.content.as_deref(), expected);
     assert_eq!(parsed.signers.len(), 1);
     let signer = &parsed.signers[0];
-    let found = signer.certificate(parsed.certificates.iter()).expect("the certificate came along");
+    let found = signer
+        .certificate(parsed.certificates.iter(), Timestamp(1_700_000_000))
+        .expect("the certificate came along");
     assert_eq!(found.fingerprint(), person.certificate.fingerprint());
     assert_eq!(signer.verify(CONTENT, found), Ok(()));
     assert!(signer.verify(b"other", found).is_err());
@@ -339,4 +353,62 @@ fn passwords_are_passed_over() {
     assert_eq!(parsed.recipient_count(), 1);
     let opened = parsed.open(0, &bob.certificate, &*bob.key).unwrap();
     assert_eq!(*opened, CONTENT);
+}
+
+/// A key and a certificate for RSASSA-PSS alone (RFC 4055 §1.2), both as OpenSSL makes them.
+fn pss_person(folder: &Folder, restricted: bool) -> Person {
+    let key = folder.0.join("pss.der");
+    let certificate = folder.0.join("pss.crt");
+    let run = |command: &mut Command| {
+        let done = command.output().expect("the openssl program is installed");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let mut generate = Command::new("openssl");
+    generate.args(["genpkey", "-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"]);
+    if restricted {
+        for option in ["md:sha384", "mgf1_md:sha384", "saltlen:32"] {
+            generate.args(["-pkeyopt", &format!("rsa_pss_keygen_{option}")]);
+        }
+    }
+    run(generate.args(["-outform", "DER", "-out"]).arg(&key));
+    let mut request = Command::new("openssl");
+    request.args(["req", "-new", "-x509", "-subj", "/CN=pss", "-outform", "DER"]);
+    run(request.args(["-keyform", "DER", "-key"]).arg(&key).arg("-out").arg(&certificate));
+    let pkcs8 = std::fs::read(key).unwrap();
+    let certificate = Certificate::from_der(&std::fs::read(certificate).unwrap()).unwrap();
+    let key = SoftwareKey::from_pkcs8(&pkcs8).unwrap();
+    assert_eq!(key.public_key_bytes(), certificate.public_key_bytes());
+    Person { name: "pss", certificate: Arc::new(certificate), key: Arc::new(key), pkcs8 }
+}
+
+#[test]
+fn keys_for_pss_alone_work_both_ways() {
+    for (restricted, digest) in [(false, Digest::Sha256), (true, Digest::Sha384)] {
+        let folder = Folder::new(if restricted { "pss-restricted" } else { "pss" });
+        let person = pss_person(&folder, restricted);
+        assert!(person.certificate.is_pss_only());
+        let (certificate, key_file) = folder.put_person(&person);
+        let scheme = default_scheme(&person.certificate).unwrap();
+        assert_eq!(scheme, SignatureScheme::RsaPss(digest));
+        let (key, signed_at) = (person.own(), Timestamp(1_700_000_000));
+        let signing = Signing { key: &key, scheme, encryption_certificate: None, signed_at };
+        let ours = sign_detached(&signing, &[CONTENT]).unwrap();
+        check_signed(&ours, &person, true);
+        let (cms, content) = (folder.put("cms", &ours), folder.put("content", CONTENT));
+        let paths: [(&str, &Path); 3] =
+            [("-in", &cms), ("-content", &content), ("-certfile", &certificate)];
+        let arguments = ["-verify", "-binary", "-noverify", "-inform", "DER"];
+        assert_eq!(openssl(&folder, &arguments, &paths).unwrap(), CONTENT);
+        let padding = ("keyopt rsa_padding_mode:pss", Path::new(""));
+        let paths: [(&str, &Path); 4] =
+            [("-in", &content), ("-signer", &certificate), ("-inkey", &key_file), padding];
+        let name = if restricted { "sha384" } else { "sha256" };
+        let arguments = ["-sign", "-binary", "-outform", "DER", "-md", name];
+        check_signed(&openssl(&folder, &arguments, &paths).unwrap(), &person, true);
+        // Without that option it names rsaEncryption: refused, but no proof of falsification.
+        let wrong = openssl(&folder, &arguments, &paths[..3]).unwrap();
+        let signer = &SignedData::parse(&wrong).unwrap().signers[0];
+        let fault = signer.verify(CONTENT, &person.certificate);
+        assert_eq!(fault, Err(SignatureFault::Unsupported));
+    }
 }

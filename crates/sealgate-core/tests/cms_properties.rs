@@ -1,4 +1,14 @@
-//! What must hold for every content: what is signed verifies, what is encrypted opens, what is changed does neither.
+//! What must hold for every content: what is signed verifies, what is encrypted opens, what is
+//! changed does neither.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::sync::Arc;
 
@@ -23,7 +33,7 @@ const SIGNED_AT: Timestamp = Timestamp(1_700_000_000);
 fn sign(person: &Person, scheme: SignatureScheme, content: &[u8]) -> Vec<u8> {
     let key = person.own();
     let signing = Signing { key: &key, scheme, encryption_certificate: None, signed_at: SIGNED_AT };
-    sign_detached(&signing, content).unwrap()
+    sign_detached(&signing, &[content]).unwrap()
 }
 
 fn ways(person: &Person) -> Vec<KeyWrap> {
@@ -45,7 +55,7 @@ const WRITTEN: [ContentCipher; 4] = [
 #[test]
 fn every_scheme_signs_and_verifies() {
     for person in signers() {
-        let mut schemes = vec![default_scheme(person.certificate.key_kind()).unwrap()];
+        let mut schemes = vec![default_scheme(&person.certificate).unwrap()];
         if person.name == "alice.sign" {
             for digest in [Digest::Sha256, Digest::Sha384, Digest::Sha512] {
                 schemes
@@ -62,7 +72,7 @@ fn every_scheme_signs_and_verifies() {
             let parsed = SignedData::parse(&cms).unwrap();
             assert!(parsed.content.is_none() && parsed.content_is_data);
             let signer = &parsed.signers[0];
-            let found = signer.certificate(parsed.certificates.iter()).unwrap();
+            let found = signer.certificate(parsed.certificates.iter(), SIGNED_AT).unwrap();
             assert_eq!(found.fingerprint(), person.certificate.fingerprint());
             assert_eq!(signer.verify(content, found), Ok(()), "{} {scheme:?}", person.name);
             assert_eq!(signer.verify(b"Hello", found), Err(SignatureFault::Falsified));
@@ -96,11 +106,11 @@ fn the_encryption_certificate_goes_along_and_is_named() {
         )))
         .unwrap(),
     )];
-    let scheme = default_scheme(alice.certificate.key_kind()).unwrap();
+    let scheme = default_scheme(&alice.certificate).unwrap();
     let preferred = Some(&*other.certificate);
     let signing =
         Signing { key: &key, scheme, encryption_certificate: preferred, signed_at: SIGNED_AT };
-    let parsed = SignedData::parse(&sign_detached(&signing, b"x").unwrap()).unwrap();
+    let parsed = SignedData::parse(&sign_detached(&signing, &[b"x"]).unwrap()).unwrap();
     // The root stays at home.
     assert_eq!(parsed.certificates.len(), 2);
     let named = parsed.signers[0].encryption_certificate(parsed.certificates.iter()).unwrap();
@@ -164,7 +174,7 @@ proptest! {
     #[test]
     fn any_content_verifies_and_opens(content in prop::collection::vec(any::<u8>(), 0..4096)) {
         let signer = &PEOPLE.0;
-        let scheme = default_scheme(signer.certificate.key_kind()).unwrap();
+        let scheme = default_scheme(&signer.certificate).unwrap();
         let parsed = SignedData::parse(&sign(signer, scheme, &content)).unwrap();
         prop_assert_eq!(parsed.signers[0].verify(&content, &signer.certificate), Ok(()));
         let recipient = &PEOPLE.1;
@@ -197,7 +207,8 @@ fn one_flipped_bit_anywhere_never_gives_other_plaintext() {
             let Ok(parsed) = EnvelopedData::parse(&changed) else { continue };
             let Some(recipient) = parsed.recipient_for(&person.certificate) else { continue };
             if let Ok(plain) = parsed.open(recipient, &person.certificate, &*person.key) {
-                // Some octets are not authenticated (versions, the originator's parameters): but the content is what it was.
+                // Some octets are not authenticated (versions, the originator's parameters): but
+                // the content is what it was.
                 assert_eq!(*plain, content, "octet {at}");
                 opened += 1;
             }
@@ -210,7 +221,7 @@ fn one_flipped_bit_anywhere_never_gives_other_plaintext() {
 fn one_flipped_bit_in_a_signature_never_verifies_other_content() {
     let content = b"Content-Type: text/plain\r\n\r\nPay 100.\r\n";
     let signer = &PEOPLE.0;
-    let scheme = default_scheme(signer.certificate.key_kind()).unwrap();
+    let scheme = default_scheme(&signer.certificate).unwrap();
     let cms = sign(signer, scheme, content);
     for at in 0..cms.len() {
         let mut changed = cms.clone();

@@ -1,4 +1,13 @@
 //! The bodies of the MIME and SMTP fuzz targets on the stable toolchain: their seeds and a hundred thousand mutants each.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 #[path = "support/mails.rs"]
 mod material;

@@ -1,4 +1,13 @@
 //! Every file of the MIME sets is read without a panic, loses no byte, and comes out of the canonical form safe.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 #[path = "support/mails.rs"]
 mod material;

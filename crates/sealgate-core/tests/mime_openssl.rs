@@ -1,4 +1,13 @@
 //! Part one of every clear-signed fixture is, byte for byte, what `openssl` verifies.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 #[path = "support/mails.rs"]
 mod material;

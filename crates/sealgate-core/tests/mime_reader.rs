@@ -1,4 +1,13 @@
 //! Wherever we say that another reader agrees, `mail-parser` reading the whole message sees the same signed part.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 #[path = "fuzz_bodies/mime.rs"]
 mod bodies;

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the material lies; `None`, and a line that says so, where it does not.
-pub fn root() -> Option<PathBuf> {
+/// Where the material lies.
+///
+/// # Panics
+/// Where it does not: a test that needs it must not pass without it.
+pub fn root() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures");
-    if path.is_dir() {
-        return Some(path.canonicalize().unwrap());
-    }
-    println!("LEFT OUT: no fixtures at ../shared/fixtures from the project's root");
-    None
+    let missing = "no fixtures at ../shared/fixtures from the project's root";
+    path.canonicalize().unwrap_or_else(|error| panic!("{missing}: {error}"))
 }
 
 /// One expectation: its columns by name.

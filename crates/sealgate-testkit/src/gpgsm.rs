@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::cms;
 use crate::peer::{Cipher, Form, Peer, Signing, Transport};
 use crate::pki::{self, Identity, KeyKind};
-use crate::process;
+use crate::process::{self, Ran};
 
 /// gpgsm with its home.
 #[derive(Debug)]
@@ -96,6 +96,11 @@ impl GpgSm {
     }
 
     fn gpgsm(&self, arguments: &[&str], stdin: &[u8]) -> Result<Vec<u8>, String> {
+        let ran = self.ran(arguments, stdin);
+        if ran.ok() { Ok(ran.stdout) } else { Err(reason(&ran.stderr)) }
+    }
+
+    fn ran(&self, arguments: &[&str], stdin: &[u8]) -> Ran {
         let _guard = self.one_at_a_time.lock().unwrap();
         let password = self.home.path().join("password");
         fs::write(&password, pki::PASSWORD).unwrap();
@@ -104,8 +109,7 @@ impl GpgSm {
         command.args(["-c", "exec gpgsm --passphrase-fd 3 \"$@\" 3<\"$0\""]).arg(password);
         command.arg("--homedir").arg(self.home.path());
         command.args(["--batch", "--quiet", "--pinentry-mode", "loopback"]).args(arguments);
-        let ran = process::run(&mut command, stdin);
-        if ran.ok() { Ok(ran.stdout) } else { Err(reason(&ran.stderr)) }
+        process::run(&mut command, stdin)
     }
 
     fn end_agent(&self) {
@@ -175,7 +179,10 @@ impl Peer for GpgSm {
     }
 
     fn decrypt(&self, _recipient: &Identity, sealed: &[u8]) -> Result<Vec<u8>, String> {
-        self.gpgsm(&["--decrypt"], sealed)
+        // It ends with an error too where it opened the message and one of several recipients is not itself.
+        let ran = self.ran(&["--status-fd", "2", "--decrypt"], sealed);
+        let opened = ran.stderr.contains("[GNUPG:] DECRYPTION_OKAY");
+        if opened { Ok(ran.stdout) } else { Err(reason(&ran.stderr)) }
     }
 }
 
@@ -187,6 +194,6 @@ fn in_form(cms: Vec<u8>, form: Form) -> Result<Vec<u8>, String> {
 fn reason(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.lines().filter_map(|line| line.strip_prefix("gpgsm: ")).collect();
     let telling = ["error", "failed", "rejected", "not usable", "Wrong", "can't", "invalid"];
-    let line = lines.iter().find(|line| telling.iter().any(|word| line.contains(word)));
+    let line = lines.iter().rfind(|line| telling.iter().any(|word| line.contains(word)));
     line.or(lines.last()).map_or_else(|| stderr.trim().to_owned(), |line| (*line).to_owned())
 }

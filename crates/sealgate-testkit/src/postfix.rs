@@ -34,6 +34,8 @@ pub struct Settings<'a> {
     pub next_hop: String,
     /// Further lines of main.cf.
     pub more: &'a str,
+    /// Further lines of master.cf.
+    pub more_services: &'a str,
 }
 
 impl Postfix {
@@ -50,7 +52,8 @@ impl Postfix {
         let etc = root.join("etc");
         let root_text = root.to_str().unwrap();
         fs::write(etc.join("main.cf"), main_cf(root_text, settings)).unwrap();
-        fs::write(etc.join("master.cf"), master_cf(smtp)).unwrap();
+        let services = master_cf(smtp) + settings.more_services;
+        fs::write(etc.join("master.cf"), services).unwrap();
         for name in ["postfix-files", "dynamicmaps.cf", "postfix-script", "post-install"] {
             let _ = symlink(format!("/etc/postfix/{name}"), etc.join(name));
         }

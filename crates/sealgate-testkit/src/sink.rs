@@ -251,6 +251,6 @@ mod tests {
         });
         let replies = send_lmtp(sink.address, "", &["bad@y.example", "b@y.example"], b"\r\nx\r\n");
         assert_eq!(replies.iter().map(|reply| reply.code).collect::<Vec<_>>(), [550, 250]);
-        assert_eq!(sink.received()[0].recipients, ["RCPT TO:<b@y.example>"]);
+        assert_eq!(sink.await_received(1)[0].recipients, ["RCPT TO:<b@y.example>"]);
     }
 }

@@ -1,5 +1,13 @@
 //! The real mail servers of the bed work: Postfix hands foreign mail on and keeps its own, Dovecot gives it to clients.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use sealgate_testkit::dovecot::Dovecot;
 use sealgate_testkit::mail;
@@ -20,6 +28,7 @@ fn postfix_keeps_its_own_mail_and_hands_on_the_rest_and_bounces_what_is_refused(
         mailboxes: Some(dovecot.lmtp),
         next_hop: format!("lmtp:inet:{}", next_hop.address),
         more: "",
+        more_services: "",
     });
     let message =
         b"From: alice@nec.example\r\nTo: bob@nec.example\r\nSubject: x\r\n\r\nHello\r\n.\r\n";

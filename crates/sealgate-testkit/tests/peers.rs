@@ -1,5 +1,13 @@
 //! The peers of the interoperability matrix understand each other, so that a failure of the matrix is sealgate's.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::collections::HashMap;
 

@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use sealgate_core::address::Domain;
 use sealgate_core::smtp::server::{Limits as ServerLimits, Options};
 use sealgate_keys::stores::Stores;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -138,13 +138,14 @@ impl Relay {
     /// # Errors
     /// Where an address cannot be listened on, or the signals not be waited for.
     pub(crate) async fn run(self: Arc<Self>) -> io::Result<()> {
+        let signals = Signals::new()?;
         let addresses = self.start().await?;
         let mut out = io::stdout();
         writeln!(out, "ready{addresses}")?;
         out.flush()?;
         // Without systemd this does nothing.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        self.wait_for_signals().await?;
+        self.wait_for(signals).await;
         self.drain().await;
         Ok(())
     }
@@ -182,15 +183,12 @@ impl Relay {
     }
 
     /// Until SIGTERM or SIGINT; SIGHUP reloads.
-    async fn wait_for_signals(&self) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
+    async fn wait_for(&self, mut signals: Signals) {
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hang_up.recv() => self.reload(),
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
+                _ = signals.hang_up.recv() => self.reload(),
             }
         }
     }
@@ -220,6 +218,24 @@ impl Relay {
         }
         self.downstream.pool.clear();
         tracing::info!(cut = self.connections.total(), "stopped");
+    }
+}
+
+/// Caught from before the `ready` line on.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 }
 

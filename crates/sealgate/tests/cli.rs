@@ -1,4 +1,13 @@
 //! The commands as a user runs them: what they print, what they leave behind, how they end.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;

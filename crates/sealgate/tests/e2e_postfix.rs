@@ -1,6 +1,14 @@
 //! The real thing: Postfix of one organisation, two sealgates with a wire between them that can falsify, and the
 //! Dovecot of another organisation, from which plain clients fetch.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::path::Path;
 
@@ -82,7 +90,10 @@ fn falsified_mail_is_refused_and_bounced() {
         println!("{name:28} {}", cells.join("  "));
     }
     for (name, cells) in &rows {
-        assert!(cells[0].starts_with("delivered"), "{name}: {}", cells[0]);
+        // A signature around the encryption alone says nothing about who wrote what is inside.
+        let outside_only = name == "encrypt-then-sign-gcm";
+        let verdict = if outside_only { "none" } else { "pass" };
+        assert_eq!(cells[0], format!("delivered smime={verdict}"), "{name}");
         for cell in &cells[1..] {
             assert!(["550 5.7.7", "no outer signature"].contains(&cell.as_str()), "{name}: {cell}");
         }
@@ -171,8 +182,6 @@ impl Bed {
             set(config, &["inside", "mail_server"], format!("lmtp://{}", inner.lmtp));
             set(config, &["rule"], rules());
         });
-        // Encryption without authentication and without a signature directly inside is refused unless a rule passes
-        // it: the order encrypt-then-sign with CBC is just that, behind an outer signature.
         second.configure(|config| {
             set(config, &["inside", "mail_server"], format!("lmtp://{}", outer.lmtp));
             set(config, &["outside", "next_hop"], format!("smtp://{}", wire.address));
@@ -185,6 +194,7 @@ impl Bed {
             mailboxes: Some(inner.lmtp),
             next_hop: format!("lmtp:inet:{lmtp}"),
             more: "",
+            more_services: "",
         });
         Self { postfix, first, wire, second, inner, outer }
     }
@@ -194,7 +204,8 @@ impl Bed {
         let message = mail::message(ALICE, to, subject, &plain_entity());
         let dir = tempfile_dir();
         let path = dir.path().join("message");
-        std::fs::write(&path, message).unwrap();
+        // swaks ends the last line itself.
+        std::fs::write(&path, message.strip_suffix(b"\r\n").unwrap()).unwrap();
         let mut command = std::process::Command::new("swaks");
         command.args(["--server", &self.postfix.smtp.to_string(), "--silent", "2"]);
         command.args(["--from", ALICE, "--to", to, "--data", &data_argument(&path)]);
@@ -213,12 +224,12 @@ impl Bed {
             !received.is_empty() || self.bounce(&bounced).is_some()
         });
         let Some(received) = received.first() else {
-            return format!("bounced: {}\n{}", self.bounce(&bounced).unwrap(), self.second.log());
+            return format!("bounced {}", self.bounce(&bounced).unwrap());
         };
         assert_eq!(mail::decoded_content(mail::signed_part(received)), BODY, "{}", route.name());
         let results = mail::header(received, "Authentication-Results").unwrap_or_default();
-        assert!(results.contains("smime=pass"), "{}: {results:?}", route.name());
-        "delivered".to_owned()
+        let verdict = results.split_whitespace().find(|word| word.starts_with("smime="));
+        format!("delivered {}", verdict.unwrap_or("without a verdict"))
     }
 
     /// Sends a mail that the wire falsifies and gives the status in the bounce that Alice gets.

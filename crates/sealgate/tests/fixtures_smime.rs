@@ -3,7 +3,15 @@
 //!
 //! What a set expects and sealgate does otherwise stands in `data/fixtures_exceptions.tsv` with what it does instead
 //! and why; an entry that is no longer true fails the test too.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +37,7 @@ use sealgate_testkit::{mail, pki, process};
 /// The PKI of RFC 9216: every path holds, and the keys fit their certificates.
 #[test]
 fn rfc9216_certificates_are_trusted() {
-    let Some(root) = fixtures::root() else { return };
+    let root = fixtures::root();
     let set = root.join("rfc9216");
     let mut seen = 0;
     for row in fixtures::expectations(&set) {
@@ -57,7 +65,7 @@ fn rfc9216_certificates_are_trusted() {
 
 #[test]
 fn comm_smime() {
-    let Some(root) = fixtures::root() else { return };
+    let root = fixtures::root();
     let set = root.join("comm-smime");
     let anchors = vec![Arc::new(certificate(&set.join("smime/TestCA.pem")))];
     let mut bed = Bed::new(anchors, Vec::new());
@@ -72,7 +80,7 @@ fn comm_smime() {
 
 #[test]
 fn rfc4134() {
-    let Some(root) = fixtures::root() else { return };
+    let root = fixtures::root();
     let set = root.join("rfc4134");
     let anchors = ["CarlDSSSelf.cer", "CarlRSASelf.cer"]
         .map(|name| Arc::new(Certificate::from_der(&fs::read(set.join(name)).unwrap()).unwrap()));
@@ -96,7 +104,7 @@ fn rfc4134() {
 
 #[test]
 fn openssl_smime() {
-    let Some(root) = fixtures::root() else { return };
+    let root = fixtures::root();
     let set = root.join("openssl-smime");
     let mut bed =
         Bed::new(vec![Arc::new(certificate(&set.join("smime-certs/smroot.pem")))], Vec::new());
@@ -107,7 +115,7 @@ fn openssl_smime() {
 
 #[test]
 fn wolfssl() {
-    let Some(root) = fixtures::root() else { return };
+    let root = fixtures::root();
     let bed = Bed::new(Vec::new(), Vec::new());
     check_set("wolfssl", &root.join("wolfssl"), 11, |_, message| bed.open(message, TODAY));
 }
@@ -115,7 +123,7 @@ fn wolfssl() {
 /// Of PKITS the signed mails: the signature is right in all of them, and the path decides.
 #[test]
 fn pkits_signed_mail() {
-    let Some(root) = fixtures::root() else { return };
+    let root = fixtures::root();
     let set = root.join("pkits");
     let anchor = certificate_der(&set.join("certs/TrustAnchorRootCertificate.crt"));
     check_set("pkits", &set, 0, |row, message| {
@@ -140,7 +148,7 @@ fn pkits_signed_mail() {
 /// Every message of the MIME sets is delivered byte for byte under our trace and result fields.
 #[test]
 fn mime_sets_pass_unchanged() {
-    let Some(root) = fixtures::root() else { return };
+    let root = fixtures::root();
     let bed = Bed::new(Vec::new(), Vec::new());
     let exceptions = exceptions();
     let mut wrong = Vec::new();
@@ -190,6 +198,9 @@ fn check_set(
     let rows: Vec<Expectation> = fixtures::expectations(folder)
         .into_iter()
         .filter(|row| count > 0 || row.column("file").ends_with(".eml"))
+        // Inputs of RFC 5280 §6.1.1 about certificate policies, which the program has no setting for; the paths of these
+        // rows are judged in sealgate-core's own PKITS test.
+        .filter(|row| !row.column("settings").contains("SetInitial"))
         .collect();
     assert!(rows.len() >= count.max(1), "{set}: {} expectations", rows.len());
     let mut wrong = Vec::new();
@@ -426,7 +437,7 @@ fn pem_object(text: &str, kind: &str) -> Vec<u8> {
     let start = format!("-----BEGIN {kind}-----");
     let at = text.find(&start).unwrap_or_else(|| panic!("no {kind} in {text}"));
     let rest = &text[at + start.len()..];
-    mail::decode_base64(rest[..rest.find("-----END").unwrap()].as_bytes())
+    mail::decode_base64(&rest.as_bytes()[..rest.find("-----END").unwrap()])
 }
 
 fn certificate_der(path: &Path) -> Certificate {

@@ -3,7 +3,15 @@
 //!
 //! Every combination has a cell. Where one side cannot do a thing, [`inability`] says so, and the test tries it all
 //! the same: a cell that is expected to be impossible and works fails the test like one that should work and does not.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,7 +1,8 @@
-//! Object identifiers and AlgorithmIdentifiers (RFC 5652 §10.1, RFC 4055, RFC 5084, RFC 5753, RFC 5758, RFC 8418, RFC 8419).
+//! Object identifiers and AlgorithmIdentifiers (RFC 5652 §10.1, RFC 4055, RFC 5084, RFC 5753, RFC
+//! 5758, RFC 8418, RFC 8419).
 //!
-//! In: the DER of an AlgorithmIdentifier. Out: what it means, with its parameters checked: missing parameters where the
-//! algorithm needs them are an error and never a panic.
+//! In: the DER of an AlgorithmIdentifier. Out: what it means, with its parameters checked: missing
+//! parameters where the algorithm needs them are an error and never a panic.
 
 use const_oid::ObjectIdentifier;
 
@@ -136,7 +137,8 @@ pub(crate) enum Signature {
     RsaPss { digest: Digest, salt_bytes: u16 },
 }
 
-/// Reads a signature algorithm; `digest` is SignerInfo's, for identifiers that name none (RFC 8551 §2.2, rsaEncryption).
+/// Reads a signature algorithm; `digest` is SignerInfo's, for identifiers that name none (RFC 8551
+/// §2.2, rsaEncryption).
 pub(crate) fn signature_of(
     algorithm: &Algorithm<'_>,
     digest: Option<Digest>,
@@ -246,7 +248,8 @@ pub(crate) fn small_integer(body: &[u8]) -> Result<u16, CmsError> {
     }
 }
 
-/// CMSVersion (RFC 5652 §10.2.5): 0 to 5; which of them is not looked at, because other software is not exact about it.
+/// CMSVersion (RFC 5652 §10.2.5): 0 to 5; which of them is not looked at, because other software is
+/// not exact about it.
 pub(crate) fn read_version(version: &Element<'_>) -> Result<(), CmsError> {
     if small_integer(version.body)? <= 5 { Ok(()) } else { Err(CmsError::Unsupported) }
 }
@@ -287,7 +290,8 @@ pub(crate) fn write_oaep(digest: Digest) -> Vec<u8> {
     write(RSAES_OAEP, &tlv(SEQUENCE, &[&hash_parameters(digest)]))
 }
 
-/// hashAlgorithm and maskGenAlgorithm of RFC 4055 §2.2; NULL parameters, as other software writes them.
+/// hashAlgorithm and maskGenAlgorithm of RFC 4055 §2.2; NULL parameters, as other software writes
+/// them.
 fn hash_parameters(digest: Digest) -> Vec<u8> {
     let hash = write(digest_oid(digest), &[NULL, 0]);
     let mask = write(MGF1, &hash);
@@ -379,13 +383,15 @@ oids! {
     ALGORITHM_PROTECTION = "1.2.840.113549.1.9.52";
 }
 
-// RFC 8017 appendix C, RFC 4055, RFC 5754, RFC 5758, RFC 8410: digests, signatures and public keys.
+// RFC 8017 appendix C, RFC 3370, RFC 4055, RFC 5754, RFC 5758, RFC 8410: digests, signatures and public keys.
 oids! {
+    MD5 = "1.2.840.113549.2.5";
     SHA_1 = "1.3.14.3.2.26";
     SHA_256 = "2.16.840.1.101.3.4.2.1";
     SHA_384 = "2.16.840.1.101.3.4.2.2";
     SHA_512 = "2.16.840.1.101.3.4.2.3";
     RSA_ENCRYPTION = "1.2.840.113549.1.1.1";
+    RSA_MD5 = "1.2.840.113549.1.1.4";
     RSA_SHA_1 = "1.2.840.113549.1.1.5";
     RSAES_OAEP = "1.2.840.113549.1.1.7";
     MGF1 = "1.2.840.113549.1.1.8";

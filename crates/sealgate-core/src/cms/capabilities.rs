@@ -1,7 +1,7 @@
 //! SMIMECapabilities (RFC 8551 §2.5.2, RFC 4262): what somebody's software reads.
 //!
-//! In: the DER of the SEQUENCE, from a signed attribute or a certificate's extension. Out: the few facts that choose our algorithms.
-//! Unknown entries are passed over.
+//! In: the DER of the SEQUENCE, from a signed attribute or a certificate's extension. Out: the few
+//! facts that choose our algorithms. Unknown entries are passed over.
 
 use super::CmsError;
 use super::algorithm::{
@@ -31,8 +31,9 @@ pub fn parse_capabilities(der: &[u8]) -> Result<Capabilities, CmsError> {
     Ok(known)
 }
 
-/// Whether RSAES-OAEP's parameters say SHA-256 for both uses: as RFC 4055 §4.1 has them, or without the explicit tags, as
-/// RFC 3560 §5 prints them. Parameters left out would mean SHA-1, which we do not write.
+/// Whether RSAES-OAEP's parameters say SHA-256 for both uses: as RFC 4055 §4.1 has them, or without
+/// the explicit tags, as RFC 3560 §5 prints them. Parameters left out would mean SHA-1, which we do
+/// not write.
 fn is_sha_256(entry: &Algorithm<'_>, parameters: &Element<'_>) -> bool {
     if matches!(oaep_digest(entry), Ok(Digest::Sha256)) {
         return true;
@@ -92,6 +93,11 @@ mod tests {
         assert!(!oaep(&write_oaep(Digest::Sha1)));
         assert!(!oaep(&write(RSAES_OAEP, &[])));
         assert!(!oaep(&write(RSAES_OAEP, &[SEQUENCE, 0])));
+        // As our authority's certificates have it.
+        let ours = "303c06092a864886f70d010107302fa00f300d06096086480165030402010500\
+                    a11c301a06092a864886f70d010108300d06096086480165030402010500";
+        let octet = |at| u8::from_str_radix(&ours[at..at + 2], 16).unwrap();
+        assert!(oaep(&(0..ours.len()).step_by(2).map(octet).collect::<Vec<u8>>()));
         // RFC 3560 §5.
         let tagged = write_oaep(Digest::Sha256);
         let printed: Vec<u8> = {

@@ -1,10 +1,12 @@
 //! Encrypting and decrypting content with aws-lc-rs, in place.
 //!
-//! In: key, nonce, octets. Out: the whole plaintext, or nothing and no reason. AEAD: a failed tag wipes the buffer. CBC: the padding is
-//! looked at only after the whole buffer was decrypted, and without branching on its octets.
+//! In: key, nonce, octets. Out: the whole plaintext, or nothing and no reason. AEAD: a failed tag
+//! wipes the buffer. CBC: the padding is looked at only after the whole buffer was decrypted, and
+//! without branching on its octets.
 //!
-//! GCM tags of 12 to 15 octets (RFC 5084 §3.2 allows them, the library opens whole tags only): the counter stream is undone with AES-CTR, the
-//! whole tag is computed anew by sealing, and its first octets are compared in constant time.
+//! GCM tags of 12 to 15 octets (RFC 5084 §3.2 allows them, the library opens whole tags only): the
+//! counter stream is undone with AES-CTR, the whole tag is computed anew by sealing, and its first
+//! octets are compared in constant time.
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
@@ -162,7 +164,8 @@ fn triple_des() -> &'static aws_lc_rs::cipher::Algorithm {
     &aws_lc_rs::cipher::DES_EDE3_FOR_LEGACY_USE_ONLY
 }
 
-/// How long the content is without its padding (RFC 5652 §6.3); the last block is looked at whole in any case.
+/// How long the content is without its padding (RFC 5652 §6.3); the last block is looked at whole
+/// in any case.
 fn padding_removed(content: &[u8], block: usize) -> Option<usize> {
     let last_block = content.len().checked_sub(block).and_then(|start| content.get(start..))?;
     let count = *last_block.last()?;

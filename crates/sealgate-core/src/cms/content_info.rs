@@ -64,7 +64,8 @@ pub(super) fn der_of(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CmsError> {
     to_der(bytes)
 }
 
-/// The octets of a ContentInfo before its content of `length` octets (the content's own header included).
+/// The octets of a ContentInfo before its content of `length` octets (the content's own header
+/// included).
 pub(super) fn push_head(out: &mut Vec<u8>, kind: ObjectIdentifier, length: usize) {
     let oid_size = super::element::element_size(kind.as_bytes().len());
     let explicit_size = super::element::element_size(length);
@@ -84,5 +85,6 @@ fn kind_of(oid: &[u8]) -> ContentKind {
     }
 }
 
-/// Larger objects are not looked at: messages are bounded at 50 MiB by default (REQUIREMENTS K1), and the administrator may raise that.
+/// Larger objects are not looked at: messages are bounded at 50 MiB by default (REQUIREMENTS K1),
+/// and the administrator may raise that.
 const BYTES_MAX: usize = 1 << 30;

@@ -1,8 +1,9 @@
 //! DER elements read without copying, and written from parts (X.690).
 //!
-//! In: bytes that [`super::transcode`] has made DER. Out: tag, body and whole element as slices of them, so that what
-//! was signed is hashed as it came. Definite, minimal lengths only; tags of one octet, others are refused. It does
-//! not look into values: integers, times and strings are the caller's affair.
+//! In: bytes that [`super::transcode`] has made DER. Out: tag, body and whole element as slices of
+//! them, so that what was signed is hashed as it came. Definite, minimal lengths only; tags of one
+//! octet, others are refused. It does not look into values: integers, times and strings are the
+//! caller's affair.
 
 use super::CmsError;
 

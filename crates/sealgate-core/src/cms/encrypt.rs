@@ -1,7 +1,8 @@
 //! Encrypting content to certificates: AuthEnvelopedData with GCM, EnvelopedData with CBC.
 //!
-//! In: the content in pieces, a cipher, certificates each with the way its key is wrapped. Out: a DER ContentInfo. A fresh content-encryption key and
-//! nonce for each call. The content is copied once, into the output, and encrypted there.
+//! In: the content in pieces, a cipher, certificates each with the way its key is wrapped. Out: a
+//! DER ContentInfo. A fresh content-encryption key and nonce for each call. The content is copied
+//! once, into the output, and encrypted there.
 //!
 //! Which certificates may be encrypted to was decided before.
 
@@ -49,7 +50,8 @@ impl KeyWrap {
     }
 }
 
-/// The way for a kind of key; OAEP only where it is known to be taken. None: such a key is not encrypted to.
+/// The way for a kind of key; OAEP only where it is known to be taken. None: such a key is not
+/// encrypted to.
 pub fn key_wrap_for(kind: KeyKind, capabilities: Option<&Capabilities>) -> Option<KeyWrap> {
     match kind {
         KeyKind::Rsa { .. } if capabilities.is_some_and(|known| known.rsa_oaep) => {
@@ -64,8 +66,8 @@ pub fn key_wrap_for(kind: KeyKind, capabilities: Option<&Capabilities>) -> Optio
 /// Encrypts content, given in pieces, to certificates.
 ///
 /// # Errors
-/// [`CmsError::Unsupported`] for a cipher that is only read, a key that cannot be wrapped to, or no recipient at all;
-/// [`CmsError::OverLimit`] for too many recipients.
+/// [`CmsError::Unsupported`] for a cipher that is only read, a key that cannot be wrapped to, or no
+/// recipient at all; [`CmsError::OverLimit`] for too many recipients.
 pub fn encrypt(
     content: &[&[u8]],
     cipher: ContentCipher,

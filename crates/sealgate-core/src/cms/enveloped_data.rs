@@ -1,10 +1,12 @@
 //! EnvelopedData (RFC 5652 §6) and AuthEnvelopedData (RFC 5083): opening what was encrypted to us.
 //!
-//! In: a ContentInfo, BER or DER; then one recipient, chosen by certificate, and its key. Out: the plaintext, whole and checked, or one
-//! uniform failure. Nothing of the plaintext leaves before the tag (or the padding of all of it) was checked. A content-encryption key that cannot
-//! be recovered is replaced by a random one, so that what follows is the same work (RFC 3218 §2.3.2).
+//! In: a ContentInfo, BER or DER; then one recipient, chosen by certificate, and its key. Out: the
+//! plaintext, whole and checked, or one uniform failure. Nothing of the plaintext leaves before the
+//! tag (or the padding of all of it) was checked. A content-encryption key that cannot be recovered
+//! is replaced by a random one, so that what follows is the same work (RFC 3218 §2.3.2).
 //!
-//! Recipients are never tried one after another (CVE-2019-1563), and attributes are not trusted; originatorInfo is ignored.
+//! Recipients are never tried one after another (CVE-2019-1563), and attributes are not trusted;
+//! originatorInfo is ignored.
 
 use zeroize::Zeroizing;
 
@@ -13,7 +15,7 @@ use super::algorithm::{
     Algorithm, ContentCipher, DATA, RSA_ENCRYPTION, RSAES_OAEP, oaep_digest, read_version,
     small_integer,
 };
-use super::content_cipher::{Sealed, decrypt};
+use super::content_cipher::{NONCE_BYTES, Sealed, decrypt};
 use super::content_info::{ContentInfo, ContentKind, der_of};
 use super::element::{
     CONSTRUCTED_0, CONSTRUCTED_1, CONSTRUCTED_2, Element, INTEGER, OCTET_STRING, OID, PRIMITIVE_0,
@@ -28,7 +30,7 @@ use crate::keys::{Certificate, Digest, KeyError, KeyTransport, SecretKey};
 pub struct EnvelopedData {
     is_authenticated: bool,
     recipients: Vec<Recipient>,
-    /// None: an algorithm that is not supported, or parameters that it does not have.
+    /// None: an algorithm that is not supported, or parameters that we do not read.
     cipher: Option<ContentCipher>,
     sealed: Sealed,
 }
@@ -78,6 +80,11 @@ impl EnvelopedData {
         if let Some(cipher) = cipher {
             read_parameters(cipher, &algorithm, &mut sealed)?;
         }
+        // RFC 5084 §3.2 allows other nonces than the 12 octets it recommends; we do not read them.
+        let cipher = cipher.filter(|cipher| {
+            let is_gcm = matches!(cipher, ContentCipher::Aes128Gcm | ContentCipher::Aes256Gcm);
+            !is_gcm || sealed.nonce.len() == NONCE_BYTES
+        });
         Ok(Self { is_authenticated, recipients, cipher, sealed })
     }
 

@@ -1,7 +1,7 @@
 //! ECDH key agreement: from the shared secret Z to the key that wraps (RFC 5753 §7, RFC 8418 §2).
 //!
-//! In: a keyEncryptionAlgorithm, ukm and Z. Out: the key-encryption key. Two derivations: ANSI X9.63 and HKDF, both over ECC-CMS-SharedInfo.
-//! Static-static agreement and MQV are not supported.
+//! In: a keyEncryptionAlgorithm, ukm and Z. Out: the key-encryption key. Two derivations: ANSI
+//! X9.63 and HKDF, both over ECC-CMS-SharedInfo. Static-static agreement and MQV are not supported.
 
 use aws_lc_rs::digest::Context;
 use aws_lc_rs::hkdf;

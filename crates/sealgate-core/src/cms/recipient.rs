@@ -1,8 +1,8 @@
 //! RecipientInfo (RFC 5652 §6.2): to whom a content-encryption key was given, and how.
 //!
-//! In: the members of the recipientInfos SET. Out: one [`Recipient`] for each certificate that is named, key transport and key agreement.
-//! Passwords, shared keys and other kinds are passed over (REQUIREMENTS K8). Own bytes of names and serial numbers are compared
-//! as they came.
+//! In: the members of the recipientInfos SET. Out: one [`Recipient`] for each certificate that is
+//! named, key transport and key agreement. Passwords, shared keys and other kinds are passed over
+//! (REQUIREMENTS K8). Own bytes of names and serial numbers are compared as they came.
 
 use super::CmsError;
 use super::algorithm::{Algorithm, read_version};

@@ -1,7 +1,8 @@
 //! Making a detached signature (RFC 5652 §5, RFC 8551 §2.5).
 //!
-//! In: a key with its chain, a scheme, a time, the canonical content. Out: a DER ContentInfo with SignedData without eContent,
-//! the body of `application/pkcs7-signature`. The content is hashed once and not copied.
+//! In: a key with its chain, a scheme, a time, the canonical content. Out: a DER ContentInfo with
+//! SignedData without eContent, the body of `application/pkcs7-signature`. The content is hashed
+//! once and not copied.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use der::{DateTime, Encode};
 
 use super::algorithm::{
     ALGORITHM_PROTECTION, CONTENT_TYPE, DATA, ENCRYPTION_KEY_PREFERENCE, MESSAGE_DIGEST,
-    SIGNED_DATA, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES, hash_pieces,
-    write_digest, write_oid, write_signature,
+    SIGNED_DATA, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES, Signature, digest_bytes,
+    hash_pieces, write_digest, write_oid, write_signature,
 };
 use super::capabilities::own_capabilities;
 use super::content_info::push_head;
@@ -28,7 +29,8 @@ pub struct Signing<'a> {
     pub key: &'a OwnKey,
     /// What to sign with.
     pub scheme: SignatureScheme,
-    /// The signer's certificate for encryption, where it is another: it goes along and is named as preferred (RFC 8551 §2.5.3).
+    /// The signer's certificate for encryption, where it is another: it goes along and is named as
+    /// preferred (RFC 8551 §2.5.3).
     pub encryption_certificate: Option<&'a Certificate>,
     /// The time of signing.
     pub signed_at: Timestamp,
@@ -37,7 +39,8 @@ pub struct Signing<'a> {
 /// Signs content, given in pieces: a DER ContentInfo with SignedData without the content.
 ///
 /// # Errors
-/// What the key says; [`KeyError::Failed`] also when the scheme is not for it or the time cannot be written.
+/// What the key says; [`KeyError::Failed`] also when the scheme is not for it or the time cannot be
+/// written.
 pub fn sign_detached(signing: &Signing<'_>, content: &[&[u8]]) -> Result<Vec<u8>, KeyError> {
     let digest = digest_of_scheme(signing.scheme);
     let certificate = &signing.key.certificate;
@@ -85,15 +88,29 @@ pub fn signature_name(scheme: SignatureScheme, kind: KeyKind) -> &'static str {
     }
 }
 
-/// What a kind of key signs with by default; none if it does not sign.
-pub fn default_scheme(kind: KeyKind) -> Option<SignatureScheme> {
-    match kind {
+/// What a certificate's key signs with by default; none if it does not sign.
+pub fn default_scheme(certificate: &Certificate) -> Option<SignatureScheme> {
+    match certificate.key_kind() {
+        KeyKind::Rsa { .. } if certificate.is_pss_only() => pss_scheme(certificate),
         KeyKind::Rsa { .. } => Some(SignatureScheme::RsaPkcs1(Digest::Sha256)),
         KeyKind::P256 => Some(SignatureScheme::Ecdsa(Digest::Sha256)),
         KeyKind::P384 => Some(SignatureScheme::Ecdsa(Digest::Sha384)),
         KeyKind::P521 => Some(SignatureScheme::Ecdsa(Digest::Sha512)),
         KeyKind::Ed25519 => Some(SignatureScheme::Ed25519),
         _ => None,
+    }
+}
+
+/// What a key for RSASSA-PSS alone signs with: the digest that it names, and SHA-256 where it names
+/// none (RFC 4055 §1.2, §3.3). Our salts are as long as the digest.
+fn pss_scheme(certificate: &Certificate) -> Option<SignatureScheme> {
+    match certificate.pss_restriction() {
+        None => Some(SignatureScheme::RsaPss(Digest::Sha256)),
+        Some(Signature::RsaPss { digest, salt_bytes }) if digest != Digest::Sha1 => {
+            (usize::from(salt_bytes) <= digest_bytes(digest))
+                .then_some(SignatureScheme::RsaPss(digest))
+        }
+        Some(_) => None,
     }
 }
 
@@ -140,7 +157,8 @@ fn issuer_serial(certificate: &Certificate) -> Vec<u8> {
     tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&name]), &serial])
 }
 
-/// The signer's certificate, the chain above it without the root, the encryption certificate (REQUIREMENTS B14).
+/// The signer's certificate, the chain above it without the root, the encryption certificate
+/// (REQUIREMENTS B14).
 fn certificates(signing: &Signing<'_>) -> Vec<u8> {
     let key = signing.key;
     let chain = key.chain.iter().filter(|issuer| !issuer.is_self_issued());

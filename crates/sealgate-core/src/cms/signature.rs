@@ -1,7 +1,8 @@
 //! Checking one signature value with aws-lc-rs.
 //!
-//! In: scheme, certificate, the octets that are covered, the signature value. Sizes and exponent of an RSA key are looked at before any arithmetic,
-//! so that a 16k-bit key costs nothing (REQUIREMENTS K5).
+//! In: scheme, certificate, the octets that are covered, the signature value. Sizes and exponent of
+//! an RSA key are looked at before any arithmetic, so that a 16k-bit key costs nothing
+//! (REQUIREMENTS K5).
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
@@ -23,6 +24,11 @@ pub(super) fn verify_signature(
     let key = certificate.public_key_bytes();
     let holds = match (scheme, certificate.key_kind()) {
         (_, KeyKind::Unsupported) => return Err(SignatureFault::Unsupported),
+        // RFC 4055 §1.2, §3.3: such a key MUST NOT be used otherwise. No proof of falsification,
+        // because OpenSSL 3.0 calls its PSS signatures rsaEncryption with such keys.
+        (_, KeyKind::Rsa { .. }) if !is_allowed(scheme, certificate) => {
+            return Err(SignatureFault::Unsupported);
+        }
         (Signature::RsaPkcs1(digest), KeyKind::Rsa { bits }) => {
             rsa_components(key, bits)?.verify(&pkcs1(digest, bits)?, message, value).is_ok()
         }
@@ -42,6 +48,19 @@ pub(super) fn verify_signature(
         _ => false,
     };
     if holds { Ok(()) } else { Err(SignatureFault::Falsified) }
+}
+
+/// Whether a key for RSASSA-PSS alone is used for that, with its digest and no shorter salt.
+fn is_allowed(scheme: Signature, certificate: &Certificate) -> bool {
+    match (scheme, certificate.pss_restriction()) {
+        _ if !certificate.is_pss_only() => true,
+        (
+            Signature::RsaPss { digest, salt_bytes },
+            Some(Signature::RsaPss { digest: named, salt_bytes: least }),
+        ) => digest == named && salt_bytes >= least,
+        (Signature::RsaPss { .. }, None) => true,
+        _ => false,
+    }
 }
 
 /// Modulus and exponent of an RSAPublicKey within the limits.
@@ -110,7 +129,8 @@ fn ecdsa(
     }
 }
 
-/// RSA keys that are verified with (REQUIREMENTS K5); those under 2048 are for `crate::trust` to call weak.
+/// RSA keys that are verified with (REQUIREMENTS K5); those under 2048 are for `crate::trust` to
+/// call weak.
 const MODULUS_BITS_MIN: u32 = 1024;
 const MODULUS_BITS_MAX: u32 = 8192;
 /// Public exponents up to 64 bits (REQUIREMENTS K5).

@@ -1,7 +1,9 @@
-//! Signed attributes (RFC 5652 §5.3, §11): what else a signer signed, and the rules that make it mean something.
+//! Signed attributes (RFC 5652 §5.3, §11): what else a signer signed, and the rules that make it
+//! mean something.
 //!
-//! In: the content of the `[0]` of a SignerInfo as it came. Out: the few attributes that matter, checked: each at most once, with one
-//! value, DER. An attribute that breaks the rules makes the signature falsified, never merely odd (REQUIREMENTS F9).
+//! In: the content of the `[0]` of a SignerInfo as it came. Out: the few attributes that matter,
+//! checked: each at most once, with one value, DER. An attribute that breaks the rules makes the
+//! signature falsified, never merely odd (REQUIREMENTS F9).
 
 use der::Decode;
 use der::asn1::{GeneralizedTime, UtcTime};
@@ -24,7 +26,8 @@ pub(super) struct SignedAttributes {
     bytes: Vec<u8>,
 }
 
-/// The attributes with a meaning, as slices of the bytes; those that are there are known to be single.
+/// The attributes with a meaning, as slices of the bytes; those that are there are known to be
+/// single.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meaning<'a> {
     pub(super) content_type: Option<&'a [u8]>,
@@ -41,7 +44,8 @@ impl SignedAttributes {
         Self { bytes: bytes.to_vec() }
     }
 
-    /// What the signature covers: the attributes as they came, under SET's tag instead of `[0]`'s (RFC 5652 §5.4).
+    /// What the signature covers: the attributes as they came, under SET's tag instead of `[0]`'s
+    /// (RFC 5652 §5.4).
     pub(super) fn as_received(&self) -> Vec<u8> {
         tlv(SET, &[&self.bytes])
     }
@@ -61,7 +65,8 @@ impl SignedAttributes {
         for attribute in Reader::new(&self.bytes) {
             let attribute = attribute?;
             let (oid, values) = read_attribute(&attribute)?;
-            // RFC 5652 §11: attributes that matter "MUST NOT include multiple instances"; for the others we ask the same.
+            // RFC 5652 §11: attributes that matter "MUST NOT include multiple instances"; for the
+            // others we ask the same.
             if seen.len() >= ATTRIBUTES_MAX || seen.contains(&oid) {
                 return Err(CmsError::Malformed);
             }
@@ -97,7 +102,8 @@ impl<'a> Meaning<'a> {
         Ok(())
     }
 
-    /// Whether the attributes name this certificate as the signer's, where they name one (RFC 5035 §3).
+    /// Whether the attributes name this certificate as the signer's, where they name one (RFC 5035
+    /// §3).
     pub(super) fn names_certificate(&self, certificate: &Certificate) -> Result<bool, CmsError> {
         let Some(attribute) = self.signing_certificate else { return Ok(true) };
         let first = attribute.reader().expect(SEQUENCE)?.reader().expect(SEQUENCE)?;
@@ -111,7 +117,8 @@ impl<'a> Meaning<'a> {
         Ok(digest.is_none_or(|digest| hash(digest, certificate.der()).as_ref() == expected))
     }
 
-    /// Whether the attributes name the algorithms that SignerInfo names, where they name some (RFC 6211 §2).
+    /// Whether the attributes name the algorithms that SignerInfo names, where they name some (RFC
+    /// 6211 §2).
     pub(super) fn names_algorithms(
         &self,
         digest: &Algorithm<'_>,
@@ -131,15 +138,16 @@ impl<'a> Meaning<'a> {
     }
 }
 
-/// Whether octets are a SET OF Attribute: such content without signed attributes is a forgery made of somebody's
-/// signed attributes (REQUIREMENTS F10).
+/// Whether octets are a SET OF Attribute: such content without signed attributes is a forgery made
+/// of somebody's signed attributes (REQUIREMENTS F10).
 pub(super) fn is_attribute_set(content: &[u8]) -> bool {
     let Ok(set) = Reader::only(content, SET) else { return false };
     !set.body.is_empty()
         && set.reader().all(|attribute| attribute.is_ok_and(|found| read_attribute(&found).is_ok()))
 }
 
-/// Whether unsigned attributes hold one that must be signed (RFC 5652 §11.1 to §11.3: "MUST NOT be an unsigned attribute").
+/// Whether unsigned attributes hold one that must be signed (RFC 5652 §11.1 to §11.3: "MUST NOT be
+/// an unsigned attribute").
 pub(super) fn holds_signed_only(unsigned: &Element<'_>) -> bool {
     let signed_only = [CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME];
     unsigned.reader().any(|attribute| {

@@ -1,8 +1,9 @@
 //! SignedData (RFC 5652 §5): what was signed, by whom, and whether that is so.
 //!
-//! In: a ContentInfo, BER or DER, and for detached signatures the content apart. Out: certificates, CRLs and signers, in the
-//! order in which they came; [`SignerInfo::verify`] then says for one signer and one certificate whether the signature holds. Signed attributes
-//! are verified as received and, failing that, in DER order; nothing signed is ever parsed and written anew.
+//! In: a ContentInfo, BER or DER, and for detached signatures the content apart. Out: certificates,
+//! CRLs and signers, in the order in which they came; [`SignerInfo::verify`] then says for one
+//! signer and one certificate whether the signature holds. Signed attributes are verified as
+//! received and, failing that, in DER order; nothing signed is ever parsed and written anew.
 //!
 //! It does not choose whom to believe, and it ignores unsigned attributes.
 
@@ -10,7 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::algorithm::{Algorithm, DATA, Signature, digest_of, hash, read_version, signature_of};
+use super::algorithm::{
+    Algorithm, DATA, MD5, RSA_MD5, Signature, digest_of, hash, read_version, signature_of,
+};
 use super::capabilities::parse_capabilities;
 use super::content_info::{ContentInfo, ContentKind, der_of};
 use super::element::{
@@ -122,11 +125,21 @@ impl SignerInfo {
     }
 
     /// The signer's certificate among candidates, by issuer and serial number or by key identifier.
+    ///
+    /// Several can have that name, such as a certificate and its renewal for the same key: then the
+    /// one that the signed attributes name, else the first that may sign and is valid `now`.
     pub fn certificate<'a>(
         &self,
-        mut candidates: impl Iterator<Item = &'a Arc<Certificate>>,
+        candidates: impl Iterator<Item = &'a Arc<Certificate>>,
+        now: Timestamp,
     ) -> Option<&'a Arc<Certificate>> {
-        candidates.find(|candidate| self.identifier.names(candidate))
+        let meaning = self.attributes.as_ref().and_then(|all| all.meaning().ok());
+        candidates.filter(|candidate| self.identifier.names(candidate)).min_by_key(|candidate| {
+            let is_named =
+                meaning.is_none_or(|meaning| meaning.names_certificate(candidate).unwrap_or(false));
+            let is_valid = (candidate.not_before()..=candidate.not_after()).contains(&now);
+            (!is_named, !(candidate.may_sign() && is_valid))
+        })
     }
 
     /// The digest's name in reports.
@@ -136,6 +149,7 @@ impl SignerInfo {
             Some(Digest::Sha256) => "sha-256",
             Some(Digest::Sha384) => "sha-384",
             Some(Digest::Sha512) => "sha-512",
+            None if self.is_md5() => "md5",
             None => "unknown",
         }
     }
@@ -153,14 +167,15 @@ impl SignerInfo {
         }
     }
 
-    /// Whether the digest, or the one inside the signature algorithm, is too weak to prove anything (SHA-1).
+    /// Whether the digest, or the one inside the signature algorithm, is too weak to prove anything
+    /// (SHA-1, and MD5, which is never verified).
     pub fn is_weak_digest(&self) -> bool {
         let inner = match self.scheme() {
             Ok(Signature::RsaPkcs1(digest) | Signature::Ecdsa(digest)) => Some(digest),
             Ok(Signature::RsaPss { digest, .. }) => Some(digest),
             _ => None,
         };
-        self.digest() == Some(Digest::Sha1) || inner == Some(Digest::Sha1)
+        self.is_md5() || self.digest() == Some(Digest::Sha1) || inner == Some(Digest::Sha1)
     }
 
     /// When it was signed, by the signer's own word.
@@ -174,8 +189,8 @@ impl SignerInfo {
         parse_capabilities(meaning.capabilities?).ok()
     }
 
-    /// The certificate that the signer wants mail encrypted to (SMIMEEncryptionKeyPreference, RFC 8551 §2.5.3). Believe it only after
-    /// [`Self::verify`].
+    /// The certificate that the signer wants mail encrypted to (SMIMEEncryptionKeyPreference, RFC
+    /// 8551 §2.5.3). Believe it only after [`Self::verify`].
     pub fn encryption_certificate<'a>(
         &self,
         mut candidates: impl Iterator<Item = &'a Arc<Certificate>>,
@@ -194,8 +209,8 @@ impl SignerInfo {
         candidates.find(|candidate| identifier.names(candidate))
     }
 
-    /// Whether this signature over `content` was made with the certificate's key. For a detached signature `content` is the
-    /// canonical octets that were signed, else [`SignedData::content`].
+    /// Whether this signature over `content` was made with the certificate's key. For a detached
+    /// signature `content` is the canonical octets that were signed, else [`SignedData::content`].
     ///
     /// # Errors
     /// [`SignatureFault`].
@@ -204,7 +219,8 @@ impl SignerInfo {
             return Err(SignatureFault::Falsified);
         }
         if self.content_type != DATA.as_bytes() {
-            // Mail is id-data (RFC 8551 §2.4.1); a time-stamp token, say, is no statement about mail.
+            // Mail is id-data (RFC 8551 §2.4.1); a time-stamp token, say, is no statement about
+            // mail.
             return Err(SignatureFault::Unsupported);
         }
         let digest = self.digest().ok_or(SignatureFault::Unsupported)?;
@@ -236,7 +252,8 @@ impl SignerInfo {
         }
     }
 
-    /// REQUIREMENTS F9 and RFC 5652 §5.6, §11: contentType and messageDigest are there, once, and say what is so.
+    /// REQUIREMENTS F9 and RFC 5652 §5.6, §11: contentType and messageDigest are there, once, and
+    /// say what is so.
     fn check_attributes(
         &self,
         attributes: &SignedAttributes,
@@ -262,6 +279,11 @@ impl SignerInfo {
         Algorithm::read(&Reader::only(der, SEQUENCE)?)
     }
 
+    fn is_md5(&self) -> bool {
+        let is = |der, oid| self.algorithm(der).is_ok_and(|algorithm| algorithm.is(oid));
+        is(&self.digest_algorithm, MD5) || is(&self.signature_algorithm, RSA_MD5)
+    }
+
     fn digest(&self) -> Option<Digest> {
         digest_of(&self.algorithm(&self.digest_algorithm).ok()?)
     }
@@ -280,7 +302,8 @@ pub enum SignatureFault {
     Unsupported,
 }
 
-/// The digest inside the signature algorithm is SignerInfo's (RFC 5652 §5.4, RFC 4056 §3); Ed25519 has its own.
+/// The digest inside the signature algorithm is SignerInfo's (RFC 5652 §5.4, RFC 4056 §3); Ed25519
+/// has its own.
 fn is_consistent(scheme: Signature, digest: Digest) -> bool {
     match scheme {
         Signature::Ed25519 => true,
@@ -309,7 +332,8 @@ fn read_certificates(set: &Element<'_>) -> Result<Vec<Arc<Certificate>>, CmsErro
         if index >= CERTIFICATES_MAX {
             return Err(CmsError::OverLimit);
         }
-        // Attribute certificates and other formats, and what does not parse, are no certificates for mail.
+        // Attribute certificates and other formats, and what does not parse, are no certificates
+        // for mail.
         let Ok(choice) = choice else { break };
         if choice.tag == SEQUENCE
             && let Ok(certificate) = Certificate::from_der(choice.whole)

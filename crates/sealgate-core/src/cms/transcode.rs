@@ -1,11 +1,13 @@
 //! BER into DER, as far as CMS needs it (X.690 §8.1.3, §10.1, §10.2).
 //!
-//! In: one BER element. Out: the same element with definite minimal lengths, constructed OCTET STRINGs collapsed to primitive
-//! ones, among them the IMPLICIT `[0]` of EncryptedContentInfo (RFC 5652 §6.1). What is DER already is passed on without a copy.
-//! One loop, an explicit stack, no recursion; every octet is moved at most once a level.
+//! In: one BER element. Out: the same element with definite minimal lengths, constructed OCTET
+//! STRINGs collapsed to primitive ones, among them the IMPLICIT `[0]` of EncryptedContentInfo (RFC
+//! 5652 §6.1). What is DER already is passed on without a copy. One loop, an explicit stack, no
+//! recursion; every octet is moved at most once a level.
 //!
-//! It does not sort sets, and it changes nothing inside certificates, CRLs and signed or authenticated attributes: those
-//! bytes stay as they came, because a signature covers them. It does not look into primitive elements.
+//! It does not sort sets, and it changes nothing inside certificates, CRLs and signed or
+//! authenticated attributes: those bytes stay as they came, because a signature covers them. It
+//! does not look into primitive elements.
 
 use std::borrow::Cow;
 
@@ -153,7 +155,8 @@ impl<'a> Transcoder<'a> {
             Mode::Verbatim => self.copy(self.at, body),
             Mode::Segment => {}
             Mode::Plain | Mode::String => {
-                // The output is not longer than the input, so this guess is mostly right and nothing has to move.
+                // The output is not longer than the input, so this guess is mostly right and
+                // nothing has to move.
                 let guess = end.unwrap_or(self.input.len()).saturating_sub(body);
                 if let Some(out) = &mut self.out {
                     let tag =
@@ -214,8 +217,9 @@ impl<'a> Transcoder<'a> {
         Ok(Mode::Plain)
     }
 
-    /// Whether children of `parent` are covered by a signature as they are: certificates and CRLs of SignedData, authAttrs
-    /// of AuthEnvelopedData (all directly in ContentInfo.content's SEQUENCE), and signedAttrs of a SignerInfo.
+    /// Whether children of `parent` are covered by a signature as they are: certificates and CRLs
+    /// of SignedData, authAttrs of AuthEnvelopedData (all directly in ContentInfo.content's
+    /// SEQUENCE), and signedAttrs of a SignerInfo.
     fn is_inside_signed_bytes(&self, parent: &Frame) -> bool {
         let tag_at = |depth: usize| self.stack.get(depth).map(|frame| frame.tag);
         match self.stack.len() {
@@ -227,8 +231,8 @@ impl<'a> Transcoder<'a> {
         }
     }
 
-    /// Whether a `[0]` in `parent` is EncryptedContentInfo.encryptedContent: the third member after an OID and a SEQUENCE,
-    /// where SignedData's eContent is the second.
+    /// Whether a `[0]` in `parent` is EncryptedContentInfo.encryptedContent: the third member after
+    /// an OID and a SEQUENCE, where SignedData's eContent is the second.
     fn is_encrypted_content(&self, parent: &Frame) -> bool {
         self.stack.len() == 4
             && parent.tag == SEQUENCE

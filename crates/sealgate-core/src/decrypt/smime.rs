@@ -10,11 +10,20 @@ use crate::report::{Format, Layer};
 use crate::step::{KeyQuery, Keys};
 
 /// Opens a layer with the key of the first recipient of the envelope who is entitled to one that it is encrypted to.
-/// One key is tried, the one that its RecipientInfo names (REQUIREMENTS F8).
-pub fn open(enveloped: &EnvelopedData, envelope: &Envelope, keys: &Keys) -> Opening {
+/// One key is tried, the one that its RecipientInfo names (REQUIREMENTS F8). `reached`: who was entitled to the layers
+/// outside this one, `None` for everyone; nobody else's key is used.
+pub fn open(
+    enveloped: &EnvelopedData,
+    envelope: &Envelope,
+    keys: &Keys,
+    reached: Option<&[usize]>,
+) -> Opening {
     let mut entitled = Vec::new();
     let mut first: Option<(usize, &OwnKey, usize)> = None;
     for (index, recipient) in envelope.recipients.iter().enumerate() {
+        if reached.is_some_and(|some| !some.contains(&index)) {
+            continue;
+        }
         let own = match keys.own.get(&KeyQuery::Decryption(recipient.address.clone())) {
             Some(Ok(own)) => own,
             Some(Err(_)) => return Opening::Unavailable,

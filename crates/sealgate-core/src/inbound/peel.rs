@@ -115,13 +115,21 @@ impl Peeler<'_> {
             if layers.len() >= LAYERS_MAX
                 && !matches!(mime::cryptographic_layer(&entity), Cryptographic::None)
             {
+                if walk.behind == Behind::Unauthenticated {
+                    // Not a word on what the key showed: good and bad padding look alike (0.1).
+                    return match self.unauthenticated_failure() {
+                        Err(End::AsReceived(peeled)) => Ok(*peeled),
+                        Ok(peeled) => Ok(peeled),
+                        Err(End::Refuse(fault)) => Err(fault),
+                    };
+                }
                 return Ok(Peeled::as_received(Verdict::Neutral, Reason::OverLimit));
             }
             match self.layer(&entity, &mut walk, layers) {
                 Ok(Next::Inner(inner)) => entity = inner,
                 Ok(Next::End) => break,
                 Err(End::Refuse(fault)) => return Err(fault),
-                Err(End::AsReceived(peeled)) => return Ok(peeled),
+                Err(End::AsReceived(peeled)) => return Ok(*peeled),
             }
         }
         Ok(walk.conclude())
@@ -187,9 +195,8 @@ impl Peeler<'_> {
         walk: &mut Walk,
         layers: &mut Vec<Layer>,
     ) -> Result<Next, End> {
-        let decoded = match mime::decode_body(entity) {
-            Ok(decoded) => decoded,
-            Err(_) => return self.bad_cms(&CmsError::Malformed, walk),
+        let Ok(decoded) = mime::decode_body(entity) else {
+            return self.bad_cms(&CmsError::Malformed, walk);
         };
         match cms::content_kind(&decoded) {
             Ok(ContentKind::SignedData) => self.opaque_signed(&decoded, walk, layers),
@@ -221,9 +228,7 @@ impl Peeler<'_> {
         if !self.signature(&signed, &content, walk, layers)? {
             return Ok(Next::End);
         }
-        let Ok(inner) = Entity::parse(mime::canonical_line_ends(content)) else {
-            return Ok(Next::End);
-        };
+        let Some(inner) = entity_of(content) else { return Ok(Next::End) };
         let passes =
             walk.signature.as_ref().is_some_and(|checked| checked.verdict == Verdict::Pass);
         if passes || walk.behind.is_encryption() {
@@ -240,10 +245,9 @@ impl Peeler<'_> {
         walk: &mut Walk,
         layers: &mut Vec<Layer>,
     ) -> Result<bool, End> {
-        let known: &[PublicKey] = match self.author.and_then(|author| self.keys.public.get(author))
-        {
+        let stored = self.author.and_then(|author| self.keys.public.get(author));
+        let known: &[PublicKey] = match stored {
             Some(Ok(known)) => known,
-            // Without the store we judge by what the message brings and by the anchors.
             Some(Err(_)) | None => &[],
         };
         let judge =
@@ -254,6 +258,12 @@ impl Peeler<'_> {
             }
             return Ok(false);
         };
+        let settled =
+            checked.verdict == Verdict::Pass || checked.status == SignatureStatus::Falsified;
+        if matches!(stored, Some(Err(_))) && !settled {
+            // The store may hold the certificate or the trust that is missing: not judged for good without it.
+            return Err(End::Refuse(Fault { refusal: Refusal::KeysUnavailable, reason: None }));
+        }
         layers.push(checked.layer.clone());
         match walk.behind {
             Behind::Unauthenticated if checked.status != SignatureStatus::Valid => {
@@ -264,7 +274,7 @@ impl Peeler<'_> {
         }
         if checked.status == SignatureStatus::Falsified {
             if walk.behind == Behind::Nothing && self.decision.falsified == Falsified::Tag {
-                return Err(End::AsReceived(Peeled::as_received(Verdict::Fail, Reason::Falsified)));
+                return Err(End::as_received(Verdict::Fail, Reason::Falsified));
             }
             return Err(End::Refuse(Fault::falsified(if walk.behind.is_encryption() {
                 Reason::NotDecrypted
@@ -286,14 +296,15 @@ impl Peeler<'_> {
         };
         // A signature outside an encryption says who sent the ciphertext, not who wrote the content (D19).
         walk.signature = None;
-        match decrypt::smime::open(&enveloped, self.envelope, self.keys) {
+        let reached = walk.peeled.entitled.as_deref();
+        match decrypt::smime::open(&enveloped, self.envelope, self.keys, reached) {
             Opening::Unavailable => {
                 Err(End::Refuse(Fault { refusal: Refusal::KeysUnavailable, reason: None }))
             }
             Opening::NotForUs(layer) => {
                 layers.push(layer);
                 if walk.behind == Behind::Nothing {
-                    Err(End::AsReceived(Peeled::as_received(Verdict::None, Reason::NoKey)))
+                    Err(End::as_received(Verdict::None, Reason::NoKey))
                 } else {
                     walk.peeled.reason = Some(Reason::NoKey);
                     Ok(Next::End)
@@ -319,8 +330,12 @@ impl Peeler<'_> {
     }
 
     fn opened(&self, opened: Opened, walk: &mut Walk) -> Result<Next, End> {
-        let well_formed =
-            Entity::parse(mime::canonical_line_ends(opened.content)).ok().filter(is_well_formed);
+        // D14 asks for printable fields where nothing but the form tells plaintext from noise.
+        let is_sound = |entity: &Entity| match opened.is_authenticated {
+            true => has_fields(entity),
+            false => is_well_formed(entity),
+        };
+        let well_formed = entity_of(opened.content).filter(is_sound);
         let Some(inner) = well_formed else {
             return if opened.is_authenticated {
                 Err(End::Refuse(Fault::behind_key()))
@@ -361,7 +376,7 @@ impl Peeler<'_> {
         match self.decision.unauthenticated_encryption {
             UnauthenticatedEncryption::Refuse => Err(End::Refuse(Fault::behind_key())),
             UnauthenticatedEncryption::Pass => {
-                Err(End::AsReceived(Peeled::as_received(Verdict::None, Reason::NotDecrypted)))
+                Err(End::as_received(Verdict::None, Reason::NotDecrypted))
             }
         }
     }
@@ -418,8 +433,14 @@ impl Walk {
 
 /// The end of peeling before the innermost layer.
 enum End {
-    AsReceived(Peeled),
+    AsReceived(Box<Peeled>),
     Refuse(Fault),
+}
+
+impl End {
+    fn as_received(verdict: Verdict, reason: Reason) -> Self {
+        Self::AsReceived(Box::new(Peeled::as_received(verdict, reason)))
+    }
 }
 
 fn is_signed(layer: &Cryptographic, entity: &Entity) -> bool {
@@ -431,12 +452,25 @@ fn is_signed(layer: &Cryptographic, entity: &Entity) -> bool {
     }
 }
 
-/// Whether a plaintext is an entity at all: printable header fields, and an empty line behind them.
-fn is_well_formed(entity: &Entity) -> bool {
+/// A plaintext as an entity. Where its header section does not have CRLF its author took the line ends of his
+/// system (RFC 8551 §3.1.1 forbids it, many do it); otherwise not one octet is changed, since a signature may
+/// cover it.
+fn entity_of(plaintext: Bytes) -> Option<Entity> {
+    let first_line_end = memchr::memchr2(b'\r', b'\n', &plaintext);
+    let has_crlf = first_line_end
+        .is_none_or(|at| plaintext.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n")));
+    let content = if has_crlf { plaintext } else { mime::canonical_line_ends(plaintext) };
+    Entity::parse(content).ok()
+}
+
+/// Whether a plaintext is an entity at all: one field or more, and nothing among them that is none.
+fn has_fields(entity: &Entity) -> bool {
     let mut fields = entity.header.fields().peekable();
-    fields.peek().is_some()
-        && entity.header.is_printable()
-        && !fields.any(|field| field.is_malformed())
+    fields.peek().is_some() && !fields.any(|field| field.is_malformed())
+}
+
+fn is_well_formed(entity: &Entity) -> bool {
+    has_fields(entity) && entity.header.is_printable()
 }
 
 /// REQUIREMENTS K3.

@@ -291,7 +291,7 @@ fn unauthenticated_encryption_without_a_valid_signature() {
     let signed = joined(&world.signed(PAYLOAD, &world.alice.signing));
     let unsigned = mail(FROM_ALICE, &world.sealed(&[Bytes::from_static(PAYLOAD)], CBC, &world.bob));
     let falsified = mail(FROM_ALICE, &world.sealed(&[altered(&signed, "quick")], CBC, &world.bob));
-    let good = mail(FROM_ALICE, &world.sealed(&[signed.clone()], CBC, &world.bob));
+    let good = mail(FROM_ALICE, &world.sealed(std::slice::from_ref(&signed), CBC, &world.bob));
     let mut around = signed.to_vec();
     around.extend_from_slice(b"<img src=\"https://x.example/\r\n");
     let epilogue = mail(FROM_ALICE, &world.sealed(&[Bytes::from(around)], CBC, &world.bob));
@@ -495,4 +495,153 @@ fn more_layers_than_the_limit_are_not_judged() {
     }
     let outcome = world.take(&mail(FROM_ALICE, &entity));
     row(&outcome, "250", Delivered::AsReceived, Verdict::Neutral, Some(Reason::OverLimit));
+}
+
+#[test]
+fn a_domain_signs_for_its_mailboxes() {
+    let world = World::new();
+    let sign = KeyUsagePurpose::DigitalSignature;
+    let signed_by = |authority: &Authority, address: &str, from: &str, sealed: bool| {
+        let mut entity = world.signed(PAYLOAD, &authority.key(address, sign));
+        if sealed {
+            entity = world.sealed(&entity, GCM, &world.bob);
+        }
+        world.take(&mail(&format!("From: {from}\r\nTo: bob@abc.example\r\n"), &entity))
+    };
+    let domain = "domain-signing-authority@nec.example";
+    for from in ["alice@nec.example", "alice@lab.nec.example"] {
+        let outcome = signed_by(&world.authority, domain, from, false);
+        row(&outcome, "250", Delivered::AsReceived, Verdict::Pass, None);
+        let Layer::Signed { signer: Some(signer), .. } = &outcome.report.layers[0] else {
+            panic!("{:?}", outcome.report.layers)
+        };
+        assert_eq!(signer.address, domain);
+        assert!(outcome.message(0).contains(domain), "{}", outcome.message(0));
+        assert!(outcome.result.unwrap().harvest.is_none(), "it is not the author's key");
+        let outcome = signed_by(&world.authority, domain, from, true);
+        assert_eq!((outcome.report.verdict, outcome.report.reason), (Verdict::Pass, None));
+    }
+    let mismatch = Some(Reason::SignerMismatch);
+    for (address, from) in [
+        ("domain-signing-authority@lab.nec.example", "alice@nec.example"),
+        (domain, "alice@evilnec.example"),
+        ("domain-signing-authority@example", "alice@nec.example"),
+        ("domain-confidentiality-authority@nec.example", "alice@nec.example"),
+    ] {
+        let outcome = signed_by(&world.authority, address, from, false);
+        row(&outcome, "250", Delivered::AsReceived, Verdict::Policy, mismatch);
+    }
+    let stranger = Authority::new("Unknown Authority");
+    let outcome = signed_by(&stranger, domain, "alice@nec.example", false);
+    row(&outcome, "250", Delivered::AsReceived, Verdict::Policy, Some(Reason::Untrusted));
+}
+
+/// A message that was encrypted with CBC, wrapped so often that the encryption is the last layer allowed, must not
+/// tell good padding from bad.
+#[test]
+fn the_layer_limit_is_no_padding_oracle() {
+    let world = World::new();
+    let ambiguous = b"Content-Type: multipart/signed\r\n\r\nx\r\n";
+    let good = world.sealed(&[Bytes::from_static(ambiguous)], CBC, &world.bob);
+    let bad = {
+        let whole = mail("", &good);
+        let entity = Entity::parse(whole).unwrap();
+        let mut der = mime::decode_body(&entity).unwrap().to_vec();
+        *der.last_mut().unwrap() ^= 1;
+        vec![mime::write::pkcs7_mime(&[], "enveloped-data", &der)]
+    };
+    let outcomes: Vec<Outcome> = [good, bad]
+        .into_iter()
+        .map(|mut entity| {
+            for _ in 0..3 {
+                entity = world.signed(&joined(&entity), &world.alice.signing);
+            }
+            world.take(&mail(FROM_ALICE, &entity))
+        })
+        .collect();
+    outcomes.iter().for_each(refused);
+}
+
+#[test]
+fn a_line_that_is_no_field_costs_the_verdict() {
+    let world = World::new();
+    let header = format!("{FROM_ALICE}Pay 10000 to account 77\r\n");
+    let outcome = world.take(&mail(&header, &world.signed(PAYLOAD, &world.alice.signing)));
+    row(&outcome, "250", Delivered::AsReceived, Verdict::Neutral, Some(Reason::Ambiguous));
+}
+
+#[test]
+fn an_expected_signature_cannot_be_escaped_by_an_odd_from() {
+    let world = World::new();
+    let mut context = context("abc.example", &world.authority, Decision::default());
+    let mut policy = (*context.policy).clone();
+    policy.rules.push(Rule {
+        from: vec![crate::policy::Pattern::parse("*@nec.example").unwrap()],
+        to: Vec::new(),
+        overrides: crate::policy::Overrides { expect_signed: Some(true), ..Default::default() },
+    });
+    context.policy = std::sync::Arc::new(policy);
+    for from in ["boss@nec.example, x@evil.example", "<boss(x)@nec.example>", "\"boss@nec.example"]
+    {
+        let whole = mail(&format!("From: {from}\r\n"), &[Bytes::from_static(PAYLOAD)]);
+        let message = Message::new(whole);
+        let envelope = envelope("x@evil.example", &["bob@abc.example"]);
+        let id = "ID".to_owned();
+        let mut inbound = Inbound::new(context.clone(), id, envelope, message, Vec::new());
+        assert!(matches!(inbound.step(&Keys::default()), Step::Refused(_)), "{from}");
+    }
+}
+
+#[test]
+fn a_key_is_not_used_below_a_layer_that_its_owner_cannot_reach() {
+    let world = World::new();
+    let signed = world.signed(PAYLOAD, &world.alice.signing);
+    let inner = world.sealed(&signed, GCM, &world.carol);
+    let mail = mail(FROM_ALICE, &world.sealed(&inner, GCM, &world.bob));
+    let both = &["bob@abc.example", "carol@abc.example"];
+    let outcome = world.take_with(Decision::default(), &mail, both);
+    row(&outcome, "250", Delivered::Plain, Verdict::None, Some(Reason::NoKey));
+    let done = outcome.result.as_ref().unwrap();
+    assert_eq!(done.parcels[0].recipients, [0]);
+    for parcel in 0..2 {
+        let message = outcome.message(parcel);
+        assert!(!message.contains("smime=pass") && !message.contains("quick brown"), "{message}");
+    }
+}
+
+#[test]
+fn withheld_mail_tells_others_nothing_of_its_signer() {
+    let world = World::new();
+    let signed = world.signed(PAYLOAD, &world.carol.signing);
+    let mail = mail(FROM_ALICE, &world.sealed(&signed, GCM, &world.bob));
+    let both = &["bob@abc.example", "carol@abc.example"];
+    let outcome = world.take_with(Decision::default(), &mail, both);
+    assert_eq!(outcome.result.as_ref().unwrap().parcels.len(), 2);
+    assert!(outcome.message(0).contains("reason=signer-mismatch"));
+    assert!(outcome.message(1).contains("reason=no-key"));
+    assert!(!outcome.message(1).contains("X-Sealgate-Layer: signed"));
+}
+
+#[test]
+fn authenticated_content_may_have_odd_fields_and_octets() {
+    let world = World::new();
+    let odd = b"Content-Type: text/plain; name=\"\xe4\"\r\nContent-Transfer-Encoding: binary\r\n\r\na\nb\0c\r\n";
+    let sealed = world.sealed(&[Bytes::from_static(odd)], GCM, &world.bob);
+    let outcome = world.take(&mail(FROM_ALICE, &sealed));
+    row(&outcome, "250", Delivered::Plain, Verdict::None, Some(Reason::EncryptedUnsigned));
+    let whole = joined(&outcome.result.as_ref().unwrap().parcels[0].message);
+    assert!(mime::is_transportable(&whole), "no bare LF and no NUL goes downstream");
+    let opened = Entity::parse(whole).unwrap();
+    assert_eq!(&mime::decode_body(&opened).unwrap()[..], b"a\nb\0c\r\n");
+}
+
+#[test]
+fn a_store_that_is_away_does_not_settle_what_it_could_answer() {
+    let world = World::new();
+    let stranger = Person::new("alice@nec.example", &Authority::new("Unknown Authority"));
+    let mut keys = keys(&[&world.bob], &[]);
+    keys.public.insert(world.alice.address.clone(), Err(LookupError("away".to_owned())));
+    let mail = mail(FROM_ALICE, &world.signed(PAYLOAD, &stranger.signing));
+    let outcome = world.take_keys(Decision::default(), &mail, &["bob@abc.example"], &keys);
+    assert!(outcome.reply().starts_with("451 4.7.5"), "{}", outcome.reply());
 }

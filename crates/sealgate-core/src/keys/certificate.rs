@@ -1,11 +1,13 @@
 //! A certificate (RFC 5280) with the facts that mail needs, read once.
 //!
-//! In: DER of at most [`CERTIFICATE_BYTES_MAX`] octets. Out: a cheap-to-clone handle to the bytes and what they say. Names, serial number and public key
-//! are kept as the octets they were, because other objects refer to them by those. It judges nothing: whether a certificate
-//! is to be believed is `crate::trust`'s affair.
+//! In: DER of at most [`CERTIFICATE_BYTES_MAX`] octets. Out: a cheap-to-clone handle to the bytes
+//! and what they say. Names, serial number and public key are kept as the octets they were, because
+//! other objects refer to them by those. It judges nothing: whether a certificate is to be believed
+//! is `crate::trust`'s affair.
 
 use std::fmt;
-use std::sync::Arc;
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
 
 use const_oid::ObjectIdentifier;
 use der::Decode;
@@ -13,8 +15,8 @@ use der::Decode;
 use crate::address::Address;
 use crate::cms::CmsError;
 use crate::cms::algorithm::{
-    EC_PUBLIC_KEY, ED25519, P_256, P_384, P_521, RSA_ENCRYPTION, RSASSA_PSS, SMIME_CAPABILITIES,
-    X25519,
+    Algorithm, EC_PUBLIC_KEY, ED25519, P_256, P_384, P_521, RSA_ENCRYPTION, RSASSA_PSS,
+    SMIME_CAPABILITIES, Signature, X25519, signature_of,
 };
 use crate::cms::element::{
     BIT_STRING, BOOLEAN, CONSTRUCTED_0, CONSTRUCTED_3, Element, INTEGER, OCTET_STRING, OID,
@@ -49,7 +51,8 @@ impl Certificate {
     /// Parses one DER certificate.
     ///
     /// # Errors
-    /// [`CertificateError`] when it is no certificate, has trailing bytes or is larger than the limit.
+    /// [`CertificateError`] when it is no certificate, has trailing bytes or is larger than the
+    /// limit.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateError("larger than 64 KiB".to_owned()));
@@ -71,11 +74,11 @@ impl Certificate {
     }
     /// The subject's distinguished name as RFC 4514 text.
     pub fn subject(&self) -> &str {
-        &self.facts.subject
+        self.facts.subject.get_or_init(|| name_text(&self.facts.subject_der))
     }
     /// The issuer's distinguished name as RFC 4514 text.
     pub fn issuer(&self) -> &str {
-        &self.facts.issuer
+        self.facts.issuer.get_or_init(|| name_text(&self.facts.issuer_der))
     }
     /// The serial number in lower-case hexadecimal.
     pub fn serial(&self) -> &str {
@@ -109,6 +112,14 @@ impl Certificate {
     pub fn key_kind(&self) -> KeyKind {
         self.facts.public_key.kind
     }
+    /// Whether its RSA key is for RSASSA-PSS and nothing else (RFC 4055 §1.2).
+    pub fn is_pss_only(&self) -> bool {
+        self.facts.public_key.is_pss_only
+    }
+    /// Digest and least salt of such a key, if it says (RFC 4055 §3.3).
+    pub(crate) fn pss_restriction(&self) -> Option<Signature> {
+        self.facts.public_key.pss_restriction
+    }
     /// Start of validity.
     pub fn not_before(&self) -> Timestamp {
         self.facts.not_before
@@ -117,8 +128,9 @@ impl Certificate {
     pub fn not_after(&self) -> Timestamp {
         self.facts.not_after
     }
-    /// rfc822Name and SmtpUTF8Mailbox (RFC 8398) entries of subjectAltName; emailAddress of the subject where
-    /// there is no such entry (REQUIREMENTS G3). Entries that are no addresses are left out (G2).
+    /// rfc822Name and SmtpUTF8Mailbox (RFC 8398) entries of subjectAltName; emailAddress of the
+    /// subject where there is no such entry (REQUIREMENTS G3). Entries that are no addresses are
+    /// left out (G2).
     pub fn addresses(&self) -> &[Address] {
         &self.facts.addresses
     }
@@ -128,7 +140,8 @@ impl Certificate {
         self.key_kind() != KeyKind::X25519
             && usage.is_none_or(|bits| bits & (DIGITAL_SIGNATURE | NON_REPUDIATION) != 0)
     }
-    /// Whether key usage allows encrypting to it: absent, keyEncipherment (RSA) or keyAgreement (EC) (G4).
+    /// Whether key usage allows encrypting to it: absent, keyEncipherment (RSA) or keyAgreement
+    /// (EC) (G4).
     pub fn may_encrypt(&self) -> bool {
         let needed = match self.key_kind() {
             KeyKind::Rsa { .. } if !self.facts.public_key.is_pss_only => KEY_ENCIPHERMENT,
@@ -177,8 +190,9 @@ impl Eq for Certificate {}
 struct Facts {
     der: Box<[u8]>,
     fingerprint: Fingerprint,
-    subject: String,
-    issuer: String,
+    /// Written when asked for: most certificates of a message are never shown.
+    subject: OnceLock<String>,
+    issuer: OnceLock<String>,
     serial: String,
     issuer_der: Box<[u8]>,
     subject_der: Box<[u8]>,
@@ -191,7 +205,8 @@ struct Facts {
 }
 
 impl Facts {
-    /// Finds the members (RFC 5280 §4.1) in the bytes; that they are well formed the parser has said already.
+    /// Finds the members (RFC 5280 §4.1) in the bytes; that they are well formed the parser has
+    /// said already.
     fn read(der: &[u8], parsed: &x509_cert::TbsCertificate) -> Result<Self, CmsError> {
         let mut tbs = Reader::only(der, SEQUENCE)?.reader().expect(SEQUENCE)?.reader();
         tbs.optional(CONSTRUCTED_0)?;
@@ -220,9 +235,9 @@ impl Facts {
         Ok(Self {
             der: der.into(),
             fingerprint: Fingerprint(fingerprint),
-            subject: parsed.subject().to_string(),
-            issuer: parsed.issuer().to_string(),
-            serial: serial.body.iter().map(|octet| format!("{octet:02x}")).collect(),
+            subject: OnceLock::new(),
+            issuer: OnceLock::new(),
+            serial: hexadecimal(serial.body),
             issuer_der: issuer.whole.into(),
             subject_der: subject.whole.into(),
             serial_bytes: serial.body.into(),
@@ -235,27 +250,44 @@ impl Facts {
     }
 }
 
+/// A distinguished name as RFC 4514 text; the certificate's parser has read it once already.
+fn name_text(der: &[u8]) -> String {
+    x509_cert::name::Name::from_der(der).map_or_else(|_| String::new(), |name| name.to_string())
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut text, octet| {
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
+}
+
 /// SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
 struct PublicKeyInfo {
     info_der: Box<[u8]>,
     bytes: Box<[u8]>,
     kind: KeyKind,
     is_pss_only: bool,
+    pss_restriction: Option<Signature>,
 }
 
 impl PublicKeyInfo {
     fn read(info: &Element<'_>) -> Result<Self, CmsError> {
         let mut members = info.reader();
-        let mut algorithm = members.expect(SEQUENCE)?.reader();
-        let oid = algorithm.expect(OID)?.body;
-        let parameters = if algorithm.is_empty() { None } else { Some(algorithm.element()?) };
+        let algorithm = Algorithm::next(&mut members)?;
+        let (oid, parameters) = (algorithm.oid, algorithm.parameters);
         // A BIT STRING of whole octets (RFC 5280 §4.1.2.7): none unused.
-        let bytes = match members.expect(BIT_STRING)?.body {
-            [0, bytes @ ..] => bytes,
-            _ => return Err(CmsError::Malformed),
+        let [0, bytes @ ..] = members.expect(BIT_STRING)?.body else {
+            return Err(CmsError::Malformed);
         };
-        let is_pss_only = oid == RSASSA_PSS.as_bytes();
-        let kind = if is_pss_only || oid == RSA_ENCRYPTION.as_bytes() {
+        let is_pss_only = algorithm.is(RSASSA_PSS);
+        let restriction =
+            parameters.filter(|_| is_pss_only).map(|_| signature_of(&algorithm, None));
+        let pss_restriction = restriction.and_then(Result::ok);
+        let kind = if restriction.is_some_and(|read| read.is_err()) {
+            // A restriction that we do not understand cannot be kept.
+            KeyKind::Unsupported
+        } else if is_pss_only || oid == RSA_ENCRYPTION.as_bytes() {
             rsa_kind(bytes)
         } else if oid == EC_PUBLIC_KEY.as_bytes() {
             let curve = parameters.filter(|curve| curve.tag == OID).map(|curve| curve.body);
@@ -270,7 +302,8 @@ impl PublicKeyInfo {
         } else {
             KeyKind::Unsupported
         };
-        Ok(Self { info_der: info.whole.into(), bytes: bytes.into(), kind, is_pss_only })
+        let (info_der, bytes) = (info.whole.into(), bytes.into());
+        Ok(Self { info_der, bytes, kind, is_pss_only, pss_restriction })
     }
 }
 

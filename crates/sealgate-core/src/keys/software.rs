@@ -1,7 +1,8 @@
 //! A secret key in this process's memory, on aws-lc-rs.
 //!
-//! In: PKCS#8 (RFC 5958). It is parsed once; every use after that is one operation. The library keeps the key and wipes it.
-//! Failures say nothing about their reason. No implicit rejection for PKCS#1 v1.5 here: `crate::cms` substitutes a random key.
+//! In: PKCS#8 (RFC 5958). It is parsed once; every use after that is one operation. The library
+//! keeps the key and wipes it. Failures say nothing about their reason. No implicit rejection for
+//! PKCS#1 v1.5 here: `crate::cms` substitutes a random key.
 
 use aws_lc_rs::agreement::{self, UnparsedPublicKey, agree};
 use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
@@ -18,8 +19,8 @@ use aws_lc_rs::signature::{
 };
 use zeroize::Zeroizing;
 
-use crate::cms::algorithm::X25519;
-use crate::cms::element::{INTEGER, OCTET_STRING, OID, Reader, SEQUENCE};
+use crate::cms::algorithm::{Algorithm, RSA_ENCRYPTION, RSASSA_PSS, X25519, write};
+use crate::cms::element::{INTEGER, NULL, OCTET_STRING, OID, Reader, SEQUENCE, tlv};
 use crate::keys::{Digest, KeyError, KeyKind, KeyTransport, SecretKey, SignatureScheme};
 
 /// A secret key parsed from PKCS#8; RSA-2048 to RSA-8192, P-256/384/521, Ed25519, X25519.
@@ -52,6 +53,8 @@ impl SoftwareKey {
         if der.len() > PKCS8_BYTES_MAX {
             return Err(KeyError::Failed);
         }
+        let plain = pss_as_rsa(der);
+        let der = plain.as_ref().map_or(der, |plain| plain.as_slice());
         if let Ok(signing) = RsaKeyPair::from_pkcs8(der) {
             return Self::rsa(der, signing);
         }
@@ -100,7 +103,8 @@ impl SoftwareKey {
         self.kind
     }
 
-    /// The content of subjectPublicKey's BIT STRING of the matching certificate, to check that they belong together.
+    /// The content of subjectPublicKey's BIT STRING of the matching certificate, to check that they
+    /// belong together.
     pub fn public_key_bytes(&self) -> &[u8] {
         &self.public_key
     }
@@ -201,6 +205,17 @@ fn pss_encoding(digest: Digest) -> Result<&'static dyn RsaEncoding, KeyError> {
         Digest::Sha384 => Ok(&RSA_PSS_SHA384),
         Digest::Sha512 => Ok(&RSA_PSS_SHA512),
     }
+}
+
+/// A key for RSASSA-PSS alone (RFC 4055 §1.2) as one for all uses, because the library reads no
+/// others. What it is used for, the certificate says.
+fn pss_as_rsa(der: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut members = Reader::only(der, SEQUENCE).ok()?.reader();
+    let version = members.expect(INTEGER).ok()?;
+    let is_pss = Algorithm::next(&mut members).ok()?.is(RSASSA_PSS);
+    let key = members.expect(OCTET_STRING).ok()?;
+    let algorithm = write(RSA_ENCRYPTION, &[NULL, 0]);
+    is_pss.then(|| Zeroizing::new(tlv(SEQUENCE, &[version.whole, &algorithm, key.whole])))
 }
 
 /// The 32 octets of an X25519 key (RFC 8410 §7); the library does not read them from PKCS#8 itself.

@@ -319,6 +319,24 @@ fn push_trimmed_lines(field: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Whether SMTP carries a body as it is, 8-bit octets apart: CRLF only, no NUL, no line over 998 octets
+/// (RFC 5321 §4.5.3.1.6).
+pub fn is_transportable(body: &[u8]) -> bool {
+    let mut line_start = 0_usize;
+    let mut lines_fit = true;
+    for at in memchr::memchr_iter(b'\n', body) {
+        lines_fit &= at.saturating_sub(line_start) <= LINE_AND_CR_MAX;
+        line_start = at.saturating_add(1);
+    }
+    lines_fit
+        && body.len().saturating_sub(line_start) < LINE_AND_CR_MAX
+        && memchr::memchr(0, body).is_none()
+        && has_only_crlf(body)
+}
+
+/// 998 octets and the CR.
+const LINE_AND_CR_MAX: usize = 999;
+
 fn has_only_crlf(bytes: &[u8]) -> bool {
     let mut line_feeds = 0_usize;
     for at in memchr::memchr_iter(b'\n', bytes) {

@@ -104,14 +104,15 @@ impl<'a> Delimiters<'a> {
         let found = self.at.saturating_add(self.finder.find(self.body.get(self.at..)?)?);
         let after = found.saturating_add(self.finder.needle().len());
         let tail = self.body.get(after..).unwrap_or_default();
-        let line_len = memchr::memmem::find(tail, b"\r\n");
-        let line_tail = tail.get(..line_len.unwrap_or(tail.len())).unwrap_or_default();
         let before = self.body.get(..found).unwrap_or_default();
         let starts_line = before.is_empty() || before.ends_with(b"\r\n");
         if !starts_line {
             self.at = after;
             return Some(Line { start: found, end: after, kind: Kind::Ambiguous });
         }
+        // Only now: a look for the line's end at every occurrence would be quadratic in a hostile body.
+        let line_len = memchr::memmem::find(tail, b"\r\n");
+        let line_tail = tail.get(..line_len.unwrap_or(tail.len())).unwrap_or_default();
         let end = after.saturating_add(line_len.map_or(tail.len(), |len| len.saturating_add(2)));
         self.at = end;
         Some(Line { start: found.saturating_sub(2), end, kind: kind_of(line_tail) })

@@ -8,7 +8,7 @@ use crate::encrypt::{self, Chosen};
 use crate::keys::{Certificate, KeyError, OwnKey};
 use crate::mime::{self, Entity, Protection};
 use crate::outbound::{Context, outer_fields};
-use crate::policy::{Content, Decision, Order};
+use crate::policy::{Content, Decision, Order, Sign};
 use crate::refusal::Refusal;
 use crate::report::{Delivered, Format, Layer, Report, SignatureStatus, Signer};
 use crate::sign;
@@ -61,6 +61,8 @@ struct Group {
 struct Layered {
     entity: Vec<Bytes>,
     layers: Vec<Layer>,
+    /// Whether relays leave every line of the payload as it is; only encryption makes up for it.
+    survives: bool,
 }
 
 impl Copies<'_> {
@@ -84,8 +86,12 @@ impl Copies<'_> {
             Bytes::from(outer_fields::for_transformed_body(header, &self.context.policy.domains));
         let mut payload: Option<Layered> = None;
         let mut signed: Option<Layered> = None;
-        let mut parcels = Vec::new();
-        for group in self.groups(treatments)? {
+        let groups = self.groups(treatments)?;
+        if groups.len().saturating_mul(self.entity.bytes.len()) > COPIES_BYTES_MAX {
+            return Err(Refusal::Overloaded);
+        }
+        let mut parcels = Vec::with_capacity(groups.len());
+        for group in groups {
             let layering = group.layering;
             if layering == UNTOUCHED {
                 parcels.push(self.untouched(&group));
@@ -95,6 +101,14 @@ impl Copies<'_> {
                 Some(bare) => bare.clone(),
                 None => payload.insert(self.payload(&content_fields)?).clone(),
             };
+            if layering.encryption.is_none() && !bare.survives {
+                // A signature that breaks on the way would make the peer refuse an honest mail.
+                if group.members.iter().any(|member| member.decision.sign == Sign::Always) {
+                    return Err(Refusal::BadMessage("it has a part that no signature survives"));
+                }
+                parcels.push(self.untouched(&group));
+                continue;
+            }
             let inner = match (&signed, layering.inner) {
                 (_, false) => bare,
                 (Some(inner), true) => inner.clone(),
@@ -121,7 +135,9 @@ impl Copies<'_> {
         for one in treatments {
             let layering = self.layering(&one, all_read_gcm)?;
             let shared = groups.iter_mut().find(|group| {
-                group.layering == layering && group.members.iter().all(|member| !member.is_blind)
+                group.layering == layering
+                    && group.members.len() < GROUP_MEMBERS_MAX
+                    && group.members.first().is_some_and(|member| !member.is_blind)
             });
             match shared {
                 Some(group) if !one.is_blind => group.members.push(one),
@@ -132,7 +148,7 @@ impl Copies<'_> {
     }
 
     fn layering(&self, one: &Treatment, all_read_gcm: bool) -> Result<Layering, Refusal> {
-        let signs = self.signer.is_some() && one.decision.sign != crate::policy::Sign::Never;
+        let signs = self.signer.is_some() && one.decision.sign != Sign::Never;
         let is_signed = signs || self.protection == Protection::Signed;
         if one.key.is_none() {
             return Ok(Layering { inner: signs, encryption: None, outer: false });
@@ -158,16 +174,15 @@ impl Copies<'_> {
 
     /// The content as one entity, 7-bit safe; what its sender signed stays as it is (B9).
     fn payload(&self, content_fields: &[u8]) -> Result<Layered, Refusal> {
-        let entity = if self.protection == Protection::Signed {
-            vec![Bytes::from([content_fields, b"\r\n"].concat()), self.entity.body.clone()]
-        } else {
-            mime::canonical_for_signing(content_fields, &self.entity.body)
-                .map_err(|_| {
-                    Refusal::BadMessage("its MIME structure is malformed or over a limit")
-                })?
-                .pieces
-        };
-        Ok(Layered { entity, layers: Vec::new() })
+        if self.protection == Protection::Signed {
+            let head = Bytes::from([content_fields, b"\r\n"].concat());
+            let entity = vec![head, self.entity.body.clone()];
+            return Ok(Layered { entity, layers: Vec::new(), survives: true });
+        }
+        let canonical = mime::canonical_for_signing(content_fields, &self.entity.body)
+            .map_err(|_| Refusal::BadMessage("its MIME structure is malformed or over a limit"))?;
+        let survives = canonical.seven_bit;
+        Ok(Layered { entity: canonical.pieces, layers: Vec::new(), survives })
     }
 
     fn sign(&self, content: Layered) -> Result<Layered, Refusal> {
@@ -191,14 +206,14 @@ impl Copies<'_> {
                 signature: signed.signature.to_owned(),
             },
         );
-        Ok(Layered { entity: signed.entity, layers })
+        Ok(Layered { entity: signed.entity, layers, survives: content.survives })
     }
 
     /// Encrypts to the members, to the named recipients when the copy is a blind one, and to the originator.
     fn seal(&self, group: &Group, named: &[Chosen], inner: Layered) -> Result<Layered, Refusal> {
         let Some(cipher) = group.layering.encryption else { return Ok(inner) };
         let is_blind = group.members.iter().any(|member| member.is_blind);
-        let of_others = if is_blind { named } else { &[] };
+        let of_others = named.iter().take(if is_blind { GROUP_MEMBERS_MAX } else { 0 });
         let mut recipients: Vec<&Chosen> = Vec::new();
         let members = group.members.iter().filter_map(|member| member.key.as_ref());
         for chosen in members.chain(of_others).chain(&self.own) {
@@ -222,7 +237,7 @@ impl Copies<'_> {
                 recipient: addresses.join(", "),
             },
         );
-        let sealed = Layered { entity, layers };
+        let sealed = Layered { entity, layers, survives: true };
         if group.layering.outer { self.sign(sealed) } else { Ok(sealed) }
     }
 
@@ -256,4 +271,8 @@ impl Copies<'_> {
     }
 }
 
+/// Recipients who share a copy; two such groups and the originator stay below what a CMS reader takes (K4: 500).
+const GROUP_MEMBERS_MAX: usize = 200;
+/// All copies of one message together; the mail server's next try brings fewer recipients at once or waits.
+const COPIES_BYTES_MAX: usize = 1 << 30;
 const UNTOUCHED: Layering = Layering { inner: false, encryption: None, outer: false };

@@ -191,8 +191,8 @@ fn certificates_that_must_not_be_used_are_not() {
     let usage = rcgen::KeyUsagePurpose::KeyAgreement;
     let foreign = Authority::new("Somebody Else");
     let unusable = [
-        world.authority.key_valid("bob@abc.example", usage.clone(), (2024, 2025)),
-        world.authority.key("mallory@abc.example", usage.clone()),
+        world.authority.key_valid("bob@abc.example", usage, (2024, 2025)),
+        world.authority.key("mallory@abc.example", usage),
         world.authority.key("bob@abc.example", rcgen::KeyUsagePurpose::DigitalSignature),
         foreign.key("bob@abc.example", usage),
     ];
@@ -326,4 +326,35 @@ fn a_user_may_ask_for_encryption_and_the_wish_does_not_leave() {
         content_kind(&decode_body(&entity).unwrap()).unwrap(),
         ContentKind::AuthEnvelopedData
     );
+}
+
+#[test]
+fn an_openpgp_signature_is_no_reason_to_leave_ours_away() {
+    let world = World::new();
+    let mail = b"From: alice@nec.example\r\nTo: bob@abc.example\r\n\r\n-----BEGIN PGP SIGNED MESSAGE-----\r\nx\r\n";
+    let done =
+        world.send(Decision::default(), mail, &["bob@abc.example"], &world.keys(false)).unwrap();
+    assert_eq!(kinds(&done), ["encrypted", "signed"]);
+    let inner = world.open(&joined(&done.parcels[0].message), &world.bob).unwrap();
+    assert!(inner.header.fields().next().is_some());
+}
+
+#[test]
+fn blind_recipients_of_mail_encrypted_by_its_sender_travel_apart() {
+    let world = World::new();
+    let first =
+        world.send(Decision::default(), MAIL, &["bob@abc.example"], &world.keys(true)).unwrap();
+    let sealed = joined(&first.parcels[0].message);
+    let to = &["bob@abc.example", "eve@abc.example"];
+    let again = world.send(Decision::default(), &sealed, to, &world.keys(true)).unwrap();
+    let recipients: Vec<_> = again.parcels.iter().map(|parcel| parcel.recipients.clone()).collect();
+    assert_eq!(recipients, [vec![0], vec![1]]);
+}
+
+#[test]
+fn an_unanswered_question_is_not_the_answer_no_key() {
+    let world = World::new();
+    let prefer = Decision { encrypt: Encrypt::Prefer, ..Decision::default() };
+    let refusal = world.send(prefer, MAIL, &["bob@abc.example"], &Keys::default()).unwrap_err();
+    assert_eq!(refusal, Refusal::KeysUnavailable);
 }

@@ -28,7 +28,7 @@ pub fn sign(
     encryption_certificate: Option<&Certificate>,
     signed_at: Timestamp,
 ) -> Result<Signed, KeyError> {
-    let scheme = cms::default_scheme(key.certificate.key_kind()).ok_or(KeyError::Failed)?;
+    let scheme = cms::default_scheme(&key.certificate).ok_or(KeyError::Failed)?;
     let signing = Signing { key, scheme, encryption_certificate, signed_at };
     let content: Vec<&[u8]> = entity.iter().map(Bytes::as_ref).collect();
     let signature = cms::sign_detached(&signing, &content)?;

@@ -13,9 +13,12 @@ use bytes::{Bytes, BytesMut};
 use super::Protocol;
 use super::data;
 use super::reply::ReplyReader;
-use crate::address::Address;
-use crate::envelope::{MailParameters, Recipient, Ret};
-use crate::refusal::{Extension, Refusal, Reply};
+use crate::envelope::{Recipient, Ret};
+use crate::refusal::{Extension, Reply};
+
+mod transaction;
+
+pub use transaction::{Capabilities, Lack, Transaction};
 
 /// How to speak.
 #[derive(Clone, Debug)]
@@ -37,64 +40,6 @@ pub enum Tls {
     Off,
     /// Always; without it nothing is sent.
     Required,
-}
-
-/// What the server offers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Capabilities {
-    /// RFC 3461.
-    pub dsn: bool,
-    /// RFC 6152.
-    pub eight_bit_mime: bool,
-    /// RFC 2920.
-    pub pipelining: bool,
-    /// RFC 1870; the limit in octets, where one is given.
-    pub size: Option<Option<u64>>,
-    /// RFC 6531.
-    pub smtputf8: bool,
-    /// RFC 3207.
-    pub starttls: bool,
-}
-
-/// One transaction.
-#[derive(Clone, Debug)]
-pub struct Transaction<'a> {
-    /// MAIL FROM.
-    pub reverse_path: Option<&'a Address>,
-    /// Parameters of MAIL; SIZE is replaced by the size below.
-    pub parameters: &'a MailParameters,
-    /// RCPT TO.
-    pub recipients: Vec<&'a Recipient>,
-    /// Octets of the message.
-    pub size_bytes: u64,
-    /// Whether the content has octets above 127.
-    pub eight_bit: bool,
-}
-
-impl Transaction<'_> {
-    fn needs_smtputf8(&self) -> bool {
-        self.parameters.smtputf8
-            || self.reverse_path.is_some_and(Address::needs_smtputf8)
-            || self.recipients.iter().any(|to| to.address.needs_smtputf8())
-    }
-}
-
-/// What a server does not take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
-    /// It does not offer an extension that this message needs.
-    Extension(Extension),
-    /// It takes no messages of this size.
-    Size,
-}
-
-impl From<Lack> for Refusal {
-    fn from(lack: Lack) -> Self {
-        match lack {
-            Lack::Extension(extension) => Self::NextHopLacks(extension),
-            Lack::Size => Self::TooLarge,
-        }
-    }
 }
 
 /// What happened.
@@ -480,11 +425,12 @@ impl Client {
         }
         let replies = self.replies.iter().flatten().cloned().collect();
         self.events.push_back(Event::Refused(replies));
-        match (go_ahead, self.options.protocol) {
-            // RFC 2920 §3.1: with pipelining the server may want content for nobody; it gets none.
-            (true, Protocol::Smtp) => self.command(b".\r\n", Expected::Ignored),
-            (true, Protocol::Lmtp) => self.fail(Failure::Garbage),
-            (false, _) => self.command(b"RSET\r\n", Expected::Ignored),
+        if go_ahead {
+            // RFC 2920 §3.1 would have a lone dot here. A server that admits nobody and still wants content may believe
+            // otherwise about a recipient, and would deliver an empty message.
+            self.fail(Failure::Garbage);
+        } else {
+            self.command(b"RSET\r\n", Expected::Ignored);
         }
     }
 

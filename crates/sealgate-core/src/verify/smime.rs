@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::cms::{SignatureFault, SignedData, SignerInfo};
 use crate::keys::{Certificate, KeyKind};
 use crate::report::{Format, Layer, Reason, SignatureStatus, Signer, Verdict};
@@ -28,23 +29,33 @@ pub fn check(signed: &SignedData, content: &[u8], judge: &Judge<'_>) -> Option<C
 
 fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'_>) -> Checked {
     let known = judge.known.iter().map(|key| &key.certificate);
-    let Some(certificate) = signer.certificate(signed.certificates.iter().chain(known)) else {
+    let candidates = signed.certificates.iter().chain(known);
+    let Some(certificate) = signer.certificate(candidates, judge.now) else {
         return unverifiable(signer, None, Verdict::PermError, Reason::CertificateMissing);
     };
+    // Before the mathematics, which does not take such keys.
+    if matches!(certificate.key_kind(), KeyKind::Rsa { bits } if bits < RSA_BITS_COUNTED_MIN) {
+        return unverifiable(signer, Some(certificate), Verdict::None, Reason::Weak);
+    }
     match signer.verify(content, certificate) {
         Ok(()) => {}
         Err(SignatureFault::Falsified) => return falsified(signer, certificate, judge),
+        Err(SignatureFault::Unsupported) if signer.is_weak_digest() => {
+            return unverifiable(signer, Some(certificate), Verdict::Policy, Reason::Weak);
+        }
         Err(SignatureFault::Unsupported) => {
             return unverifiable(signer, Some(certificate), Verdict::Neutral, Reason::Unsupported);
         }
     }
-    if matches!(certificate.key_kind(), KeyKind::Rsa { bits } if bits < RSA_BITS_COUNTED_MIN) {
-        return unverifiable(signer, Some(certificate), Verdict::None, Reason::Weak);
-    }
-    let names_author = judge
+    let trust = trust_in(certificate, signed, judge);
+    let is_authors_own = judge
         .author
         .is_some_and(|author| certificate.names(author) || is_pinned(certificate, judge));
-    let trust = trust_in(certificate, signed, judge);
+    let for_domain =
+        judge.author.filter(|_| trust == Trust::Trusted && !is_authors_own).and_then(|author| {
+            certificate.addresses().iter().find(|address| signs_for_domain_of(address, author))
+        });
+    let names_author = is_authors_own || for_domain.is_some();
     let (verdict, reason) = match trust {
         Trust::Trusted if signer.is_weak_digest() => (Verdict::Policy, Some(Reason::Weak)),
         Trust::Trusted if names_author => (Verdict::Pass, None),
@@ -63,8 +74,14 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
         reason,
         names_author,
         key_compromised: trust == Trust::Revoked { key_compromise: true },
-        layer: layer(signer, Some(certificate), SignatureStatus::Valid, judge),
-        harvest: if verdict == Verdict::Pass {
+        layer: layer(
+            signer,
+            certificate,
+            SignatureStatus::Valid,
+            for_domain.or_else(|| matched(certificate, judge)),
+        ),
+        // A domain's signature teaches nothing about the author's own keys (REQUIREMENTS §3).
+        harvest: if verdict == Verdict::Pass && is_authors_own {
             harvest(signed, signer, certificate, judge)
         } else {
             None
@@ -86,6 +103,25 @@ fn is_pinned(certificate: &Certificate, judge: &Judge<'_>) -> bool {
     judge.known.iter().any(|key| key.pinned && key.certificate.fingerprint() == fingerprint)
 }
 
+/// Whether an address is the one by which the author's domain, or one above it, signs for its
+/// mailboxes (RFC 3183 §3.1.1).
+///
+/// The subject's common name is not looked at: what an authority checks is the address, and whoever
+/// has a mailbox must not become his domain by the name that he asks for. A top-level domain is
+/// nobody's to sign for.
+fn signs_for_domain_of(address: &Address, author: &Address) -> bool {
+    let domain = address.domain();
+    let is_same_or_above = author
+        .domain()
+        .as_str()
+        .strip_suffix(domain.as_str())
+        .is_some_and(|below| below.is_empty() || below.ends_with('.'));
+    address.local_part().eq_ignore_ascii_case(DOMAIN_SIGNING_AUTHORITY)
+        && !domain.is_literal()
+        && domain.as_str().contains('.')
+        && is_same_or_above
+}
+
 fn falsified(signer: &SignerInfo, certificate: &Certificate, judge: &Judge<'_>) -> Checked {
     Checked {
         status: SignatureStatus::Falsified,
@@ -93,7 +129,7 @@ fn falsified(signer: &SignerInfo, certificate: &Certificate, judge: &Judge<'_>) 
         reason: Some(Reason::Falsified),
         names_author: false,
         key_compromised: false,
-        layer: layer(signer, Some(certificate), SignatureStatus::Falsified, judge),
+        layer: layer(signer, certificate, SignatureStatus::Falsified, matched(certificate, judge)),
         harvest: None,
     }
 }
@@ -124,20 +160,22 @@ fn unverifiable(
 
 fn layer(
     signer: &SignerInfo,
-    certificate: Option<&Certificate>,
+    certificate: &Certificate,
     status: SignatureStatus,
-    judge: &Judge<'_>,
+    matched: Option<&Address>,
 ) -> Layer {
-    let matched = |certificate: &Certificate| {
-        judge.author.filter(|author| certificate.names(author)).cloned()
-    };
     Layer::Signed {
         format: Format::Smime,
         status,
-        signer: certificate.map(|known| Signer::of(known, matched(known).as_ref())),
+        signer: Some(Signer::of(certificate, matched)),
         digest: signer.digest_name().to_owned(),
-        signature: certificate.map_or("unknown", |known| signer.signature_name(known)).to_owned(),
+        signature: signer.signature_name(certificate).to_owned(),
     }
+}
+
+/// The author's address, if the certificate has it.
+fn matched<'a>(certificate: &Certificate, judge: &Judge<'a>) -> Option<&'a Address> {
+    judge.author.filter(|author| certificate.names(author))
 }
 
 fn harvest(
@@ -180,3 +218,8 @@ fn harvest(
 
 /// REQUIREMENTS D10: signatures of RSA keys below this are treated as no signature.
 const RSA_BITS_COUNTED_MIN: u32 = 1024;
+/// The local part of RFC 3183 §3.1.1.
+const DOMAIN_SIGNING_AUTHORITY: &str = "domain-signing-authority";
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,11 @@
-//! What the CMS parsers are fuzzed with: one function a parser, called by the fuzz targets and by the test command.
+//! What the CMS parsers are fuzzed with: one function a parser, called by the fuzz targets and by
+//! the test command.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use sealgate_core::cms::transcode::to_der;
 use sealgate_core::cms::{EnvelopedData, SignedData, content_kind, parse_capabilities};
 use sealgate_core::keys::{
-    Certificate, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
+    Certificate, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey, Timestamp,
 };
 
 /// BER to DER: what comes out is DER, and not much longer.
@@ -25,7 +26,9 @@ pub fn cms_signed_data(data: &[u8]) {
         let _ = (signer.digest_name(), signer.is_weak_digest(), signer.signing_time());
         let _ = signer.capabilities();
         let _ = signer.encryption_certificate(signed.certificates.iter());
-        if let Some(certificate) = signer.certificate(signed.certificates.iter()) {
+        if let Some(certificate) =
+            signer.certificate(signed.certificates.iter(), Timestamp(1_700_000_000))
+        {
             let _ = signer.signature_name(certificate);
             let _ = signer.verify(&content, certificate);
         }

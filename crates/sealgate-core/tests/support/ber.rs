@@ -1,4 +1,5 @@
-//! The BER that streaming software writes, made from DER: indefinite lengths and strings in segments.
+//! The BER that streaming software writes, made from DER: indefinite lengths and strings in
+//! segments.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 /// Rewrites a ContentInfo; certificates, CRLs and signed attributes stay as they are.
@@ -36,11 +37,8 @@ fn element<'a>(
     } else if tag & 0x20 != 0 {
         out.extend([tag, 0x80]);
         path.push(tag);
-        let is_signed = match path.as_slice() {
-            [_, _, 0x30, 0xa0 | 0xa1] => true,
-            [_, _, _, 0x31, 0x30, 0xa0] => true,
-            _ => false,
-        };
+        let is_signed =
+            matches!(path.as_slice(), [_, _, 0x30, 0xa0 | 0xa1] | [_, _, _, 0x31, 0x30, 0xa0]);
         let mut inside = body;
         let mut index = 0;
         while !inside.is_empty() {

@@ -1,4 +1,5 @@
-//! Keys and certificates for the CMS tests: RFC 9216's people, and freshly made ones for the curves that it does not have.
+//! Keys and certificates for the CMS tests: RFC 9216's people, and freshly made ones for the curves
+//! that it does not have.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@
 /// One element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
-    Branch(u8, Vec<Node>),
+    Branch(u8, Vec<Self>),
     Leaf(u8, Vec<u8>),
 }
 

@@ -1,7 +1,7 @@
 //! `sealgate public-key`: correspondents' certificates.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Subcommand;
@@ -103,7 +103,7 @@ async fn import(
 async fn import_file(
     session: &Session,
     owner: Option<&Owner>,
-    path: &PathBuf,
+    path: &Path,
     progress: &ProgressBar,
 ) -> Result<(), Failure> {
     let material = files::read_material(path, None)?;

@@ -48,7 +48,7 @@ impl Organisation {
     }
 
     /// Takes over the other's authority and the certificate of one of its people.
-    pub(super) fn get_to_know(&mut self, other: &Self, person: &str) -> Result<(), String> {
+    pub(super) fn get_to_know(&self, other: &Self, person: &str) -> Result<(), String> {
         for (command, name) in [
             (&["ca", "certificate"][..], "authority.pem"),
             (&["secret-key", "certificate", person], "person.pem"),

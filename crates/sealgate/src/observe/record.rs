@@ -113,12 +113,14 @@ impl Record {
                 "partial: some recipients have this message and some do not"
             );
         }
-        let line = match super::format() {
+        let mut line = match super::format() {
             LogFormat::Json => serde_json::to_string(&self).unwrap_or_default(),
             LogFormat::Text => self.text(),
         };
+        // One write, for standard error is not buffered.
+        line.push('\n');
         // Mail flows even where the log cannot be written (REQUIREMENTS §5 row 15).
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 
     fn count(&self) {

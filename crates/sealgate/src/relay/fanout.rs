@@ -232,14 +232,18 @@ fn too_late() -> Refusal {
 
 /// Drives all futures to their ends, within one task, so that dropping it ends them together.
 async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<(Pin<Box<F>>, Option<F::Output>)> =
-        futures.map(|future| (Box::pin(future), None)).collect();
+    struct Running<F: Future> {
+        future: Pin<Box<F>>,
+        output: Option<F::Output>,
+    }
+    let start = |future| Running { future: Box::pin(future), output: None };
+    let mut all: Vec<Running<F>> = futures.map(start).collect();
     std::future::poll_fn(|context| {
         let mut pending = false;
-        for (future, output) in &mut running {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(value) => *output = Some(value),
+        for one in &mut all {
+            if one.output.is_none() {
+                match one.future.as_mut().poll(context) {
+                    Poll::Ready(value) => one.output = Some(value),
                     Poll::Pending => pending = true,
                 }
             }
@@ -247,45 +251,11 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
         if pending { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
+    all.into_iter().filter_map(|one| one.output).collect()
 }
 
 /// Content up to this size travels together with its dot: there is no time in which anything could change.
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_reply_out_of_many() {
-        let ok = || Some(Ok(Reply::new(250, (2, 0, 0), "queued")));
-        let bad = |code: u16| {
-            let class = u8::try_from(code / 100).unwrap();
-            Some(Err(Refusal::NextHop(Reply::new(code, (class, 1, 1), "no"))))
-        };
-        let code = |outcomes: &[Option<Result<Reply, Refusal>>]| {
-            let joint = joint(outcomes);
-            let code = joint.result.map_or_else(|refusal| Reply::from(&refusal).code, |r| r.code);
-            (code, joint.partial)
-        };
-        assert_eq!(code(&[ok(), ok()]), (250, false));
-        assert_eq!(code(&[bad(550), bad(550)]), (550, false));
-        assert_eq!(code(&[bad(550), None]), (550, false));
-        assert_eq!(code(&[bad(550), bad(451)]), (451, false));
-        assert_eq!(code(&[ok(), bad(550)]), (250, true));
-        assert_eq!(code(&[ok(), bad(550), bad(450)]), (450, true));
-        assert_eq!(code(&[ok(), None]), (451, true));
-        assert_eq!(code(&[None]), (451, false));
-    }
-
-    #[tokio::test]
-    async fn joined_futures_all_end() {
-        let wait = |millis| async move {
-            tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
-            millis
-        };
-        assert_eq!(join([20, 1, 10].into_iter().map(wait)).await, [20, 1, 10]);
-        assert!(join(std::iter::empty::<std::future::Ready<()>>()).await.is_empty());
-    }
-}
+mod tests;

@@ -112,7 +112,7 @@ impl Session {
         loop {
             let next = match self.server.advance(&mut self.input) {
                 Event::Close => {
-                    self.stream.write(self.server.output()).await?;
+                    self.say().await?;
                     return Ok(());
                 }
                 Event::Data => self.data(),
@@ -132,17 +132,23 @@ impl Session {
         }
     }
 
+    /// Writes what is to be said; a client that does not read is not waited for without end.
+    async fn say(&mut self) -> io::Result<()> {
+        let patience = Duration::from_secs(self.settings.config.limits.idle_secs_max);
+        timeout(patience, self.stream.write(self.server.output())).await.map_err(io::Error::from)?
+    }
+
     /// Writes what is to be said and waits for what the client says.
     async fn more_input(&mut self) -> io::Result<Next> {
         if let Some(since) = self.receiving_since
             && self.server.is_receiving()
         {
             self.account_for_content();
-            self.stream.write(self.server.output()).await?;
+            self.say().await?;
             return self.more_content(since).await;
         }
         self.receiving_since = None;
-        self.stream.write(self.server.output()).await?;
+        self.say().await?;
         let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
         // Within a transaction a drain lets the client finish.
         let between = self.server.envelope().is_none();
@@ -294,7 +300,7 @@ impl Session {
             return Ok(Next::End);
         };
         let reply = answers.last_reply(&mut self.server, self.entrance.protocol());
-        let written = self.stream.write(self.server.output()).await;
+        let written = self.say().await;
         let recipients = &transaction.envelope.recipients;
         self.record(report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
@@ -332,7 +338,7 @@ impl Session {
                     answers.take(outcome);
                     if lmtp && answers.say_known(&mut self.server) {
                         let pause = self.settings.config.inside.reply_pause;
-                        if self.stream.write(self.server.output()).await.is_err() {
+                        if self.say().await.is_err() {
                             answers.client_is_gone = true;
                         } else if !pause.is_zero() {
                             tokio::time::sleep(pause).await;
@@ -360,7 +366,7 @@ impl Session {
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {
-        self.stream.write(self.server.output()).await?;
+        self.say().await?;
         let Some(tls) = self.settings.tls.clone() else { return Ok(Next::End) };
         let Some(tcp) = self.stream.take_plain() else { return Ok(Next::End) };
         let tls = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(tcp))

@@ -121,7 +121,7 @@ mod tests {
         let field = String::from_utf8(received_field(&origin, "gate.nec.example", "ID1")).unwrap();
         assert!(
             field.starts_with(
-                "Received: from a?b????.example ([IPv6:2001:db8::1])\r\n\t(using TLSv1_3 X)\r\n\t\
+                "Received: from a?b???.example ([IPv6:2001:db8::1])\r\n\t(using TLSv1_3 X)\r\n\t\
              by gate.nec.example (sealgate) with ESMTPS id ID1;\r\n\t"
             ),
             "{field}"

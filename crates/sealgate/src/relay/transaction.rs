@@ -76,9 +76,10 @@ impl Transaction {
         let late = Reply::new(451, (4, 4, 7), "the message took too long, try again later");
         let transformed = transformed
             .await
-            .unwrap_or_else(|_| Err((Refusal::NextHop(late), self.empty_report())));
+            .unwrap_or_else(|_| Err(Box::new((Refusal::NextHop(late), self.empty_report()))));
         match transformed {
-            Err((refusal, report)) => {
+            Err(refused) => {
+                let (refusal, report) = *refused;
                 for index in 0..self.envelope.recipients.len() {
                     let _ = answers.send((index, Err(refusal.clone())));
                 }
@@ -126,9 +127,9 @@ impl Transaction {
         })
     }
 
-    async fn transform(&self, message: Message) -> Result<Done, (Refusal, Report)> {
+    async fn transform(&self, message: Message) -> Result<Done, Box<(Refusal, Report)>> {
         let config = &self.settings.config;
-        let early = |refusal| (refusal, self.empty_report());
+        let early = |refusal| Box::new((refusal, self.empty_report()));
         trace::check_loop(&message, &config.hostname, config.limits.hops_max).map_err(early)?;
         let context = Self::context(&self.relay, &self.settings).await.map_err(early)?;
         let received = trace::received_field(&self.origin, &config.hostname, &self.id);
@@ -153,7 +154,7 @@ impl Transaction {
             match step {
                 Step::Want(queries) => self.relay.stores.answer(&queries, &mut keys).await,
                 Step::Done(done) => return Ok(*done),
-                Step::Refused(refused) => return Err(*refused),
+                Step::Refused(refused) => return Err(refused),
             }
         }
         tracing::error!(id = self.id, "the data processor asks without end");

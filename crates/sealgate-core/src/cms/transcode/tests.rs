@@ -36,7 +36,8 @@ fn constructed_octet_strings_collapse() {
     assert_eq!(to_der(&[0x24, 3, 0x02, 1, 7]), Err(CmsError::Malformed), "no OCTET STRING inside");
 }
 
-/// SEQUENCE { OID, [0] { SEQUENCE { INTEGER, SET {}, SEQUENCE { OID, third } } } } around a third member.
+/// SEQUENCE { OID, [0] { SEQUENCE { INTEGER, SET {}, SEQUENCE { OID, third } } } } around a third
+/// member.
 fn content_info(members: &[&[u8]]) -> Vec<u8> {
     let inner = tlv(0x30, members);
     let middle = tlv(0x30, &[&[2, 1, 0], &[0x31, 0], &inner]);

@@ -1,0 +1,250 @@
+//! Sessions as strangers and mail servers see them: who may come in, limits, TLS, reload and drain.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use sealgate_testkit::gate::Gate;
+use sealgate_testkit::process::{self, await_that};
+use sealgate_testkit::session::{Session, send_smtp};
+use sealgate_testkit::sink::{Protocol, Sink, Stage};
+
+fn gate(sink: &Sink, edit: impl FnOnce(&Gate)) -> Gate {
+    let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
+    gate.set(&["hostname"], "gate.nec.example");
+    gate.set(&["policy", "sign"], "never");
+    gate.set(&["policy", "encrypt"], "never");
+    gate.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
+    gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
+    edit(&gate);
+    gate.start();
+    gate
+}
+
+/// A TLS certificate of its own making.
+fn with_tls(gate: &Gate) {
+    let mut openssl = Command::new("openssl");
+    openssl.current_dir(gate.dir()).args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=gate.nec.example",
+        "-days",
+        "2",
+        "-keyout",
+        "tls.key",
+        "-out",
+        "tls.pem",
+    ]);
+    process::run(&mut openssl, b"").expect_ok("openssl req");
+    gate.set(&["tls", "certificate"], "tls.pem");
+    gate.set(&["tls", "key"], "tls.key");
+}
+
+const MAIL: &[u8] = b"From: alice@nec.example\r\nTo: bob@abc.example\r\n\r\nx\r\n";
+const BOB: &str = "bob@abc.example";
+const ALICE: &str = "alice@nec.example";
+
+#[test]
+fn there_is_no_open_relay() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |_| {});
+    let outside = gate.ready().outside_smtp.unwrap();
+    for to in ["x@foreign.example", "\"a@nec.example\"@foreign.example", "x@sub.nec.example"] {
+        let reply = send_smtp(outside, BOB, &[to], MAIL);
+        assert_eq!(reply.status(), "550 5.7.1", "{to} {reply:?}");
+    }
+    let routed = send_smtp(outside, BOB, &["@nec.example:x@foreign.example"], MAIL);
+    assert_eq!(routed.status(), "550 5.7.1");
+    let inside = gate.ready().inside_smtp.unwrap();
+    let own = send_smtp(inside, ALICE, &["bob@nec.example"], MAIL);
+    assert_eq!(own.status(), "550 5.4.6", "{own:?}");
+    assert!(sink.received().is_empty());
+}
+
+#[test]
+fn strangers_are_turned_away_at_the_inside() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |gate| {
+        gate.set(&["inside", "allow"], vec!["192.0.2.0/24"]);
+    });
+    for address in [gate.ready().inside_smtp.unwrap(), gate.ready().inside_lmtp.unwrap()] {
+        let (mut session, greeting) = Session::connect(address);
+        assert_eq!(greeting.code, 554, "{greeting:?}");
+        assert_eq!(session.reply_or_end().map(|reply| reply.code), None);
+    }
+    assert_eq!(Session::connect(gate.ready().outside_smtp.unwrap()).1.code, 220);
+}
+
+#[test]
+fn smuggled_messages_end_the_session() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |_| {});
+    for end in ["\n.\n", "\r.\r", "\n.\r\n", "\r\n.\n", "\r\n\0.\r\n", "\r\n.\r\r\n"] {
+        let (mut client, _) = Session::connect(gate.ready().outside_smtp.unwrap());
+        client.send(
+            b"EHLO c\r\nMAIL FROM:<bob@abc.example>\r\nRCPT TO:<alice@nec.example>\r\nDATA\r\n",
+        );
+        while client.reply().code != 354 {}
+        client.send_unless_closed(
+            format!(
+                "x{end}MAIL FROM:<evil@abc.example>\r\nRCPT TO:<{ALICE}>\r\nDATA\r\ny\r\n.\r\n"
+            )
+            .as_bytes(),
+        );
+        let reply = client.reply();
+        assert_eq!(reply.status(), "550 5.5.2", "{end:?}");
+        assert!(client.reply_or_end().is_none(), "{end:?}");
+    }
+    assert!(sink.received().is_empty());
+}
+
+#[test]
+fn mandatory_encryption_without_a_key_is_refused_at_rcpt() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |gate| gate.set(&["policy", "encrypt"], "require"));
+    let (mut client, _) = Session::connect(gate.ready().inside_lmtp.unwrap());
+    client.command("LHLO mail.nec.example");
+    client.command("MAIL FROM:<alice@nec.example>");
+    let reply = client.command("RCPT TO:<bob@abc.example>");
+    assert_eq!(reply.status(), "550 5.7.3", "{reply:?}");
+    assert!(reply.text().contains("bob@abc.example"), "{reply:?}");
+    assert_eq!(client.command("DATA").code, 503);
+}
+
+#[test]
+fn limits_hold() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |gate| {
+        gate.set(&["limits", "message_bytes_max"], 100_000);
+        gate.set(&["limits", "memory_bytes_max"], 200_000);
+        gate.set(&["limits", "connections_per_address_max"], 2);
+        gate.set(&["limits", "recipients_max"], 3);
+        gate.set(&["limits", "idle_secs_max"], 2);
+    });
+    let inside = gate.ready().inside_smtp.unwrap();
+    let of = |size: usize| [MAIL, "0123456789abcde\r\n".repeat(size / 17).as_bytes()].concat();
+    assert_eq!(send_smtp(inside, ALICE, &[BOB], &of(50_000)).code, 250);
+    let overloaded = send_smtp(inside, ALICE, &[BOB], &of(90_000));
+    assert_eq!(overloaded.status(), "452 4.3.1", "{overloaded:?}");
+    let large = send_smtp(inside, ALICE, &[BOB], &of(110_000));
+    assert!([452, 552].contains(&large.code), "{large:?}");
+    let (mut client, _) = Session::connect(inside);
+    client.command("EHLO c");
+    assert_eq!(client.command("MAIL FROM:<> SIZE=100001").status(), "552 5.3.4");
+    assert_eq!(client.command("MAIL FROM:<> SIZE=70000").status(), "452 4.3.1");
+    client.command("MAIL FROM:<>");
+    for code in [250, 250, 250, 452] {
+        assert_eq!(client.command("RCPT TO:<bob@abc.example>").code, code);
+    }
+    let outside = gate.ready().outside_smtp.unwrap();
+    drop(client);
+    await_that("the session's end", || metric(&gate, "sealgate_connections_open") == Some(0.0));
+    let one = Session::connect(outside);
+    let _two = Session::connect(outside);
+    assert_eq!(Session::connect(outside).1.code, 421);
+    let (mut idle, _) = one;
+    assert_eq!(idle.reply().code, 421, "idle for two seconds");
+}
+
+#[test]
+fn tls_is_spoken_on_both_sides() {
+    let sink = Sink::smtp();
+    let receiving = gate(&sink, with_tls);
+    let sending = gate(&sink, |gate| {
+        let next = receiving.ready().outside_smtp.unwrap();
+        gate.set(&["outside", "next_hop"], format!("smtp://{next}"));
+        gate.set(&["hostname"], "gate.abc.example");
+        gate.set(&["domains"], vec!["abc.example"]);
+    });
+    for _ in 0..2 {
+        let inside = sending.ready().inside_smtp.unwrap();
+        let reply = send_smtp(inside, BOB, &[ALICE], MAIL);
+        assert_eq!(reply.code, 250, "{reply:?}");
+    }
+    let received = sink.await_received(2);
+    let text = String::from_utf8_lossy(&received[1].content).into_owned();
+    assert!(text.contains("with ESMTPS id ") && text.contains("(using TLSv1_3 "), "{text}");
+    assert!(text.contains("with ESMTP id "), "{text}");
+}
+
+#[test]
+fn a_reload_takes_effect_and_a_wrong_one_does_not() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |_| {});
+    let size = |gate: &Gate| {
+        let (mut client, _) = Session::connect(gate.ready().inside_smtp.unwrap());
+        client.command("EHLO c").text()
+    };
+    gate.set(&["limits", "message_bytes_max"], 12_345);
+    gate.signal("HUP");
+    await_that("the new limit", || size(&gate).contains("SIZE 12345"));
+    std::fs::write(gate.configuration(), "version = 9\n").unwrap();
+    gate.signal("HUP");
+    await_that("the complaint", || gate.log().contains("stays as it was"));
+    assert!(size(&gate).contains("SIZE 12345"));
+}
+
+#[test]
+fn a_drain_lets_transactions_finish_and_turns_others_away() {
+    let sink = Sink::scripted(Protocol::Smtp, |stage| {
+        if matches!(stage, Stage::Dot(_)) {
+            sleep(Duration::from_millis(800));
+        }
+        None
+    });
+    let mut gate = gate(&sink, |_| {});
+    let inside = gate.ready().inside_smtp.unwrap();
+    let (mut idle, _) = Session::connect(inside);
+    idle.command("EHLO c");
+    let sending = std::thread::spawn(move || send_smtp(inside, ALICE, &[BOB], MAIL).code);
+    sleep(Duration::from_millis(300));
+    gate.signal("TERM");
+    assert_eq!(idle.reply().code, 421);
+    await_that("closed doors", || TcpStream::connect(inside).is_err());
+    assert_eq!(sending.join().unwrap(), 250);
+    assert!(gate.stop().success());
+    assert_eq!(sink.received().len(), 1);
+}
+
+#[test]
+fn health_and_metrics_are_served() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |_| {});
+    assert!(http(&gate, "/livez").starts_with("HTTP/1.1 200"));
+    assert!(http(&gate, "/readyz").starts_with("HTTP/1.1 200"));
+    assert_eq!(send_smtp(gate.ready().inside_smtp.unwrap(), ALICE, &[BOB], MAIL).code, 250);
+    let counted =
+        "sealgate_transactions_total{direction=\"outbound\",outcome=\"accepted\",verdict=\"none\"}";
+    await_that("the count", || metric(&gate, counted) == Some(1.0));
+}
+
+fn metric(gate: &Gate, name: &str) -> Option<f64> {
+    let text = http(gate, "/metrics");
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+fn http(gate: &Gate, path: &str) -> String {
+    let mut stream = TcpStream::connect(gate.ready().observe.unwrap()).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}

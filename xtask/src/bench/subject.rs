@@ -1,0 +1,266 @@
+//! X: what stands between the source and the sink, started, watched and made to prove what it did.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sealgate_testkit::gate::Gate;
+use sealgate_testkit::mail;
+use sealgate_testkit::postfix::{Postfix, Settings};
+use sealgate_testkit::session::send_smtp;
+use sealgate_testkit::sink as capture;
+use serde_json::Value;
+
+use super::usage::Usage;
+use super::{Algorithm, Case, What};
+
+/// X, running.
+pub(super) enum Subject<'a> {
+    Nothing(SocketAddr),
+    Postfix(Box<Postfix>),
+    Gate(RunningGate<'a>),
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn start(what: What, all: &'a mut [Organisations], sink: SocketAddr) -> Self {
+        let next_hop = format!("smtp://{sink}");
+        match what {
+            What::Nothing => Self::Nothing(sink),
+            What::Postfix => {
+                let settings = Settings {
+                    hostname: "relay.example",
+                    domains: &[],
+                    mailboxes: None,
+                    next_hop: format!("smtp:[{}]:{}", sink.ip(), sink.port()),
+                    // Without the pause that Postfix makes when mail comes in faster than it leaves: faster so.
+                    more: "in_flow_delay = 0",
+                    more_services: "",
+                };
+                Self::Postfix(Box::new(Postfix::start(&settings)))
+            }
+            What::Sealing(algorithm) => {
+                let gate = &mut Organisations::find(all, algorithm).nec;
+                gate.set(&["outside", "next_hop"], next_hop);
+                Self::Gate(RunningGate::start(gate, "sealed", Side::Inside))
+            }
+            What::Opening(algorithm) => {
+                let gate = &mut Organisations::find(all, algorithm).abc;
+                gate.set(&["inside", "mail_server"], next_hop);
+                Self::Gate(RunningGate::start(gate, "plain", Side::Outside))
+            }
+        }
+    }
+
+    /// Where it takes mail.
+    pub(super) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Nothing(sink) => *sink,
+            Self::Postfix(postfix) => postfix.smtp,
+            Self::Gate(gate) => gate.address,
+        }
+    }
+
+    /// Waits until nothing is left in it: only Postfix has a queue.
+    pub(super) fn settle(&self) -> Result<(), String> {
+        let Self::Postfix(postfix) = self else { return Ok(()) };
+        let end = Instant::now() + QUEUE_PATIENCE;
+        while postfix.queue_length() > 0 {
+            if Instant::now() > end {
+                return Err(format!("Postfix keeps mail in its queue:\n{}", postfix.log()));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// What it has used so far.
+    pub(super) fn usage(&self) -> Result<Option<Usage>, String> {
+        match self {
+            Self::Nothing(_) => Ok(None),
+            Self::Postfix(postfix) => Usage::of_family(postfix.id()).map(Some),
+            Self::Gate(gate) => Usage::of_process(gate.id()).map(Some),
+        }
+    }
+
+    /// Stops it and checks what it did to so many messages.
+    pub(super) fn finish(&mut self, count: usize) -> Result<(), String> {
+        match self {
+            Self::Gate(gate) => gate.finish(count),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A relay that has to account for every message in its log.
+pub(super) struct RunningGate<'a> {
+    gate: &'a mut Gate,
+    address: SocketAddr,
+    delivered: &'static str,
+    log_start: usize,
+}
+
+/// The two sides of sealgate.
+enum Side {
+    Inside,
+    Outside,
+}
+
+impl<'a> RunningGate<'a> {
+    fn start(gate: &'a mut Gate, delivered: &'static str, side: Side) -> Self {
+        let log_start = gate.log().len();
+        let ready = gate.start();
+        let address = match side {
+            Side::Inside => ready.inside_smtp,
+            Side::Outside => ready.outside_smtp,
+        };
+        Self { gate, address: address.expect("both listeners"), delivered, log_start }
+    }
+
+    fn id(&self) -> u32 {
+        self.gate.id()
+    }
+
+    fn finish(&mut self, count: usize) -> Result<(), String> {
+        self.gate.stop();
+        let log = self.gate.log();
+        let lines = log[self.log_start..].lines();
+        let records: Vec<Value> =
+            lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let good = records.iter().filter(|record| is_done(record, self.delivered)).count();
+        if good == count {
+            return Ok(());
+        }
+        let odd = records.iter().find(|record| !is_done(record, self.delivered));
+        Err(format!("{good} of {count} messages were {} with all layers; {odd:?}", self.delivered))
+    }
+}
+
+/// Whether a report says that the message was accepted and is encrypted with GCM and, within, signed.
+fn is_done(report: &Value, delivered: &str) -> bool {
+    let layers = &report["layers"];
+    report["delivered"] == delivered
+        && report["reply"]["code"].as_u64().is_none_or(|code| code == 250)
+        && layers[0]["kind"] == "encrypted"
+        && layers[0]["content"] == "aes-256-gcm"
+        && layers[1]["kind"] == "signed"
+        && layers[1]["status"] == "valid"
+        && (delivered == "sealed" || report["verdict"] == "pass")
+}
+
+/// Two organisations that know each other, with keys of one algorithm.
+pub(super) struct Organisations {
+    algorithm: Algorithm,
+    nec: Gate,
+    abc: Gate,
+}
+
+impl Organisations {
+    /// Makes their stores and keys, and proves with one captured message that what leaves is signed and encrypted.
+    pub(super) fn make(binary: &Path, algorithm: Algorithm) -> Result<Self, String> {
+        let binary = binary.to_str().ok_or("the program's path is no text")?;
+        let nec = Gate::init(binary, &["nec.example"]);
+        let abc = Gate::init(binary, &["abc.example"]);
+        nec.generate_key(SENDER, algorithm.option());
+        abc.generate_key(RECIPIENT, algorithm.option());
+        nec.trust(&abc, &[RECIPIENT]);
+        abc.trust(&nec, &[SENDER]);
+        for gate in [&nec, &abc] {
+            gate.set(&["limits", "connections_per_address_max"], CONNECTIONS_MAX);
+        }
+        let mut organisations = Self { algorithm, nec, abc };
+        organisations.prove()?;
+        Ok(organisations)
+    }
+
+    fn find(all: &mut [Self], algorithm: Algorithm) -> &mut Self {
+        let found = all.iter_mut().find(|organisations| organisations.algorithm == algorithm);
+        found.expect("organisations of every algorithm")
+    }
+
+    fn prove(&mut self) -> Result<(), String> {
+        let wire = capture::Sink::smtp();
+        self.nec.set(&["outside", "next_hop"], format!("smtp://{}", wire.address));
+        let inside = self.nec.start().inside_smtp.expect("a listener");
+        let reply = send_smtp(inside, SENDER, &[RECIPIENT], &plain(PROOF_BYTES));
+        self.nec.stop();
+        let received = wire.received();
+        let [copy] = received.as_slice() else {
+            return Err(format!("the proof's message: {reply:?}, {} copies", received.len()));
+        };
+        if mail::contains(&copy.content, FILLING) {
+            return Err("the copy on the wire is readable".to_owned());
+        }
+        let arguments = ["open", "--from", SENDER, "--to", RECIPIENT];
+        let (opened, report) = self.abc.process(&arguments, &copy.content);
+        let report = report.unwrap_or_default();
+        if !is_done(&report, "plain") || !mail::contains(&opened.stdout, FILLING) {
+            return Err(format!("the copy on the wire does not open: {report}"));
+        }
+        Ok(())
+    }
+}
+
+/// The message that X is given.
+pub(super) fn message(case: Case, all: &mut [Organisations]) -> Vec<u8> {
+    let plain = plain(case.size.bytes());
+    let What::Opening(algorithm) = case.what else { return plain };
+    let nec = &Organisations::find(all, algorithm).nec;
+    nec.must(&["seal", "--from", SENDER, "--to", RECIPIENT], &plain)
+}
+
+/// A plain message of this size, header included.
+fn plain(bytes: usize) -> Vec<u8> {
+    let mut message = format!(
+        "From: <{SENDER}>\r\nTo: <{RECIPIENT}>\r\nSubject: a load\r\n\
+         Date: Mon, 23 Nov 2026 09:00:00 +0000\r\nMessage-ID: <1.load@nec.example>\r\n\
+         MIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"
+    );
+    let mut number = 0_u64;
+    while message.len() + FILLING.len() + 16 < bytes {
+        number += 1;
+        message.push_str(&format!("{number:>10} {FILLING}\r\n"));
+    }
+    message.push_str(&"x".repeat(bytes.saturating_sub(message.len() + 2)));
+    message.push_str("\r\n");
+    message.into_bytes()
+}
+
+/// Whose mail it is.
+pub(super) const SENDER: &str = "alice@nec.example";
+/// To whom it goes.
+pub(super) const RECIPIENT: &str = "bob@abc.example";
+/// What the messages say.
+const FILLING: &str = "A letter of many lines, each as long as lines of letters are.";
+const PROOF_BYTES: usize = 2_000;
+/// All sessions come from one address.
+const CONNECTIONS_MAX: i64 = 200;
+/// How long Postfix may take to empty its queue.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_message_has_the_size_asked_for() {
+        for bytes in [10_000, 1_000_000] {
+            assert_eq!(plain(bytes).len(), bytes);
+        }
+    }
+
+    #[test]
+    fn only_signed_and_encrypted_counts_as_done() {
+        let mut report = json!({
+            "delivered": "sealed", "verdict": "none", "reply": { "code": 250 },
+            "layers": [{ "kind": "encrypted", "content": "aes-256-gcm" },
+                       { "kind": "signed", "status": "valid" }],
+        });
+        assert!(is_done(&report, "sealed"));
+        assert!(!is_done(&report, "plain"));
+        report["layers"] = json!([{ "kind": "encrypted", "content": "aes-256-gcm" }]);
+        assert!(!is_done(&report, "sealed"));
+    }
+}
