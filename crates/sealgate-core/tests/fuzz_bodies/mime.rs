@@ -128,8 +128,7 @@ pub fn reader() -> mail_parser::MessageParser {
 /// Whether `mail-parser`, reading everything, finds the signed part as the first of two. It panics on some bodies
 /// (quoted-printable that ends in "=", where overflow is checked); we never give it bodies, and here that says nothing.
 fn mail_parser_sees(message: &[u8], parts: &SignedParts) -> bool {
-    let Ok(parsed) = std::panic::catch_unwind(|| mail_parser::MessageParser::new().parse(message))
-    else {
+    let Ok(parsed) = std::panic::catch_unwind(|| reader().parse(message)) else {
         return true;
     };
     let Some(parsed) = parsed else { return false };
