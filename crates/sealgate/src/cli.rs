@@ -127,7 +127,10 @@ pub(crate) fn main() -> ExitCode {
 impl Cli {
     fn run(self) -> Result<(), Failure> {
         let globals = self.globals;
-        globals.start_log();
+        // The relay has a log of its own.
+        if !matches!(self.command, Command::Relay(_)) {
+            globals.start_log();
+        }
         match self.command {
             Command::Init(command) => command.run(),
             Command::Relay(command) => command.run(&globals),

@@ -1,7 +1,8 @@
 //! The demonstration: two organisations on this machine, and one mail on its way from A1 to B10 before your eyes.
 //!
 //! Real relays of this very program with real key stores, run as children; stand-in mail servers and a
-//! stand-in Internet in between. Everything listens on loopback and lives in a scratch folder that goes at the end.
+//! stand-in Internet in between. Everything listens on loopback and lives in scratch folders that go at the end; after
+//! `--keep`, which a signal ends, they stay in the system's folder for temporary files.
 
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;

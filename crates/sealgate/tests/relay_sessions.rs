@@ -248,3 +248,23 @@ fn http(gate: &Gate, path: &str) -> String {
     stream.read_to_string(&mut text).unwrap();
     text
 }
+
+/// What a client takes back with RSET between two chunks is not held against the others.
+#[test]
+fn content_that_was_taken_back_costs_no_memory() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |gate| gate.set(&["limits", "memory_bytes_max"], 400_000));
+    let inside = gate.ready().inside_smtp.unwrap();
+    let (mut client, _) = Session::connect(inside);
+    client.command("EHLO c");
+    client.command("MAIL FROM:<alice@nec.example>");
+    client.command("RCPT TO:<bob@abc.example>");
+    client.send(b"BDAT 100000\r\n");
+    client.send(&b"0123456789abcd\r\n".repeat(6_250));
+    assert_eq!(client.reply().code, 250);
+    assert_eq!(client.command("RSET").code, 250);
+    assert_eq!(client.command("NOOP").code, 250);
+    let large = [MAIL, &b"0123456789abcd\r\n".repeat(6_250)].concat();
+    let reply = send_smtp(inside, ALICE, &[BOB], &large);
+    assert_eq!(reply.code, 250, "{}", reply.text());
+}

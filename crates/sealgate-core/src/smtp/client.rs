@@ -175,6 +175,12 @@ impl Client {
         self.tls
     }
 
+    /// Whether content is on its way: what the server says then is an interruption. While commands are, it is an
+    /// answer to earlier ones (RFC 2920 §3.1).
+    pub fn is_sending_content(&self) -> bool {
+        matches!(self.phase, Phase::Content | Phase::Held | Phase::Released)
+    }
+
     /// Whether a transaction may start.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Idle && self.events.is_empty()

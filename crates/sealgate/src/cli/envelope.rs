@@ -100,7 +100,7 @@ fn deliver(
                 write_copy(directory, index.saturating_add(1), parcel, recipients, &report)?;
             }
         }
-        (None, [parcel]) => output::write(&parcel.message.concat())?,
+        (None, [parcel]) => output::write_message(&parcel.message.concat())?,
         (None, parcels) => {
             let line = format!("{} copies: say where they go with --out-dir DIR", parcels.len());
             return Err(Failure::Usage(line));

@@ -16,6 +16,13 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
     })
 }
 
+/// Writes a message to standard output; a reader that went away before its end has not got it.
+pub(crate) fn write_message(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(|error| Failure::Unavailable(format!("standard output: {error}")))
+}
+
 /// Writes a line.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     write(format!("{text}\n").as_bytes())

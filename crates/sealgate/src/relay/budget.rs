@@ -73,10 +73,9 @@ impl Connections {
     ) -> Option<Connection> {
         let network = network_of(peer);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(network).or_default();
-        let fits = *count < per_address_max && self.total.load(Ordering::Relaxed) < total_max;
-        if fits {
-            *count += 1;
+        let count = open.get(&network).copied().unwrap_or_default();
+        if count < per_address_max && self.total.load(Ordering::Relaxed) < total_max {
+            open.insert(network, count + 1);
             self.total.fetch_add(1, Ordering::Relaxed);
             return Some(Connection { connections: Arc::clone(self), network });
         }

@@ -137,6 +137,10 @@ impl Downstream {
                     let refused = consignment.refused(replies);
                     return Ok((Some(Delivery { consignment, link }), refused));
                 }
+                Event::Refused(replies) if replies.iter().all(|reply| reply.code == 421) => {
+                    // "Too many messages in this connection": another one may do.
+                    return Err(Trouble::Broken(Refusal::NextHopUnreachable));
+                }
                 Event::Refused(replies) => {
                     let refused = consignment.refused(replies);
                     // Whether the connection can be used again shows in the next event.
@@ -267,9 +271,15 @@ impl Link {
             return Ok(());
         }
         let Self { stream, client, input, interrupted } = self;
-        if stream.write_all_watching(client.output(), input).await? == Written::Interrupted {
-            client.output().clear();
-            *interrupted = true;
+        while stream.write_all_watching(client.output(), input).await? == Written::Interrupted {
+            if client.is_sending_content() {
+                client.output().clear();
+                *interrupted = true;
+                break;
+            }
+            if input.len() > EARLY_BYTES_MAX {
+                return Err(io::Error::other("the server talks and does not listen"));
+            }
         }
         Ok(())
     }
@@ -379,6 +389,8 @@ fn without_text(reply: &Reply) -> Refusal {
     }
 }
 
+/// Replies that may come before all commands are written: a thousand recipients' and more.
+const EARLY_BYTES_MAX: usize = 1 << 20;
 /// From the connection attempt to the answer to EHLO, TLS included.
 const OPENING_MAX: Duration = Duration::from_secs(30);
 /// Wait for the answer after the dot: the client upstream waits 10 minutes (RFC 5321 §4.5.3.2.6).

@@ -41,6 +41,8 @@ pub(crate) struct Target {
     pub(crate) host: String,
     /// TCP port.
     pub(crate) port: u16,
+    /// Whether the name is a whole one, to which no search domain is added: what DNS named is.
+    pub(crate) absolute: bool,
 }
 
 /// Finds hops and addresses.
@@ -90,7 +92,9 @@ impl Router {
         if let Ok(address) = target.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, target.port)]);
         }
-        let found = self.resolver.lookup_ip(target.host.as_str()).await?;
+        // What DNS named is a whole name; what the administrator wrote may be a short one.
+        let name = if target.absolute { format!("{}.", target.host) } else { target.host.clone() };
+        let found = self.resolver.lookup_ip(name).await?;
         let mut addresses: Vec<IpAddr> = found.iter().take(ADDRESSES_MAX).collect();
         addresses.sort_by_key(IpAddr::is_ipv6);
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, target.port)).collect())
@@ -157,12 +161,12 @@ impl Router {
 
 /// The hop to a fixed server.
 pub(crate) fn fixed(server: &Server) -> Hop {
-    let target = Target { host: server.host.clone(), port: server.port };
+    let target = Target { host: server.host.clone(), port: server.port, absolute: false };
     Hop { lmtp: server.lmtp, name: server.to_string(), targets: vec![target] }
 }
 
 fn hop(name: &str, hosts: Vec<String>) -> Hop {
-    let target = |host| Target { host, port: SMTP_PORT };
+    let target = |host| Target { host, port: SMTP_PORT, absolute: true };
     Hop { lmtp: false, name: name.to_owned(), targets: hosts.into_iter().map(target).collect() }
 }
 
@@ -236,6 +240,9 @@ mod tests {
             .await
             .unwrap();
         assert!(hop.lmtp);
-        assert_eq!(hop.targets, [Target { host: "127.0.0.1".to_owned(), port: 24 }]);
+        assert_eq!(
+            hop.targets,
+            [Target { host: "127.0.0.1".to_owned(), port: 24, absolute: false }]
+        );
     }
 }

@@ -148,6 +148,8 @@ impl Session {
             return self.more_content(since).await;
         }
         self.receiving_since = None;
+        // RSET between two chunks drops what was received: nothing of it stays on the account.
+        self.account_for_content();
         self.say().await?;
         let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
         // Within a transaction a drain lets the client finish.
@@ -174,7 +176,9 @@ impl Session {
     async fn more_content(&mut self, since: Instant) -> io::Result<Next> {
         let rate = self.settings.config.limits.data_bytes_per_sec_min.max(1);
         let allowed = Duration::from_secs(self.server.received_bytes() / rate);
-        let deadline = since + CONTENT_GRACE + allowed;
+        // What came fast earns no right to be silent without end.
+        let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
+        let deadline = (since + CONTENT_GRACE + allowed).min(Instant::now() + idle_max);
         match timeout_at(deadline, self.stream.read(&mut self.input)).await {
             Ok(Ok(0)) => Ok(Next::End),
             Ok(Ok(_)) => Ok(Next::Go),
