@@ -114,13 +114,29 @@ impl Stores {
         }
     }
 
-    /// Whom we trust now: the same object as before while nothing has changed.
+    /// Whom we trust now: the same object as before while nothing has changed. While the database does not answer it is
+    /// the last one, so that mail that needs no key still flows (REQUIREMENTS O12).
     ///
     /// # Errors
-    /// [`StoreError`] where the database does not answer, or a revocation list cannot be read.
+    /// [`StoreError`] where nothing was read yet and the database does not answer, or a revocation list cannot be
+    /// read.
     pub async fn trust(&self) -> Result<Arc<TrustStore>, StoreError> {
-        let generation = self.generation().await?;
-        self.trust.current(&self.database, generation).await
+        let deadline = tokio::time::Instant::now() + self.lookup_timeout;
+        let generation = self.generation_by(deadline).await;
+        let current = self.trust.current(&self.database, generation);
+        let error = match tokio::time::timeout_at(deadline, current).await {
+            Ok(Ok(store)) => return Ok(store),
+            Ok(Err(error)) => error,
+            Err(_) => StoreError::Database {
+                database: "the key database".to_owned(),
+                why: "no answer in time".to_owned(),
+            },
+        };
+        let last = self.trust.last();
+        if last.is_some() {
+            tracing::error!(%error, "anchors cannot be read, the last ones are used");
+        }
+        last.ok_or(error)
     }
 
     /// Takes in what verified mail taught: candidates and capabilities. Cheap where it is known already.

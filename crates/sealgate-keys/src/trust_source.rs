@@ -66,6 +66,12 @@ impl TrustSource {
         Ok(store)
     }
 
+    /// What was built last; `None` where nothing was, or another is being built.
+    pub(crate) fn last(&self) -> Option<Arc<TrustStore>> {
+        let state = self.state.try_lock().ok()?;
+        state.built.as_ref().map(|built| Arc::clone(&built.store))
+    }
+
     fn stamps(&self) -> Vec<Stamp> {
         let stamp = |path: &PathBuf| {
             let metadata = std::fs::metadata(path).ok()?;

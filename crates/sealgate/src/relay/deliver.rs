@@ -160,18 +160,28 @@ impl Downstream {
 
     /// Tries the targets and their addresses in turn.
     async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
-        let mut refusal = Refusal::NextHopUnreachable;
+        let mut permanent = None;
+        let mut temporary = None;
         for target in &hop.targets {
-            let Ok(addresses) = self.router.addresses(target).await else { continue };
+            let Ok(addresses) = self.router.addresses(target).await else {
+                temporary.get_or_insert(Refusal::NextHopUnreachable);
+                continue;
+            };
             for address in addresses {
                 match self.open(hop, &target.host, address).await {
                     Ok(link) => return Ok(link),
-                    Err(error) => refusal = error,
+                    Err(refusal) if Reply::from(&refusal).is_permanent() => {
+                        permanent.get_or_insert(refusal);
+                    }
+                    Err(refusal) => {
+                        temporary.get_or_insert(refusal);
+                    }
                 }
             }
         }
         metrics::counter!("sealgate_next_hop_failures_total").increment(1);
-        Err(refusal)
+        // For good only where every host said so: a primary that is away comes back (RFC 5321 §5.1).
+        Err(temporary.or(permanent).unwrap_or(Refusal::NextHopUnreachable))
     }
 
     /// Opens one connection; where opportunistic TLS fails, once more without.
