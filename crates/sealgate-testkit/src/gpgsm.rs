@@ -33,7 +33,7 @@ impl GpgSm {
         peer.trust(root);
         for identity in identities {
             match identity.kind {
-                KeyKind::Rsa2048 | KeyKind::Rsa3072 => peer.must(&["--import"], &identity.pkcs12),
+                KeyKind::Rsa2048 | KeyKind::Rsa3072 => peer.import_rsa(identity),
                 KeyKind::P256 => {
                     peer.must(&["--import"], &identity.certificate);
                     peer.put_p256(identity);
@@ -63,6 +63,19 @@ impl GpgSm {
     /// Knows one more certificate.
     pub fn learn(&self, certificate: &Path) {
         self.must(&["--import"], certificate);
+    }
+
+    /// Imports a key and its certificate. gpgsm 2.2 now and then says that it did and holds no certificate, when its
+    /// agent has just been started: a signature shows it.
+    fn import_rsa(&self, identity: &Identity) {
+        for _ in 0..IMPORTS_MAX {
+            self.must(&["--import"], &identity.pkcs12);
+            let signs = ["-u", &identity.address, "--detach-sign"];
+            if self.gpgsm(&signs, b"x").is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
     }
 
     fn put_p256(&self, identity: &Identity) {
@@ -112,12 +125,22 @@ impl GpgSm {
         process::run(&mut command, stdin)
     }
 
+    /// Ends the agent and waits until it is gone: one that is going still takes requests, and forgets them.
     fn end_agent(&self) {
-        let mut command = Command::new("gpgconf");
-        command.arg("--homedir").arg(self.home.path()).args(["--kill", "gpg-agent"]);
-        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let gpgconf = |arguments: &[&str]| {
+            let mut command = Command::new("gpgconf");
+            command.arg("--homedir").arg(self.home.path()).args(arguments);
+            command.stderr(Stdio::null()).output().map(|output| output.stdout).unwrap_or_default()
+        };
+        let socket =
+            String::from_utf8_lossy(&gpgconf(&["--list-dirs", "agent-socket"])).into_owned();
+        gpgconf(&["--kill", "gpg-agent"]);
+        process::holds_within(process::PATIENCE, || !Path::new(socket.trim()).exists());
     }
 }
+
+/// Tries of one import.
+const IMPORTS_MAX: usize = 10;
 
 impl Drop for GpgSm {
     fn drop(&mut self) {
