@@ -102,7 +102,8 @@ fn plain_mail_leaves_signed_and_encrypted() {
     assert_eq!(kinds(&done), ["encrypted", "signed"]);
     assert_eq!(content(&done.report.layers[0]), "aes-256-gcm");
     let whole = joined(&done.parcels[0].message);
-    for word in ["fox", "X-Sealgate", "Bcc"] {
+    // None of them can occur in base64 by chance.
+    for word in ["brown fox", "X-Sealgate", "Bcc:"] {
         assert!(memchr::memmem::find(&whole, word.as_bytes()).is_none(), "{word} leaves");
     }
     assert!(whole.starts_with(b"Received: here\r\nFrom: Alice"));
