@@ -198,13 +198,9 @@ impl Inbound {
         report: &Report,
         recipients: Vec<usize>,
     ) -> Parcel {
-        let mut head = entity.header.without(|field| {
-            result_fields::looks_like_ours(field, &self.context.hostname)
-                || is_content_field(field.name())
+        let mut head = entity.header.fields_without(|field| {
+            result_fields::looks_like_ours(field, &self.context.hostname) || field.is_content()
         });
-        if head == b"\r\n" || head.ends_with(b"\r\n\r\n") {
-            head.truncate(head.len().saturating_sub(2));
-        }
         if entity.header.count("MIME-Version") == 0 {
             head.extend_from_slice(b"MIME-Version: 1.0\r\n");
         }
@@ -228,7 +224,7 @@ impl Inbound {
 /// An opened entity as SMTP can carry it. Encryption carries any octets: bare line ends, NUL and endless lines are
 /// encoded anew, which never touches a signed part; where even that does not help, line ends are made whole.
 fn transportable(inner: &Entity) -> Vec<Bytes> {
-    let content = inner.header.without(|field| !is_content_field(field.name()));
+    let content = inner.header.without(|field| !field.is_content());
     if mime::is_transportable(&inner.body) {
         return vec![Bytes::from(content), inner.body.clone()];
     }
@@ -237,10 +233,6 @@ fn transportable(inner: &Entity) -> Vec<Bytes> {
         Ok(canonical) if canonical.seven_bit => canonical.pieces,
         _ => vec![Bytes::from(content), mime::canonical_line_ends(inner.body.clone())],
     }
-}
-
-fn is_content_field(name: &str) -> bool {
-    name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"))
 }
 
 fn outermost_encryption(layers: &[Layer]) -> Vec<Layer> {

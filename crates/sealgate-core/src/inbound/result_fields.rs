@@ -7,11 +7,10 @@ use crate::report::{Layer, Report, Signer};
 /// Whether a field claims to be ours (REQUIREMENTS E2, E3): any X-Sealgate field, and Authentication-Results with our
 /// authserv-id or in a form that a reader may take for it.
 pub(super) fn looks_like_ours(field: &Field<'_>, authserv_id: &str) -> bool {
-    let name = field.name();
-    if name.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS)) {
+    if field.name_starts_with(OURS) {
         return true;
     }
-    if !name.eq_ignore_ascii_case("Authentication-Results") {
+    if !field.is("Authentication-Results") {
         return false;
     }
     claimed_authserv_id(&field.value_unfolded())

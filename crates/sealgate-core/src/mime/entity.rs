@@ -71,7 +71,7 @@ impl TransferEncoding {
 pub fn split_content_fields(header: &Header) -> (Vec<u8>, Vec<u8>) {
     let (mut content, mut rest) = (Vec::new(), Vec::with_capacity(header.bytes().len()));
     for field in header.fields().filter(|field| !field.is("MIME-Version")) {
-        let to = if is_content_field(field.name()) { &mut content } else { &mut rest };
+        let to = if field.is_content() { &mut content } else { &mut rest };
         to.extend_from_slice(field.raw());
         if !field.raw().ends_with(b"\r\n") {
             to.extend_from_slice(b"\r\n");
@@ -79,10 +79,3 @@ pub fn split_content_fields(header: &Header) -> (Vec<u8>, Vec<u8>) {
     }
     (content, rest)
 }
-
-/// RFC 2045 §9: fields that describe the content begin with "Content-".
-fn is_content_field(name: &str) -> bool {
-    name.get(..CONTENT_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(CONTENT_PREFIX))
-}
-
-const CONTENT_PREFIX: &str = "Content-";

@@ -79,6 +79,15 @@ impl Header {
         self.all(name).next()
     }
 
+    /// As [`Header::without`], but without the empty line that ends the section.
+    pub fn fields_without(&self, erase: impl Fn(&Field<'_>) -> bool) -> Vec<u8> {
+        let mut section = self.without(erase);
+        if section == b"\r\n" || section.ends_with(b"\r\n\r\n") {
+            section.truncate(section.len().saturating_sub(2));
+        }
+        section
+    }
+
     /// The section without the fields that `erase` picks; every other byte as it was, the empty line too.
     pub fn without(&self, erase: impl Fn(&Field<'_>) -> bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.section.len());
@@ -171,6 +180,16 @@ impl<'a> Field<'a> {
     /// Whether the field has that name, without regard to case.
     pub fn is(&self, name: &str) -> bool {
         self.name_len != 0 && self.name().eq_ignore_ascii_case(name)
+    }
+
+    /// Whether the name begins with these letters, in whatever case.
+    pub fn name_starts_with(&self, prefix: &str) -> bool {
+        self.name().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    }
+
+    /// Whether it describes the content: such names begin with "Content-" (RFC 2045 §9).
+    pub fn is_content(&self) -> bool {
+        self.name_starts_with("Content-")
     }
 
     /// Whether the line has no colon or its name holds what no name may hold (RFC 5322 §2.2).

@@ -81,7 +81,7 @@ impl Copies<'_> {
             .filter_map(|one| one.key.clone())
             .collect();
         let header = &self.entity.header;
-        let content_fields = outer_fields::content(header);
+        let (content_fields, _) = mime::split_content_fields(header);
         let outer =
             Bytes::from(outer_fields::for_transformed_body(header, &self.context.policy.domains));
         let mut payload: Option<Layered> = None;

@@ -12,38 +12,18 @@ pub(super) fn for_untouched_body(header: &Header) -> Vec<u8> {
 /// The fields that stand outside a transformed body, without an empty line: the new body brings its own Content fields.
 /// Signatures of our own domains that the transformation breaks are taken off (B15).
 pub(super) fn for_transformed_body(header: &Header, ours: &[Domain]) -> Vec<u8> {
-    let mut fields = without_end(header.without(|field| {
+    let mut fields = header.fields_without(|field| {
         stays_inside(field)
-            || is_content(field)
+            || field.is_content()
             || field.is("MIME-Version")
             || is_own_dkim_signature(field, ours)
-    }));
+    });
     fields.extend_from_slice(b"MIME-Version: 1.0\r\n");
     fields
 }
 
-/// The Content fields, which go with the body, without an empty line.
-pub(super) fn content(header: &Header) -> Vec<u8> {
-    without_end(header.without(|field| !is_content(field)))
-}
-
-/// `Header::without` keeps the empty line where there is one.
-fn without_end(mut section: Vec<u8>) -> Vec<u8> {
-    if section == b"\r\n" || section.ends_with(b"\r\n\r\n") {
-        section.truncate(section.len().saturating_sub(2));
-    }
-    section
-}
-
-fn is_content(field: &Field<'_>) -> bool {
-    field.name().get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"))
-}
-
 fn stays_inside(field: &Field<'_>) -> bool {
-    let name = field.name();
-    field.is("Bcc")
-        || field.is("Resent-Bcc")
-        || name.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS))
+    field.is("Bcc") || field.is("Resent-Bcc") || field.name_starts_with(OURS)
 }
 
 fn is_own_dkim_signature(field: &Field<'_>, ours: &[Domain]) -> bool {
