@@ -21,61 +21,65 @@ pub struct GpgSm {
 }
 
 impl GpgSm {
-    /// A home that trusts this root and holds these secret keys. RSA comes in by PKCS#12; P-256 is put into the
+    /// A home that trusts these roots and holds these secret keys. RSA comes in by PKCS#12; P-256 is put into the
     /// agent's own file, because gpgsm 2.2 crashes on PKCS#12 with such keys.
-    pub fn new(root: &Path, identities: &[&Identity]) -> Self {
+    ///
+    /// All roots are there before the agent starts, which reads its list then and only then. An agent that is ended
+    /// and started again drops questions of the gpgsm that asks it meanwhile, and certificates are lost that way.
+    pub fn new(roots: &[&Path], identities: &[&Identity]) -> Self {
         // Short, because the agent's socket lies in it.
         let home = tempfile::Builder::new().prefix("sg-gpgsm-").tempdir().unwrap();
         process::set_mode(home.path(), 0o700);
         let peer = Self { home, one_at_a_time: Mutex::new(()) };
         peer.write("gpgsm.conf", "disable-crl-checks\n");
         peer.write("gpg-agent.conf", "allow-loopback-pinentry\n");
-        peer.trust(root);
+        let trusted: Vec<String> =
+            roots.iter().map(|root| format!("{} S relax\n", fingerprint(root))).collect();
+        peer.write("trustlist.txt", &trusted.concat());
+        for root in roots {
+            peer.import(root, root);
+        }
         for identity in identities {
             match identity.kind {
                 KeyKind::Rsa2048 | KeyKind::Rsa3072 => peer.import_rsa(identity),
                 KeyKind::P256 => {
-                    peer.must(&["--import"], &identity.certificate);
+                    peer.import(&identity.certificate, &identity.certificate);
                     peer.put_p256(identity);
                 }
-                KeyKind::Ed25519 => peer.must(&["--import"], &identity.certificate),
+                KeyKind::Ed25519 => peer.import(&identity.certificate, &identity.certificate),
             }
         }
         peer
     }
 
-    /// Trusts one more root.
-    pub fn trust(&self, root: &Path) {
-        let mut command = Command::new("openssl");
-        command.args(["x509", "-noout", "-fingerprint", "-sha1", "-in"]).arg(root);
-        let text = process::run(&mut command, b"").expect_ok("openssl x509");
-        let text = String::from_utf8(text).unwrap();
-        let fingerprint = text.trim().rsplit('=').next().unwrap().to_owned();
-        let path = self.home.path().join("trustlist.txt");
-        let known = fs::read_to_string(path).unwrap_or_default();
-        self.write("trustlist.txt", &format!("{known}{fingerprint} S relax\n"));
-        self.must(&["--import"], root);
-        // The agent reads its list at start only; listing the keys starts it again.
-        self.end_agent();
-        let _ = self.gpgsm(&["-K"], b"");
+    /// Imports a file until its certificate is listed. The exit status says nothing: it is 2 also for what is known
+    /// already.
+    fn import(&self, file: &Path, certificate: &Path) {
+        let fingerprint = fingerprint(certificate);
+        self.until("import", || {
+            let ran = self.ran(&["--import", file.to_str().unwrap()], b"");
+            self.gpgsm(&["--list-keys", &fingerprint], b"")
+                .map_err(|why| format!("{}: {why}: {}", file.display(), ran.stderr))
+        });
     }
 
-    /// Knows one more certificate.
-    pub fn learn(&self, certificate: &Path) {
-        self.must(&["--import"], certificate);
-    }
-
-    /// Imports a key and its certificate. gpgsm 2.2 now and then says that it did and holds no certificate, when its
-    /// agent has just been started: a signature shows it.
+    /// Imports a key and its certificate until it signs.
     fn import_rsa(&self, identity: &Identity) {
-        for _ in 0..IMPORTS_MAX {
-            self.must(&["--import"], &identity.pkcs12);
-            let signs = ["-u", &identity.address, "--detach-sign"];
-            if self.gpgsm(&signs, b"x").is_ok() {
-                return;
+        self.import(&identity.pkcs12, &identity.certificate);
+        let signs = ["-u", &identity.address, "--detach-sign"];
+        self.until("sign with an imported key", || self.gpgsm(&signs, b"x"));
+    }
+
+    fn until<T>(&self, what: &str, mut tried: impl FnMut() -> Result<T, String>) {
+        let mut why = String::new();
+        for _ in 0..TRIES_MAX {
+            match tried() {
+                Ok(_) => return,
+                Err(reason) => why = reason,
             }
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
+        panic!("gpgsm cannot {what}: {why}");
     }
 
     fn put_p256(&self, identity: &Identity) {
@@ -101,13 +105,6 @@ impl GpgSm {
         fs::write(self.home.path().join(name), text).unwrap();
     }
 
-    fn must(&self, arguments: &[&str], file: &Path) {
-        let mut all = arguments.to_vec();
-        all.push(file.to_str().unwrap());
-        // It complains about keys that it knows already, and ends with 2 then.
-        let _ = self.gpgsm(&all, b"");
-    }
-
     fn gpgsm(&self, arguments: &[&str], stdin: &[u8]) -> Result<Vec<u8>, String> {
         let ran = self.ran(arguments, stdin);
         if ran.ok() { Ok(ran.stdout) } else { Err(reason(&ran.stderr)) }
@@ -124,27 +121,24 @@ impl GpgSm {
         command.args(["--batch", "--quiet", "--pinentry-mode", "loopback"]).args(arguments);
         process::run(&mut command, stdin)
     }
-
-    /// Ends the agent and waits until it is gone: one that is going still takes requests, and forgets them.
-    fn end_agent(&self) {
-        let gpgconf = |arguments: &[&str]| {
-            let mut command = Command::new("gpgconf");
-            command.arg("--homedir").arg(self.home.path()).args(arguments);
-            command.stderr(Stdio::null()).output().map(|output| output.stdout).unwrap_or_default()
-        };
-        let socket =
-            String::from_utf8_lossy(&gpgconf(&["--list-dirs", "agent-socket"])).into_owned();
-        gpgconf(&["--kill", "gpg-agent"]);
-        process::holds_within(process::PATIENCE, || !Path::new(socket.trim()).exists());
-    }
 }
 
 /// Tries of one import.
-const IMPORTS_MAX: usize = 10;
+const TRIES_MAX: usize = 10;
+
+/// The SHA-1 fingerprint of a certificate, as OpenSSL prints it: what gpgsm calls a certificate by.
+fn fingerprint(certificate: &Path) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["x509", "-noout", "-fingerprint", "-sha1", "-in"]).arg(certificate);
+    let text = process::run(&mut command, b"").expect_ok("openssl x509");
+    String::from_utf8(text).unwrap().trim().rsplit('=').next().unwrap().to_owned()
+}
 
 impl Drop for GpgSm {
     fn drop(&mut self) {
-        self.end_agent();
+        let mut command = Command::new("gpgconf");
+        command.arg("--homedir").arg(self.home.path()).args(["--kill", "gpg-agent"]);
+        let _ = command.stderr(Stdio::null()).status();
     }
 }
 

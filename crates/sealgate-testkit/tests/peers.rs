@@ -36,7 +36,7 @@ impl Bed {
         .into_iter()
         .map(|(kind, address)| (kind, pki.issue(address, kind, Reads::GcmAndOaep)))
         .collect();
-        let gpgsm = GpgSm::new(&pki.root, &people.values().collect::<Vec<_>>());
+        let gpgsm = GpgSm::new(&[&pki.root], &people.values().collect::<Vec<_>>());
         let peers: Vec<Box<dyn Peer>> =
             vec![Box::new(OpenSsl), Box::new(gpgsm), Box::new(BouncyCastle::start())];
         Self { pki, people, peers }

@@ -33,9 +33,8 @@ fn peers_read_what_sealgate_seals() {
     let gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
     let signers = our_signers(&gate, &ours);
     let recipients = their_recipients(&gate, &theirs);
-    let gpgsm = GpgSm::new(&theirs.root, &recipients.values().collect::<Vec<_>>());
-    gpgsm.trust(&ours.root);
-    gpgsm.trust(&gate.authority());
+    let roots = [theirs.root.as_path(), &ours.root, &gate.authority()];
+    let gpgsm = GpgSm::new(&roots, &recipients.values().collect::<Vec<_>>());
     let peers: [&dyn Peer; 3] = [&OpenSsl, &gpgsm, &BouncyCastle::start()];
 
     let mut table = Table::new(Direction::OursToTheirs);
@@ -89,8 +88,7 @@ fn sealgate_opens_what_peers_seal() {
         })
         .collect();
     let everyone: Vec<&Identity> = signers.values().chain(recipients.values()).collect();
-    let gpgsm = GpgSm::new(&theirs.root, &everyone);
-    gpgsm.trust(&ours.root);
+    let gpgsm = GpgSm::new(&[&theirs.root, &ours.root], &everyone);
     let peers: [&dyn Peer; 3] = [&OpenSsl, &gpgsm, &BouncyCastle::start()];
 
     let mut table = Table::new(Direction::TheirsToOurs);
