@@ -3,6 +3,7 @@
 //! A step that cannot run fails by name; nothing is skipped. Later steps run although earlier ones failed, so that
 //! one run tells everything.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,7 +43,33 @@ struct Outcome {
     failed: u64,
     ignored: u64,
     notes: Vec<String>,
+    /// What failed tests printed, told again at the very end, where whoever reads a long log looks first.
+    failures: Failures,
 }
+
+/// The `failures:` sections of cargo test's output, the last lines of each.
+#[derive(Default)]
+struct Failures {
+    inside: bool,
+    lines: VecDeque<String>,
+}
+
+impl Failures {
+    fn read(&mut self, line: &str) {
+        match line {
+            "failures:" => self.inside = true,
+            _ if line.starts_with("test result: ") => self.inside = false,
+            _ if self.inside => self.lines.push_back(line.to_owned()),
+            _ => {}
+        }
+        if self.lines.len() > FAILURE_LINES_MAX {
+            self.lines.pop_front();
+        }
+    }
+}
+
+/// Enough for a table and an assertion of a few tests.
+const FAILURE_LINES_MAX: usize = 200;
 
 impl Outcome {
     /// The outcome of something that is one check.
@@ -64,6 +91,9 @@ fn step(name: &'static str, run: impl FnOnce() -> Outcome) -> Step {
 
 /// Prints the table; whether all passed.
 fn report(steps: &[Step], took: Duration) -> bool {
+    for line in steps.iter().flat_map(|step| &step.outcome.failures.lines) {
+        println!("{line}");
+    }
     println!("\n{:<18} {:>7} {:>7} {:>8}", "step", "passed", "failed", "seconds");
     for step in steps {
         let Outcome { passed, failed, .. } = step.outcome;
@@ -111,6 +141,7 @@ fn cargo_test(arguments: &[&str]) -> Outcome {
     for line in BufReader::new(output).lines().map_while(Result::ok) {
         println!("{line}");
         count(&line, &mut outcome);
+        outcome.failures.read(&line);
     }
     match child.wait() {
         Ok(status) if status.success() => {}
@@ -160,5 +191,24 @@ mod tests {
         count("test mail::tests::x ... FAILED", &mut outcome);
         assert_eq!((outcome.passed, outcome.failed, outcome.ignored), (15, 2, 1));
         assert_eq!(outcome.notes, ["failed: mail::tests::x"]);
+    }
+
+    #[test]
+    fn keeps_what_failed_tests_printed() {
+        let mut failures = Failures::default();
+        let output = [
+            "successes:",
+            "noise",
+            "failures:",
+            "---- x stdout ----",
+            "why",
+            "test result: FAILED",
+            "more",
+        ];
+        output.iter().for_each(|line| failures.read(line));
+        assert_eq!(failures.lines, ["---- x stdout ----", "why"]);
+        failures.read("failures:");
+        (0..2 * FAILURE_LINES_MAX).for_each(|number| failures.read(&number.to_string()));
+        assert_eq!(failures.lines.len(), FAILURE_LINES_MAX);
     }
 }
