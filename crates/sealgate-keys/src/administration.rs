@@ -19,8 +19,7 @@ use crate::master_key::{MasterKey, Row};
 use crate::owner::Owner;
 use crate::public_key_store::embedded::NewPublicKey;
 use crate::public_key_store::{self, PublicKeyEntry};
-use crate::secret_key_store::embedded::NewSecretKey;
-use crate::secret_key_store::{self, KeyPurpose, SecretKeyEntry};
+use crate::secret_key_store::{self, KeyPurpose, NewSecretKey, SecretKeyEntry};
 use crate::stores::Stores;
 use crate::trust_source::{Role, certificates as authorities};
 

@@ -36,8 +36,8 @@ pub enum StoreError {
     Exists(String),
     /// The material to import is not usable.
     Input(String),
-    /// The master key cannot be had.
-    MasterKey {
+    /// A secret that a store needs (master key, PIN, password) cannot be had.
+    Secret {
         /// File or credential.
         source: String,
         /// What is wrong.
@@ -45,6 +45,13 @@ pub enum StoreError {
     },
     /// Nothing there under that name.
     NotFound(String),
+    /// A key management server, a token or a directory server is away, or answers with what it must not.
+    Unavailable {
+        /// Which one.
+        store: String,
+        /// What happened.
+        why: String,
+    },
     /// The master key is not the one of this database.
     WrongMasterKey {
         /// File or credential.
@@ -69,7 +76,8 @@ impl fmt::Display for StoreError {
                 path.display()
             ),
             Self::Exists(what) | Self::Input(what) | Self::NotFound(what) => f.write_str(what),
-            Self::MasterKey { source, why } => write!(f, "master key {source}: {why}"),
+            Self::Secret { source, why } => write!(f, "secret {source}: {why}"),
+            Self::Unavailable { store, why } => write!(f, "{store}: {why}"),
             Self::WrongMasterKey { source } => write!(
                 f,
                 "master key {source}: not the key that this database was made with; restore the \

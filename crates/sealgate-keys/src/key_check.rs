@@ -2,7 +2,8 @@
 
 use crate::database::Database;
 use crate::error::StoreError;
-use crate::master_key::{MasterKey, MasterKeySource, Row};
+use crate::master_key::{MasterKey, Row};
+use crate::secret_source::SecretSource;
 
 /// Puts the known text into a new database.
 pub(crate) async fn establish(
@@ -23,7 +24,7 @@ pub(crate) async fn establish(
 pub(crate) async fn verify(
     database: &Database,
     master_key: &MasterKey,
-    source: &MasterKeySource,
+    source: &SecretSource,
 ) -> Result<(), StoreError> {
     let wrapped: Option<Vec<u8>> = sqlx::query_scalar("SELECT value FROM facts WHERE name = $1")
         .bind(ROW.id)

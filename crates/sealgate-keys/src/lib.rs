@@ -1,18 +1,21 @@
 //! sealgate's key stores: secret keys sealed at rest, correspondents' certificates, and whom we trust.
 //!
 //! The relay asks [`stores::Stores`] and knows nothing of where keys are. The administrator's commands go through
-//! [`stores::Stores::administration`]. Embedded stores are tables of one SQLite database ([`database`]); secret keys
-//! are wrapped under the master key ([`master_key`]). Nothing here decides whether a certificate is trusted: that
-//! is `sealgate_core::trust`.
+//! [`stores::Stores::administration`]. Embedded stores are tables of one database ([`database`]); secret keys are
+//! wrapped under the master key ([`master_key`]). Secret keys may as well be at a key management server or in a PKCS#11
+//! token ([`secret_key_store`]), certificates at a directory server ([`public_key_store`]). Nothing here decides whether
+//! a certificate is trusted: that is `sealgate_core::trust`.
 
 pub mod administration;
 pub mod authority;
 pub mod database;
 pub mod import;
+pub mod kmip;
 pub mod master_key;
 pub mod owner;
 pub mod public_key_store;
 pub mod secret_key_store;
+pub mod secret_source;
 pub mod stores;
 
 mod cache;

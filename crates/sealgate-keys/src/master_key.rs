@@ -1,80 +1,21 @@
 //! The master key: 32 bytes outside the database, under which every secret key in it is wrapped.
 //!
-//! In: a file that nobody but its owner may read, or a systemd credential. Out: a [`MasterKey`] that wraps and unwraps
+//! In: a [`SecretSource`] with 32 raw bytes, or their hexadecimal or base64 text. Out: a [`MasterKey`] that wraps and unwraps
 //! with AES-256-GCM (NIST SP 800-38D), a random 96-bit nonce a row, and table, id and owner of the row as associated
 //! data, so that a row that was moved or given to another owner is refused. A wrapped value is version, nonce,
 //! ciphertext, tag.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::StoreError;
-
-/// Where the master key is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MasterKeySource {
-    /// A systemd credential (`LoadCredential=`, `LoadCredentialEncrypted=`).
-    Credential(String),
-    /// A file with mode 0600 or less: 32 raw bytes, or their hexadecimal or base64 text.
-    File(PathBuf),
-}
-
-impl fmt::Display for MasterKeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Credential(name) => write!(f, "credential {name}"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
-impl MasterKeySource {
-    /// Reads the key.
-    ///
-    /// # Errors
-    /// [`StoreError::MasterKey`] where it is missing, readable by others, or no key.
-    pub fn read(&self) -> Result<MasterKey, StoreError> {
-        let bytes = match self {
-            Self::Credential(name) => {
-                let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                    self.error("$CREDENTIALS_DIRECTORY is not set: start sealgate from systemd")
-                })?;
-                // systemd guards its credentials with an access list, which shows in the mode's group bits.
-                self.read_file(&Path::new(&directory).join(name), OTHERS_ONLY)?
-            }
-            Self::File(path) => self.read_file(path, GROUP_AND_OTHERS)?,
-        };
-        MasterKey::parse(&bytes).ok_or_else(|| {
-            self.error("not a master key: 32 bytes, or 64 hexadecimal digits, or 44 of base64")
-        })
-    }
-
-    fn read_file(&self, path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        let file = File::open(path).map_err(|error| self.error(&error.to_string()))?;
-        let metadata = file.metadata().map_err(|error| self.error(&error.to_string()))?;
-        if metadata.mode() & forbidden != 0 {
-            let mode = metadata.mode() & 0o777;
-            let path = path.display();
-            return Err(
-                self.error(&format!("others may read it (mode {mode:04o}): chmod 600 {path}"))
-            );
-        }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX));
-        let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
-        file.take(limit).read_to_end(&mut bytes).map_err(|error| self.error(&error.to_string()))?;
-        Ok(bytes)
-    }
-
-    fn error(&self, why: &str) -> StoreError {
-        StoreError::MasterKey { source: self.to_string(), why: why.to_owned() }
-    }
-}
+use crate::secret_source::SecretSource;
 
 /// The key itself.
 pub struct MasterKey {
@@ -82,12 +23,23 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
+    /// Reads the key.
+    ///
+    /// # Errors
+    /// [`StoreError::Secret`] where it is missing, readable by others, or no key.
+    pub fn read(source: &SecretSource) -> Result<Self, StoreError> {
+        let bytes = source.read()?;
+        Self::parse(&bytes).ok_or_else(|| {
+            source.error("not a master key: 32 bytes, or 64 hexadecimal digits, or 44 of base64")
+        })
+    }
+
     /// Makes a new key and writes it to a file that must not exist, mode 0600.
     ///
     /// # Errors
-    /// [`StoreError::MasterKey`] where the file exists or cannot be written.
+    /// [`StoreError::Secret`] where the file exists or cannot be written.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
-        let source = MasterKeySource::File(path.to_owned());
+        let source = SecretSource::File(path.to_owned());
         let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
         aws_lc_rs::rand::fill(bytes.as_mut_slice())
             .map_err(|_| source.error("the random number generator failed"))?;
@@ -110,14 +62,14 @@ impl MasterKey {
     /// Wraps a secret for one row.
     ///
     /// # Errors
-    /// [`StoreError::MasterKey`] when the cryptographic library fails.
+    /// [`StoreError::Secret`] when the cryptographic library fails.
     pub fn wrap(&self, row: &Row<'_>, secret: &[u8]) -> Result<Vec<u8>, StoreError> {
         let mut sealed = secret.to_vec();
         let Ok(nonce) = self.key.seal_in_place_append_tag(row.associated_data(), &mut sealed)
         else {
             sealed.zeroize();
             let why = "the cryptographic library failed".to_owned();
-            return Err(StoreError::MasterKey { source: String::new(), why });
+            return Err(StoreError::Secret { source: String::new(), why });
         };
         let mut wrapped = Vec::with_capacity(1 + NONCE_LEN + sealed.len());
         wrapped.push(VERSION);
@@ -233,12 +185,8 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 const KEY_BYTES: usize = 32;
 /// Base64 digits of a key without the one `=`.
 const BASE64_DIGITS: usize = 43;
-/// A key file has at most 64 digits and white space.
-const FILE_BYTES_MAX: usize = 256;
 /// Of the format of wrapped values.
 const VERSION: u8 = 1;
-const GROUP_AND_OTHERS: u32 = 0o077;
-const OTHERS_ONLY: u32 = 0o007;
 
 #[cfg(test)]
 mod tests {
@@ -303,8 +251,8 @@ mod tests {
         let path = directory.path().join("master.key");
         MasterKey::create(&path).unwrap();
         assert!(MasterKey::create(&path).is_err(), "an existing key must not be overwritten");
-        let source = MasterKeySource::File(path.clone());
-        assert!(source.read().is_ok());
+        let source = SecretSource::File(path.clone());
+        assert!(MasterKey::read(&source).is_ok());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         for mode in [0o640, 0o604, 0o644] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();

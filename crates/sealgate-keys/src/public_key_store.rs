@@ -1,10 +1,20 @@
-//! Where correspondents' certificates are: one store today, embedded.
+//! Where correspondents' certificates are: embedded in the database, and at a directory server (LDAP).
 
 use std::sync::Arc;
 
 use sealgate_core::keys::{Capabilities, Certificate};
 
+pub mod directory_server;
 pub(crate) mod embedded;
+
+/// One of the stores that are asked for certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublicKeyStoreKind {
+    /// Rows of the database.
+    Embedded,
+    /// A directory server.
+    Ldap,
+}
 
 /// How far a stored certificate is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

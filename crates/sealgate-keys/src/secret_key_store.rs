@@ -1,10 +1,84 @@
-//! Where our secret keys are: one store today, embedded; what it gives out are handles, never bytes.
+//! Where our secret keys are: embedded in the database, at a key management server (KMIP), or in a PKCS#11 token. What a
+//! store gives out are handles, never bytes.
 
+use std::fmt;
 use std::sync::Arc;
 
-use sealgate_core::keys::Certificate;
+use sealgate_core::keys::{Certificate, SecretKey};
+use zeroize::Zeroizing;
+
+use crate::error::StoreError;
 
 pub(crate) mod embedded;
+pub mod key_management_server;
+pub mod pkcs11;
+
+/// Which store the relay asks for secret keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecretKeyStoreKind {
+    /// Rows of the database, wrapped under the master key.
+    #[default]
+    Embedded,
+    /// A key management server.
+    Kmip,
+    /// A token with a PKCS#11 module.
+    Pkcs11,
+}
+
+/// A store outside this process. Its calls block, each with a deadline of its own; the relay makes them on threads for
+/// that.
+pub(crate) trait RemoteStore: Send + Sync + fmt::Debug {
+    /// All keys of one owner (an address in lower case, or `@domain`), in any order; empty where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the store does not answer; never an empty answer then.
+    fn find(&self, owner: &str) -> Result<Vec<RemoteKey>, StoreError>;
+
+    /// Every key that we may use.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    fn list(&self) -> Result<Vec<SecretKeyEntry>, StoreError>;
+
+    /// Takes in keys. Where one cannot be taken in, those before it stay.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], [`StoreError::Input`] where the store refuses this key, and as [`Self::find`].
+    fn insert(&self, keys: &[NewSecretKey]) -> Result<(), StoreError>;
+
+    /// Destroys all keys of an owner and says how many there were.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    fn remove(&self, owner: &str) -> Result<u64, StoreError>;
+
+    /// Whether the store can be used now; one line about it for the administrator.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn check(&self) -> Result<String, StoreError>;
+}
+
+/// A key in a store outside this process.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteKey {
+    /// The certificate.
+    pub(crate) certificate: Arc<Certificate>,
+    /// Issuers upwards, as far as the store has them.
+    pub(crate) chain: Vec<Arc<Certificate>>,
+    /// The handle.
+    pub(crate) secret: Arc<dyn SecretKey>,
+}
+
+/// A secret key to be stored.
+pub(crate) struct NewSecretKey {
+    /// Address or domain, as a look-up key.
+    pub(crate) owner: String,
+    pub(crate) purpose: KeyPurpose,
+    pub(crate) pkcs8: Zeroizing<Vec<u8>>,
+    pub(crate) certificate: Arc<Certificate>,
+    pub(crate) chain: Vec<Arc<Certificate>>,
+}
 
 /// What a secret key is for, by its certificate's key usage (RFC 5280 §4.2.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +92,11 @@ pub enum KeyPurpose {
 }
 
 impl KeyPurpose {
+    /// Whether a key for this serves that.
+    pub(crate) fn serves(self, wanted: Self) -> bool {
+        self == Self::Both || self == wanted
+    }
+
     /// What a certificate allows; `None` where it allows neither.
     pub fn of(certificate: &Certificate) -> Option<Self> {
         match (certificate.may_sign(), certificate.may_encrypt()) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sealgate_core::address::Address;
+use sealgate_core::address::{Address, Domain};
 use sealgate_core::keys::{LookupError, OwnKey, PublicKey};
 use sealgate_core::step::{KeyQuery, Keys};
 use sealgate_core::trust::TrustStore;
@@ -20,9 +20,13 @@ use crate::cache::{Answer, Cache};
 use crate::database::{Database, DatabaseUrl};
 use crate::error::StoreError;
 use crate::learning::Learning;
-use crate::master_key::{MasterKey, MasterKeySource};
-use crate::public_key_store;
-use crate::secret_key_store::{self, KeyPurpose};
+use crate::master_key::MasterKey;
+use crate::public_key_store::directory_server::LdapConfig;
+use crate::public_key_store::{self, PublicKeyStoreKind};
+use crate::secret_key_store::key_management_server::KmipConfig;
+use crate::secret_key_store::pkcs11::Pkcs11Config;
+use crate::secret_key_store::{self, KeyPurpose, SecretKeyStoreKind};
+use crate::secret_source::SecretSource;
 use crate::trust_source::TrustSource;
 
 /// What the stores are made of.
@@ -30,8 +34,20 @@ use crate::trust_source::TrustSource;
 pub struct StoresConfig {
     /// The database.
     pub database: DatabaseUrl,
-    /// The master key.
-    pub master_key: MasterKeySource,
+    /// The master key; read only where secret keys are embedded, or the organisation's own authority is used.
+    pub master_key: SecretSource,
+    /// Whose certificates a remote secret key store is asked for: our own domains.
+    pub domains: Vec<Domain>,
+    /// Where the relay finds secret keys.
+    pub secret_keys: SecretKeyStoreKind,
+    /// The key management server, where it is described.
+    pub kmip: Option<KmipConfig>,
+    /// The token, where it is described.
+    pub pkcs11: Option<Pkcs11Config>,
+    /// Where public keys are looked for, in order.
+    pub public_keys: Vec<PublicKeyStoreKind>,
+    /// The directory server, where it is described.
+    pub ldap: Option<LdapConfig>,
     /// Files with revocation lists, DER or PEM.
     pub crls: Vec<PathBuf>,
     /// How long all questions of one step together may take.
@@ -48,7 +64,13 @@ impl Default for StoresConfig {
     fn default() -> Self {
         Self {
             database: DatabaseUrl::default(),
-            master_key: MasterKeySource::File(PathBuf::from("master.key")),
+            master_key: SecretSource::File(PathBuf::from("master.key")),
+            domains: Vec::new(),
+            secret_keys: SecretKeyStoreKind::Embedded,
+            kmip: None,
+            pkcs11: None,
+            public_keys: vec![PublicKeyStoreKind::Embedded],
+            ldap: None,
             crls: Vec::new(),
             lookup_timeout: Duration::from_secs(5),
             cache_entries_max: 10_000,
@@ -76,7 +98,7 @@ impl Stores {
     /// # Errors
     /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
     pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
-        let master_key = config.master_key.read()?;
+        let master_key = MasterKey::read(&config.master_key)?;
         let database = Database::open(&config.database).await?;
         crate::key_check::verify(&database, &master_key, &config.master_key).await?;
         Ok(Self {

@@ -9,13 +9,12 @@ use sealgate_core::address::Address;
 use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
-use zeroize::Zeroizing;
 
 use crate::certificates;
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::master_key::{MasterKey, Row};
-use crate::secret_key_store::{KeyPurpose, SecretKeyEntry};
+use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
 
 /// A row as stored; the secret still wrapped.
 pub(crate) struct StoredKey {
@@ -139,16 +138,6 @@ pub(crate) async fn verify(database: &Database, master_key: &MasterKey) -> Resul
         count += 1;
     }
     Ok(count)
-}
-
-/// A secret key to be stored.
-pub(crate) struct NewSecretKey {
-    /// Address or domain, as a look-up key.
-    pub(crate) owner: String,
-    pub(crate) purpose: KeyPurpose,
-    pub(crate) pkcs8: Zeroizing<Vec<u8>>,
-    pub(crate) certificate: Arc<Certificate>,
-    pub(crate) chain: Vec<Arc<Certificate>>,
 }
 
 /// Stores keys, all or none.

@@ -21,7 +21,7 @@ impl Bed {
         let directory = tempfile::tempdir().unwrap();
         let config = StoresConfig {
             database: DatabaseUrl::Sqlite(directory.path().join("sealgate.db")),
-            master_key: MasterKeySource::File(directory.path().join("master.key")),
+            master_key: SecretSource::File(directory.path().join("master.key")),
             ..StoresConfig::default()
         };
         let domain = "nec.example".parse_domain();
@@ -37,12 +37,12 @@ impl Bed {
 }
 
 trait ParseDomain {
-    fn parse_domain(&self) -> sealgate_core::address::Domain;
+    fn parse_domain(&self) -> Domain;
 }
 
 impl ParseDomain for str {
-    fn parse_domain(&self) -> sealgate_core::address::Domain {
-        sealgate_core::address::Domain::parse(self).unwrap()
+    fn parse_domain(&self) -> Domain {
+        Domain::parse(self).unwrap()
     }
 }
 
@@ -265,7 +265,7 @@ async fn another_master_key_is_refused() {
     let (bed, stores) = Bed::new().await;
     drop(stores);
     std::fs::remove_file(bed.path("master.key")).unwrap();
-    assert!(matches!(Stores::open(&bed.config).await, Err(StoreError::MasterKey { .. })));
+    assert!(matches!(Stores::open(&bed.config).await, Err(StoreError::Secret { .. })));
     MasterKey::create(&bed.path("master.key")).unwrap();
     let refused = Stores::open(&bed.config).await.unwrap_err();
     assert!(matches!(refused, StoreError::WrongMasterKey { .. }), "{refused}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use sealgate_core::keys::{Certificate, Timestamp};
+use sealgate_keys::master_key::MasterKey;
 use sealgate_keys::public_key_store::PublicKeyState;
 use sealgate_keys::stores::Stores;
 use serde_json::json;
@@ -86,7 +87,7 @@ impl Finding {
 }
 
 async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
-    match config.stores.master_key.read() {
+    match MasterKey::read(&config.stores.master_key) {
         Ok(_) => findings.push(Finding::good("master key", config.stores.master_key.to_string())),
         Err(error) => findings.push(Finding::failed("master key", &Failure::from(error))),
     }

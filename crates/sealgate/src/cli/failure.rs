@@ -80,7 +80,9 @@ impl From<StoreError> for Failure {
                 Self::Data(line)
             }
             StoreError::Authority(_) => Self::Data(error.to_string()),
-            StoreError::Database { .. } => Self::Unavailable(error.to_string()),
+            StoreError::Database { .. } | StoreError::Unavailable { .. } => {
+                Self::Unavailable(error.to_string())
+            }
             _ => Self::Configuration(error.to_string()),
         }
     }

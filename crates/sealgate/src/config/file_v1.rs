@@ -16,7 +16,7 @@ use sealgate_core::policy::{
     SignerMismatch, UnauthenticatedEncryption,
 };
 use sealgate_keys::database::DatabaseUrl;
-use sealgate_keys::master_key::MasterKeySource;
+use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::StoresConfig;
 use serde::de::{Deserialize, Deserializer, Error};
 
@@ -370,11 +370,11 @@ impl InsideTable {
     }
 }
 
-fn master_key_source(table: MasterKeyTable, directory: &Path) -> MasterKeySource {
+fn master_key_source(table: MasterKeyTable, directory: &Path) -> SecretSource {
     match (table.credential, table.file) {
-        (Some(name), _) => MasterKeySource::Credential(name),
-        (None, Some(file)) => MasterKeySource::File(directory.join(file)),
-        (None, None) => MasterKeySource::File(directory.join("master.key")),
+        (Some(name), _) => SecretSource::Credential(name),
+        (None, Some(file)) => SecretSource::File(directory.join(file)),
+        (None, None) => SecretSource::File(directory.join("master.key")),
     }
 }
 

@@ -1,7 +1,7 @@
 use sealgate_core::address::Address;
 use sealgate_core::policy::{Encrypt, Order};
 use sealgate_keys::database::DatabaseUrl;
-use sealgate_keys::master_key::MasterKeySource;
+use sealgate_keys::secret_source::SecretSource;
 
 use super::*;
 
@@ -66,7 +66,7 @@ fn relative_paths_start_at_the_configuration() {
     assert_eq!(config.stores.crls, [PathBuf::from("/etc/sealgate/x.crl")]);
     let database = DatabaseUrl::Sqlite(PathBuf::from("/etc/sealgate/sealgate.db"));
     assert_eq!(config.stores.database, database);
-    let key = MasterKeySource::File(PathBuf::from("/etc/sealgate/master.key"));
+    let key = SecretSource::File(PathBuf::from("/etc/sealgate/master.key"));
     assert_eq!(config.stores.master_key, key);
 }
 

@@ -1,0 +1,1 @@
+//! KMIP, as far as keys for mail need it: the encoding, the messages, and a client.

@@ -1,0 +1,33 @@
+//! A PKCS#11 token as a secret key store: configuration; the store itself where the feature `pkcs11` is built in.
+
+use std::path::PathBuf;
+
+use crate::secret_source::SecretSource;
+
+/// Which token, and how keys are found in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11Config {
+    /// The shared object of the token's vendor.
+    pub module: PathBuf,
+    /// The token's label.
+    pub token: String,
+    /// The user PIN.
+    pub pin: SecretSource,
+    /// `CKA_LABEL` of an owner's keys and certificates; `{address}` stands for the owner.
+    pub label: String,
+    /// Keys that are named otherwise.
+    pub keys: Vec<Pkcs11Key>,
+}
+
+/// A key that the label template does not find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11Key {
+    /// Whose: an address in lower case, or `@domain`.
+    pub owner: String,
+    /// Its `CKA_LABEL`.
+    pub label: Option<String>,
+    /// Its `CKA_ID`.
+    pub id: Option<Vec<u8>>,
+    /// PEM file with certificate and chain, where the token holds none.
+    pub certificate: Option<PathBuf>,
+}

@@ -1,0 +1,111 @@
+//! Where a small secret is: the master key, a token's PIN, a directory's password. Never in the configuration itself.
+//!
+//! In: a file that nobody but its owner may read, or a systemd credential. Out: its bytes, wiped when dropped.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::error::StoreError;
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A systemd credential (`LoadCredential=`, `LoadCredentialEncrypted=`).
+    Credential(String),
+    /// A file with mode 0600 or less.
+    File(PathBuf),
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Credential(name) => write!(f, "credential {name}"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl SecretSource {
+    /// The bytes as they stand there, [`SECRET_BYTES_MAX`] of them at most.
+    ///
+    /// # Errors
+    /// [`StoreError::Secret`] where it is missing or readable by others.
+    pub fn read(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        match self {
+            Self::Credential(name) => {
+                let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                    self.error("$CREDENTIALS_DIRECTORY is not set: start sealgate from systemd")
+                })?;
+                // systemd guards its credentials with an access list, which shows in the mode's group bits.
+                self.read_file(&Path::new(&directory).join(name), OTHERS_ONLY)
+            }
+            Self::File(path) => self.read_file(path, GROUP_AND_OTHERS),
+        }
+    }
+
+    /// The text as it stands there, without the line's end: a password or PIN.
+    ///
+    /// # Errors
+    /// [`StoreError::Secret`] as [`Self::read`], and where it is empty or no text.
+    pub fn read_line(&self) -> Result<Zeroizing<String>, StoreError> {
+        let bytes = self.read()?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| self.error("not UTF-8 text"))?;
+        let line = text.trim_end_matches(['\r', '\n']);
+        if line.is_empty() || line.contains('\n') {
+            return Err(self.error("write the secret into it, as one line"));
+        }
+        Ok(Zeroizing::new(line.to_owned()))
+    }
+
+    fn read_file(&self, path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let file = File::open(path).map_err(|error| self.error(&error.to_string()))?;
+        let metadata = file.metadata().map_err(|error| self.error(&error.to_string()))?;
+        if metadata.mode() & forbidden != 0 {
+            let mode = metadata.mode() & 0o777;
+            let path = path.display();
+            return Err(
+                self.error(&format!("others may read it (mode {mode:04o}): chmod 600 {path}"))
+            );
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX));
+        let limit = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX);
+        file.take(limit).read_to_end(&mut bytes).map_err(|error| self.error(&error.to_string()))?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn error(&self, why: &str) -> StoreError {
+        StoreError::Secret { source: self.to_string(), why: why.to_owned() }
+    }
+}
+
+/// A master key has at most 64 digits and white space; a password is not longer.
+const SECRET_BYTES_MAX: usize = 256;
+const GROUP_AND_OTHERS: u32 = 0o077;
+const OTHERS_ONLY: u32 = 0o007;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_without_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pin");
+        let source = SecretSource::File(path.clone());
+        assert!(source.read_line().is_err(), "missing");
+        for (text, line) in
+            [("1234\n", Some("1234")), (" 1 \r\n", Some(" 1 ")), ("\n", None), ("a\nb\n", None)]
+        {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                .unwrap();
+            let read = source.read_line().ok();
+            assert_eq!(read.as_ref().map(|read| read.as_str()), line, "{text:?}");
+        }
+    }
+}
