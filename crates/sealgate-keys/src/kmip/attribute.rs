@@ -1,0 +1,84 @@
+//! Attributes of managed objects (KMIP 1.4 §2.1.1, §3), those that find and describe keys for mail.
+
+use super::enumeration::{CryptographicAlgorithm, ObjectType, State, tag};
+use super::ttlv::{DecodeError, Structure, Writer};
+
+/// One attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// What a key is for (§3.4).
+    Algorithm(CryptographicAlgorithm),
+    /// The key's length in bits (§3.5).
+    Length(i32),
+    /// What an object is found by (§3.2), an uninterpreted text string.
+    Name(String),
+    /// What an object is (§3.3).
+    ObjectType(ObjectType),
+    /// Where it is in its life (§3.22).
+    State(State),
+    /// Bits of [`super::enumeration::usage`] (§3.19).
+    UsageMask(i32),
+    /// One that we do not read; its name.
+    Other(String),
+}
+
+impl Attribute {
+    /// The attribute's name, as Get Attributes asks for it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Algorithm(_) => ALGORITHM,
+            Self::Length(_) => LENGTH,
+            Self::Name(_) => NAME,
+            Self::ObjectType(_) => OBJECT_TYPE,
+            Self::State(_) => STATE,
+            Self::UsageMask(_) => USAGE_MASK,
+            Self::Other(name) => name,
+        }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.structure(tag::ATTRIBUTE, |writer| {
+            writer.text(tag::ATTRIBUTE_NAME, self.name());
+            let value = tag::ATTRIBUTE_VALUE;
+            match self {
+                Self::Algorithm(algorithm) => writer.enumeration(value, *algorithm),
+                Self::Length(number) | Self::UsageMask(number) => writer.integer(value, *number),
+                Self::Name(name) => writer.structure(value, |writer| {
+                    writer.text(tag::NAME_VALUE, name);
+                    writer.enumeration(tag::NAME_TYPE, UNINTERPRETED);
+                }),
+                Self::ObjectType(kind) => writer.enumeration(value, *kind),
+                Self::State(state) => writer.enumeration(value, *state),
+                Self::Other(_) => {}
+            }
+        });
+    }
+
+    pub(super) fn read(attribute: &Structure<'_>) -> Result<Self, DecodeError> {
+        let name = attribute.expect(tag::ATTRIBUTE_NAME)?.text()?;
+        let value = || attribute.expect(tag::ATTRIBUTE_VALUE);
+        Ok(match name {
+            ALGORITHM => Self::Algorithm(value()?.enumeration()?.into()),
+            LENGTH => Self::Length(value()?.integer()?),
+            NAME => Self::Name(value()?.structure()?.expect(tag::NAME_VALUE)?.text()?.to_owned()),
+            OBJECT_TYPE => Self::ObjectType(value()?.enumeration()?.into()),
+            STATE => Self::State(value()?.enumeration()?.into()),
+            USAGE_MASK => Self::UsageMask(value()?.integer()?),
+            other => Self::Other(other.to_owned()),
+        })
+    }
+
+    /// All attributes of a structure.
+    pub(super) fn read_all(structure: &Structure<'_>) -> Result<Vec<Self>, DecodeError> {
+        structure.all(tag::ATTRIBUTE).map(|item| Self::read(&item.structure()?)).collect()
+    }
+}
+
+const ALGORITHM: &str = "Cryptographic Algorithm";
+const LENGTH: &str = "Cryptographic Length";
+const NAME: &str = "Name";
+const OBJECT_TYPE: &str = "Object Type";
+const STATE: &str = "State";
+const USAGE_MASK: &str = "Cryptographic Usage Mask";
+/// Name Type (§9.1.3.2.11): Uninterpreted Text String.
+const UNINTERPRETED: u32 = 1;

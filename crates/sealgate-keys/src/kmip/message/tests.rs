@@ -1,0 +1,152 @@
+use proptest::prelude::*;
+
+use super::super::attribute::Attribute;
+use super::super::enumeration::{
+    CryptographicAlgorithm, HashingAlgorithm, KeyFormat, ObjectType, PaddingMethod, QueryFunction,
+    State, usage,
+};
+use super::super::object::{Object, PrivateKey};
+use super::super::request::{KeyUse, Parameters};
+use super::*;
+
+const V14: Version = Version { major: 1, minor: 4 };
+
+fn attributes() -> Vec<Attribute> {
+    vec![
+        Attribute::Name("sealgate/alice@nec.example/key".to_owned()),
+        Attribute::ObjectType(ObjectType::PrivateKey),
+        Attribute::UsageMask(usage::SIGN | usage::DECRYPT),
+        Attribute::State(State::Active),
+        Attribute::Algorithm(CryptographicAlgorithm::Rsa),
+        Attribute::Length(3072),
+    ]
+}
+
+fn private_key() -> Object {
+    Object::PrivateKey(PrivateKey {
+        format: KeyFormat::Pkcs8,
+        algorithm: Some(CryptographicAlgorithm::Ec),
+        bits: Some(256),
+        material: vec![7; 130].into(),
+    })
+}
+
+fn key_use() -> KeyUse {
+    KeyUse {
+        id: "1".to_owned(),
+        parameters: Parameters {
+            padding: Some(PaddingMethod::Pss),
+            hashing: Some(HashingAlgorithm::Sha256),
+            algorithm: None,
+        },
+        data: b"message".to_vec().into(),
+    }
+}
+
+fn requests() -> Vec<Request> {
+    let id = || "1".to_owned();
+    vec![
+        Request::Activate { id: id() },
+        Request::Decrypt(key_use()),
+        Request::Destroy { id: id() },
+        Request::DiscoverVersions,
+        Request::Get { id: id(), format: Some(KeyFormat::Pkcs8) },
+        Request::GetAttributes { id: id(), names: vec!["State".to_owned()] },
+        Request::Locate { attributes: attributes(), maximum: Some(9) },
+        Request::Query(vec![QueryFunction::Operations, QueryFunction::ServerInformation]),
+        Request::Register { object: private_key(), attributes: attributes() },
+        Request::Register { object: Object::Certificate(vec![1, 2, 3]), attributes: vec![] },
+        Request::Revoke { id: id() },
+        Request::Sign(key_use()),
+        Request::Unsupported(Operation::Other(0x24)),
+    ]
+}
+
+fn responses() -> Vec<(Operation, Response)> {
+    let id = || "1".to_owned();
+    vec![
+        (Operation::GetAttributes, Response::Attributes { id: id(), attributes: attributes() }),
+        (Operation::Destroy, Response::Done { id: id() }),
+        (Operation::Get, Response::Got { id: id(), object: private_key() }),
+        (Operation::Get, Response::Got { id: id(), object: Object::Certificate(vec![9]) }),
+        (Operation::Locate, Response::Located(vec![id(), "2".to_owned()])),
+        (
+            Operation::Query,
+            Response::Query { operations: vec![Operation::Sign], vendor: Some("x".to_owned()) },
+        ),
+        (Operation::Sign, Response::Result { id: id(), data: vec![5; 256].into() }),
+        (Operation::Decrypt, Response::Result { id: id(), data: vec![5; 32].into() }),
+        (Operation::DiscoverVersions, Response::Versions(Version::SPOKEN.to_vec())),
+    ]
+}
+
+#[test]
+fn every_request_is_read_as_it_was_written() {
+    for request in requests() {
+        let item = RequestItem { batch_id: Some(vec![1]), request };
+        let message = RequestMessage { version: V14, items: vec![item] };
+        assert_eq!(RequestMessage::decode(&message.encode()), Ok(message));
+    }
+}
+
+#[test]
+fn every_response_is_read_as_it_was_written() {
+    for (operation, response) in responses() {
+        let item =
+            ResponseItem { operation: Some(operation), batch_id: None, result: Ok(response) };
+        let message = ResponseMessage { version: V14, items: vec![item] };
+        assert_eq!(ResponseMessage::decode(&message.encode(1)), Ok(message));
+    }
+    let failure = Failure { reason: ResultReason::PermissionDenied, message: "no".to_owned() };
+    for operation in [None, Some(Operation::Get)] {
+        let result = Err(failure.clone());
+        let item = ResponseItem { operation, batch_id: Some(vec![2]), result };
+        let message = ResponseMessage { version: V14, items: vec![item] };
+        assert_eq!(ResponseMessage::decode(&message.encode(1)), Ok(message));
+    }
+}
+
+#[test]
+fn a_batch_has_a_limit() {
+    let item = RequestItem { batch_id: None, request: Request::DiscoverVersions };
+    let of = |count| RequestMessage { version: V14, items: vec![item.clone(); count] }.encode();
+    assert!(RequestMessage::decode(&of(BATCH_ITEMS_MAX)).is_ok());
+    assert!(RequestMessage::decode(&of(BATCH_ITEMS_MAX + 1)).is_err());
+}
+
+#[test]
+fn secrets_do_not_show() {
+    let item = ResponseItem {
+        operation: Some(Operation::Get),
+        batch_id: None,
+        result: Ok(Response::Got { id: "1".to_owned(), object: private_key() }),
+    };
+    let text = format!("{:?} {:?}", item, key_use());
+    assert!(!text.contains("7, 7") && !text.contains("message"), "{text}");
+}
+
+/// What a fuzzer does too: any change of a byte is read or refused, and what is read is written again.
+fn mutated(bytes: &[u8], at: usize, value: u8) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let at = at % bytes.len();
+    bytes[at] = value;
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn changed_messages_are_read_or_refused(which in 0..13_usize, at: usize, value: u8) {
+        let message = RequestMessage::one(V14, requests().swap_remove(which));
+        if let Ok(read) = RequestMessage::decode(&mutated(&message.encode(), at, value)) {
+            prop_assert_eq!(RequestMessage::decode(&read.encode()).map(|again| again.items.len()), Ok(read.items.len()));
+        }
+    }
+
+    #[test]
+    fn changed_answers_are_read_or_refused(which in 0..9_usize, at: usize, value: u8) {
+        let (operation, response) = responses().swap_remove(which);
+        let item = ResponseItem { operation: Some(operation), batch_id: None, result: Ok(response) };
+        let message = ResponseMessage { version: V14, items: vec![item] };
+        let _ = ResponseMessage::decode(&mutated(&message.encode(1), at, value));
+    }
+}
