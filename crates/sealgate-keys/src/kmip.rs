@@ -4,12 +4,15 @@
 //! The client of a key management server and our own server share all of this, so that what one writes the other reads.
 
 pub mod attribute;
+pub mod client;
 pub mod enumeration;
 pub mod message;
 pub mod object;
 pub mod request;
 pub mod response;
 pub mod ttlv;
+
+mod socket;
 
 /// Name of an owner's private keys at our own key management server, and by default at others.
 pub const KEY_NAME: &str = "sealgate/{address}/key";

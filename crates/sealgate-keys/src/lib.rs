@@ -23,6 +23,7 @@ mod certificates;
 mod error;
 mod key_check;
 mod learning;
+mod tls;
 mod trust_source;
 
 pub use error::StoreError;

@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{ImportError, not_usable, password};
 
 /// Any of the three, unencrypted, as PKCS#8.
-pub(super) fn from_der(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn from_der(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if PrivateKeyInfo::from_der(bytes).is_ok() {
         return Some(Zeroizing::new(bytes.to_vec()));
     }

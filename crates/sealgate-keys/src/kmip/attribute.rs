@@ -10,6 +10,8 @@ pub enum Attribute {
     Algorithm(CryptographicAlgorithm),
     /// The key's length in bits (§3.5).
     Length(i32),
+    /// The certificate of a private key (§3.35, Certificate Link): its identifier.
+    CertificateLink(String),
     /// What an object is found by (§3.2), an uninterpreted text string.
     Name(String),
     /// What an object is (§3.3).
@@ -27,6 +29,7 @@ impl Attribute {
     pub fn name(&self) -> &str {
         match self {
             Self::Algorithm(_) => ALGORITHM,
+            Self::CertificateLink(_) => LINK,
             Self::Length(_) => LENGTH,
             Self::Name(_) => NAME,
             Self::ObjectType(_) => OBJECT_TYPE,
@@ -42,6 +45,10 @@ impl Attribute {
             let value = tag::ATTRIBUTE_VALUE;
             match self {
                 Self::Algorithm(algorithm) => writer.enumeration(value, *algorithm),
+                Self::CertificateLink(id) => writer.structure(value, |writer| {
+                    writer.enumeration(tag::LINK_TYPE, CERTIFICATE_LINK);
+                    writer.text(tag::LINKED_OBJECT_IDENTIFIER, id);
+                }),
                 Self::Length(number) | Self::UsageMask(number) => writer.integer(value, *number),
                 Self::Name(name) => writer.structure(value, |writer| {
                     writer.text(tag::NAME_VALUE, name);
@@ -59,6 +66,16 @@ impl Attribute {
         let value = || attribute.expect(tag::ATTRIBUTE_VALUE);
         Ok(match name {
             ALGORITHM => Self::Algorithm(value()?.enumeration()?.into()),
+            LINK => {
+                let link = value()?.structure()?;
+                match link.expect(tag::LINK_TYPE)?.enumeration()? {
+                    CERTIFICATE_LINK => {
+                        let id = link.expect(tag::LINKED_OBJECT_IDENTIFIER)?;
+                        Self::CertificateLink(id.text()?.to_owned())
+                    }
+                    _ => Self::Other(name.to_owned()),
+                }
+            }
             LENGTH => Self::Length(value()?.integer()?),
             NAME => Self::Name(value()?.structure()?.expect(tag::NAME_VALUE)?.text()?.to_owned()),
             OBJECT_TYPE => Self::ObjectType(value()?.enumeration()?.into()),
@@ -76,9 +93,13 @@ impl Attribute {
 
 const ALGORITHM: &str = "Cryptographic Algorithm";
 const LENGTH: &str = "Cryptographic Length";
-const NAME: &str = "Name";
+/// Of several links, those that are no Certificate Link are not read.
+pub(crate) const LINK: &str = "Link";
+pub(crate) const NAME: &str = "Name";
 const OBJECT_TYPE: &str = "Object Type";
 const STATE: &str = "State";
-const USAGE_MASK: &str = "Cryptographic Usage Mask";
+pub(crate) const USAGE_MASK: &str = "Cryptographic Usage Mask";
+/// Link Type (§9.1.3.2.20): Certificate Link.
+const CERTIFICATE_LINK: u32 = 0x101;
 /// Name Type (§9.1.3.2.11): Uninterpreted Text String.
 const UNINTERPRETED: u32 = 1;

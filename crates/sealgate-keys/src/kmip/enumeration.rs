@@ -229,6 +229,10 @@ pub mod tag {
     pub const KEY_MATERIAL: Tag = Tag(0x42_0043);
     /// Key Value.
     pub const KEY_VALUE: Tag = Tag(0x42_0045);
+    /// Link Type.
+    pub const LINK_TYPE: Tag = Tag(0x42_004b);
+    /// Linked Object Identifier.
+    pub const LINKED_OBJECT_IDENTIFIER: Tag = Tag(0x42_004c);
     /// Maximum Items.
     pub const MAXIMUM_ITEMS: Tag = Tag(0x42_004f);
     /// Name.

@@ -19,6 +19,7 @@ fn attributes() -> Vec<Attribute> {
         Attribute::State(State::Active),
         Attribute::Algorithm(CryptographicAlgorithm::Rsa),
         Attribute::Length(3072),
+        Attribute::CertificateLink("certificate-0".to_owned()),
     ]
 }
 
