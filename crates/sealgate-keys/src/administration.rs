@@ -19,16 +19,20 @@ use crate::master_key::{MasterKey, Row};
 use crate::owner::Owner;
 use crate::public_key_store::embedded::NewPublicKey;
 use crate::public_key_store::{self, PublicKeyEntry};
-use crate::secret_key_store::{self, KeyPurpose, NewSecretKey, SecretKeyEntry};
+use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
 use crate::stores::Stores;
+use crate::stores::secret_keys::SecretKeys;
 use crate::trust_source::{Role, certificates as authorities};
+
+mod moving;
+
+pub use moving::Moved;
 
 /// The administrator's side of [`Stores`].
 #[derive(Clone, Copy, Debug)]
 pub struct Administration<'a> {
     stores: &'a Stores,
     database: &'a Database,
-    master_key: &'a MasterKey,
 }
 
 /// Makes master key, database and the organisation's own authority; none of the files may exist. Returns the
@@ -73,12 +77,8 @@ pub async fn establish(
 }
 
 impl<'a> Administration<'a> {
-    pub(crate) fn new(
-        stores: &'a Stores,
-        database: &'a Database,
-        master_key: &'a MasterKey,
-    ) -> Self {
-        Self { stores, database, master_key }
+    pub(crate) fn new(stores: &'a Stores, database: &'a Database) -> Self {
+        Self { stores, database }
     }
 
     /// Makes a signing and an encryption key with certificates of our own authority.
@@ -101,7 +101,7 @@ impl<'a> Administration<'a> {
             chain: Vec::new(),
         };
         let keys: Vec<_> = made.into_iter().zip(purposes).map(new).collect();
-        self.insert_secret_keys(&keys).await
+        self.insert_secret_keys(keys).await
     }
 
     /// Stores keys from elsewhere.
@@ -125,7 +125,7 @@ impl<'a> Administration<'a> {
                 chain: key.chain,
             });
         }
-        self.insert_secret_keys(&new).await
+        self.insert_secret_keys(new).await
     }
 
     /// All secret keys, or those of one owner.
@@ -137,7 +137,7 @@ impl<'a> Administration<'a> {
         owner: Option<&Owner>,
     ) -> Result<Vec<SecretKeyEntry>, StoreError> {
         let owner = owner.map(Owner::lookup_key);
-        secret_key_store::embedded::list(self.database, owner.as_deref()).await
+        self.stores.secret_keys().list(self.database, owner).await
     }
 
     /// Removes all secret keys of an owner. Mail that was encrypted to them stays unreadable.
@@ -145,8 +145,7 @@ impl<'a> Administration<'a> {
     /// # Errors
     /// [`StoreError::NotFound`] where there is none.
     pub async fn remove_secret_keys(&self, owner: &Owner) -> Result<u64, StoreError> {
-        let removed =
-            secret_key_store::embedded::remove(self.database, &owner.lookup_key()).await?;
+        let removed = self.stores.secret_keys().remove(self.database, owner.lookup_key()).await?;
         self.stores.changed();
         found(removed, || format!("{owner}: no secret key; see `sealgate secret-key list`"))
     }
@@ -294,20 +293,23 @@ impl<'a> Administration<'a> {
         Ok(self.authority_row().await?.2)
     }
 
-    /// Opens every secret key, to find out whether all can be used; says how many there are.
+    /// Whether secret keys can be used: every embedded one is opened, a store outside this process is asked. One line
+    /// for the administrator.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] for the first that cannot.
-    pub async fn verify_secret_keys(&self) -> Result<u64, StoreError> {
-        self.load_authority().await?;
-        secret_key_store::embedded::verify(self.database, self.master_key).await
+    /// [`StoreError::Corrupt`] for the first that cannot, [`StoreError::Unavailable`].
+    pub async fn check_secret_keys(&self) -> Result<String, StoreError> {
+        if let SecretKeys::Embedded(_) = self.stores.secret_keys() {
+            self.load_authority().await?;
+        }
+        self.stores.secret_keys().check(self.database).await
     }
 
     async fn insert_secret_keys(
         &self,
-        keys: &[NewSecretKey],
+        keys: Vec<NewSecretKey>,
     ) -> Result<Vec<Arc<Certificate>>, StoreError> {
-        for key in keys {
+        for key in &keys {
             let parsed = SoftwareKey::from_pkcs8(&key.pkcs8);
             let matches = parsed.is_ok_and(|parsed| {
                 parsed.public_key_bytes() == key.certificate.public_key_bytes()
@@ -318,15 +320,16 @@ impl<'a> Administration<'a> {
             }
         }
         let now = unix_now();
-        secret_key_store::embedded::insert(self.database, self.master_key, keys, now).await?;
+        let certificates = keys.iter().map(|key| Arc::clone(&key.certificate)).collect();
+        self.stores.secret_keys().insert(self.database, keys, now).await?;
         self.stores.changed();
-        Ok(keys.iter().map(|key| Arc::clone(&key.certificate)).collect())
+        Ok(certificates)
     }
 
     async fn load_authority(&self) -> Result<Authority, StoreError> {
         let (id, wrapped, certificate) = self.authority_row().await?;
         let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
-        let secret = self.master_key.unwrap(&row, &wrapped)?;
+        let secret = self.stores.master_key().await?.unwrap(&row, &wrapped)?;
         Authority::load(&secret, &certificate)
     }
 

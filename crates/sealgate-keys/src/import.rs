@@ -16,7 +16,7 @@ mod password;
 pub(crate) mod pem;
 mod pkcs12;
 mod pkcs12_kdf;
-mod private_key;
+pub(crate) mod private_key;
 
 /// What a file holds.
 #[derive(Default)]

@@ -12,6 +12,7 @@ use crate::error::StoreError;
 pub(crate) mod embedded;
 pub mod key_management_server;
 pub mod pkcs11;
+pub(crate) mod proof;
 
 /// Which store the relay asks for secret keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +69,19 @@ pub(crate) struct RemoteKey {
     pub(crate) chain: Vec<Arc<Certificate>>,
     /// The handle.
     pub(crate) secret: Arc<dyn SecretKey>,
+}
+
+impl RemoteKey {
+    /// What is known of it without the secret.
+    pub(crate) fn entry(&self, owner: &str) -> SecretKeyEntry {
+        let purpose = KeyPurpose::of(&self.certificate).map_or("none", KeyPurpose::as_str);
+        SecretKeyEntry {
+            owner: owner.to_owned(),
+            purpose: purpose.to_owned(),
+            certificate: Arc::clone(&self.certificate),
+            chain: self.chain.clone(),
+        }
+    }
 }
 
 /// A secret key to be stored.

@@ -25,9 +25,13 @@ use crate::public_key_store::directory_server::LdapConfig;
 use crate::public_key_store::{self, PublicKeyStoreKind};
 use crate::secret_key_store::key_management_server::KmipConfig;
 use crate::secret_key_store::pkcs11::Pkcs11Config;
-use crate::secret_key_store::{self, KeyPurpose, SecretKeyStoreKind};
+use crate::secret_key_store::{KeyPurpose, SecretKeyStoreKind};
 use crate::secret_source::SecretSource;
 use crate::trust_source::TrustSource;
+
+pub(crate) mod secret_keys;
+
+use secret_keys::SecretKeys;
 
 /// What the stores are made of.
 #[derive(Clone, Debug)]
@@ -84,7 +88,8 @@ impl Default for StoresConfig {
 #[derive(Debug)]
 pub struct Stores {
     database: Database,
-    master_key: Arc<MasterKey>,
+    config: StoresConfig,
+    secret_keys: SecretKeys,
     cache: Cache,
     learning: Learning,
     trust: TrustSource,
@@ -98,10 +103,20 @@ impl Stores {
     /// # Errors
     /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
     pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
-        let master_key = MasterKey::read(&config.master_key)?;
-        let database = Database::open(&config.database).await?;
-        crate::key_check::verify(&database, &master_key, &config.master_key).await?;
+        let (database, secret_keys) = match config.secret_keys {
+            SecretKeyStoreKind::Embedded => {
+                let master_key = MasterKey::read(&config.master_key)?;
+                let database = Database::open(&config.database).await?;
+                crate::key_check::verify(&database, &master_key, &config.master_key).await?;
+                (database, SecretKeys::Embedded(Arc::new(master_key)))
+            }
+            kind => {
+                let store = secret_keys::remote(config, kind)?;
+                (Database::open(&config.database).await?, SecretKeys::Remote(store))
+            }
+        };
         Ok(Self {
+            config: config.clone(),
             cache: Cache::new(
                 config.cache_entries_max,
                 config.cache_ttl,
@@ -112,7 +127,7 @@ impl Stores {
             lookup_timeout: config.lookup_timeout,
             watch: Watch::new(),
             database,
-            master_key: Arc::new(master_key),
+            secret_keys,
         })
     }
 
@@ -179,7 +194,28 @@ impl Stores {
 
     /// The administrator's side of the stores.
     pub fn administration(&self) -> Administration<'_> {
-        Administration::new(self, &self.database, &self.master_key)
+        Administration::new(self, &self.database)
+    }
+
+    /// Where secret keys are.
+    pub(crate) fn secret_keys(&self) -> &SecretKeys {
+        &self.secret_keys
+    }
+
+    /// What the stores were opened with.
+    pub(crate) fn config(&self) -> &StoresConfig {
+        &self.config
+    }
+
+    /// The master key, which a store outside this process does not need, and our own authority does.
+    pub(crate) async fn master_key(&self) -> Result<Arc<MasterKey>, StoreError> {
+        if let SecretKeys::Embedded(master_key) = &self.secret_keys {
+            return Ok(Arc::clone(master_key));
+        }
+        let source = &self.config.master_key;
+        let master_key = MasterKey::read(source)?;
+        crate::key_check::verify(&self.database, &master_key, source).await?;
+        Ok(Arc::new(master_key))
     }
 
     /// Drops what is cached, after a change by this process.
@@ -205,60 +241,50 @@ impl Stores {
     async fn look_up(&self, query: &KeyQuery) -> Result<Answer, StoreError> {
         match query {
             KeyQuery::Decryption(address) => {
-                let keys = self.own_keys(address, KeyPurpose::Encrypt).await?;
+                let keys =
+                    self.secret_keys.own_keys(&self.database, address, KeyPurpose::Encrypt).await?;
                 Ok(Answer::Own(keys.into()))
             }
             KeyQuery::Public(address) => {
-                let mut keys =
-                    public_key_store::embedded::keys_for(&self.database, address).await?;
-                keys.extend(self.own_certificates(address).await?);
-                Ok(Answer::Public(keys.into()))
+                Ok(Answer::Public(self.public_keys(address).await?.into()))
             }
             KeyQuery::Signing(address) => {
-                let mut keys = self.own_keys(address, KeyPurpose::Sign).await?;
+                let mut keys =
+                    self.secret_keys.own_keys(&self.database, address, KeyPurpose::Sign).await?;
                 keys.retain(|key| key.certificate.may_sign());
                 Ok(Answer::Own(keys.into()))
             }
         }
     }
 
-    async fn own_keys(
-        &self,
-        address: &Address,
-        purpose: KeyPurpose,
-    ) -> Result<Vec<OwnKey>, StoreError> {
-        let stored = secret_key_store::embedded::keys_for(&self.database, address, purpose).await?;
-        if stored.is_empty() {
-            return Ok(Vec::new());
+    /// Certificates from the first store that has any. That there is none is known only where every store has answered.
+    async fn public_keys(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
+        let mut keys = Vec::new();
+        let mut away = None;
+        for kind in &self.config.public_keys {
+            let found = match kind {
+                PublicKeyStoreKind::Embedded => {
+                    public_key_store::embedded::keys_for(&self.database, address).await
+                }
+                PublicKeyStoreKind::Ldap => Ok(Vec::new()),
+            };
+            match found {
+                Ok(found) => keys.extend(found),
+                Err(error) => away = Some(error),
+            }
+            if !keys.is_empty() {
+                break;
+            }
         }
-        let master_key = Arc::clone(&self.master_key);
-        let address = address.clone();
-        // Parsing checks the key, which takes a large RSA key a millisecond.
-        let parse =
-            move || stored.iter().map(|key| key.open(&master_key, Some(&address))).collect();
-        tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| {
-            let database = "secret_keys".to_owned();
-            Err(StoreError::Database { database, why: error.to_string() })
-        })
-    }
-
-    /// Certificates of our own keys: mail to ourselves, and copies that the originator can read.
-    async fn own_certificates(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
-        let stored =
-            secret_key_store::embedded::keys_for(&self.database, address, KeyPurpose::Encrypt)
-                .await?;
-        let public = |key: &secret_key_store::embedded::StoredKey| {
-            Ok(PublicKey {
-                certificate: key.certificate()?,
-                intermediates: key.chain()?,
-                capabilities: None,
-                pinned: true,
-            })
-        };
-        let own = stored.iter().filter(|key| !key.is_of_domain()).count();
-        // The mailbox's come first; the domain's serve where it has none.
-        let used = if own == 0 { stored.len() } else { own };
-        stored.iter().take(used).map(public).collect()
+        // A store outside this process is asked only for those whose keys it can have, and where nothing else is known.
+        let ours = self.config.domains.contains(address.domain());
+        if matches!(self.secret_keys, SecretKeys::Embedded(_)) || (ours && keys.is_empty()) {
+            keys.extend(self.secret_keys.own_certificates(&self.database, address).await?);
+        }
+        match away {
+            Some(error) if keys.is_empty() => Err(error),
+            _ => Ok(keys),
+        }
     }
 
     /// The generation, where the database tells it in time, else the last known.

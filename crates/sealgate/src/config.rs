@@ -17,6 +17,7 @@ mod file_v1;
 mod limits;
 mod network;
 mod server;
+mod stores_v1;
 
 pub(crate) use error::ConfigError;
 pub(crate) use limits::Limits;

@@ -190,6 +190,54 @@ pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, Stor
     Ok(removed.rows_affected())
 }
 
+/// The rows of one owner, or all.
+pub(crate) async fn ids(
+    database: &Database,
+    owner: Option<&str>,
+) -> Result<Vec<String>, StoreError> {
+    sqlx::query_scalar("SELECT id FROM secret_keys WHERE $1 = '' OR owner = $1 ORDER BY owner, id")
+        .bind(owner.unwrap_or_default())
+        .fetch_all(database.pool())
+        .await
+        .map_err(|error| database.error(&error))
+}
+
+/// One row with its secret.
+pub(crate) async fn secret(
+    database: &Database,
+    master_key: &MasterKey,
+    id: &str,
+) -> Result<NewSecretKey, StoreError> {
+    let row = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_one(database.pool())
+    .await
+    .map_err(|error| database.error(&error))?;
+    let stored = StoredKey::from_row(&row).map_err(|error| database.error(&error))?;
+    let certificate = stored.certificate()?;
+    let row = Row { table: TABLE, id: &stored.id, owner: &stored.owner };
+    Ok(NewSecretKey {
+        purpose: KeyPurpose::of(&certificate).ok_or_else(|| stored.corrupt())?,
+        pkcs8: master_key.unwrap(&row, &stored.wrapped)?,
+        certificate,
+        chain: stored.chain()?,
+        owner: stored.owner.clone(),
+    })
+}
+
+/// Removes one row.
+pub(crate) async fn remove_one(database: &Database, id: &str) -> Result<(), StoreError> {
+    let mut change = database.begin_change().await?;
+    sqlx::query("DELETE FROM secret_keys WHERE id = $1")
+        .bind(id)
+        .execute(&mut *change)
+        .await
+        .map_err(|error| database.error(&error))?;
+    change.commit().await.map_err(|error| database.error(&error))
+}
+
 fn collect(database: &Database, rows: &[SqliteRow]) -> Result<Vec<StoredKey>, StoreError> {
     rows.iter().map(|row| StoredKey::from_row(row).map_err(|e| database.error(&e))).collect()
 }

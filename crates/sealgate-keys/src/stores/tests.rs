@@ -139,7 +139,7 @@ async fn every_algorithm_gives_keys_that_the_core_takes() {
         assert_eq!(signing(&stores, &text).await.len(), 1, "{algorithm:?}");
         assert_eq!(decryption(&stores, &text).await.len(), 1, "{algorithm:?}");
     }
-    assert_eq!(stores.administration().verify_secret_keys().await.unwrap(), 12);
+    assert_eq!(stores.administration().check_secret_keys().await.unwrap(), "12 usable");
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn a_swapped_row_is_refused() {
     assert!(refused.unwrap_err().to_string().contains("changed outside sealgate"));
     let refused = own(&stores, KeyQuery::Signing(address("mallory@nec.example"))).await;
     assert!(refused.is_err());
-    assert!(stores.administration().verify_secret_keys().await.is_err());
+    assert!(stores.administration().check_secret_keys().await.is_err());
 }
 
 #[tokio::test]

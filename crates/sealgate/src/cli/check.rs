@@ -8,6 +8,7 @@ use clap::Args;
 use sealgate_core::keys::{Certificate, Timestamp};
 use sealgate_keys::master_key::MasterKey;
 use sealgate_keys::public_key_store::PublicKeyState;
+use sealgate_keys::secret_key_store::SecretKeyStoreKind;
 use sealgate_keys::stores::Stores;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -88,6 +89,8 @@ impl Finding {
 
 async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
     match MasterKey::read(&config.stores.master_key) {
+        // Without embedded secret keys the relay does not need it.
+        _ if config.stores.secret_keys != SecretKeyStoreKind::Embedded => {}
         Ok(_) => findings.push(Finding::good("master key", config.stores.master_key.to_string())),
         Err(error) => findings.push(Finding::failed("master key", &Failure::from(error))),
     }
@@ -121,12 +124,8 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
 
 async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
     let administration = stores.administration();
-    match administration.verify_secret_keys().await {
-        Ok(0) => {
-            let detail = "none; make one with `sealgate secret-key generate ADDR`".to_owned();
-            findings.push(Finding::good("secret keys", detail));
-        }
-        Ok(count) => findings.push(Finding::good("secret keys", format!("{count} usable"))),
+    match administration.check_secret_keys().await {
+        Ok(detail) => findings.push(Finding::good("secret keys", detail)),
         Err(error) => findings.push(Finding::failed("secret keys", &Failure::from(error))),
     }
     if let Err(error) = stores.trust().await {

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use sealgate_core::keys::Certificate;
+use sealgate_keys::administration::Moved;
 use sealgate_keys::authority::Algorithm;
 use sealgate_keys::import::Material;
 use sealgate_keys::owner::Owner;
-use sealgate_keys::secret_key_store::SecretKeyEntry;
+use sealgate_keys::secret_key_store::{SecretKeyEntry, SecretKeyStoreKind};
 use serde_json::{Value, json};
 
 use super::session::Session;
@@ -57,12 +58,39 @@ pub(crate) enum SecretKey {
         #[arg(value_name = "ADDR")]
         owner: Owner,
     },
+    /// Move embedded keys to a store that the configuration describes: all, or those of one address
+    Move {
+        /// A mail address, or @DOMAIN; without it every key
+        #[arg(value_name = "ADDR")]
+        owner: Option<Owner>,
+        /// Where to
+        #[arg(long, value_enum)]
+        to: StoreName,
+    },
     /// Remove all keys of an address; mail encrypted to them stays unreadable
     Remove {
         /// A mail address, or @DOMAIN
         #[arg(value_name = "ADDR")]
         owner: Owner,
     },
+}
+
+/// `--to`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StoreName {
+    /// The key management server of [secret_keys.kmip]
+    Kmip,
+    /// The token of [secret_keys.pkcs11]
+    Pkcs11,
+}
+
+impl From<StoreName> for SecretKeyStoreKind {
+    fn from(name: StoreName) -> Self {
+        match name {
+            StoreName::Kmip => Self::Kmip,
+            StoreName::Pkcs11 => Self::Pkcs11,
+        }
+    }
 }
 
 /// `--algorithm`.
@@ -100,6 +128,7 @@ impl SecretKey {
             Self::List { json } => list(session, json).await,
             Self::Show { owner, json } => show(session, &owner, json).await,
             Self::Certificate { owner } => certificate(session, &owner).await,
+            Self::Move { owner, to } => move_keys(session, owner.as_ref(), to).await,
             Self::Remove { owner } => {
                 let removed = session.stores.administration().remove_secret_keys(&owner).await?;
                 output::line(&format!("{owner}: {removed} removed"))
@@ -176,6 +205,19 @@ async fn certificate(session: &Session, owner: &Owner) -> Result<(), Failure> {
         output::write(output::certificate_pem(&entry.certificate).as_bytes())?;
     }
     Ok(())
+}
+
+async fn move_keys(session: &Session, owner: Option<&Owner>, to: StoreName) -> Result<(), Failure> {
+    let administration = session.stores.administration();
+    // Told at once: a move of many keys may be cut off.
+    let tell = |moved: Moved| {
+        let owner = output::printable(&moved.owner);
+        let _ = output::line(&format!("{owner}  {}", moved.certificate.fingerprint()));
+    };
+    let count = administration.move_secret_keys(to.into(), owner, tell).await?;
+    output::line(&format!(
+        "{count} moved; the relay uses them after [secret_keys] store is changed"
+    ))
 }
 
 async fn entries_of(session: &Session, owner: &Owner) -> Result<Vec<SecretKeyEntry>, Failure> {

@@ -20,6 +20,7 @@ use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::StoresConfig;
 use serde::de::{Deserialize, Deserializer, Error};
 
+use super::stores_v1::{PublicKeysTable, SecretKeysTable, secret_source};
 use super::{
     ClientAddress, Config, ConfigError, Dns, Inside, Limits, LogFormat, Network, NextHop, Observe,
     Outside, Resolvers, Server, TlsFiles,
@@ -71,8 +72,8 @@ struct File {
     database: DatabaseTable,
     #[serde(default)]
     master_key: MasterKeyTable,
-    #[serde(default, rename = "secret_keys")]
-    _secret_keys: SecretKeysTable,
+    #[serde(default)]
+    secret_keys: SecretKeysTable,
     #[serde(default)]
     public_keys: PublicKeysTable,
     #[serde(default)]
@@ -139,40 +140,6 @@ struct DatabaseTable {
 struct MasterKeyTable {
     file: Option<PathBuf>,
     credential: Option<String>,
-}
-
-#[derive(Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct SecretKeysTable {
-    #[serde(rename = "store")]
-    _store: SecretKeyStore,
-}
-
-/// Where secret keys are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum SecretKeyStore {
-    #[default]
-    Embedded,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct PublicKeysTable {
-    stores: Vec<PublicKeyStore>,
-}
-
-impl Default for PublicKeysTable {
-    fn default() -> Self {
-        Self { stores: vec![PublicKeyStore::Embedded] }
-    }
-}
-
-/// Where public keys are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum PublicKeyStore {
-    Embedded,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -292,8 +259,10 @@ impl File {
             ("master_key", "credential", message)
         } else if self.master_key.credential.as_deref().is_some_and(|name| !is_file_name(name)) {
             ("master_key", "credential", "`credential` is a name without slashes")
-        } else if self.public_keys.stores.is_empty() {
-            ("public_keys", "stores", "`stores` is empty: write stores = [\"embedded\"]")
+        } else if let Some(found) = self.secret_keys.contradiction() {
+            found
+        } else if let Some(found) = self.public_keys.contradiction() {
+            found
         } else if no_servers {
             ("dns", "resolvers", "`resolvers` is empty: write \"system\"")
         } else if self.outside.smtp.is_some() && self.inside.mail_server.is_none() {
@@ -313,9 +282,18 @@ impl File {
         let hostname = self.hostname.map(|host| host.0).or_else(|| domains.first().cloned());
         let url = self.database.url.map_or_else(DatabaseUrl::default, |url| url.0);
         let limits = self.limits;
+        let secret_keys = self.secret_keys.kind();
+        let (kmip, pkcs11) = self.secret_keys.into_stores(directory);
         let stores = StoresConfig {
             database: url.within(directory),
-            master_key: master_key_source(self.master_key, directory),
+            master_key: secret_source(self.master_key.file, self.master_key.credential, directory)
+                .unwrap_or_else(|| SecretSource::File(directory.join("master.key"))),
+            domains: domains.clone(),
+            secret_keys,
+            kmip,
+            pkcs11,
+            public_keys: self.public_keys.kinds(),
+            ldap: self.public_keys.into_ldap(directory),
             crls: self.trust.crls.iter().map(|file| directory.join(file)).collect(),
             lookup_timeout: limits.lookup_timeout(),
             ..StoresConfig::default()
@@ -370,16 +348,8 @@ impl InsideTable {
     }
 }
 
-fn master_key_source(table: MasterKeyTable, directory: &Path) -> SecretSource {
-    match (table.credential, table.file) {
-        (Some(name), _) => SecretSource::Credential(name),
-        (None, Some(file)) => SecretSource::File(directory.join(file)),
-        (None, None) => SecretSource::File(directory.join("master.key")),
-    }
-}
-
 /// A value that its own type parses from a string, so that the error has the value's place.
-struct Parsed<T>(T);
+pub(super) struct Parsed<T>(pub(super) T);
 
 impl<'de, T> Deserialize<'de> for Parsed<T>
 where
@@ -392,7 +362,7 @@ where
 }
 
 /// `FromStr` with a sentence as its error.
-trait FromText: Sized {
+pub(super) trait FromText: Sized {
     fn from_text(text: &str) -> Result<Self, String>;
 }
 
@@ -434,7 +404,7 @@ impl FromText for DatabaseUrl {
     }
 }
 
-fn is_file_name(name: &str) -> bool {
+pub(super) fn is_file_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains('/')
 }
 

@@ -86,7 +86,7 @@ impl fmt::Display for NextHop {
 }
 
 /// `host`, `host:port`, `[v6]` or `[v6]:port`; the brackets go.
-fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
+pub(super) fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']')?;
         return match after.strip_prefix(':') {

@@ -1,0 +1,215 @@
+//! The one secret key store that the configuration names, embedded or remote, behind the same questions.
+
+use std::sync::Arc;
+
+use sealgate_core::address::Address;
+use sealgate_core::keys::{OwnKey, PublicKey};
+
+use super::StoresConfig;
+use crate::database::Database;
+use crate::error::StoreError;
+use crate::master_key::MasterKey;
+use crate::secret_key_store::embedded::{self, StoredKey};
+use crate::secret_key_store::key_management_server::KeyManagementServer;
+use crate::secret_key_store::{
+    KeyPurpose, NewSecretKey, RemoteKey, RemoteStore, SecretKeyEntry, SecretKeyStoreKind,
+};
+
+/// The store.
+#[derive(Clone, Debug)]
+pub(crate) enum SecretKeys {
+    /// Rows of the database under this master key.
+    Embedded(Arc<MasterKey>),
+    /// Outside this process.
+    Remote(Arc<dyn RemoteStore>),
+}
+
+/// The store of a kind outside this process.
+///
+/// # Errors
+/// [`StoreError::Input`] where it is not described, or its files cannot be used.
+pub(crate) fn remote(
+    config: &StoresConfig,
+    kind: SecretKeyStoreKind,
+) -> Result<Arc<dyn RemoteStore>, StoreError> {
+    let undescribed = |table: &str| {
+        StoreError::Input(format!("the store is not described: add a table [secret_keys.{table}]"))
+    };
+    match kind {
+        SecretKeyStoreKind::Embedded => {
+            Err(StoreError::Input("the embedded store is no other store".to_owned()))
+        }
+        SecretKeyStoreKind::Kmip => {
+            let kmip = config.kmip.clone().ok_or_else(|| undescribed("kmip"))?;
+            Ok(Arc::new(KeyManagementServer::new(kmip)?))
+        }
+        SecretKeyStoreKind::Pkcs11 => Err(undescribed("pkcs11")),
+    }
+}
+
+impl SecretKeys {
+    /// Our keys for a purpose: the mailbox's before its domain's, the newest first.
+    pub(crate) async fn own_keys(
+        &self,
+        database: &Database,
+        address: &Address,
+        purpose: KeyPurpose,
+    ) -> Result<Vec<OwnKey>, StoreError> {
+        match self {
+            Self::Embedded(master_key) => {
+                let stored = embedded::keys_for(database, address, purpose).await?;
+                if stored.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let (master_key, address) = (Arc::clone(master_key), address.clone());
+                // Parsing checks the key, which takes a large RSA key a millisecond.
+                let parse = move |key: &StoredKey| key.open(&master_key, Some(&address));
+                blocking(move || stored.iter().map(parse).collect()).await
+            }
+            Self::Remote(store) => {
+                let (own, domains) = find_both(store, address).await?;
+                let serves = |key: &RemoteKey| {
+                    KeyPurpose::of(&key.certificate).is_some_and(|found| found.serves(purpose))
+                };
+                let mailbox = own.into_iter().filter(serves).map(|key| (Some(address), key));
+                let domain = domains.into_iter().filter(serves).map(|key| (None, key));
+                let key = |(address, key): (Option<&Address>, RemoteKey)| OwnKey {
+                    address: address.cloned(),
+                    certificate: key.certificate,
+                    chain: key.chain,
+                    secret: key.secret,
+                };
+                Ok(mailbox.chain(domain).map(key).collect())
+            }
+        }
+    }
+
+    /// Certificates of our own keys: mail to ourselves, and copies that the originator can read.
+    pub(crate) async fn own_certificates(
+        &self,
+        database: &Database,
+        address: &Address,
+    ) -> Result<Vec<PublicKey>, StoreError> {
+        let public = |certificate, intermediates| PublicKey {
+            certificate,
+            intermediates,
+            capabilities: None,
+            pinned: true,
+        };
+        match self {
+            Self::Embedded(_) => {
+                let stored = embedded::keys_for(database, address, KeyPurpose::Encrypt).await?;
+                let own = stored.iter().filter(|key| !key.is_of_domain()).count();
+                // The mailbox's come first; the domain's serve where it has none.
+                let used = if own == 0 { stored.len() } else { own };
+                let keys = stored.iter().take(used);
+                keys.map(|key| Ok(public(key.certificate()?, key.chain()?))).collect()
+            }
+            Self::Remote(store) => {
+                let (own, domains) = find_both(store, address).await?;
+                let used = if own.is_empty() { domains } else { own };
+                let encrypts = used.into_iter().filter(|key| key.certificate.may_encrypt());
+                Ok(encrypts.map(|key| public(key.certificate, key.chain)).collect())
+            }
+        }
+    }
+
+    /// All keys, or those of one owner.
+    pub(crate) async fn list(
+        &self,
+        database: &Database,
+        owner: Option<String>,
+    ) -> Result<Vec<SecretKeyEntry>, StoreError> {
+        match (self, owner) {
+            (Self::Embedded(_), owner) => embedded::list(database, owner.as_deref()).await,
+            (Self::Remote(store), None) => {
+                let store = Arc::clone(store);
+                blocking(move || store.list()).await
+            }
+            (Self::Remote(store), Some(owner)) => {
+                let store = Arc::clone(store);
+                blocking(move || {
+                    let mut keys = store.find(&owner)?;
+                    newest_first(&mut keys);
+                    Ok(keys.iter().map(|key| key.entry(&owner)).collect())
+                })
+                .await
+            }
+        }
+    }
+
+    /// Takes in keys: all or none where they are embedded, else one after another.
+    pub(crate) async fn insert(
+        &self,
+        database: &Database,
+        keys: Vec<NewSecretKey>,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(master_key) => embedded::insert(database, master_key, &keys, now).await,
+            Self::Remote(store) => {
+                let store = Arc::clone(store);
+                blocking(move || store.insert(&keys)).await
+            }
+        }
+    }
+
+    /// Removes all keys of an owner and says how many there were.
+    pub(crate) async fn remove(
+        &self,
+        database: &Database,
+        owner: String,
+    ) -> Result<u64, StoreError> {
+        match self {
+            Self::Embedded(_) => embedded::remove(database, &owner).await,
+            Self::Remote(store) => {
+                let store = Arc::clone(store);
+                blocking(move || store.remove(&owner)).await
+            }
+        }
+    }
+
+    /// Whether the keys can be used; one line for the administrator.
+    pub(crate) async fn check(&self, database: &Database) -> Result<String, StoreError> {
+        match self {
+            Self::Embedded(master_key) => match embedded::verify(database, master_key).await? {
+                0 => Ok("none; make one with `sealgate secret-key generate ADDR`".to_owned()),
+                count => Ok(format!("{count} usable")),
+            },
+            Self::Remote(store) => {
+                let store = Arc::clone(store);
+                blocking(move || store.check()).await
+            }
+        }
+    }
+}
+
+/// Keys of the mailbox, and of its domain.
+async fn find_both(
+    store: &Arc<dyn RemoteStore>,
+    address: &Address,
+) -> Result<(Vec<RemoteKey>, Vec<RemoteKey>), StoreError> {
+    let store = Arc::clone(store);
+    let (mailbox, domain) = (address.lookup_key(), format!("@{}", address.domain()));
+    blocking(move || {
+        let mut found = (store.find(&mailbox)?, store.find(&domain)?);
+        newest_first(&mut found.0);
+        newest_first(&mut found.1);
+        Ok(found)
+    })
+    .await
+}
+
+fn newest_first(keys: &mut [RemoteKey]) {
+    keys.sort_by_key(|key| std::cmp::Reverse(key.certificate.not_before()));
+}
+
+/// Runs what blocks or computes on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        let store = "secret keys".to_owned();
+        Err(StoreError::Unavailable { store, why: error.to_string() })
+    })
+}
