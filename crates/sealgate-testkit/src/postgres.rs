@@ -1,6 +1,7 @@
 //! PostgreSQL: a server of its own in a temporary directory, on a unix socket and on loopback, with TLS.
 //!
-//! On the socket everybody is believed to be who he says; on loopback [`USER`] needs [`PASSWORD`]. Durability is off:
+//! On the socket everybody is believed to be who he says; on loopback [`USER`] needs [`PASSWORD`]. It listens on 127.0.0.2
+//! too, which its certificate does not name. Durability is off:
 //! what a test stores need not outlive the machine.
 
 use std::fs;
@@ -149,7 +150,7 @@ impl Postgres {
         command.args(["--encoding", "UTF8", "--locale", "C.UTF-8"]);
         process::run(&mut command, b"").expect_ok("initdb");
         let settings = format!(
-            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
+            "listen_addresses = '127.0.0.1, 127.0.0.2'\nport = {}\nunix_socket_directories = '{}'\n\
              fsync = off\nfull_page_writes = off\nsynchronous_commit = off\n\
              max_connections = 60\nshared_buffers = 32MB\nssl = on\n",
             self.address.port(),

@@ -233,7 +233,7 @@ async fn listen_once(
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_lazy_with(options.clone());
+        .connect_lazy_with(options.clone().application_name("sealgate listener"));
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.eager_reconnect(false);
     bounded(listener.listen(CHANNEL)).await?;
