@@ -23,6 +23,7 @@ use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::{Stores, StoresConfig};
 use sealgate_testkit::pki::Pki;
 use sealgate_testkit::postgres::Postgres;
+use sealgate_testkit::process::await_that;
 use tempfile::TempDir;
 
 /// A sealgate in a database of a server.
@@ -182,6 +183,37 @@ async fn a_silent_server_holds_up_nobody_for_longer_than_a_look_up_may_take() {
     while signing(&stores, "after@nec.example").await.is_err() {
         assert!(back.elapsed() < BACK_WITHIN, "not back after {BACK_WITHIN:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_hangs_holds_up_others_for_seconds_only() {
+    let server = Postgres::start();
+    server.sql("postgres", "CREATE DATABASE one OWNER sealgate");
+    let bed = Bed::new(&server.url("one")).await;
+    let stores = bed.open().await;
+    std::thread::scope(|scope| {
+        // One transaction; it ends badly, when the server is stopped.
+        let hang = "UPDATE changes SET counter = counter; SELECT pg_sleep(600)";
+        let hanging = scope.spawn(|| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.sql("one", hang)))
+        });
+        let sleeping = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        await_that("the writer hangs", || server.sql("one", sleeping) == "1");
+        let started = Instant::now();
+        let owner = "alice@nec.example".parse().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let refused = tokio::task::block_in_place(|| {
+            let administration = stores.administration();
+            runtime.block_on(administration.generate_secret_keys(&owner, Algorithm::P256))
+        });
+        assert!(matches!(refused, Err(StoreError::Database { .. })), "{refused:?}");
+        assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+        let found =
+            tokio::task::block_in_place(|| runtime.block_on(signing(&stores, "alice@nec.example")));
+        assert!(found.expect("readers are not held up").is_empty());
+        server.stop();
+        assert!(hanging.join().unwrap().is_err());
+    });
 }
 
 #[tokio::test]

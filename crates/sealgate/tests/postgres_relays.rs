@@ -90,7 +90,7 @@ fn keys_changed_through_one_relay_are_used_by_the_other() {
 
     assert!(send_out(&other).starts_with("550 5.7."), "no key for Bob: {}", send_out(&other));
     one.trust(&abc, &[BOB]);
-    noticed("Bob's certificate", || send_out(&other).starts_with("250 "));
+    let first = noticed("Bob's certificate", || send_out(&other).starts_with("250 "));
     let sealed = sink.await_received(1).pop().unwrap().content;
     assert!(!mail::contains(&sealed, WORDS) && mail::contains(&sealed, "pkcs7-mime"));
 
@@ -106,11 +106,13 @@ fn keys_changed_through_one_relay_are_used_by_the_other() {
         assert_eq!(reply.code, 250, "{reply:?}");
         mail::contains(&sink.await_received(before + 1)[before].content, WORDS)
     };
-    noticed("Alice's key", opened);
+    let second = noticed("Alice's key", opened);
     one.must(&["secret-key", "remove", ALICE], b"");
-    noticed("Alice's key is gone", || !opened());
+    let third = noticed("Alice's key is gone", || !opened());
     one.must(&["public-key", "remove", BOB], b"");
     noticed("Bob's certificate is gone", || send_out(&other).starts_with("550 5.7."));
+    // A busy machine may delay one of them, not each.
+    assert!(first.min(second).min(third) < Duration::from_secs(1));
 }
 
 #[test]

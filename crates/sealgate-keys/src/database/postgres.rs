@@ -5,6 +5,7 @@
 //! Nothing is set for a session, and what a transaction sets ends with it, so that a connection pooler (PgBouncer) may
 //! stand between; where it swallows notifications the counter is read every [`POLL_INTERVAL`].
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -206,27 +207,39 @@ async fn read_counter(connection: &mut PgConnection) -> Result<i64, sqlx::Error>
 
 /// Keeps the counter current for as long as it runs; a lost connection comes back.
 async fn listen(options: PgConnectOptions, counter: Arc<AtomicI64>) {
-    let mut told = false;
+    let mut failures = 0;
     loop {
-        match listen_once(&options, &counter, &mut told).await {
-            Ok(()) => return,
-            // Once for each time that it goes away, not for each time that it does not come back.
-            Err(error) if !told => {
-                told = true;
-                tracing::warn!(%error, "no word of changes from the key database; trying again");
-            }
-            Err(_) => {}
+        let error = listen_once(&options, &counter, &mut failures).await;
+        // Once for each time that it goes away, not for each time that it does not come back.
+        if failures == 0 {
+            tracing::warn!(%error, "no word of changes from the key database; connecting again");
         }
-        tokio::time::sleep(LISTENER_PAUSE).await;
+        let pause = LISTENER_PAUSE.saturating_mul(1 << failures.min(LISTENER_DOUBLINGS_MAX));
+        failures = failures.saturating_add(1);
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// Listens until the connection is lost.
+/// Listens until the connection is lost, and says how.
 async fn listen_once(
     options: &PgConnectOptions,
     counter: &AtomicI64,
-    told: &mut bool,
-) -> Result<(), sqlx::Error> {
+    failures: &mut u32,
+) -> sqlx::Error {
+    match listener(options).await {
+        Ok(mut listener) => {
+            if *failures > 0 {
+                tracing::info!("the key database tells of changes again");
+            }
+            *failures = 0;
+            let Err(error) = follow(&mut listener, counter).await;
+            error
+        }
+        Err(error) => error,
+    }
+}
+
+async fn listener(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
     // A pool of its own: it takes no connection from the stores, and a dead one does not bar the next.
     let pool = PgPoolOptions::new()
         .max_connections(1)
@@ -237,10 +250,14 @@ async fn listen_once(
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.eager_reconnect(false);
     bounded(listener.listen(CHANNEL)).await?;
-    *told = false;
+    Ok(listener)
+}
+
+/// Reads the counter after LISTEN, which shows what was committed before it, and at every notification.
+async fn follow(listener: &mut PgListener, counter: &AtomicI64) -> Result<Infallible, sqlx::Error> {
     loop {
-        // Read after LISTEN: what was committed before it is in the counter, what comes later notifies.
-        let now = bounded(sqlx::query_scalar(super::READ_COUNTER).fetch_one(&mut listener)).await?;
+        let read = sqlx::query_scalar(super::READ_COUNTER).fetch_one(&mut *listener);
+        let now = bounded(read).await?;
         counter.store(now, Ordering::Release);
         match timeout(POLL_INTERVAL, listener.try_recv()).await {
             Ok(Ok(Some(_))) | Err(_) => {}
@@ -268,7 +285,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long making or changing the tables may take, other copies' turns included.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the listener waits before it connects again.
+/// How long the listener waits before it connects again; doubled with each failure, to 1.6 s.
 const LISTENER_PAUSE: Duration = Duration::from_millis(200);
+const LISTENER_DOUBLINGS_MAX: u32 = 3;
 /// How often the counter is read where nothing is heard.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
