@@ -215,6 +215,8 @@ fn sqlx_error(url: &DatabaseUrl, error: &sqlx::Error) -> StoreError {
         sqlx::Error::PoolTimedOut => {
             database_error(url, &"no connection in time: it is away, or all connections are in use")
         }
+        // The rest of what sqlx shows is a line of the server's source.
+        sqlx::Error::Database(said) => database_error(url, &said.message()),
         other => database_error(url, other),
     }
 }

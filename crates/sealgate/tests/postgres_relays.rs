@@ -174,13 +174,25 @@ fn the_password_may_stand_in_a_file_of_its_own() {
     let database = server.create_database();
     let directory = TempDir::new().unwrap();
     let password = directory.path().join("pgpass");
-    fs::write(&password, format!("127.0.0.1:*:{database}:{USER}:{PASSWORD}\n")).unwrap();
+    fs::write(&password, "127.0.0.1:vertraulich\n").unwrap();
     process::set_mode(&password, 0o600);
     let url = format!("postgres://{USER}@{}/{database}", server.address);
-    let mut command = Command::new(PROGRAM);
-    command.args(["init", "--domain", "nec.example", "--database", &url, "--dir"]);
-    command.arg(directory.path()).env("PGPASSFILE", &password);
-    process::run(&mut command, b"").expect_ok("init");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.current_dir(directory.path()).args(arguments).env("PGPASSFILE", &password);
+        process::run(&mut command, b"")
+    };
+    let init = ["init", "--domain", "nec.example", "--database", &url];
+    assert_eq!(run(&init).code, 69, "no password");
+    fs::write(&password, format!("127.0.0.1:*:{database}:{USER}:{PASSWORD}\n")).unwrap();
+    run(&init).expect_ok("init");
+    run(&["secret-key", "list"]).expect_ok("secret-key list");
+    // A line that is none is skipped, and not logged either.
+    fs::write(&password, "127.0.0.1:vertraulich\n").unwrap();
+    let relay = run(&["relay"]);
+    assert_eq!(relay.code, 69, "{}", relay.stderr);
+    assert!(relay.stderr.contains("password authentication failed"), "{}", relay.stderr);
+    assert!(!relay.stderr.contains("vertraulich"), "{}", relay.stderr);
     let text = fs::read_to_string(directory.path().join("sealgate.toml")).unwrap();
     assert!(text.contains(&url) && !text.contains(PASSWORD), "{text}");
 }

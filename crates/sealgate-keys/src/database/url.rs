@@ -149,7 +149,10 @@ impl fmt::Debug for PostgresUrl {
 
 /// Reads the URL and decides about TLS.
 fn read(text: &str) -> Result<PgConnectOptions, String> {
-    let options = PgConnectOptions::from_str(text).map_err(|error| {
+    // sqlx logs a line of ~/.pgpass that it cannot read, password and all.
+    let silence = tracing::subscriber::NoSubscriber::default();
+    let options = tracing::subscriber::with_default(silence, || PgConnectOptions::from_str(text));
+    let options = options.map_err(|error| {
         format!(
             "the database's URL cannot be read ({error}): write postgres://USER@HOST/DATABASE, \
              or postgres:///DATABASE?host=DIRECTORY for a unix socket"

@@ -70,7 +70,7 @@ impl Init {
         TEMPLATE
             .replace("@DOMAINS@", &domains.join(", "))
             .replace("@FIRST@", first)
-            .replace("@DATABASE@", &database)
+            .replace("\"@DATABASE@\"", &database)
     }
 }
 

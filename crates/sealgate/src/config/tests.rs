@@ -34,7 +34,8 @@ fn every_shipped_example_is_valid() {
 fn the_template_of_init_is_valid() {
     let text = include_str!("../cli/init/sealgate.toml")
         .replace("@DOMAINS@", "\"nec.example\", \"nec.test\"")
-        .replace("@FIRST@", "nec.example");
+        .replace("@FIRST@", "nec.example")
+        .replace("@DATABASE@", "postgres:///sealgate?host=/run/postgresql");
     assert_eq!(parse(&text).unwrap().domains.len(), 2);
 }
 
