@@ -1,7 +1,7 @@
 //! The database that the embedded stores share: how it is opened and asked, and how a change is noticed.
 //!
-//! In: a [`DatabaseUrl`] and the stores' statements, one text for both databases. Out: rows, and the number of changes
-//! that were ever made. What is SQLite's or PostgreSQL's own stands in a module for each and in `migrations/`.
+//! In: a [`DatabaseUrl`] and the stores' statements, one text for both databases. Out: rows, and a number that
+//! is another after each change. What is SQLite's or PostgreSQL's own stands in a module for each and in `migrations/`.
 
 use std::fmt;
 use std::path::Path;
@@ -95,7 +95,7 @@ impl Database {
         }
     }
 
-    /// How many changes that answers depend on were ever made, by whatever process.
+    /// Another number after each change that answers depend on, by whatever process.
     ///
     /// # Errors
     /// [`StoreError::Database`].

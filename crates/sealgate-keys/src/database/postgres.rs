@@ -24,8 +24,8 @@ use super::statement::Statement;
 #[derive(Debug)]
 pub(super) struct PostgresDatabase {
     pool: PgPool,
-    /// The counter of changes as last heard of.
-    counter: Arc<AtomicI64>,
+    /// Goes up with every change heard of, and whenever one may have been missed.
+    changes: Arc<AtomicI64>,
     listener: JoinHandle<()>,
 }
 
@@ -49,9 +49,9 @@ impl PostgresDatabase {
         }
         migrate(&pool).await?;
         let counter = read_counter(&mut *pool.acquire().await?).await?;
-        let counter = Arc::new(AtomicI64::new(counter));
-        let listener = tokio::spawn(listen(options.clone(), Arc::clone(&counter)));
-        Ok(Some(Self { pool, counter, listener }))
+        let changes = Arc::new(AtomicI64::new(0));
+        let listener = tokio::spawn(listen(options.clone(), Arc::clone(&changes), counter));
+        Ok(Some(Self { pool, changes, listener }))
     }
 
     /// Makes the tables in an empty database; says what stood in the way.
@@ -71,9 +71,9 @@ impl PostgresDatabase {
         let _ = timeout(STATEMENT_TIMEOUT, self.pool.close()).await;
     }
 
-    /// The counter of changes; costs nothing.
+    /// Another number after each change; costs nothing.
     pub(super) fn changes(&self) -> i64 {
-        self.counter.load(Ordering::Acquire)
+        self.changes.load(Ordering::Acquire)
     }
 
     pub(super) async fn fetch_all(
@@ -205,11 +205,14 @@ async fn read_counter(connection: &mut PgConnection) -> Result<i64, sqlx::Error>
     bounded(sqlx::query_scalar(super::READ_COUNTER).fetch_one(connection)).await
 }
 
-/// Keeps the counter current for as long as it runs; a lost connection comes back.
-async fn listen(options: PgConnectOptions, counter: Arc<AtomicI64>) {
+/// Hears of changes for as long as it runs; a lost connection comes back. `counter` is as last read.
+async fn listen(options: PgConnectOptions, changes: Arc<AtomicI64>, counter: i64) {
     let mut failures = 0;
+    let mut seen = Some(counter);
     loop {
-        let error = listen_once(&options, &counter, &mut failures).await;
+        let error = listen_once(&options, &changes, &mut seen, &mut failures).await;
+        // A server that comes back may have lost its last changes: the same number need not be the same content.
+        seen = None;
         // Once for each time that it goes away, not for each time that it does not come back.
         if failures == 0 {
             tracing::warn!(%error, "no word of changes from the key database; connecting again");
@@ -223,7 +226,8 @@ async fn listen(options: PgConnectOptions, counter: Arc<AtomicI64>) {
 /// Listens until the connection is lost, and says how.
 async fn listen_once(
     options: &PgConnectOptions,
-    counter: &AtomicI64,
+    changes: &AtomicI64,
+    seen: &mut Option<i64>,
     failures: &mut u32,
 ) -> sqlx::Error {
     match listener(options).await {
@@ -232,7 +236,7 @@ async fn listen_once(
                 tracing::info!("the key database tells of changes again");
             }
             *failures = 0;
-            let Err(error) = follow(&mut listener, counter).await;
+            let Err(error) = follow(&mut listener, changes, seen).await;
             error
         }
         Err(error) => error,
@@ -254,11 +258,17 @@ async fn listener(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error>
 }
 
 /// Reads the counter after LISTEN, which shows what was committed before it, and at every notification.
-async fn follow(listener: &mut PgListener, counter: &AtomicI64) -> Result<Infallible, sqlx::Error> {
+async fn follow(
+    listener: &mut PgListener,
+    changes: &AtomicI64,
+    seen: &mut Option<i64>,
+) -> Result<Infallible, sqlx::Error> {
     loop {
         let read = sqlx::query_scalar(super::READ_COUNTER).fetch_one(&mut *listener);
         let now = bounded(read).await?;
-        counter.store(now, Ordering::Release);
+        if seen.replace(now) != Some(now) {
+            changes.fetch_add(1, Ordering::AcqRel);
+        }
         match timeout(POLL_INTERVAL, listener.try_recv()).await {
             Ok(Ok(Some(_))) | Err(_) => {}
             Ok(Ok(None)) => return Err(sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into())),
