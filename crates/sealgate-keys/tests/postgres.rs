@@ -102,7 +102,8 @@ async fn a_change_is_noticed_after_the_listeners_connection_was_lost() {
     let database = server.create_database();
     let bed = Bed::new(&server.url(&database)).await;
     let (one, other) = (bed.open().await, bed.open().await);
-    for name in ["a@nec.example", "b@nec.example"] {
+    // The second time the server comes back without its last change, as a replica may.
+    for (name, lost) in [("a@nec.example", 0), ("b@nec.example", 1)] {
         assert!(signing(&other, name).await.unwrap().is_empty());
         // The listeners may still be on their way.
         let started = Instant::now();
@@ -114,6 +115,7 @@ async fn a_change_is_noticed_after_the_listeners_connection_was_lost() {
             "postgres",
             &format!("SELECT pg_terminate_backend(pid) {LISTENERS} AND datname = '{database}'"),
         );
+        server.sql(&database, &format!("UPDATE changes SET counter = counter - {lost}"));
         generate(&one, name).await;
         println!("noticed after {:?}", noticed(&other, name).await);
     }
@@ -144,8 +146,11 @@ async fn look_ups_fail_while_the_server_is_away_and_work_after_it_returns() {
             assert!(signing(&stores, &format!("away{round}@nec.example")).await.is_err());
             let took = started.elapsed();
             assert!(took < bed.config.lookup_timeout + Duration::from_secs(1), "{took:?}");
-            let cached = signing(&stores, "alice@nec.example").await;
-            assert_eq!(cached.expect("what is cached serves on").len(), 1);
+            // The server's return drops what is cached, some time after the second round has begun.
+            if round == 1 {
+                let cached = signing(&stores, "alice@nec.example").await;
+                assert_eq!(cached.expect("what is cached serves on").len(), 1);
+            }
             assert!(std::sync::Arc::ptr_eq(&trust, &stores.trust().await.unwrap()));
             let opened = Stores::open(&bed.config).await.unwrap_err();
             assert!(matches!(opened, StoreError::Database { .. }), "{opened}");
@@ -157,8 +162,11 @@ async fn look_ups_fail_while_the_server_is_away_and_work_after_it_returns() {
                 assert!(back.elapsed() < BACK_WITHIN, "not back after {BACK_WITHIN:?}");
             }
             println!("failed after {took:?}, back after {:?}", back.elapsed());
-            generate(&other, &format!("back{round}@nec.example")).await;
-            noticed(&stores, &format!("back{round}@nec.example")).await;
+            let back = format!("back{round}@nec.example");
+            // Remembered to have no key: only word of the change makes it known.
+            assert!(signing(&stores, &back).await.unwrap().is_empty());
+            generate(&other, &back).await;
+            noticed(&stores, &back).await;
         }
     }
 }

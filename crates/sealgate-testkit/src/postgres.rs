@@ -1,8 +1,7 @@
 //! PostgreSQL: a server of its own in a temporary directory, on a unix socket and on loopback, with TLS.
 //!
-//! On the socket everybody is believed to be who he says; on loopback [`USER`] needs [`PASSWORD`]. It listens on 127.0.0.2
-//! too, which its certificate does not name. Durability is off:
-//! what a test stores need not outlive the machine.
+//! On the socket everybody is believed to be who he says; on loopback [`USER`] needs [`PASSWORD`]. It listens on
+//! 127.0.0.2 too, which its certificate does not name. What is committed outlives the server, not the machine.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -151,7 +150,7 @@ impl Postgres {
         process::run(&mut command, b"").expect_ok("initdb");
         let settings = format!(
             "listen_addresses = '127.0.0.1, 127.0.0.2'\nport = {}\nunix_socket_directories = '{}'\n\
-             fsync = off\nfull_page_writes = off\nsynchronous_commit = off\n\
+             fsync = off\nfull_page_writes = off\n\
              max_connections = 60\nshared_buffers = 32MB\nssl = on\n",
             self.address.port(),
             self.dir.path().display()
