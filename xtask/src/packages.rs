@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
     ("dovecot-lmtpd", "mailboxes filled over LMTP"),
@@ -15,6 +15,7 @@ const PACKAGES: [(&str, &str); 10] = [
     ("libbcmail-java", "peer of the interoperability matrix"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
+    ("postgresql", "database of both embedded key stores"),
     ("swaks", "a plain mail client"),
 ];
 

@@ -11,7 +11,7 @@ use sealgate_core::keys::{Certificate, SoftwareKey};
 
 use crate::authority::{Algorithm, Authority, KeyAndCertificate};
 use crate::certificates;
-use crate::database::{Database, DatabaseUrl};
+use crate::database::{Database, DatabaseUrl, Statement};
 use crate::error::StoreError;
 use crate::import::{ImportedKey, crl};
 use crate::learning::unix_now;
@@ -45,33 +45,28 @@ pub async fn establish(
     database: &DatabaseUrl,
     domain: &Domain,
 ) -> Result<Arc<Certificate>, StoreError> {
-    let DatabaseUrl::Sqlite(file) = database;
-    for path in [master_key, file.as_path()] {
-        if path.exists() {
-            let what = format!("{}: exists already and is left alone", path.display());
-            return Err(StoreError::Exists(what));
-        }
+    if master_key.exists() {
+        let what = format!("{}: exists already and is left alone", master_key.display());
+        return Err(StoreError::Exists(what));
     }
-    let master_key = MasterKey::create(master_key)?;
     let database = Database::create(database).await?;
+    let master_key = MasterKey::create(master_key)?;
     crate::key_check::establish(&database, &master_key).await?;
     let made = Authority::generate(domain, SystemTime::now())?;
     let id = certificates::random_id()?;
     let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
     let wrapped = master_key.wrap(&row, &made.pkcs8)?;
     let mut change = database.begin_change().await?;
-    sqlx::query(
+    let insert = Statement::new(
         "INSERT INTO own_authorities (id, wrapped, certificate, created_at) \
          VALUES ($1, $2, $3, $4)",
     )
     .bind(&id)
-    .bind(wrapped)
+    .bind(&wrapped)
     .bind(made.certificate.der())
-    .bind(unix_now())
-    .execute(&mut *change)
-    .await
-    .map_err(|error| database.error(&error))?;
-    change.commit().await.map_err(|error| database.error(&error))?;
+    .bind(unix_now());
+    change.execute(insert).await?;
+    change.commit().await?;
     database.close().await;
     Ok(made.certificate)
 }
@@ -219,18 +214,17 @@ impl<'a> Administration<'a> {
             return Err(StoreError::Input(what));
         }
         let mut change = self.database.begin_change().await?;
-        sqlx::query(
+        let sha256 = certificate.fingerprint().to_string();
+        let insert = Statement::new(
             "INSERT INTO authorities (sha256, role, certificate, created_at) \
              VALUES ($1, $2, $3, $4) ON CONFLICT (sha256) DO UPDATE SET role = excluded.role",
         )
-        .bind(certificate.fingerprint().to_string())
+        .bind(&sha256)
         .bind(Role::Anchor.as_str())
         .bind(certificate.der())
-        .bind(unix_now())
-        .execute(&mut *change)
-        .await
-        .map_err(|error| self.database.error(&error))?;
-        change.commit().await.map_err(|error| self.database.error(&error))?;
+        .bind(unix_now());
+        change.execute(insert).await?;
+        change.commit().await?;
         self.stores.changed();
         Ok(())
     }
@@ -243,20 +237,18 @@ impl<'a> Administration<'a> {
         let list = crl::parse(der)
             .ok_or_else(|| StoreError::Input("not a certificate revocation list".to_owned()))?;
         let mut change = self.database.begin_change().await?;
-        let taken = sqlx::query(
+        let insert = Statement::new(
             "INSERT INTO crls (issuer, crl, this_update) VALUES ($1, $2, $3) \
              ON CONFLICT (issuer) DO UPDATE SET crl = excluded.crl, \
              this_update = excluded.this_update WHERE crls.this_update < excluded.this_update",
         )
         .bind(&list.issuer)
         .bind(&list.der)
-        .bind(list.this_update)
-        .execute(&mut *change)
-        .await
-        .map_err(|error| self.database.error(&error))?;
-        change.commit().await.map_err(|error| self.database.error(&error))?;
+        .bind(list.this_update);
+        let taken = change.execute(insert).await?;
+        change.commit().await?;
         self.stores.changed();
-        Ok(taken.rows_affected() > 0)
+        Ok(taken > 0)
     }
 
     /// The authorities that we trust, our own first.
@@ -273,13 +265,9 @@ impl<'a> Administration<'a> {
     /// [`StoreError::NotFound`] where there is none with this fingerprint.
     pub async fn remove_anchor(&self, sha256: &str) -> Result<(), StoreError> {
         let mut change = self.database.begin_change().await?;
-        let removed = sqlx::query("DELETE FROM authorities WHERE sha256 = $1")
-            .bind(sha256)
-            .execute(&mut *change)
-            .await
-            .map_err(|error| self.database.error(&error))?
-            .rows_affected();
-        change.commit().await.map_err(|error| self.database.error(&error))?;
+        let delete = Statement::new("DELETE FROM authorities WHERE sha256 = $1").bind(sha256);
+        let removed = change.execute(delete).await?;
+        change.commit().await?;
         self.stores.changed();
         found(removed, || format!("{sha256}: no such anchor; see `sealgate anchor list`"))?;
         Ok(())
@@ -334,17 +322,20 @@ impl<'a> Administration<'a> {
     }
 
     async fn authority_row(&self) -> Result<(String, Vec<u8>, Arc<Certificate>), StoreError> {
-        let row: Option<(String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, wrapped, certificate FROM own_authorities ORDER BY created_at DESC LIMIT 1",
-        )
-        .fetch_optional(self.database.pool())
-        .await
-        .map_err(|error| self.database.error(&error))?;
-        let (id, wrapped, der) = row.ok_or_else(|| {
-            StoreError::NotFound(
-                "this database has no authority; make one with `sealgate init`".into(),
-            )
-        })?;
+        let row = self
+            .database
+            .fetch_optional(Statement::new(
+                "SELECT id, wrapped, certificate FROM own_authorities \
+                 ORDER BY created_at DESC LIMIT 1",
+            ))
+            .await?
+            .ok_or_else(|| {
+                let what = "this database has no authority; make one with `sealgate init`";
+                StoreError::NotFound(what.to_owned())
+            })?;
+        let failed = |error: sqlx::Error| self.database.error(&error);
+        let (id, wrapped) = (row.get("id").map_err(failed)?, row.get("wrapped").map_err(failed)?);
+        let der: Vec<u8> = row.get("certificate").map_err(failed)?;
         let corrupt = |_| StoreError::Corrupt { table: AUTHORITY_TABLE, owner: "us".to_owned() };
         Ok((id, wrapped, Certificate::from_der(&der).map(Arc::new).map_err(corrupt)?))
     }

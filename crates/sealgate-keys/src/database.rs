@@ -1,221 +1,243 @@
-//! The database that the embedded stores share: where it is, how it is opened, and how a change is noticed.
+//! The database that the embedded stores share: how it is opened and asked, and how a change is noticed.
 //!
-//! SQLite in WAL mode, so that `sealgate secret-key ...` writes while the relay reads. The SQL of the stores keeps to
-//! what PostgreSQL takes too ($1 placeholders, ON CONFLICT); what is SQLite's own stands in this file and in
-//! `migrations/sqlite`.
+//! In: a [`DatabaseUrl`] and the stores' statements, one text for both databases. Out: rows, and a number that
+//! is another after each change. What is SQLite's or PostgreSQL's own stands in a module for each and in `migrations/`.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
+use std::path::Path;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Connection, Sqlite};
-use tokio::sync::Mutex;
+use sqlx::Sqlite;
+use sqlx::migrate::MigrateError;
 
 use crate::error::StoreError;
 
-/// Which database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DatabaseUrl {
-    /// A file.
-    Sqlite(PathBuf),
-}
+mod postgres;
+mod sqlite;
+mod statement;
+mod url;
 
-impl DatabaseUrl {
-    /// The same with a relative path starting at `directory`.
-    #[must_use]
-    pub fn within(&self, directory: &Path) -> Self {
-        match self {
-            Self::Sqlite(path) => Self::Sqlite(directory.join(path)),
-        }
-    }
-}
+pub(crate) use statement::{Row, Statement};
+pub use url::{DatabaseUrl, PostgresUrl};
 
-impl Default for DatabaseUrl {
-    fn default() -> Self {
-        Self::Sqlite(PathBuf::from("sealgate.db"))
-    }
-}
-
-impl FromStr for DatabaseUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(rest) = text.strip_prefix("sqlite:") {
-            let path = rest.strip_prefix("//").unwrap_or(rest);
-            let usable = !path.is_empty() && !path.contains([':', '?', '#', '\0']);
-            if usable {
-                return Ok(Self::Sqlite(PathBuf::from(path)));
-            }
-        } else if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-            return Err(format!("`{text}`: this build knows SQLite only: write sqlite:FILE"));
-        }
-        Err(format!("`{text}` is no database: write sqlite:FILE"))
-    }
-}
-
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => path.display().fmt(f),
-        }
-    }
-}
+use postgres::{Content, PostgresChange, PostgresDatabase};
+use sqlite::SqliteDatabase;
 
 /// An open database.
 #[derive(Debug)]
 pub struct Database {
     url: DatabaseUrl,
-    pool: SqlitePool,
-    watcher: Mutex<Watcher>,
+    kind: Kind,
 }
 
-/// A connection that writes nothing: to it, every write is another's.
 #[derive(Debug)]
-struct Watcher {
-    /// `None` once closed.
-    connection: Option<SqliteConnection>,
-    /// The data version (SQLite's PRAGMA) at the last look.
-    seen: Option<i64>,
-    changes: i64,
+enum Kind {
+    Postgres(PostgresDatabase),
+    Sqlite(SqliteDatabase),
 }
 
 impl Database {
     /// Opens an existing database and brings its tables up to date.
     ///
     /// # Errors
-    /// [`StoreError::DatabaseMissing`] or [`StoreError::Database`].
+    /// [`StoreError::DatabaseMissing`], [`StoreError::DatabaseEmpty`] or [`StoreError::Database`].
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let DatabaseUrl::Sqlite(path) = url;
-        if !path.exists() {
-            return Err(StoreError::DatabaseMissing(path.clone()));
-        }
-        let failed = |error: sqlx::Error| database_error(url, &error);
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .disable_statement_logging();
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(options.clone())
-            .await
-            .map_err(failed)?;
-        sqlx::migrate!("migrations/sqlite").run(&pool).await.map_err(|error| {
-            StoreError::Database { database: url.to_string(), why: error.to_string() }
-        })?;
-        let connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
-        let watcher = Mutex::new(Watcher { connection: Some(connection), seen: None, changes: 0 });
-        Ok(Self { url: url.clone(), pool, watcher })
+        let kind = match url {
+            DatabaseUrl::Postgres(server) => {
+                let options = server.options().map_err(|why| database_error(url, &why))?;
+                let opened = PostgresDatabase::open(&options).await;
+                let opened = opened.map_err(|error| migrate_error(url, error))?;
+                Kind::Postgres(opened.ok_or(StoreError::DatabaseEmpty(url.to_string()))?)
+            }
+            DatabaseUrl::Sqlite(path) if !path.exists() => {
+                return Err(StoreError::DatabaseMissing(path.clone()));
+            }
+            DatabaseUrl::Sqlite(path) => {
+                let opened = SqliteDatabase::open(path).await;
+                Kind::Sqlite(opened.map_err(|error| migrate_error(url, error))?)
+            }
+        };
+        Ok(Self { url: url.clone(), kind })
     }
 
-    /// Makes a new, empty database, mode 0600, and opens it.
+    /// Makes a new file, mode 0600, or the tables in a server's empty database, and opens it.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] where there is one, else [`StoreError::Database`].
+    /// [`StoreError::Exists`] where there is something already, else [`StoreError::Database`].
     pub async fn create(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let DatabaseUrl::Sqlite(path) = url;
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        created.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                StoreError::Exists(format!("{}: exists already and is left alone", path.display()))
+        match url {
+            DatabaseUrl::Postgres(server) => {
+                let options = server.options().map_err(|why| database_error(url, &why))?;
+                let found = PostgresDatabase::create(&options).await;
+                match found.map_err(|error| migrate_error(url, error))? {
+                    Content::Nothing => {}
+                    Content::Other => {
+                        let what = format!(
+                            "{url}: holds other tables; name an empty database for sealgate"
+                        );
+                        return Err(StoreError::Exists(what));
+                    }
+                    Content::Stores => {
+                        let what = format!("{url}: holds a sealgate already and is left alone");
+                        return Err(StoreError::Exists(what));
+                    }
+                }
             }
-            _ => StoreError::Database { database: url.to_string(), why: error.to_string() },
-        })?;
+            DatabaseUrl::Sqlite(path) => create_file(url, path)?,
+        }
         Self::open(url).await
     }
 
-    /// Closes all connections; the last one of all processes to do so leaves everything in the one file.
+    /// Closes all connections.
     pub async fn close(&self) {
-        self.pool.close().await;
-        let mut watcher = self.watcher.lock().await;
-        // Closing is a courtesy: nothing is lost where it fails.
-        if let Some(connection) = watcher.connection.take() {
-            let _ = connection.close().await;
+        match &self.kind {
+            Kind::Postgres(server) => server.close().await,
+            Kind::Sqlite(file) => file.close().await,
         }
     }
 
-    /// How many changes that answers depend on were ever made, by whatever process. Costs a pragma where nothing was
-    /// written since the last call.
+    /// Another number after each change that answers depend on, by whatever process.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn changes(&self) -> Result<i64, StoreError> {
-        let failed = |error: sqlx::Error| self.error(&error);
-        let mut watcher = self.watcher.lock().await;
-        let Watcher { connection, seen, changes } = &mut *watcher;
-        let connection = connection.as_mut().ok_or_else(|| failed(sqlx::Error::PoolClosed))?;
-        let version: i64 = sqlx::query_scalar("PRAGMA data_version")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(failed)?;
-        if *seen != Some(version) {
-            *changes = sqlx::query_scalar("SELECT counter FROM changes WHERE id = 1")
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(failed)?;
-            *seen = Some(version);
+        match &self.kind {
+            Kind::Postgres(server) => Ok(server.changes()),
+            Kind::Sqlite(file) => file.changes().await.map_err(|error| self.error(&error)),
         }
-        Ok(watcher.changes)
     }
 
-    /// Begins a change that answers depend on; the counter goes up with its commit. Being a write from its first
-    /// statement on, it never fails half-way because another writer came first.
-    pub(crate) async fn begin_change(&self) -> Result<sqlx::Transaction<'_, Sqlite>, StoreError> {
-        let failed = |error: sqlx::Error| self.error(&error);
-        let mut transaction = self.pool.begin().await.map_err(failed)?;
-        sqlx::query("UPDATE changes SET counter = counter + 1 WHERE id = 1")
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        Ok(transaction)
+    /// Whether the database tells of changes by itself, so that [`Self::changes`] costs nothing.
+    pub(crate) fn tells_changes(&self) -> bool {
+        matches!(self.kind, Kind::Postgres(_))
     }
 
-    pub(crate) fn pool(&self) -> &SqlitePool {
-        &self.pool
+    pub(crate) async fn fetch_all(&self, statement: Statement<'_>) -> Result<Vec<Row>, StoreError> {
+        let rows = match &self.kind {
+            Kind::Postgres(server) => {
+                let rows = server.fetch_all(&statement).await;
+                rows.map(|rows| rows.into_iter().map(Row::Postgres).collect())
+            }
+            Kind::Sqlite(file) => {
+                let rows = statement.query::<Sqlite>().fetch_all(&file.pool).await;
+                rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
+            }
+        };
+        rows.map_err(|error| self.error(&error))
+    }
+
+    /// The first row, if there is one; the statement gives one at most.
+    pub(crate) async fn fetch_optional(
+        &self,
+        statement: Statement<'_>,
+    ) -> Result<Option<Row>, StoreError> {
+        Ok(self.fetch_all(statement).await?.into_iter().next())
+    }
+
+    /// Writes what no answer depends on; says how many rows it touched.
+    pub(crate) async fn execute(&self, statement: Statement<'_>) -> Result<u64, StoreError> {
+        let done = match &self.kind {
+            Kind::Postgres(server) => server.execute(&statement).await,
+            Kind::Sqlite(file) => {
+                let done = statement.query::<Sqlite>().execute(&file.pool).await;
+                done.map(|done| done.rows_affected())
+            }
+        };
+        done.map_err(|error| self.error(&error))
+    }
+
+    /// Begins a change that answers depend on; the counter goes up with its commit.
+    pub(crate) async fn begin_change(&self) -> Result<Change<'_>, StoreError> {
+        let transaction = match &self.kind {
+            Kind::Postgres(server) => server.begin_change().await.map(Transaction::Postgres),
+            Kind::Sqlite(file) => file.begin_change().await.map(Transaction::Sqlite),
+        };
+        let transaction = transaction.map_err(|error| self.error(&error))?;
+        Ok(Change { database: self, transaction })
     }
 
     pub(crate) fn error(&self, error: &sqlx::Error) -> StoreError {
-        database_error(&self.url, error)
+        sqlx_error(&self.url, error)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sqlite_pool(&self) -> &sqlx::SqlitePool {
+        match &self.kind {
+            Kind::Postgres(_) => panic!("{}: no SQLite", self.url),
+            Kind::Sqlite(file) => &file.pool,
+        }
     }
 }
 
-fn database_error(url: &DatabaseUrl, error: &sqlx::Error) -> StoreError {
-    let why = error.to_string().replace('\n', " ");
-    StoreError::Database { database: url.to_string(), why }
+/// Several statements, all of which hold or none.
+pub(crate) struct Change<'d> {
+    database: &'d Database,
+    transaction: Transaction,
 }
 
-/// How long a writer waits for another.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTIONS_MAX: u32 = 4;
+enum Transaction {
+    Postgres(PostgresChange),
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+}
+
+impl Change<'_> {
+    /// Runs a statement and says how many rows it touched.
+    pub(crate) async fn execute(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
+        let done = match &mut self.transaction {
+            Transaction::Postgres(change) => change.execute(&statement).await,
+            Transaction::Sqlite(transaction) => {
+                let done = statement.query::<Sqlite>().execute(&mut **transaction).await;
+                done.map(|done| done.rows_affected())
+            }
+        };
+        done.map_err(|error| self.database.error(&error))
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        let done = match self.transaction {
+            Transaction::Postgres(change) => change.commit().await,
+            Transaction::Sqlite(transaction) => transaction.commit().await,
+        };
+        done.map_err(|error| self.database.error(&error))
+    }
+}
+
+fn create_file(url: &DatabaseUrl, path: &Path) -> Result<(), StoreError> {
+    SqliteDatabase::create(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            StoreError::Exists(format!("{}: exists already and is left alone", path.display()))
+        }
+        _ => database_error(url, &error),
+    })
+}
+
+fn sqlx_error(url: &DatabaseUrl, error: &sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::PoolTimedOut => {
+            database_error(url, &"no connection in time: it is away, or all connections are in use")
+        }
+        // The rest of what sqlx shows is a line of the server's source.
+        sqlx::Error::Database(said) => database_error(url, &said.message()),
+        other => database_error(url, other),
+    }
+}
+
+fn migrate_error(url: &DatabaseUrl, error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) => sqlx_error(url, &error),
+        other => database_error(url, &other),
+    }
+}
+
+fn database_error(url: &DatabaseUrl, why: &dyn fmt::Display) -> StoreError {
+    StoreError::Database { database: url.to_string(), why: why.to_string().replace('\n', " ") }
+}
+
+const READ_COUNTER: &str = "SELECT counter FROM changes WHERE id = 1";
+const RAISE_COUNTER: &str = "UPDATE changes SET counter = counter + 1 WHERE id = 1";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn database_urls_are_read() {
-        for (text, path) in [
-            ("sqlite:sealgate.db", "sealgate.db"),
-            ("sqlite:///var/lib/sealgate.db", "/var/lib/sealgate.db"),
-        ] {
-            assert_eq!(text.parse(), Ok(DatabaseUrl::Sqlite(PathBuf::from(path))));
-        }
-        for text in ["", "sealgate.db", "sqlite:", "sqlite::memory:", "postgres://db/x", "mysql:x"]
-        {
-            assert!(text.parse::<DatabaseUrl>().is_err(), "{text}");
-        }
-    }
 
     #[tokio::test]
     async fn a_change_through_another_connection_is_noticed() {

@@ -30,6 +30,8 @@ pub enum StoreError {
         /// What it says.
         why: String,
     },
+    /// The server's database holds no tables of ours.
+    DatabaseEmpty(String),
     /// There is no such database yet.
     DatabaseMissing(PathBuf),
     /// Refused, because it is there already.
@@ -70,6 +72,11 @@ impl fmt::Display for StoreError {
             ),
             Self::Crl { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Database { database, why } => write!(f, "database {database}: {why}"),
+            Self::DatabaseEmpty(url) => write!(
+                f,
+                "database {url}: holds no sealgate; make its tables with `sealgate init --database \
+                 URL`, or correct [database] url"
+            ),
             Self::DatabaseMissing(path) => write!(
                 f,
                 "{}: no such database; make one with `sealgate init`, or correct [database] url",

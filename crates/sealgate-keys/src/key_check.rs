@@ -1,6 +1,6 @@
 //! Tells the right master key from a wrong one: a known text, wrapped when the database was made.
 
-use crate::database::Database;
+use crate::database::{Database, Statement};
 use crate::error::StoreError;
 use crate::master_key::{MasterKey, Row};
 use crate::secret_source::SecretSource;
@@ -11,12 +11,8 @@ pub(crate) async fn establish(
     master_key: &MasterKey,
 ) -> Result<(), StoreError> {
     let wrapped = master_key.wrap(&ROW, KNOWN_TEXT)?;
-    sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2)")
-        .bind(ROW.id)
-        .bind(wrapped)
-        .execute(database.pool())
-        .await
-        .map_err(|error| database.error(&error))?;
+    let insert = Statement::new("INSERT INTO facts (name, value) VALUES ($1, $2)");
+    database.execute(insert.bind(ROW.id).bind(&wrapped)).await?;
     Ok(())
 }
 
@@ -26,12 +22,11 @@ pub(crate) async fn verify(
     master_key: &MasterKey,
     source: &SecretSource,
 ) -> Result<(), StoreError> {
-    let wrapped: Option<Vec<u8>> = sqlx::query_scalar("SELECT value FROM facts WHERE name = $1")
-        .bind(ROW.id)
-        .fetch_optional(database.pool())
-        .await
-        .map_err(|error| database.error(&error))?;
-    let Some(wrapped) = wrapped else { return establish(database, master_key).await };
+    let select = Statement::new("SELECT value FROM facts WHERE name = $1").bind(ROW.id);
+    let Some(row) = database.fetch_optional(select).await? else {
+        return establish(database, master_key).await;
+    };
+    let wrapped: Vec<u8> = row.get("value").map_err(|error| database.error(&error))?;
     match master_key.unwrap(&ROW, &wrapped) {
         Ok(text) if text.as_slice() == KNOWN_TEXT => Ok(()),
         _ => Err(StoreError::WrongMasterKey { source: source.to_string() }),

@@ -2,7 +2,8 @@
 //!
 //! [`Stores::answer`] answers the [`KeyQuery`]s of a step from a bounded cache of parsed keys, else from the database.
 //! Keys of the mailbox come before the domain's (`@example.org`). Expired decryption keys are given out: old mail must
-//! stay readable. Changes that another process makes are noticed within [`WATCH_INTERVAL`].
+//! stay readable. Changes that another process makes are noticed within [`WATCH_INTERVAL`],
+//! and at once where the database tells of them (PostgreSQL).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -296,7 +297,7 @@ impl Stores {
     }
 
     async fn generation(&self) -> Result<u64, StoreError> {
-        if self.watch.is_due() {
+        if self.database.tells_changes() || self.watch.is_due() {
             let changes = u64::try_from(self.database.changes().await?).unwrap_or_default();
             if self.watch.changes.swap(changes, Ordering::AcqRel) != changes {
                 self.changed();

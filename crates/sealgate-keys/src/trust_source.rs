@@ -11,7 +11,7 @@ use sealgate_core::keys::Certificate;
 use sealgate_core::trust::TrustStore;
 use tokio::sync::Mutex;
 
-use crate::database::Database;
+use crate::database::{Database, Statement};
 use crate::error::StoreError;
 use crate::import::crl;
 
@@ -118,21 +118,25 @@ pub(crate) async fn certificates(
     database: &Database,
     role: Role,
 ) -> Result<Vec<Arc<Certificate>>, StoreError> {
-    let ders: Vec<Vec<u8>> = sqlx::query_scalar(
+    let select = Statement::new(
         "SELECT certificate FROM authorities WHERE role = $1 \
          UNION SELECT certificate FROM own_authorities WHERE $1 = 'anchor'",
-    )
-    .bind(role.as_str())
-    .fetch_all(database.pool())
-    .await
-    .map_err(|error| database.error(&error))?;
+    );
+    let ders = column(database, select.bind(role.as_str()), "certificate").await?;
     let corrupt = || StoreError::Corrupt { table: "authorities", owner: role.as_str().to_owned() };
     ders.iter().map(|der| Certificate::from_der(der).map(Arc::new).map_err(|_| corrupt())).collect()
 }
 
 async fn stored_crls(database: &Database) -> Result<Vec<Vec<u8>>, StoreError> {
-    sqlx::query_scalar("SELECT crl FROM crls")
-        .fetch_all(database.pool())
-        .await
-        .map_err(|error| database.error(&error))
+    column(database, Statement::new("SELECT crl FROM crls"), "crl").await
+}
+
+/// A column of bytes.
+async fn column(
+    database: &Database,
+    select: Statement<'_>,
+    name: &str,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let rows = database.fetch_all(select).await?;
+    rows.iter().map(|row| row.get(name).map_err(|error| database.error(&error))).collect()
 }

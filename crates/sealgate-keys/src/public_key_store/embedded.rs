@@ -7,11 +7,9 @@ use std::sync::Arc;
 
 use sealgate_core::address::Address;
 use sealgate_core::keys::{Capabilities, Certificate, PublicKey};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 
 use crate::certificates;
-use crate::database::Database;
+use crate::database::{Database, Row, Statement};
 use crate::error::StoreError;
 use crate::public_key_store::{PublicKeyEntry, PublicKeyState};
 
@@ -43,16 +41,13 @@ pub(crate) async fn list(
     database: &Database,
     owner: Option<&str>,
 ) -> Result<Vec<PublicKeyEntry>, StoreError> {
-    let rows = sqlx::query(
+    let select = Statement::new(
         "SELECT k.owner, k.state, k.certificate, k.intermediates, c.flags FROM public_keys k \
          LEFT JOIN capabilities c ON c.owner = k.owner \
          WHERE $1 = '' OR k.owner = $1 \
          ORDER BY k.owner, k.state DESC, k.not_before DESC, k.sha256",
-    )
-    .bind(owner.unwrap_or_default())
-    .fetch_all(database.pool())
-    .await;
-    let rows = rows.map_err(|error| database.error(&error))?;
+    );
+    let rows = database.fetch_all(select.bind(owner.unwrap_or_default())).await?;
     rows.iter().map(|row| entry(database, row)).collect()
 }
 
@@ -72,24 +67,26 @@ pub(crate) async fn pin(
 ) -> Result<(), StoreError> {
     let mut change = database.begin_change().await?;
     for key in keys {
-        sqlx::query(
+        let (sha256, intermediates) = (
+            key.certificate.fingerprint().to_string(),
+            certificates::concatenate(key.intermediates),
+        );
+        let insert = Statement::new(
             "INSERT INTO public_keys (owner, sha256, state, certificate, intermediates, \
              not_before, not_after, created_at) VALUES ($1, $2, 'pinned', $3, $4, $5, $6, $7) \
              ON CONFLICT (owner, sha256) DO UPDATE SET state = 'pinned', \
              intermediates = excluded.intermediates",
         )
         .bind(key.owner)
-        .bind(key.certificate.fingerprint().to_string())
+        .bind(&sha256)
         .bind(key.certificate.der())
-        .bind(certificates::concatenate(key.intermediates))
+        .bind(&intermediates)
         .bind(key.certificate.not_before().0)
         .bind(key.certificate.not_after().0)
-        .bind(now)
-        .execute(&mut *change)
-        .await
-        .map_err(|error| database.error(&error))?;
+        .bind(now);
+        change.execute(insert).await?;
     }
-    change.commit().await.map_err(|error| database.error(&error))
+    change.commit().await
 }
 
 /// Turns the candidates of an owner into pinned certificates, or the one with this fingerprint; says how many.
@@ -99,35 +96,25 @@ pub(crate) async fn accept(
     sha256: Option<&str>,
 ) -> Result<u64, StoreError> {
     let mut change = database.begin_change().await?;
-    let accepted = sqlx::query(
+    let update = Statement::new(
         "UPDATE public_keys SET state = 'pinned' \
          WHERE owner = $1 AND state = 'candidate' AND ($2 = '' OR sha256 = $2)",
     )
     .bind(owner)
-    .bind(sha256.unwrap_or_default())
-    .execute(&mut *change)
-    .await
-    .map_err(|error| database.error(&error))?;
-    change.commit().await.map_err(|error| database.error(&error))?;
-    Ok(accepted.rows_affected())
+    .bind(sha256.unwrap_or_default());
+    let accepted = change.execute(update).await?;
+    change.commit().await?;
+    Ok(accepted)
 }
 
 /// Forgets an owner and says how many certificates there were.
 pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, StoreError> {
     let mut change = database.begin_change().await?;
-    let failed = |error: sqlx::Error| database.error(&error);
-    let removed = sqlx::query("DELETE FROM public_keys WHERE owner = $1")
-        .bind(owner)
-        .execute(&mut *change)
-        .await
-        .map_err(failed)?;
-    sqlx::query("DELETE FROM capabilities WHERE owner = $1")
-        .bind(owner)
-        .execute(&mut *change)
-        .await
-        .map_err(failed)?;
-    change.commit().await.map_err(failed)?;
-    Ok(removed.rows_affected())
+    let certificates = Statement::new("DELETE FROM public_keys WHERE owner = $1").bind(owner);
+    let removed = change.execute(certificates).await?;
+    change.execute(Statement::new("DELETE FROM capabilities WHERE owner = $1").bind(owner)).await?;
+    change.commit().await?;
+    Ok(removed)
 }
 
 /// Stores a learned certificate as a candidate, where it is new and the owner has not too many. Answers do not depend
@@ -137,23 +124,23 @@ pub(crate) async fn learn_candidate(
     key: &NewPublicKey<'_>,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    let sha256 = key.certificate.fingerprint().to_string();
+    let intermediates = certificates::concatenate(key.intermediates);
+    let insert = Statement::new(
         "INSERT INTO public_keys (owner, sha256, state, certificate, intermediates, \
          not_before, not_after, created_at) \
          SELECT $1, $2, 'candidate', $3, $4, $5, $6, $7 WHERE (SELECT COUNT(*) FROM public_keys \
          WHERE owner = $1 AND state = 'candidate') < $8 ON CONFLICT (owner, sha256) DO NOTHING",
     )
     .bind(key.owner)
-    .bind(key.certificate.fingerprint().to_string())
+    .bind(&sha256)
     .bind(key.certificate.der())
-    .bind(certificates::concatenate(key.intermediates))
+    .bind(&intermediates)
     .bind(key.certificate.not_before().0)
     .bind(key.certificate.not_after().0)
     .bind(now)
-    .bind(CANDIDATES_PER_OWNER_MAX)
-    .execute(database.pool())
-    .await
-    .map_err(|error| database.error(&error))?;
+    .bind(CANDIDATES_PER_OWNER_MAX);
+    database.execute(insert).await?;
     Ok(())
 }
 
@@ -170,8 +157,7 @@ pub(crate) async fn learn_capabilities(
     if known.is_some_and(|(_, known_at)| known_at >= signed_at) {
         return Ok(false);
     }
-    let failed = |error: sqlx::Error| database.error(&error);
-    let upsert = sqlx::query(
+    let upsert = Statement::new(
         "INSERT INTO capabilities (owner, flags, signed_at) VALUES ($1, $2, $3) \
          ON CONFLICT (owner) DO UPDATE SET flags = excluded.flags, signed_at = excluded.signed_at \
          WHERE capabilities.signed_at < excluded.signed_at",
@@ -181,24 +167,21 @@ pub(crate) async fn learn_capabilities(
     .bind(signed_at);
     let same = known.is_some_and(|(before, _)| before == capabilities);
     if same || keys_for(database, address).await?.is_empty() {
-        upsert.execute(database.pool()).await.map_err(failed)?;
+        database.execute(upsert).await?;
         return Ok(false);
     }
     let mut change = database.begin_change().await?;
-    upsert.execute(&mut *change).await.map_err(failed)?;
-    change.commit().await.map_err(failed)?;
+    change.execute(upsert).await?;
+    change.commit().await?;
     Ok(true)
 }
 
 async fn pinned(database: &Database, owner: &str) -> Result<Vec<PublicKeyEntry>, StoreError> {
-    let rows = sqlx::query(
+    let select = Statement::new(
         "SELECT owner, state, certificate, intermediates, NULL AS flags FROM public_keys \
          WHERE owner = $1 AND state = 'pinned' ORDER BY not_before DESC, sha256",
-    )
-    .bind(owner)
-    .fetch_all(database.pool())
-    .await;
-    let rows = rows.map_err(|error| database.error(&error))?;
+    );
+    let rows = database.fetch_all(select.bind(owner)).await?;
     rows.iter().map(|row| entry(database, row)).collect()
 }
 
@@ -206,23 +189,22 @@ async fn capabilities_of(
     database: &Database,
     owner: &str,
 ) -> Result<Option<(Capabilities, i64)>, StoreError> {
-    let row: Option<(i64, i64)> =
-        sqlx::query_as("SELECT flags, signed_at FROM capabilities WHERE owner = $1")
-            .bind(owner)
-            .fetch_optional(database.pool())
-            .await
-            .map_err(|error| database.error(&error))?;
-    Ok(row.map(|(flags, signed_at)| (from_flags(flags), signed_at)))
+    let failed = |error: sqlx::Error| database.error(&error);
+    let select = Statement::new("SELECT flags, signed_at FROM capabilities WHERE owner = $1");
+    let Some(row) = database.fetch_optional(select.bind(owner)).await? else { return Ok(None) };
+    let (flags, signed_at) =
+        (row.get("flags").map_err(failed)?, row.get("signed_at").map_err(failed)?);
+    Ok(Some((from_flags(flags), signed_at)))
 }
 
-fn entry(database: &Database, row: &SqliteRow) -> Result<PublicKeyEntry, StoreError> {
+fn entry(database: &Database, row: &Row) -> Result<PublicKeyEntry, StoreError> {
     let failed = |error: sqlx::Error| database.error(&error);
-    let owner: String = row.try_get("owner").map_err(failed)?;
+    let owner: String = row.get("owner").map_err(failed)?;
     let corrupt = || StoreError::Corrupt { table: "public_keys", owner: owner.clone() };
-    let state: String = row.try_get("state").map_err(failed)?;
-    let certificate: Vec<u8> = row.try_get("certificate").map_err(failed)?;
-    let intermediates: Vec<u8> = row.try_get("intermediates").map_err(failed)?;
-    let flags: Option<i64> = row.try_get("flags").map_err(failed)?;
+    let state: String = row.get("state").map_err(failed)?;
+    let certificate: Vec<u8> = row.get("certificate").map_err(failed)?;
+    let intermediates: Vec<u8> = row.get("intermediates").map_err(failed)?;
+    let flags: Option<i64> = row.get("flags").map_err(failed)?;
     let pinned = state == PublicKeyState::Pinned.as_str();
     Ok(PublicKeyEntry {
         state: if pinned { PublicKeyState::Pinned } else { PublicKeyState::Candidate },

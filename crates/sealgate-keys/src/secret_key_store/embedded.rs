@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use sealgate_core::address::Address;
 use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use zeroize::Zeroizing;
 
 use crate::certificates;
-use crate::database::Database;
+use crate::database::{self, Database, Statement};
 use crate::error::StoreError;
 use crate::master_key::{MasterKey, Row};
 use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
@@ -71,18 +70,34 @@ impl StoredKey {
         certificates::split(&self.chain).ok_or_else(|| self.corrupt())
     }
 
-    fn corrupt(&self) -> StoreError {
+    /// The row's name.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Address in lower case, or `@domain`.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The secret as PKCS#8.
+    pub(crate) fn pkcs8(&self, master_key: &MasterKey) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let row = Row { table: TABLE, id: &self.id, owner: &self.owner };
+        master_key.unwrap(&row, &self.wrapped)
+    }
+
+    pub(crate) fn corrupt(&self) -> StoreError {
         StoreError::Corrupt { table: TABLE, owner: self.owner.clone() }
     }
 
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+    fn from_row(row: &database::Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
-            id: row.try_get("id")?,
-            owner: row.try_get("owner")?,
-            purpose: row.try_get("purpose")?,
-            wrapped: row.try_get("wrapped")?,
-            certificate: row.try_get("certificate")?,
-            chain: row.try_get("chain")?,
+            id: row.get("id")?,
+            owner: row.get("owner")?,
+            purpose: row.get("purpose")?,
+            wrapped: row.get("wrapped")?,
+            certificate: row.get("certificate")?,
+            chain: row.get("chain")?,
         })
     }
 }
@@ -94,18 +109,14 @@ pub(crate) async fn keys_for(
     purpose: KeyPurpose,
 ) -> Result<Vec<StoredKey>, StoreError> {
     let domain = format!("@{}", address.domain());
-    let rows = sqlx::query(
+    let select = Statement::new(
         "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
          WHERE (owner = $1 OR owner = $2) AND (purpose = $3 OR purpose = 'both') \
          ORDER BY CASE WHEN owner = $1 THEN 0 ELSE 1 END, not_before DESC, id",
-    )
-    .bind(address.lookup_key())
-    .bind(domain)
-    .bind(purpose.as_str())
-    .fetch_all(database.pool())
-    .await;
-    let rows = rows.map_err(|error| database.error(&error))?;
-    collect(database, &rows)
+    );
+    let mailbox = address.lookup_key();
+    let select = select.bind(&mailbox).bind(&domain).bind(purpose.as_str());
+    collect(database, select).await
 }
 
 /// All keys, or those of one owner.
@@ -113,27 +124,21 @@ pub(crate) async fn list(
     database: &Database,
     owner: Option<&str>,
 ) -> Result<Vec<SecretKeyEntry>, StoreError> {
-    let rows = sqlx::query(
+    let select = Statement::new(
         "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
          WHERE $1 = '' OR owner = $1 ORDER BY owner, not_before DESC, purpose DESC, id",
-    )
-    .bind(owner.unwrap_or_default())
-    .fetch_all(database.pool())
-    .await;
-    let rows = rows.map_err(|error| database.error(&error))?;
-    collect(database, &rows)?.iter().map(StoredKey::entry).collect()
+    );
+    let rows = collect(database, select.bind(owner.unwrap_or_default())).await?;
+    rows.iter().map(StoredKey::entry).collect()
 }
 
 /// Opens every row and says how many there are.
 pub(crate) async fn verify(database: &Database, master_key: &MasterKey) -> Result<u64, StoreError> {
-    let rows = sqlx::query(
+    let select = Statement::new(
         "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys ORDER BY owner",
-    )
-    .fetch_all(database.pool())
-    .await;
-    let rows = rows.map_err(|error| database.error(&error))?;
+    );
     let mut count = 0;
-    for stored in collect(database, &rows)? {
+    for stored in collect(database, select).await? {
         stored.open(master_key, None)?;
         count += 1;
     }
@@ -152,7 +157,9 @@ pub(crate) async fn insert(
         let id = certificates::random_id()?;
         let row = Row { table: TABLE, id: &id, owner: &key.owner };
         let wrapped = master_key.wrap(&row, &key.pkcs8)?;
-        let inserted = sqlx::query(
+        let (chain, sha256) =
+            (certificates::concatenate(&key.chain), key.certificate.fingerprint().to_string());
+        let insert = Statement::new(
             "INSERT INTO secret_keys (id, owner, purpose, wrapped, certificate, chain, sha256, \
              not_before, not_after, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
              ON CONFLICT (owner, sha256) DO NOTHING",
@@ -160,34 +167,28 @@ pub(crate) async fn insert(
         .bind(&id)
         .bind(&key.owner)
         .bind(key.purpose.as_str())
-        .bind(wrapped)
+        .bind(&wrapped)
         .bind(key.certificate.der())
-        .bind(certificates::concatenate(&key.chain))
-        .bind(key.certificate.fingerprint().to_string())
+        .bind(&chain)
+        .bind(&sha256)
         .bind(key.certificate.not_before().0)
         .bind(key.certificate.not_after().0)
-        .bind(now)
-        .execute(&mut *change)
-        .await
-        .map_err(|error| database.error(&error))?;
-        if inserted.rows_affected() == 0 {
+        .bind(now);
+        if change.execute(insert).await? == 0 {
             let what = format!("{}: this key is in the store already", key.owner);
             return Err(StoreError::Exists(what));
         }
     }
-    change.commit().await.map_err(|error| database.error(&error))
+    change.commit().await
 }
 
 /// Removes all keys of an owner and says how many there were.
 pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, StoreError> {
     let mut change = database.begin_change().await?;
-    let removed = sqlx::query("DELETE FROM secret_keys WHERE owner = $1")
-        .bind(owner)
-        .execute(&mut *change)
-        .await
-        .map_err(|error| database.error(&error))?;
-    change.commit().await.map_err(|error| database.error(&error))?;
-    Ok(removed.rows_affected())
+    let delete = Statement::new("DELETE FROM secret_keys WHERE owner = $1").bind(owner);
+    let removed = change.execute(delete).await?;
+    change.commit().await?;
+    Ok(removed)
 }
 
 /// The rows of one owner, or all.
@@ -195,11 +196,12 @@ pub(crate) async fn ids(
     database: &Database,
     owner: Option<&str>,
 ) -> Result<Vec<String>, StoreError> {
-    sqlx::query_scalar("SELECT id FROM secret_keys WHERE $1 = '' OR owner = $1 ORDER BY owner, id")
-        .bind(owner.unwrap_or_default())
-        .fetch_all(database.pool())
-        .await
-        .map_err(|error| database.error(&error))
+    let select = Statement::new(
+        "SELECT id FROM secret_keys WHERE $1 = '' OR owner = $1 ORDER BY owner, id",
+    )
+    .bind(owner.unwrap_or_default());
+    let rows = database.fetch_all(select).await?;
+    rows.iter().map(|row| row.get("id").map_err(|error| database.error(&error))).collect()
 }
 
 /// One row with its secret.
@@ -208,37 +210,77 @@ pub(crate) async fn secret(
     master_key: &MasterKey,
     id: &str,
 ) -> Result<NewSecretKey, StoreError> {
-    let row = sqlx::query(
-        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys WHERE id = $1",
-    )
-    .bind(id)
-    .fetch_one(database.pool())
-    .await
-    .map_err(|error| database.error(&error))?;
-    let stored = StoredKey::from_row(&row).map_err(|error| database.error(&error))?;
+    let stored = by_id(database, id).await?;
+    let gone = || StoreError::NotFound(format!("{id}: this key has just been removed"));
+    let stored = stored.ok_or_else(gone)?;
     let certificate = stored.certificate()?;
-    let row = Row { table: TABLE, id: &stored.id, owner: &stored.owner };
     Ok(NewSecretKey {
         purpose: KeyPurpose::of(&certificate).ok_or_else(|| stored.corrupt())?,
-        pkcs8: master_key.unwrap(&row, &stored.wrapped)?,
+        pkcs8: stored.pkcs8(master_key)?,
         certificate,
         chain: stored.chain()?,
         owner: stored.owner.clone(),
     })
 }
 
-/// Removes one row.
-pub(crate) async fn remove_one(database: &Database, id: &str) -> Result<(), StoreError> {
-    let mut change = database.begin_change().await?;
-    sqlx::query("DELETE FROM secret_keys WHERE id = $1")
-        .bind(id)
-        .execute(&mut *change)
-        .await
-        .map_err(|error| database.error(&error))?;
-    change.commit().await.map_err(|error| database.error(&error))
+/// One row by its name.
+pub(crate) async fn by_id(database: &Database, id: &str) -> Result<Option<StoredKey>, StoreError> {
+    let select = Statement::new(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys WHERE id = $1",
+    );
+    Ok(collect(database, select.bind(id)).await?.pop())
 }
 
-fn collect(database: &Database, rows: &[SqliteRow]) -> Result<Vec<StoredKey>, StoreError> {
+/// Rows of one owner, `rows_max` of them at most.
+pub(crate) async fn of_owner(
+    database: &Database,
+    owner: &str,
+    rows_max: i64,
+) -> Result<Vec<StoredKey>, StoreError> {
+    let select = Statement::new(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+         WHERE owner = $1 ORDER BY not_before DESC, id LIMIT $2",
+    );
+    collect(database, select.bind(owner).bind(rows_max)).await
+}
+
+/// Rows with this certificate, by its SHA-256 in lower-case hexadecimal; `rows_max` of them at most.
+pub(crate) async fn with_certificate(
+    database: &Database,
+    sha256: &str,
+    rows_max: i64,
+) -> Result<Vec<StoredKey>, StoreError> {
+    let select = Statement::new(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+         WHERE sha256 = $1 ORDER BY owner LIMIT $2",
+    );
+    collect(database, select.bind(sha256).bind(rows_max)).await
+}
+
+/// Rows after the one with this name, in the order of their names; begins with the empty name.
+pub(crate) async fn page(
+    database: &Database,
+    after: &str,
+    rows_max: i64,
+) -> Result<Vec<StoredKey>, StoreError> {
+    let select = Statement::new(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+         WHERE id > $1 ORDER BY id LIMIT $2",
+    );
+    collect(database, select.bind(after).bind(rows_max)).await
+}
+
+/// Removes one row; says whether it was there.
+pub(crate) async fn remove_one(database: &Database, id: &str) -> Result<bool, StoreError> {
+    let mut change = database.begin_change().await?;
+    let delete = Statement::new("DELETE FROM secret_keys WHERE id = $1").bind(id);
+    let removed = change.execute(delete).await?;
+    change.commit().await?;
+    Ok(removed > 0)
+}
+
+async fn collect(database: &Database, select: Statement<'_>) -> Result<Vec<StoredKey>, StoreError> {
+    let rows = database.fetch_all(select).await?;
     rows.iter().map(|row| StoredKey::from_row(row).map_err(|e| database.error(&e))).collect()
 }
 

@@ -2,10 +2,12 @@ use std::path::Path;
 
 use sealgate_core::keys::{Capabilities, Certificate, Digest, SignatureScheme, Timestamp};
 use sealgate_core::trust::{Purpose, Trust};
+use sealgate_testkit::postgres::Postgres;
 
 use super::*;
 use crate::administration::establish;
 use crate::authority::Algorithm;
+use crate::database::Statement;
 use crate::import::Material;
 use crate::owner::Owner;
 use crate::public_key_store::PublicKeyState;
@@ -14,26 +16,88 @@ use crate::public_key_store::PublicKeyState;
 struct Bed {
     directory: tempfile::TempDir,
     config: StoresConfig,
+    /// Runs for as long as somebody holds it.
+    _server: Option<Arc<Postgres>>,
 }
 
 impl Bed {
     async fn new() -> (Self, Stores) {
+        let bed = Self::sqlite().await;
+        let stores = bed.open().await;
+        (bed, stores)
+    }
+
+    async fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::Sqlite(directory.path().join("sealgate.db"));
+        Self::established(directory, url, None).await
+    }
+
+    async fn postgres() -> Self {
+        let server = Postgres::shared();
+        let url = server.socket_url(&server.create_database()).parse().unwrap();
+        Self::established(tempfile::tempdir().unwrap(), url, Some(server)).await
+    }
+
+    async fn established(
+        directory: tempfile::TempDir,
+        database: DatabaseUrl,
+        server: Option<Arc<Postgres>>,
+    ) -> Self {
+        let key = directory.path().join("master.key");
         let config = StoresConfig {
-            database: DatabaseUrl::Sqlite(directory.path().join("sealgate.db")),
-            master_key: SecretSource::File(directory.path().join("master.key")),
+            database,
+            master_key: SecretSource::File(key.clone()),
             ..StoresConfig::default()
         };
-        let domain = "nec.example".parse_domain();
-        let key = directory.path().join("master.key");
-        establish(&key, &config.database, &domain).await.unwrap();
-        let stores = Stores::open(&config).await.unwrap();
-        (Self { directory, config }, stores)
+        establish(&key, &config.database, &"nec.example".parse_domain()).await.unwrap();
+        Self { directory, config, _server: server }
+    }
+
+    async fn open(&self) -> Stores {
+        Stores::open(&self.config).await.unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
+}
+
+/// Tests of what holds with either database.
+macro_rules! on_both_databases {
+    ($($name:ident,)*) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Bed::sqlite().await).await;
+            })*
+        }
+        mod on_postgresql {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Bed::postgres().await).await;
+            })*
+        }
+    };
+}
+
+on_both_databases! {
+    a_cached_look_up_costs_microseconds,
+    a_change_by_another_process_is_noticed,
+    a_domains_certificate_serves_where_the_mailbox_has_none,
+    a_newer_revocation_list_replaces_an_older_one,
+    a_pinned_certificate_is_never_replaced_by_a_learned_one,
+    a_swapped_row_is_refused,
+    a_swapped_secret_is_refused,
+    anchors_come_and_go,
+    another_master_key_is_refused,
+    generated_keys_sign_and_decrypt_for_their_address_only,
+    learned_candidates_are_bounded,
+    older_capabilities_never_overwrite_newer_ones,
+    our_own_certificates_are_trusted_through_our_authority,
+    several_keys_of_an_address_come_newest_first,
+    the_mailboxs_keys_come_before_the_domains,
+    what_mail_teaches_is_not_used_before_it_is_accepted,
 }
 
 trait ParseDomain {
@@ -89,9 +153,8 @@ fn certificate(name: &str) -> Arc<Certificate> {
     Arc::clone(&Material::read(&fixture(name), None).unwrap().certificates[0])
 }
 
-#[tokio::test]
-async fn generated_keys_sign_and_decrypt_for_their_address_only() {
-    let (_bed, stores) = Bed::new().await;
+async fn generated_keys_sign_and_decrypt_for_their_address_only(bed: Bed) {
+    let stores = bed.open().await;
     generate(&stores, "Alice@NEC.example").await;
     let keys = signing(&stores, "alice@nec.example").await;
     assert_eq!(keys.len(), 1);
@@ -105,9 +168,8 @@ async fn generated_keys_sign_and_decrypt_for_their_address_only() {
     assert!(decryption(&stores, "bob@nec.example").await.is_empty());
 }
 
-#[tokio::test]
-async fn our_own_certificates_are_trusted_through_our_authority() {
-    let (_bed, stores) = Bed::new().await;
+async fn our_own_certificates_are_trusted_through_our_authority(bed: Bed) {
+    let stores = bed.open().await;
     generate(&stores, "alice@nec.example").await;
     let trust = stores.trust().await.unwrap();
     let now = Timestamp(crate::learning::unix_now());
@@ -142,9 +204,8 @@ async fn every_algorithm_gives_keys_that_the_core_takes() {
     assert_eq!(stores.administration().check_secret_keys().await.unwrap(), "12 usable");
 }
 
-#[tokio::test]
-async fn the_mailboxs_keys_come_before_the_domains() {
-    let (_bed, stores) = Bed::new().await;
+async fn the_mailboxs_keys_come_before_the_domains(bed: Bed) {
+    let stores = bed.open().await;
     generate(&stores, "@nec.example").await;
     let keys = decryption(&stores, "bob@nec.example").await;
     assert_eq!(keys.len(), 1);
@@ -161,9 +222,8 @@ async fn the_mailboxs_keys_come_before_the_domains() {
     assert!(decryption(&stores, "bob@other.example").await.is_empty());
 }
 
-#[tokio::test]
-async fn several_keys_of_an_address_come_newest_first() {
-    let (_bed, stores) = Bed::new().await;
+async fn several_keys_of_an_address_come_newest_first(bed: Bed) {
+    let stores = bed.open().await;
     let alice = owner("alice@smime.example");
     let imported = |name: &'static str| Material::read(&fixture(name), Some("alice")).unwrap();
     let keys = imported("p12/alice.p12").into_keys().unwrap();
@@ -224,18 +284,15 @@ async fn an_expired_key_is_kept_for_decryption() {
     assert!(signing(&stores, "alice@nec.example").await.is_empty());
 }
 
-#[tokio::test]
-async fn a_swapped_row_is_refused() {
-    let (_bed, stores) = Bed::new().await;
+async fn a_swapped_row_is_refused(bed: Bed) {
+    let stores = bed.open().await;
     generate(&stores, "alice@nec.example").await;
     generate(&stores, "mallory@nec.example").await;
     // Mallory gives herself Alice's key.
-    sqlx::query(
+    let update = Statement::new(
         "UPDATE secret_keys SET owner = 'mallory@nec.example' WHERE owner = 'alice@nec.example'",
-    )
-    .execute(stores.database.pool())
-    .await
-    .unwrap();
+    );
+    stores.database.execute(update).await.unwrap();
     let refused = own(&stores, KeyQuery::Decryption(address("mallory@nec.example"))).await;
     assert!(refused.unwrap_err().to_string().contains("changed outside sealgate"));
     let refused = own(&stores, KeyQuery::Signing(address("mallory@nec.example"))).await;
@@ -243,26 +300,22 @@ async fn a_swapped_row_is_refused() {
     assert!(stores.administration().check_secret_keys().await.is_err());
 }
 
-#[tokio::test]
-async fn a_swapped_secret_is_refused() {
-    let (_bed, stores) = Bed::new().await;
+async fn a_swapped_secret_is_refused(bed: Bed) {
+    let stores = bed.open().await;
     generate(&stores, "alice@nec.example").await;
     generate(&stores, "mallory@nec.example").await;
-    sqlx::query(
+    let update = Statement::new(
         "UPDATE secret_keys SET wrapped = (SELECT wrapped FROM secret_keys WHERE \
          owner = 'alice@nec.example' AND purpose = 'sign') \
          WHERE owner = 'mallory@nec.example' AND purpose = 'sign'",
-    )
-    .execute(stores.database.pool())
-    .await
-    .unwrap();
+    );
+    stores.database.execute(update).await.unwrap();
     assert!(own(&stores, KeyQuery::Signing(address("mallory@nec.example"))).await.is_err());
     assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
 }
 
-#[tokio::test]
-async fn another_master_key_is_refused() {
-    let (bed, stores) = Bed::new().await;
+async fn another_master_key_is_refused(bed: Bed) {
+    let stores = bed.open().await;
     drop(stores);
     std::fs::remove_file(bed.path("master.key")).unwrap();
     assert!(matches!(Stores::open(&bed.config).await, Err(StoreError::Secret { .. })));
@@ -281,7 +334,8 @@ async fn no_secret_stands_in_the_database_in_the_clear() {
     let keys = material.into_keys().unwrap();
     let secret = keys[0].pkcs8.to_vec();
     stores.administration().import_secret_keys(&alice, keys).await.unwrap();
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(stores.database.pool()).await.unwrap();
+    let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+    checkpoint.execute(stores.database.sqlite_pool()).await.unwrap();
     let file = std::fs::read(bed.path("sealgate.db")).unwrap();
     for part in secret.chunks_exact(32) {
         // Public numbers stand in the certificate too; no run of the private ones does.
@@ -292,9 +346,8 @@ async fn no_secret_stands_in_the_database_in_the_clear() {
     }
 }
 
-#[tokio::test]
-async fn a_change_by_another_process_is_noticed() {
-    let (bed, stores) = Bed::new().await;
+async fn a_change_by_another_process_is_noticed(bed: Bed) {
+    let stores = bed.open().await;
     let other = Stores::open(&bed.config).await.unwrap();
     let before = stores.trust().await.unwrap();
     assert!(signing(&stores, "alice@nec.example").await.is_empty());
@@ -310,9 +363,8 @@ async fn a_change_by_another_process_is_noticed() {
     assert!(signing(&stores, "alice@nec.example").await.is_empty());
 }
 
-#[tokio::test]
-async fn a_cached_look_up_costs_microseconds() {
-    let (_bed, stores) = Bed::new().await;
+async fn a_cached_look_up_costs_microseconds(bed: Bed) {
+    let stores = bed.open().await;
     generate(&stores, "alice@nec.example").await;
     assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
     let started = Instant::now();
@@ -324,9 +376,8 @@ async fn a_cached_look_up_costs_microseconds() {
     assert!(each < Duration::from_micros(200), "{each:?}");
 }
 
-#[tokio::test]
-async fn what_mail_teaches_is_not_used_before_it_is_accepted() {
-    let (_bed, stores) = Bed::new().await;
+async fn what_mail_teaches_is_not_used_before_it_is_accepted(bed: Bed) {
+    let stores = bed.open().await;
     let harvest = Harvest {
         address: address("bob@smime.example"),
         certificates: vec![certificate("certs/bob.encrypt.crt")],
@@ -347,9 +398,8 @@ async fn what_mail_teaches_is_not_used_before_it_is_accepted() {
     assert!(stores.administration().accept_public_keys(&bob, None).await.is_err());
 }
 
-#[tokio::test]
-async fn a_pinned_certificate_is_never_replaced_by_a_learned_one() {
-    let (_bed, stores) = Bed::new().await;
+async fn a_pinned_certificate_is_never_replaced_by_a_learned_one(bed: Bed) {
+    let stores = bed.open().await;
     let bob = owner("bob@smime.example");
     let pinned = certificate("certs/bob.encrypt.crt");
     stores.administration().import_public_key(&bob, &pinned, &[]).await.unwrap();
@@ -367,9 +417,8 @@ async fn a_pinned_certificate_is_never_replaced_by_a_learned_one() {
     assert!(keys[0].intermediates.is_empty());
 }
 
-#[tokio::test]
-async fn older_capabilities_never_overwrite_newer_ones() {
-    let (bed, stores) = Bed::new().await;
+async fn older_capabilities_never_overwrite_newer_ones(bed: Bed) {
+    let stores = bed.open().await;
     let bob = owner("bob@smime.example");
     let pinned = certificate("certs/bob.encrypt.crt");
     stores.administration().import_public_key(&bob, &pinned, &[]).await.unwrap();
@@ -402,9 +451,8 @@ async fn older_capabilities_never_overwrite_newer_ones() {
     assert!(keys[0].capabilities.unwrap().rsa_oaep);
 }
 
-#[tokio::test]
-async fn learned_candidates_are_bounded() {
-    let (_bed, stores) = Bed::new().await;
+async fn learned_candidates_are_bounded(bed: Bed) {
+    let stores = bed.open().await;
     for index in 0..20 {
         generate(&stores, &format!("user{index}@nec.example")).await;
         let found = &public(&stores, &format!("user{index}@nec.example")).await[0];
@@ -421,9 +469,8 @@ async fn learned_candidates_are_bounded() {
     assert_eq!(stores.administration().public_keys(Some(&bob)).await.unwrap().len(), 16);
 }
 
-#[tokio::test]
-async fn a_domains_certificate_serves_where_the_mailbox_has_none() {
-    let (_bed, stores) = Bed::new().await;
+async fn a_domains_certificate_serves_where_the_mailbox_has_none(bed: Bed) {
+    let stores = bed.open().await;
     let administration = stores.administration();
     let (bob, dana) = (certificate("certs/bob.encrypt.crt"), certificate("certs/dana.encrypt.crt"));
     administration.import_public_key(&owner("@smime.example"), &dana, &[]).await.unwrap();
@@ -437,9 +484,8 @@ async fn a_domains_certificate_serves_where_the_mailbox_has_none() {
     assert!(administration.remove_public_keys(&owner("bob@smime.example")).await.is_err());
 }
 
-#[tokio::test]
-async fn anchors_come_and_go() {
-    let (_bed, stores) = Bed::new().await;
+async fn anchors_come_and_go(bed: Bed) {
+    let stores = bed.open().await;
     let administration = stores.administration();
     let (root, leaf) = (certificate("certs/rsa-ca-root.crt"), certificate("certs/bob.sign.crt"));
     let now = Timestamp(crate::learning::unix_now());
@@ -458,6 +504,37 @@ async fn anchors_come_and_go() {
     assert!(administration.remove_anchor(&sha256).await.is_err());
 }
 
+async fn a_newer_revocation_list_replaces_an_older_one(bed: Bed) {
+    let stores = bed.open().await;
+    let openssl = |arguments: &str| {
+        let mut command = std::process::Command::new("openssl");
+        command.args(arguments.split(' ')).current_dir(bed.directory.path());
+        sealgate_testkit::process::run(&mut command, b"").expect_ok(arguments);
+    };
+    let configuration =
+        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\ncrlnumber=number\n";
+    for (name, text) in [("ca.cnf", configuration), ("index.txt", ""), ("number", "01\n")] {
+        std::fs::write(bed.path(name), text).unwrap();
+    }
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem");
+    let list = |year: u8| {
+        openssl(&format!(
+            "ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -crl_lastupdate \
+             {year}0101000000Z -crl_nextupdate 490101000000Z -out {year}.pem"
+        ));
+        openssl(&format!("crl -in {year}.pem -outform DER -out {year}.crl"));
+        std::fs::read(bed.path(&format!("{year}.crl"))).unwrap()
+    };
+    let (older, newer) = (list(24), list(25));
+    let administration = stores.administration();
+    assert!(administration.import_crl(&older).await.unwrap());
+    assert!(administration.import_crl(&newer).await.unwrap());
+    assert!(!administration.import_crl(&older).await.unwrap());
+    assert!(!administration.import_crl(&newer).await.unwrap());
+    assert!(administration.import_crl(b"hello").await.is_err());
+    stores.trust().await.unwrap();
+}
+
 #[tokio::test]
 async fn questions_that_cannot_be_answered_in_time_get_an_error() {
     let (bed, _stores) = Bed::new().await;
@@ -466,7 +543,7 @@ async fn questions_that_cannot_be_answered_in_time_get_an_error() {
     // All connections are taken by something that does not end.
     let mut taken = Vec::new();
     for _ in 0..4 {
-        taken.push(stores.database.pool().acquire().await.unwrap());
+        taken.push(stores.database.sqlite_pool().acquire().await.unwrap());
     }
     let started = Instant::now();
     let answer = own(&stores, KeyQuery::Signing(address("alice@nec.example"))).await;

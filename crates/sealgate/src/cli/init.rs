@@ -18,6 +18,9 @@ pub(crate) struct Init {
     /// Where the files go
     #[arg(long = "dir", value_name = "DIR", default_value = ".")]
     directory: PathBuf,
+    /// sqlite:FILE, or postgres://USER@HOST/DATABASE for an empty database that several relays share
+    #[arg(long, value_name = "URL", default_value = "sqlite:sealgate.db")]
+    database: String,
 }
 
 impl Init {
@@ -25,9 +28,16 @@ impl Init {
         let directory = &self.directory;
         std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, &error))?;
         let configuration = directory.join("sealgate.toml");
-        let database = directory.join("sealgate.db");
         let master_key = directory.join("master.key");
-        for path in [&configuration, &database, &master_key] {
+        // Parsed here and not by clap, which would repeat a password in its complaint.
+        let written: DatabaseUrl =
+            self.database.parse().map_err(|why| Failure::Usage(format!("--database: {why}")))?;
+        let url = written.within(directory);
+        let file = match &url {
+            DatabaseUrl::Sqlite(path) => Some(path),
+            _ => None,
+        };
+        for path in [Some(&configuration), file, Some(&master_key)].into_iter().flatten() {
             if path.exists() {
                 let what = format!(
                     "{}: exists already and is left alone; name another directory with --dir",
@@ -39,11 +49,11 @@ impl Init {
         let Some(first) = self.domains.first() else {
             return Err(Failure::Usage("name at least one --domain".to_owned()));
         };
-        let url = DatabaseUrl::Sqlite(database.clone());
         let authority = block_on(async { Ok(establish(&master_key, &url, first).await?) })?;
-        files::write_new(&configuration, self.configuration().as_bytes(), 0o644)?;
+        let mode = if written.has_password() { 0o600 } else { 0o644 };
+        files::write_new(&configuration, self.configuration().as_bytes(), mode)?;
         output::line(&format!("configuration  {}", configuration.display()))?;
-        output::line(&format!("database       {}", database.display()))?;
+        output::line(&format!("database       {url}"))?;
         output::line(&format!(
             "master key     {}  (keep a copy of it somewhere else than copies of the database)",
             master_key.display()
@@ -55,7 +65,12 @@ impl Init {
     fn configuration(&self) -> String {
         let domains: Vec<_> = self.domains.iter().map(|domain| format!("\"{domain}\"")).collect();
         let first = self.domains.first().map_or("", Domain::as_str);
-        TEMPLATE.replace("@DOMAINS@", &domains.join(", ")).replace("@FIRST@", first)
+        // As TOML writes a text that holds quotes.
+        let database = toml::Value::from(self.database.as_str()).to_string();
+        TEMPLATE
+            .replace("@DOMAINS@", &domains.join(", "))
+            .replace("@FIRST@", first)
+            .replace("\"@DATABASE@\"", &database)
     }
 }
 

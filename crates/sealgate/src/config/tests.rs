@@ -34,7 +34,8 @@ fn every_shipped_example_is_valid() {
 fn the_template_of_init_is_valid() {
     let text = include_str!("../cli/init/sealgate.toml")
         .replace("@DOMAINS@", "\"nec.example\", \"nec.test\"")
-        .replace("@FIRST@", "nec.example");
+        .replace("@FIRST@", "nec.example")
+        .replace("@DATABASE@", "postgres:///sealgate?host=/run/postgresql");
     assert_eq!(parse(&text).unwrap().domains.len(), 2);
 }
 
@@ -99,7 +100,8 @@ fn faults_are_named_with_their_line() {
         ("[policy]\nencrypt = \"maybe\"", 4, "maybe"),
         ("[[rule]]\nto = [\"a\"]", 4, "address pattern"),
         ("[[rule]]\nuntil = 1", 4, "until"),
-        ("[database]\nurl = \"postgres://db\"", 4, "SQLite only"),
+        ("[database]\nurl = \"postgres://db/x?sslmode=allow\"", 4, "sslmode=verify-full"),
+        ("[database]\nurl = \"mysql://u:pw@db/x\"", 4, "postgres://USER@HOST/DATABASE"),
         ("[secret_keys]\nstore = \"kmip\"", 4, "kmip"),
         ("[master_key]\nfile = \"a\"\ncredential = \"b\"", 5, "exclude each other"),
         ("[master_key]\ncredential = \"../b\"", 4, "without slashes"),
