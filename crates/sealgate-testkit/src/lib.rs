@@ -1,4 +1,4 @@
-//! Mail servers, wires and peers for sealgate's tests: real Postfix, Dovecot, `openssl`, gpgsm and BouncyCastle, and
+//! Mail servers, wires and peers for sealgate's tests: real Postfix, Dovecot, OpenLDAP, `openssl`, gpgsm and BouncyCastle, and
 //! small stand-ins whose every byte a test controls.
 //!
 //! Everything listens on loopback only, lives in a temporary directory of its own and ends when its value is dropped.
@@ -28,4 +28,5 @@ pub mod postfix;
 pub mod process;
 pub mod session;
 pub mod sink;
+pub mod slapd;
 pub mod wire;

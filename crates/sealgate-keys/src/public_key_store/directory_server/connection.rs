@@ -12,6 +12,7 @@ use std::time::Duration;
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::search::{self, Fault, Question, SUCCESS, reason};
@@ -74,6 +75,8 @@ pub(super) struct Connections {
     login: Login,
     timeout: Duration,
     session: Mutex<Option<Session>>,
+    /// One for each operation under way.
+    places: Semaphore,
     /// Of each server the last failure. Held by whoever connects.
     failures: Arc<tokio::sync::Mutex<Vec<Option<Failure>>>>,
 }
@@ -102,7 +105,8 @@ impl Connections {
     pub(super) fn new(servers: Vec<Server>, login: Login, timeout: Duration) -> Self {
         let failures = servers.iter().map(|_| None).collect();
         let failures = Arc::new(tokio::sync::Mutex::new(failures));
-        Self { servers, login, timeout, session: Mutex::new(None), failures }
+        let places = Semaphore::new(OPERATIONS_MAX);
+        Self { servers, login, timeout, session: Mutex::new(None), places, failures }
     }
 
     pub(super) fn names(&self) -> String {
@@ -119,11 +123,13 @@ impl Connections {
         Running: Future<Output = Result<T, Fault>> + Send,
     {
         let deadline = Instant::now() + self.timeout;
+        let late = |what| unavailable(format!("{}: no {what} in time", self.names()));
+        let _place =
+            timeout_at(deadline, self.places.acquire()).await.map_err(|_| late("answer"))?;
         let mut is_last = false;
         loop {
-            let session = timeout_at(deadline, self.session())
-                .await
-                .map_err(|_| unavailable(format!("{}: no connection in time", self.names())))??;
+            let session =
+                timeout_at(deadline, self.session()).await.map_err(|_| late("connection"))??;
             let share = if is_last { self.timeout } else { self.timeout / 2 };
             let until = deadline.min(Instant::now() + share);
             let fault = match operation(session.ldap.clone(), until).await {
@@ -304,5 +310,7 @@ fn unavailable(why: String) -> StoreError {
     StoreError::Unavailable { store: STORE.to_owned(), why }
 }
 
+/// Operations under way on the connection. OpenLDAP closes a connection with more than 100 (`conn_max_pending`).
+const OPERATIONS_MAX: usize = 64;
 /// How long a server that failed is not asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
