@@ -9,6 +9,7 @@
     reason = "test code"
 )]
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -476,4 +477,53 @@ async fn of_very_many_certificates_a_bounded_number_is_used() {
     let found = find(&connect(&slapd), ALICE).await.unwrap();
     assert_eq!(found.len(), CERTIFICATES_MAX);
     assert!(found.iter().all(|der| many.contains(der)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_ldap_is_an_error_and_no_empty_answer() {
+    // A SearchResultEntry (RFC 4511 §4.5.2) of an entry `x` without attributes, in message 1.
+    let entry = [0x30, 0x0a, 0x02, 0x01, 0x01, 0x64, 0x05, 0x04, 0x01, b'x', 0x30, 0x00];
+    let answers: [(&str, Vec<u8>); 7] = [
+        ("nothing", vec![]),
+        ("another protocol", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        ("no BER", vec![0xff; 100]),
+        ("an entry without content", vec![0x30, 0x05, 0x02, 0x01, 0x01, 0x64, 0x00]),
+        ("a result without content", vec![0x30, 0x05, 0x02, 0x01, 0x01, 0x65, 0x00]),
+        ("a message of two gigabytes", vec![0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 0x02, 0x01, 0x01]),
+        ("entries without end", entry.repeat(1000)),
+    ];
+    for (what, answer) in answers {
+        let port = serve(answer);
+        let config = LdapConfig {
+            servers: vec![format!("ldap://127.0.0.1:{port}")],
+            starttls: false,
+            ca: None,
+            bind: LdapBind::Anonymous,
+            base: BASE.to_owned(),
+            filter: "(mail={address})".to_owned(),
+            entries_max: 5,
+            timeout: Duration::from_secs(1),
+        };
+        let directory = DirectoryServer::new(config).unwrap();
+        for _ in 0..2 {
+            let why = why(directory.find(&address(ALICE)).await);
+            println!("{what}: {why}");
+            assert!(why.lines().count() == 1, "{what}: {why}");
+        }
+        assert!(directory.check().await.is_err(), "{what}");
+    }
+}
+
+/// A server that answers whatever it is asked with these octets and hangs up.
+fn serve(answer: Vec<u8>) -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 512]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    port
 }

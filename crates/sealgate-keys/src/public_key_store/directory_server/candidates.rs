@@ -121,3 +121,87 @@ const VALUES_MAX: usize = 64;
 const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Authorities that are kept with a candidate.
 const INTERMEDIATES_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    const ALICE: &str = "alice@nec.example";
+
+    static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
+
+    fn certificate(address: &str, year: i32) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::Rfc822Name(address.try_into().unwrap())];
+        params.not_before = rcgen::date_time_ymd(year, 1, 1);
+        params.self_signed(&*PAIR).unwrap().der().to_vec()
+    }
+
+    fn entry(certificates: Vec<Vec<u8>>) -> Entry {
+        Entry { certificates, ..Entry::default() }
+    }
+
+    fn found(entries: &[Entry]) -> Vec<Vec<u8>> {
+        let keys = of(&Address::parse(ALICE).unwrap(), entries);
+        keys.iter().map(|key| key.certificate.der().to_vec()).collect()
+    }
+
+    #[test]
+    fn each_certificate_of_the_address_is_given_once_and_the_newest_first() {
+        let [old, new, newest] = [2020, 2024, 2026].map(|year| certificate(ALICE, year));
+        let bob = certificate("bob@nec.example", 2026);
+        let entries =
+            [entry(vec![new.clone(), bob, old.clone()]), entry(vec![newest.clone(), new.clone()])];
+        assert_eq!(found(&entries), [newest, new, old]);
+    }
+
+    #[test]
+    fn values_that_are_foreign_too_large_or_too_many_are_left_out() {
+        let good = certificate(ALICE, 2026);
+        let mut cut = good.clone();
+        cut.pop();
+        let large = vec![0x30; VALUE_BYTES_MAX + 1];
+        let spoiled = vec![Vec::new(), b"none".to_vec(), cut, large];
+        let mut values = spoiled.clone();
+        values.push(good.clone());
+        let mixed = Entry { signed_data: spoiled, ..entry(values) };
+        assert_eq!(found(&[mixed]), std::slice::from_ref(&good));
+
+        let many = |before: usize| {
+            let mut values = vec![b"none".to_vec(); before];
+            values.push(good.clone());
+            found(&[entry(values)]).len()
+        };
+        assert_eq!((many(VALUES_MAX - 1), many(VALUES_MAX)), (1, 0));
+
+        let years = 2000..2000 + i32::try_from(CERTIFICATES_MAX).unwrap() + 3;
+        let renewed: Vec<_> = years.rev().map(|year| certificate(ALICE, year)).collect();
+        let expected = &renewed[..CERTIFICATES_MAX];
+        assert_eq!(found(&[entry(renewed.clone())]), expected, "the newest stay");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_directory_holds_only_certificates_of_the_address_come_out(
+            octets in prop::collection::vec(any::<u8>(), 0..100),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let mut changed = certificate(ALICE, 2026);
+            for (place, octet) in changes {
+                let place = place.index(changed.len());
+                changed[place] = octet;
+            }
+            let values = vec![octets, changed];
+            let entries = [Entry { signed_data: values.clone(), ..entry(values) }];
+            let alice = Address::parse(ALICE).unwrap();
+            for key in of(&alice, &entries) {
+                prop_assert!(key.certificate.names(&alice) && !key.pinned);
+            }
+        }
+    }
+}
