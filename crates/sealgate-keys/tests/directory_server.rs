@@ -353,6 +353,54 @@ async fn a_server_that_hangs_is_an_error_in_time_and_works_again_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_hangs_is_replaced_within_the_look_up() {
+    let (slapd, certificate) = with_alice(Settings::default());
+    let freeze = Arc::new(tokio::sync::Notify::new());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (server, frozen) = (slapd.plain, Arc::clone(&freeze));
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(server).await.unwrap();
+            let frozen = Arc::clone(&frozen);
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    // As where a firewall has forgotten the connection: open on our side, and nothing comes.
+                    () = frozen.notified() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    let config =
+        LdapConfig { starttls: false, ..config(&slapd, format!("ldap://127.0.0.1:{port}")) };
+    let directory = Arc::new(DirectoryServer::new(config).unwrap());
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+
+    freeze.notify_waiters();
+    let look_ups: Vec<_> = (0..20)
+        .map(|_| {
+            let directory = Arc::clone(&directory);
+            tokio::spawn(async move { find(&directory, ALICE).await })
+        })
+        .collect();
+    for look_up in look_ups {
+        assert_eq!(look_up.await.unwrap().unwrap(), [certificate.clone()]);
+    }
+    let start = Instant::now();
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+    assert!(start.elapsed() < TIMEOUT / 2, "the new connection stays: {:?}", start.elapsed());
+
+    // Even where every caller gives up long before the connection is found to hang.
+    freeze.notify_waiters();
+    let (alice, end) = (address(ALICE), Instant::now() + TIMEOUT);
+    while tokio::time::timeout(TIMEOUT / 20, directory.find(&alice)).await.is_err() {
+        assert!(Instant::now() < end, "the connection that hangs is still in use");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_server_that_answers_is_used_and_the_first_of_all_preferred() {
     let (mut first, certificate) = with_alice(Settings::default());
     let mut second = Slapd::start(Settings::default());
@@ -526,4 +574,21 @@ fn serve(answer: Vec<u8>) -> u16 {
         }
     });
     port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_server_is_passed_over_for_the_next() {
+    let (slapd, certificate) = with_alice(Settings::default());
+    // SearchResultDone with resultCode busy (51), in message 1.
+    let busy = [0x30, 0x0c, 0x02, 0x01, 0x01, 0x65, 0x07, 0x0a, 0x01, 51, 0x04, 0, 0x04, 0];
+    let busy_url = format!("ldap://127.0.0.1:{}", serve(busy.to_vec()));
+    let plain_url = format!("ldap://127.0.0.1:{}", slapd.plain.port());
+    let with = |servers: Vec<String>| {
+        let config = LdapConfig { servers, starttls: false, ..config(&slapd, String::new()) };
+        DirectoryServer::new(config).unwrap()
+    };
+    let text = why(with(vec![busy_url.clone()]).find(&address(ALICE)).await);
+    assert!(text.contains("busy"), "{text}");
+    let directory = with(vec![busy_url, plain_url]);
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate]);
 }
