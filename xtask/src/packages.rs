@@ -5,17 +5,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
     ("dovecot-lmtpd", "mailboxes filled over LMTP"),
     ("dovecot-pop3d", "mailboxes read over POP3"),
     ("gpg-agent", "gpgsm's secret keys"),
     ("gpgsm", "peer of the interoperability matrix"),
+    ("ldap-utils", "fills the directory server"),
     ("libbcmail-java", "peer of the interoperability matrix"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
     ("postgresql", "database of both embedded key stores"),
+    ("slapd", "the directory server with certificates"),
     ("swaks", "a plain mail client"),
 ];
 

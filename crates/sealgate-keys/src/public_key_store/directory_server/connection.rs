@@ -1,0 +1,316 @@
+//! The one connection that all look-ups share, and how it comes back.
+//!
+//! In: an operation. Out: its answer within the deadline, by the first of the servers that can be reached. A connection
+//! that is lost or hangs is replaced and the operation tried once more; a server that could not be reached is left alone
+//! for [`RETRY_AFTER`]; an earlier server is preferred again once it is back. Whoever needs a connection while one is
+//! being made waits for that one.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::search::{self, Fault, Question, SUCCESS, reason};
+use super::server::{Security, Server};
+use super::{LdapBind, STORE, fault, tls};
+use crate::error::StoreError;
+
+/// Who we are, with what the configuration's files say.
+pub(super) struct Login {
+    bind: LdapBind,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Login {
+    /// Reads the files.
+    pub(super) fn new(
+        servers: &[Server],
+        ca: Option<&Path>,
+        bind: LdapBind,
+    ) -> Result<Self, StoreError> {
+        let is_plain = |server: &Server| server.security == Security::Plain;
+        match &bind {
+            LdapBind::Certificate { .. } if servers.iter().any(is_plain) => {
+                return Err(fault("certificate", "needs ldaps:// or starttls = true"));
+            }
+            // RFC 4513 §5.1.2: a password without a name would be nobody.
+            LdapBind::Simple { name, .. } if name.trim().is_empty() => {
+                return Err(fault("bind_dn", "give the name that the password is for"));
+            }
+            _ => {}
+        }
+        let needs_tls = !servers.iter().all(is_plain);
+        let tls = needs_tls.then(|| tls::client_config(ca, &bind)).transpose()?;
+        Ok(Self { bind, tls })
+    }
+
+    /// Binds (RFC 4511 §4.2). Says who we are now.
+    async fn bind(&self, ldap: &mut Ldap) -> Result<String, String> {
+        let (result, who) = match &self.bind {
+            LdapBind::Anonymous => return Ok("anonymous".to_owned()),
+            LdapBind::Certificate { .. } => {
+                (ldap.sasl_external_bind().await, "our certificate".to_owned())
+            }
+            LdapBind::Simple { name, password } => {
+                let secret = password.read_line().map_err(|error| error.to_string())?;
+                (ldap.simple_bind(name, &secret).await, name.clone())
+            }
+        };
+        let result = result.map_err(|error| Fault::of_connection(error).into_reason())?;
+        if result.rc == SUCCESS {
+            return Ok(who);
+        }
+        Err(format!("refuses {who}: {}", reason(&result)))
+    }
+}
+
+/// The connection of all look-ups.
+pub(super) struct Connections {
+    servers: Vec<Server>,
+    login: Login,
+    timeout: Duration,
+    session: Mutex<Option<Session>>,
+    /// One for each operation under way.
+    places: Semaphore,
+    /// Of each server the last failure. Held by whoever connects.
+    failures: Arc<tokio::sync::Mutex<Vec<Option<Failure>>>>,
+}
+
+#[derive(Clone)]
+struct Session {
+    ldap: Ldap,
+    /// Index of its server; 0 is preferred.
+    server: usize,
+    /// Told from other connections by its place in memory.
+    identity: Arc<()>,
+}
+
+struct Failure {
+    at: Instant,
+    why: String,
+}
+
+impl Failure {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < RETRY_AFTER
+    }
+}
+
+impl Connections {
+    pub(super) fn new(servers: Vec<Server>, login: Login, timeout: Duration) -> Self {
+        let failures = servers.iter().map(|_| None).collect();
+        let failures = Arc::new(tokio::sync::Mutex::new(failures));
+        let places = Semaphore::new(OPERATIONS_MAX);
+        Self { servers, login, timeout, session: Mutex::new(None), places, failures }
+    }
+
+    pub(super) fn names(&self) -> String {
+        self.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Runs an operation that may be repeated, and repeats it once on a new connection where the old one was lost. The
+    /// first try has half of the time, so that something is left for the second.
+    pub(super) async fn run<T, Running>(
+        self: &Arc<Self>,
+        operation: impl Fn(Ldap, Instant) -> Running,
+    ) -> Result<T, StoreError>
+    where
+        Running: Future<Output = Result<T, Fault>> + Send,
+    {
+        let deadline = Instant::now() + self.timeout;
+        let late = |what| unavailable(format!("{}: no {what} in time", self.names()));
+        let _place =
+            timeout_at(deadline, self.places.acquire()).await.map_err(|_| late("answer"))?;
+        let mut is_last = false;
+        loop {
+            let session =
+                timeout_at(deadline, self.session()).await.map_err(|_| late("connection"))??;
+            let share = if is_last { self.timeout } else { self.timeout / 2 };
+            let until = deadline.min(Instant::now() + share);
+            let fault = match operation(session.ldap.clone(), until).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            let is_final = matches!(fault, Fault::Answered(_));
+            if !is_final {
+                self.discard(&session, &fault);
+            }
+            if is_final || is_last {
+                let name = self.servers.get(session.server).map(ToString::to_string);
+                let why = fault.into_reason();
+                return Err(unavailable(format!("{}: {why}", name.unwrap_or_default())));
+            }
+            is_last = true;
+        }
+    }
+
+    /// Asks every server, on a connection of its own.
+    pub(super) async fn check(&self, question: &Question) -> Result<String, StoreError> {
+        let mut lines = Vec::new();
+        let mut answers = 0;
+        for server in &self.servers {
+            let line = match timeout(self.timeout, self.check_server(server, question)).await {
+                Ok(Ok(who)) => {
+                    answers += 1;
+                    format!("{server}: bound as {who}, {} is there", question.base)
+                }
+                Ok(Err(why)) => format!("{server}: {why}"),
+                Err(_) => format!("{server}: no answer in time"),
+            };
+            lines.push(line);
+        }
+        let line = lines.join("; ");
+        if answers == 0 { Err(unavailable(line)) } else { Ok(line) }
+    }
+
+    async fn check_server(&self, server: &Server, question: &Question) -> Result<String, String> {
+        let (ldap, who) = self.open(server).await?;
+        let until = Instant::now() + self.timeout;
+        let entries = search::entries(ldap, until, question.clone());
+        let entries = entries.await.map_err(Fault::into_reason)?;
+        if entries.is_empty() {
+            return Err(format!(
+                "`{}` cannot be read: correct `base`, or let us read it",
+                question.base
+            ));
+        }
+        Ok(who)
+    }
+
+    async fn session(self: &Arc<Self>) -> Result<Session, StoreError> {
+        if let Some(session) = self.live() {
+            self.prefer_before(session.server);
+            return Ok(session);
+        }
+        let mut failures = self.failures.lock().await;
+        match self.live() {
+            Some(session) => Ok(session),
+            None => self.connect(&mut failures, self.servers.len()).await,
+        }
+    }
+
+    /// Connects to the first of so many servers that can be reached.
+    async fn connect(
+        &self,
+        failures: &mut [Option<Failure>],
+        count: usize,
+    ) -> Result<Session, StoreError> {
+        let mut reasons = Vec::new();
+        let servers = self.servers.iter().zip(failures).take(count).enumerate();
+        for (index, (server, failure)) in servers {
+            if let Some(last) = failure.as_ref().filter(|failure| failure.is_fresh()) {
+                reasons.push(format!("{server}: {}", last.why));
+                continue;
+            }
+            let opened = timeout(self.connect_timeout(), self.open(server)).await;
+            let why = match opened.unwrap_or_else(|_| Err("no connection in time".to_owned())) {
+                Ok((ldap, _)) => {
+                    *failure = None;
+                    let session = Session { ldap, server: index, identity: Arc::new(()) };
+                    *self.slot() = Some(session.clone());
+                    tracing::info!(%server, "connected to the directory server");
+                    return Ok(session);
+                }
+                Err(why) => why,
+            };
+            tracing::warn!(%server, why, "directory server is away");
+            reasons.push(format!("{server}: {why}"));
+            *failure = Some(Failure { at: Instant::now(), why });
+        }
+        Err(unavailable(reasons.join("; ")))
+    }
+
+    async fn open(&self, server: &Server) -> Result<(Ldap, String), String> {
+        let Server { host, port, security } = server;
+        let stream = TcpStream::connect((host.as_str(), *port)).await.and_then(|stream| {
+            // Questions of several look-ups go out at once, each in a small packet.
+            stream.set_nodelay(true)?;
+            stream.into_std()
+        });
+        let stream = stream.map_err(|error| error.to_string())?;
+        let mut settings = LdapConnSettings::new()
+            .set_std_stream(StdStream::Tcp(stream))
+            .set_starttls(*security == Security::StartTls);
+        if let Some(tls) = &self.login.tls {
+            settings = settings.set_config(Arc::clone(tls));
+        }
+        let (connection, mut ldap) = LdapConnAsync::with_settings(settings, &server.url())
+            .await
+            .map_err(|error| Fault::of_connection(error).into_reason())?;
+        let name = server.to_string();
+        tokio::spawn(async move {
+            if let Err(error) = connection.drive().await {
+                tracing::debug!(server = name, %error, "the connection to the directory server ended");
+            }
+        });
+        let who = self.login.bind(&mut ldap).await?;
+        Ok((ldap, who))
+    }
+
+    /// Looks, beside the look-ups, whether a server that comes before this one is back.
+    fn prefer_before(self: &Arc<Self>, server: usize) {
+        if server == 0 {
+            return;
+        }
+        let Ok(mut failures) = Arc::clone(&self.failures).try_lock_owned() else { return };
+        let is_due = |failure: &Option<Failure>| !failure.as_ref().is_some_and(Failure::is_fresh);
+        if failures.iter().take(server).any(is_due) {
+            let connections = Arc::clone(self);
+            tokio::spawn(async move {
+                // Not reached again: the connection that we have stays.
+                let _ = connections.connect(&mut failures, server).await;
+            });
+        }
+    }
+
+    /// Takes a connection out of use, and its server where others may do better.
+    fn discard(&self, session: &Session, fault: &Fault) {
+        {
+            let mut slot = self.slot();
+            let is_ours =
+                slot.as_ref().is_some_and(|now| Arc::ptr_eq(&now.identity, &session.identity));
+            if is_ours {
+                *slot = None;
+            }
+        }
+        tracing::debug!(?fault, "a connection to the directory server is given up");
+        let Fault::Stuck(why) = fault else { return };
+        // Whoever connects at this moment finds out by himself.
+        if self.servers.len() > 1
+            && let Ok(mut failures) = self.failures.try_lock()
+            && let Some(failure) = failures.get_mut(session.server)
+        {
+            *failure = Some(Failure { at: Instant::now(), why: why.clone() });
+        }
+    }
+
+    fn live(&self) -> Option<Session> {
+        let mut slot = self.slot();
+        let session = slot.as_mut()?;
+        (!session.ldap.is_closed()).then(|| session.clone())
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All servers can be tried in half of the time of an answer.
+    fn connect_timeout(&self) -> Duration {
+        let servers = u32::try_from(self.servers.len()).unwrap_or(u32::MAX);
+        self.timeout / 2 / servers.max(1)
+    }
+}
+
+fn unavailable(why: String) -> StoreError {
+    StoreError::Unavailable { store: STORE.to_owned(), why }
+}
+
+/// Operations under way on the connection. OpenLDAP closes a connection with more than 100 (`conn_max_pending`).
+const OPERATIONS_MAX: usize = 64;
+/// How long a server that failed is not asked again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);

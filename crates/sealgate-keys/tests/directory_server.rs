@@ -1,0 +1,594 @@
+//! Certificates from a real OpenLDAP server, which goes away, hangs and comes back.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sealgate_core::address::Address;
+use sealgate_core::keys::{Certificate, PublicKey};
+use sealgate_keys::StoreError;
+use sealgate_keys::public_key_store::directory_server::{
+    CERTIFICATES_MAX, DirectoryServer, LdapBind, LdapConfig, Published,
+};
+use sealgate_keys::secret_source::SecretSource;
+use sealgate_testkit::pki::{Identity, KeyKind, Pki, Reads};
+use sealgate_testkit::process;
+use sealgate_testkit::slapd::{ADMIN, ADMIN_PASSWORD, BASE, PEOPLE, Person, Settings, Slapd};
+
+const ALICE: &str = "alice@nec.example";
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// No certificates.
+const NONE: [Vec<u8>; 0] = [];
+
+fn config(slapd: &Slapd, server: String) -> LdapConfig {
+    LdapConfig {
+        servers: vec![server],
+        starttls: true,
+        ca: Some(slapd.pki.root.clone()),
+        bind: LdapBind::Anonymous,
+        base: BASE.to_owned(),
+        filter: "(mail={address})".to_owned(),
+        entries_max: 5,
+        timeout: TIMEOUT,
+    }
+}
+
+fn connect(slapd: &Slapd) -> DirectoryServer {
+    DirectoryServer::new(config(slapd, slapd.tls_url())).unwrap()
+}
+
+fn issue(pki: &Pki, address: &str) -> Identity {
+    pki.issue(address, KeyKind::P256, Reads::Unsaid)
+}
+
+fn person(address: &str, certificates: &[Vec<u8>]) -> Person {
+    Person {
+        address: address.to_owned(),
+        certificates: certificates.to_vec(),
+        signed_data: Vec::new(),
+    }
+}
+
+/// A directory with Alice in it, and her certificate.
+fn with_alice(settings: Settings) -> (Slapd, Vec<u8>) {
+    let mut slapd = Slapd::start(settings);
+    let certificate = issue(&slapd.pki, ALICE).certificate_der();
+    slapd.add_person(&person(ALICE, std::slice::from_ref(&certificate)));
+    (slapd, certificate)
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+fn ders(keys: &[PublicKey]) -> Vec<Vec<u8>> {
+    keys.iter().map(|key| key.certificate.der().to_vec()).collect()
+}
+
+async fn find(directory: &DirectoryServer, text: &str) -> Result<Vec<Vec<u8>>, StoreError> {
+    Ok(ders(&directory.find(&address(text)).await?))
+}
+
+/// The reason of an error that must be "away".
+fn why<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> String {
+    match outcome {
+        Err(StoreError::Unavailable { why, .. }) => why,
+        other => panic!("not away: {other:?}"),
+    }
+}
+
+fn private_file(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    process::set_mode(&path, 0o600);
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_found_by_ldaps_and_by_starttls() {
+    let (slapd, certificate) = with_alice(Settings::default());
+    for url in [slapd.tls_url(), slapd.plain_url()] {
+        let directory = DirectoryServer::new(config(&slapd, url.clone())).unwrap();
+        let keys = directory.find(&address("ALICE@nec.example")).await.unwrap();
+        assert_eq!(ders(&keys), [certificate.clone()], "{url}");
+        assert!(!keys[0].pinned, "what a directory says is not believed by itself");
+        assert_eq!(find(&directory, "bob@nec.example").await.unwrap(), NONE);
+        let line = directory.check().await.unwrap();
+        assert_eq!(line, format!("{url}: bound as anonymous, {BASE} is there"));
+    }
+    let plain = LdapConfig {
+        starttls: false,
+        ..config(&slapd, format!("ldap://127.0.0.1:{}", slapd.plain.port()))
+    };
+    let directory = DirectoryServer::new(plain).unwrap();
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate], "loopback may be plain");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_the_right_certificate_is_no_directory() {
+    let (slapd, _) = with_alice(Settings::default());
+    let stranger = Pki::new("Stranger");
+    for (url, other_ca, says) in [
+        (slapd.tls_url(), Some(stranger.root.clone()), "UnknownIssuer"),
+        (slapd.plain_url(), Some(stranger.root.clone()), "UnknownIssuer"),
+        (slapd.tls_url(), None, "UnknownIssuer"),
+        (
+            format!("ldaps://127.0.0.1:{}", slapd.tls.port()),
+            Some(slapd.pki.root.clone()),
+            "not valid for name",
+        ),
+        (
+            format!("ldap://127.0.0.1:{}", slapd.plain.port()),
+            Some(slapd.pki.root.clone()),
+            "not valid for name",
+        ),
+    ] {
+        let config = LdapConfig { ca: other_ca, ..config(&slapd, url.clone()) };
+        let directory = match DirectoryServer::new(config) {
+            Ok(directory) => directory,
+            // A machine without any authorities says so at once.
+            Err(error) => {
+                assert!(error.to_string().contains("no authorities"), "{error}");
+                continue;
+            }
+        };
+        let why = why(directory.find(&address(ALICE)).await);
+        assert!(why.contains("certificate") && why.contains(says), "{url}: {why}");
+        assert!(directory.check().await.is_err(), "{url}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_read_is_who_binds_with_password_or_certificate() {
+    let (slapd, certificate) = with_alice(Settings { is_public: false, ..Settings::default() });
+    let dir = tempfile::tempdir().unwrap();
+    let bound = |url: String, bind: LdapBind| {
+        DirectoryServer::new(LdapConfig { bind, ..config(&slapd, url) }).unwrap()
+    };
+    let with_password = |name: &str, path: &Path| LdapBind::Simple {
+        name: name.to_owned(),
+        password: SecretSource::File(path.to_owned()),
+    };
+
+    let nobody = bound(slapd.tls_url(), LdapBind::Anonymous);
+    let text = why(nobody.find(&address(ALICE)).await);
+    assert!(text.contains("noSuchObject"), "never `no key`: {text}");
+    assert!(nobody.check().await.is_err());
+
+    let right = private_file(dir.path(), "right", &format!("{ADMIN_PASSWORD}\n"));
+    let (chain, key) = slapd.client_certificate();
+    for url in [slapd.tls_url(), slapd.plain_url()] {
+        for bind in [
+            with_password(ADMIN, &right),
+            LdapBind::Certificate { certificate: chain.clone(), key: key.clone() },
+        ] {
+            let directory = bound(url.clone(), bind.clone());
+            assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()], "{bind:?}");
+        }
+    }
+    let line = bound(slapd.tls_url(), with_password(ADMIN, &right)).check().await.unwrap();
+    assert!(line.contains(&format!("bound as {ADMIN}")), "{line}");
+
+    let wrong = private_file(dir.path(), "wrong", "wrong-canary\n");
+    for (path, says) in [(wrong, "invalidCredentials"), (dir.path().join("none"), "No such file")] {
+        let directory = bound(slapd.tls_url(), with_password(ADMIN, &path));
+        let why = why(directory.find(&address(ALICE)).await);
+        assert!(why.contains(says), "{why}");
+        assert!(!format!("{why}{directory:?}").contains("canary"), "{why}");
+    }
+    // Without StartTLS our certificate cannot be shown.
+    let plain = LdapConfig {
+        starttls: false,
+        bind: LdapBind::Certificate { certificate: chain, key },
+        ..config(&slapd, slapd.plain_url())
+    };
+    assert!(DirectoryServer::new(plain).unwrap_err().to_string().contains("needs ldaps://"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_finds_nothing_but_itself() {
+    let (mut slapd, certificate) = with_alice(Settings::default());
+    let star = issue(&slapd.pki, "*@nec.example").certificate_der();
+    let directory = connect(&slapd);
+    for text in [r"*@nec.example", r#""*)(mail=*"@nec.example"#, r"ali*@nec.example"] {
+        assert_eq!(find(&directory, text).await.unwrap(), NONE, "{text}");
+    }
+    slapd.add_person(&person("*@nec.example", std::slice::from_ref(&star)));
+    assert_eq!(find(&directory, "*@nec.example").await.unwrap(), [star]);
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_entrys_values_those_count_that_parse_and_name_the_address() {
+    let mut slapd = Slapd::start(Settings::default());
+    let [first, second] = [(); 2].map(|()| issue(&slapd.pki, ALICE).certificate_der());
+    let bob = issue(&slapd.pki, "bob@nec.example").certificate_der();
+    // BER without meaning, which is all that the server looks at; and a signed list of certificates.
+    let garbage = vec![0x30, 0x03, 0x02, 0x01, 0x05];
+    let signer = issue(&slapd.pki, ALICE);
+    let signed_data = sign_nothing(&signer, &slapd.pki.root);
+    slapd.add_person(&Person {
+        address: ALICE.to_owned(),
+        certificates: vec![first.clone(), bob, second.clone()],
+        signed_data: vec![garbage.clone(), signed_data],
+    });
+    slapd.add_person(&Person { signed_data: vec![garbage], ..person("carol@nec.example", &[]) });
+
+    let directory = connect(&slapd);
+    let keys = directory.find(&address(ALICE)).await.unwrap();
+    let mut found = ders(&keys);
+    let mut expected = vec![first, second, signer.certificate_der()];
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    for key in &keys {
+        assert_eq!(key.intermediates.len(), 1, "the authority from the signed list");
+        let is_signer = key.certificate.der() == signer.certificate_der();
+        let reads_aes = key.capabilities.is_some_and(|capabilities| capabilities.aes_256_cbc);
+        assert_eq!(reads_aes, is_signer, "who signed what he reads: {key:?}");
+    }
+    assert_eq!(find(&directory, "carol@nec.example").await.unwrap(), NONE);
+}
+
+/// `userSMIMECertificate` as clients publish it: CMS SignedData over nothing, with certificate and authority.
+fn sign_nothing(signer: &Identity, authority: &Path) -> Vec<u8> {
+    let mut command = Command::new("openssl");
+    command.args(["cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-signer"]);
+    command.arg(&signer.certificate).arg("-inkey").arg(&signer.key);
+    command.arg("-certfile").arg(authority);
+    process::run(&mut command, b"").expect_ok("openssl cms")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_not_whole_is_an_error() {
+    let (mut slapd, certificate) = with_alice(Settings { entries_max: 8, ..Settings::default() });
+    let crowd: Vec<Person> = (0..9).map(|_| person("crowd@nec.example", &[])).collect();
+    slapd.add_people(&crowd);
+    let with = |change: fn(&mut LdapConfig)| {
+        let mut config = config(&slapd, slapd.tls_url());
+        change(&mut config);
+        DirectoryServer::new(config).unwrap()
+    };
+
+    // Ours is smaller than the server's, or the other way round.
+    for directory in [with(|_| ()), with(|config| config.entries_max = 100)] {
+        let why = why(directory.find(&address("crowd@nec.example")).await);
+        assert!(why.contains("entries match"), "{why}");
+        assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+    }
+    let elsewhere = with(|config| config.base = "ou=nowhere,dc=nec,dc=example".to_owned());
+    let text = why(elsewhere.find(&address(ALICE)).await);
+    assert!(text.contains("noSuchObject") && text.contains("`base`"), "{text}");
+    assert!(why(elsewhere.check().await).contains("`base`"));
+    let foreign = with(|config| config.base = "dc=other,dc=example".to_owned());
+    assert!(foreign.find(&address(ALICE)).await.is_err());
+
+    slapd.change(
+        "ldapadd",
+        &format!(
+            "dn: ou=elsewhere,{PEOPLE}\nobjectClass: referral\nobjectClass: extensibleObject\n\
+             ou: elsewhere\nref: ldap://other.example/ou=elsewhere,{PEOPLE}\n"
+        ),
+    );
+    let directory = connect(&slapd);
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate]);
+    let why = why(directory.find(&address("dave@nec.example")).await);
+    assert!(why.contains("refers to other servers"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_is_an_error_until_it_is_back() {
+    let (mut slapd, certificate) = with_alice(Settings::default());
+    let directory = Arc::new(connect(&slapd));
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+
+    // Gone and back between two look-ups: nobody notices.
+    slapd.kill();
+    slapd.start_again();
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+
+    slapd.kill();
+    let look_ups: Vec<_> = (0..50)
+        .map(|_| {
+            let directory = Arc::clone(&directory);
+            tokio::spawn(async move { find(&directory, ALICE).await })
+        })
+        .collect();
+    for look_up in look_ups {
+        assert!(why(look_up.await.unwrap()).contains("refused"));
+    }
+    slapd.start_again();
+    assert_eq!(found_within(&directory, Duration::from_secs(5)).await, certificate);
+}
+
+/// Asks until Alice is found.
+async fn found_within(directory: &DirectoryServer, patience: Duration) -> Vec<u8> {
+    let end = Instant::now() + patience;
+    loop {
+        match find(directory, ALICE).await {
+            Ok(found) => return found.into_iter().next().expect("never an empty answer"),
+            Err(error) => assert!(Instant::now() < end, "after {patience:?} still: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_an_error_in_time_and_works_again_afterwards() {
+    let (slapd, certificate) = with_alice(Settings::default());
+    let timeout = Duration::from_secs(1);
+    let config = LdapConfig { timeout, ..config(&slapd, slapd.tls_url()) };
+    let directory = Arc::new(DirectoryServer::new(config).unwrap());
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+
+    slapd.pause();
+    let start = Instant::now();
+    let look_ups: Vec<_> = (0..20)
+        .map(|_| {
+            let directory = Arc::clone(&directory);
+            tokio::spawn(async move { find(&directory, ALICE).await })
+        })
+        .collect();
+    for look_up in look_ups {
+        assert!(why(look_up.await.unwrap()).contains("in time"));
+    }
+    assert!(start.elapsed() < timeout * 2, "{:?}", start.elapsed());
+    // A caller who gives up first leaves no connection behind that hangs for others.
+    let given_up = tokio::time::timeout(timeout / 10, directory.find(&address(ALICE))).await;
+    assert!(given_up.is_err() || given_up.is_ok_and(|outcome| outcome.is_err()));
+
+    slapd.resume();
+    assert_eq!(found_within(&directory, Duration::from_secs(5)).await, certificate);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_hangs_is_replaced_within_the_look_up() {
+    let (slapd, certificate) = with_alice(Settings::default());
+    let freeze = Arc::new(tokio::sync::Notify::new());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (server, frozen) = (slapd.plain, Arc::clone(&freeze));
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(server).await.unwrap();
+            let frozen = Arc::clone(&frozen);
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    // As where a firewall has forgotten the connection: open on our side, and nothing comes.
+                    () = frozen.notified() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    let config =
+        LdapConfig { starttls: false, ..config(&slapd, format!("ldap://127.0.0.1:{port}")) };
+    let directory = Arc::new(DirectoryServer::new(config).unwrap());
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+
+    freeze.notify_waiters();
+    let look_ups: Vec<_> = (0..20)
+        .map(|_| {
+            let directory = Arc::clone(&directory);
+            tokio::spawn(async move { find(&directory, ALICE).await })
+        })
+        .collect();
+    for look_up in look_ups {
+        assert_eq!(look_up.await.unwrap().unwrap(), [certificate.clone()]);
+    }
+    let start = Instant::now();
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+    assert!(start.elapsed() < TIMEOUT / 2, "the new connection stays: {:?}", start.elapsed());
+
+    // Even where every caller gives up long before the connection is found to hang.
+    freeze.notify_waiters();
+    let (alice, end) = (address(ALICE), Instant::now() + TIMEOUT);
+    while tokio::time::timeout(TIMEOUT / 20, directory.find(&alice)).await.is_err() {
+        assert!(Instant::now() < end, "the connection that hangs is still in use");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_server_that_answers_is_used_and_the_first_of_all_preferred() {
+    let (mut first, certificate) = with_alice(Settings::default());
+    let mut second = Slapd::start(Settings::default());
+    let other = issue(&second.pki, ALICE).certificate_der();
+    second.add_person(&person(ALICE, std::slice::from_ref(&other)));
+    let dir = tempfile::tempdir().unwrap();
+    let roots = [&first, &second].map(|slapd| std::fs::read_to_string(&slapd.pki.root).unwrap());
+    let ca = private_file(dir.path(), "ca.pem", &roots.concat());
+    let config = LdapConfig {
+        servers: vec![first.tls_url(), second.plain_url()],
+        ca: Some(ca),
+        ..config(&first, String::new())
+    };
+    let directory = DirectoryServer::new(config).unwrap();
+
+    first.kill();
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [other.clone()]);
+    let line = directory.check().await.unwrap();
+    assert!(line.contains("refused") && line.contains("bound as anonymous"), "{line}");
+
+    first.start_again();
+    let end = Instant::now() + Duration::from_secs(5);
+    while find(&directory, ALICE).await.unwrap() != [certificate.clone()] {
+        assert!(Instant::now() < end, "the first server is back and not used");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    first.pause();
+    let start = Instant::now();
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [other], "the first one hangs");
+    assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+    first.resume();
+
+    first.kill();
+    second.kill();
+    let why = why(directory.find(&address(ALICE)).await);
+    assert!(why.contains(&first.tls_url()) && why.contains(&second.plain_url()), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishing_adds_what_is_missing_and_nothing_else() {
+    let (mut slapd, old) = with_alice(Settings::default());
+    let dir = tempfile::tempdir().unwrap();
+    let password = private_file(dir.path(), "password", ADMIN_PASSWORD);
+    let bind = LdapBind::Simple { name: ADMIN.to_owned(), password: SecretSource::File(password) };
+    let directory =
+        DirectoryServer::new(LdapConfig { bind, ..config(&slapd, slapd.tls_url()) }).unwrap();
+    let alice = address(ALICE);
+    let new: Vec<Arc<Certificate>> = [(); 2]
+        .map(|()| issue(&slapd.pki, ALICE).certificate_der())
+        .iter()
+        .map(|der| Arc::new(Certificate::from_der(der).unwrap()))
+        .collect();
+    let count = async || find(&directory, ALICE).await.unwrap().len();
+
+    assert_eq!(directory.publish(&alice, &new[..1]).await, Ok(Published::Added(1)));
+    assert_eq!(directory.publish(&alice, &new).await, Ok(Published::Added(1)));
+    assert_eq!(directory.publish(&alice, &new).await, Ok(Published::AlreadyThere));
+    assert_eq!(directory.publish(&alice, &[]).await, Ok(Published::AlreadyThere));
+    let found = find(&directory, ALICE).await.unwrap();
+    assert!(found.contains(&old) && found.len() == 3, "the old one stays");
+    assert_eq!(directory.withdraw(&alice, &new).await, Ok(2));
+    assert_eq!(directory.withdraw(&alice, &new).await, Ok(0));
+    assert_eq!(count().await, 1);
+
+    let bob = address("bob@nec.example");
+    assert!(matches!(directory.publish(&bob, &new).await, Err(StoreError::NotFound(_))));
+    slapd.add_person(&person(ALICE, &[]));
+    assert!(matches!(directory.publish(&alice, &new).await, Err(StoreError::NotFound(_))));
+
+    let (certificate, key) = slapd.client_certificate();
+    let reader = LdapBind::Certificate { certificate, key };
+    let config = LdapConfig { bind: reader, ..config(&slapd, slapd.tls_url()) };
+    let dora = "dora@nec.example";
+    slapd.add_person(&person(dora, &[]));
+    let outcome = DirectoryServer::new(config).unwrap().publish(&address(dora), &new).await;
+    let why = why(outcome);
+    assert!(why.contains("insufficientAccessRights"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_ten_thousand_is_found_among_concurrent_look_ups() {
+    const PEOPLE_COUNT: usize = 10_000;
+    let (mut slapd, certificate) = with_alice(Settings::default());
+    let people: Vec<Person> = (0..PEOPLE_COUNT)
+        .map(|number| person(&format!("p{number}@nec.example"), std::slice::from_ref(&certificate)))
+        .collect();
+    slapd.add_people(&people);
+    let directory = Arc::new(connect(&slapd));
+    let mut times = Vec::new();
+    for round in 0..200 {
+        let start = Instant::now();
+        assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate.clone()]);
+        times.push(start.elapsed());
+        // Found as well, but the certificate there is Alice's.
+        let other = format!("p{}@nec.example", round * 47 % PEOPLE_COUNT);
+        assert_eq!(find(&directory, &other).await.unwrap(), NONE);
+    }
+    times.sort();
+    println!("one of {PEOPLE_COUNT}: p50 {:?}, p99 {:?}", times[100], times[198]);
+
+    let start = Instant::now();
+    let look_ups: Vec<_> = (0..1000)
+        .map(|_| {
+            let directory = Arc::clone(&directory);
+            tokio::spawn(async move { find(&directory, ALICE).await })
+        })
+        .collect();
+    for look_up in look_ups {
+        assert_eq!(look_up.await.unwrap().unwrap(), [certificate.clone()]);
+    }
+    println!("1000 at once on one connection: {:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_very_many_certificates_a_bounded_number_is_used() {
+    let mut slapd = Slapd::start(Settings::default());
+    let authority = Pki::new("Many");
+    let many: Vec<Vec<u8>> =
+        (0..CERTIFICATES_MAX + 2).map(|_| issue(&authority, ALICE).certificate_der()).collect();
+    slapd.add_person(&person(ALICE, &many));
+    let found = find(&connect(&slapd), ALICE).await.unwrap();
+    assert_eq!(found.len(), CERTIFICATES_MAX);
+    assert!(found.iter().all(|der| many.contains(der)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_ldap_is_an_error_and_no_empty_answer() {
+    // A SearchResultEntry (RFC 4511 §4.5.2) of an entry `x` without attributes, in message 1.
+    let entry = [0x30, 0x0a, 0x02, 0x01, 0x01, 0x64, 0x05, 0x04, 0x01, b'x', 0x30, 0x00];
+    let answers: [(&str, Vec<u8>); 7] = [
+        ("nothing", vec![]),
+        ("another protocol", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        ("no BER", vec![0xff; 100]),
+        ("an entry without content", vec![0x30, 0x05, 0x02, 0x01, 0x01, 0x64, 0x00]),
+        ("a result without content", vec![0x30, 0x05, 0x02, 0x01, 0x01, 0x65, 0x00]),
+        ("a message of two gigabytes", vec![0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 0x02, 0x01, 0x01]),
+        ("entries without end", entry.repeat(1000)),
+    ];
+    for (what, answer) in answers {
+        let port = serve(answer);
+        let config = LdapConfig {
+            servers: vec![format!("ldap://127.0.0.1:{port}")],
+            starttls: false,
+            ca: None,
+            bind: LdapBind::Anonymous,
+            base: BASE.to_owned(),
+            filter: "(mail={address})".to_owned(),
+            entries_max: 5,
+            timeout: Duration::from_secs(1),
+        };
+        let directory = DirectoryServer::new(config).unwrap();
+        for _ in 0..2 {
+            let why = why(directory.find(&address(ALICE)).await);
+            println!("{what}: {why}");
+            assert!(why.lines().count() == 1, "{what}: {why}");
+        }
+        assert!(directory.check().await.is_err(), "{what}");
+    }
+}
+
+/// A server that answers whatever it is asked with these octets and hangs up.
+fn serve(answer: Vec<u8>) -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 512]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_server_is_passed_over_for_the_next() {
+    let (slapd, certificate) = with_alice(Settings::default());
+    // SearchResultDone with resultCode busy (51), in message 1.
+    let busy = [0x30, 0x0c, 0x02, 0x01, 0x01, 0x65, 0x07, 0x0a, 0x01, 51, 0x04, 0, 0x04, 0];
+    let busy_url = format!("ldap://127.0.0.1:{}", serve(busy.to_vec()));
+    let plain_url = format!("ldap://127.0.0.1:{}", slapd.plain.port());
+    let with = |servers: Vec<String>| {
+        let config = LdapConfig { servers, starttls: false, ..config(&slapd, String::new()) };
+        DirectoryServer::new(config).unwrap()
+    };
+    let text = why(with(vec![busy_url.clone()]).find(&address(ALICE)).await);
+    assert!(text.contains("busy"), "{text}");
+    let directory = with(vec![busy_url, plain_url]);
+    assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate]);
+}
