@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
     ("dovecot-lmtpd", "mailboxes filled over LMTP"),
@@ -13,8 +13,12 @@ const PACKAGES: [(&str, &str); 10] = [
     ("gpg-agent", "gpgsm's secret keys"),
     ("gpgsm", "peer of the interoperability matrix"),
     ("libbcmail-java", "peer of the interoperability matrix"),
+    ("opensc", "puts certificates into tokens (pkcs11-tool), and logs calls of a module"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
+    ("p11-kit", "puts a token behind a socket"),
+    ("p11-kit-modules", "the client's side of that socket"),
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
+    ("softhsm2", "a token without hardware"),
     ("swaks", "a plain mail client"),
 ];
 

@@ -28,4 +28,5 @@ pub mod postfix;
 pub mod process;
 pub mod session;
 pub mod sink;
+pub mod softhsm;
 pub mod wire;
