@@ -79,12 +79,15 @@ impl SoftHsm {
         self.import_certificate(&identity.certificate, label, id);
     }
 
-    /// Takes in a secret key (PKCS#8 PEM), not extractable.
+    /// Takes in a secret key (PKCS#8 PEM) for all uses of its kind, not extractable.
     pub fn import_key(&self, pem: &Path, label: &str, id: &str) {
-        let mut command = self.command("softhsm2-util");
-        command.args(["--import", pem.to_str().unwrap(), "--token", TOKEN, "--pin", PIN]);
-        command.args(["--label", label, "--id", id]);
-        process::run(&mut command, b"").expect_ok("softhsm2-util --import");
+        let der = self.directory.join("key.der");
+        fs::write(&der, crate::pki::pem_body(pem)).unwrap();
+        let der = der.to_str().unwrap();
+        let mut arguments = vec!["--write-object", der, "--type", "privkey"];
+        arguments.extend(["--label", label, "--id", id, "--sensitive"]);
+        arguments.extend(["--usage-sign", "--usage-decrypt", "--usage-derive"]);
+        self.tool(&arguments);
     }
 
     /// Takes in a certificate (PEM).

@@ -96,8 +96,23 @@ pub(super) fn is_unknown_mechanism(error: &Error) -> bool {
     )
 }
 
+/// Whether key or token never do this, whatever the ciphertext: the administrator must hear of it.
+pub(super) fn is_incapable(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Pkcs11(
+            RvError::FunctionNotSupported
+                | RvError::KeyFunctionNotPermitted
+                | RvError::KeySizeRange
+                | RvError::KeyTypeInconsistent
+                | RvError::MechanismInvalid,
+            _
+        )
+    )
+}
+
 /// The code's name without the crate's long explanation.
-pub(super) fn name(code: RvError) -> String {
+fn name(code: RvError) -> String {
     match code {
         RvError::VendorDefined(number) | RvError::UnknownErrorCode(number) => {
             format!("error {number:#x}")

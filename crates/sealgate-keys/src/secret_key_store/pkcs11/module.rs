@@ -82,8 +82,10 @@ impl Module {
             return Err(Fault::Away("away, tried a moment ago".to_owned()));
         }
         gate.tried = Some(Instant::now());
-        // What it says does not matter: it may not have been initialised, and its device may be gone.
-        let _ = self.functions.clone().finalize();
+        if gate.is_initialized {
+            // What it says does not matter: its device may be gone.
+            let _ = self.functions.clone().finalize();
+        }
         gate.is_initialized = false;
         gate.generation += 1;
         let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);

@@ -20,7 +20,7 @@ use sealgate_core::keys::{Digest, KeyError, KeyKind, KeyTransport, SecretKey, Si
 use zeroize::Zeroizing;
 
 use super::connection::Here;
-use super::fault::{Fault, is_ambiguous, is_stale_handle, is_unknown_mechanism};
+use super::fault::{Fault, is_ambiguous, is_incapable, is_stale_handle, is_unknown_mechanism};
 use super::module::lock;
 use super::oaep;
 use super::objects::{KeyName, key_object};
@@ -191,6 +191,10 @@ pub(super) fn unwrap(
     let is_there = here.confirm().is_ok();
     match result {
         Err(error) if is_ambiguous(&error) && is_there => Ok(None),
+        Err(error) if is_incapable(&error) => {
+            tracing::warn!(?kind, %error, "the token does not decrypt with this key");
+            Err(error)
+        }
         other => other,
     }
 }
