@@ -178,6 +178,33 @@ fn a_key_is_taken_in_used_and_destroyed() {
 }
 
 #[test]
+fn issuers_are_kept_beside_the_key_and_destroyed_with_it() {
+    inside("issuers_are_kept_beside_the_key_and_destroyed_with_it", |bed| {
+        let root = bed.person("root", P256, "keyCertSign");
+        let issuer = bed.issued("issuer", &root, "CA:TRUE");
+        let alice = bed.issued("alice@nec.example", &issuer, "CA:FALSE");
+        let mut new = new_key(&alice, &alice);
+        let issuer = Arc::new(Certificate::from_der(&pem_body(&issuer.certificate)).unwrap());
+        new.chain = vec![Arc::clone(&issuer)];
+        let token = Token::open(bed.config()).unwrap();
+        token.insert(&[new]).unwrap();
+        let key = only(token.find("alice@nec.example").unwrap());
+        assert_eq!(key.certificate.der(), pem_body(&alice.certificate));
+        assert_eq!(key.chain, [issuer]);
+        signs(&key);
+        let certificates = |bed: &Bed| {
+            bed.token
+                .tool(&["--list-objects", "--type", "cert"])
+                .matches("Certificate Object")
+                .count()
+        };
+        assert_eq!(certificates(bed), 2);
+        assert_eq!(token.remove("alice@nec.example"), Ok(1));
+        assert_eq!(certificates(bed), 0);
+    });
+}
+
+#[test]
 fn a_key_for_one_purpose_does_nothing_else() {
     inside("a_key_for_one_purpose_does_nothing_else", |bed| {
         let token = Token::open(bed.config()).unwrap();
@@ -394,6 +421,23 @@ impl Bed {
         command.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
         process::run(&mut command, b"").expect_ok("openssl req");
         Person { address: address.to_owned(), key, certificate }
+    }
+
+    /// Somebody with a P-256 key and a certificate by an issuer.
+    fn issued(&self, name: &str, issuer: &Person, constraint: &str) -> Person {
+        let person = self.person(name, P256, SIGN_AND_ENCRYPT);
+        let request = self.directory.join("request");
+        let extensions = self.directory.join("extensions");
+        fs::write(&extensions, format!("basicConstraints=critical,{constraint}\n")).unwrap();
+        let mut command = Command::new("openssl");
+        command.args(["req", "-new", "-subj", &format!("/CN={name}"), "-key"]).arg(&person.key);
+        process::run(command.arg("-out").arg(&request), b"").expect_ok("openssl req");
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-req", "-days", "30", "-in"]).arg(&request);
+        command.arg("-CA").arg(&issuer.certificate).arg("-CAkey").arg(&issuer.key);
+        command.args(["-CAcreateserial", "-extfile"]).arg(&extensions);
+        process::run(command.arg("-out").arg(&person.certificate), b"").expect_ok("openssl x509");
+        person
     }
 
     fn import(&self, person: &Person, label: &str, id: &str) {
