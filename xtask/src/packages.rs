@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
     ("dovecot-lmtpd", "mailboxes filled over LMTP"),
@@ -14,10 +14,14 @@ const PACKAGES: [(&str, &str); 13] = [
     ("gpgsm", "peer of the interoperability matrix"),
     ("ldap-utils", "fills the directory server"),
     ("libbcmail-java", "peer of the interoperability matrix"),
+    ("opensc", "puts certificates into tokens (pkcs11-tool), and logs calls of a module"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
+    ("p11-kit", "puts a token behind a socket"),
+    ("p11-kit-modules", "the client's side of that socket"),
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
     ("postgresql", "database of both embedded key stores"),
     ("slapd", "the directory server with certificates"),
+    ("softhsm2", "a token without hardware"),
     ("swaks", "a plain mail client"),
 ];
 

@@ -223,7 +223,7 @@ impl fmt::Debug for ImportedKey {
 }
 
 /// Issuers upwards by name, without the root. Each certificate is taken once, so that cross-certificates end.
-fn chain_of(leaf: &Certificate, all: &[Arc<Certificate>]) -> Vec<Arc<Certificate>> {
+pub(crate) fn chain_of(leaf: &Certificate, all: &[Arc<Certificate>]) -> Vec<Arc<Certificate>> {
     let mut chain: Vec<Arc<Certificate>> = Vec::new();
     let mut wanted = leaf.issuer_der().to_vec();
     while chain.len() < CHAIN_MAX {

@@ -28,7 +28,7 @@ pub enum SecretKeyStoreKind {
 
 /// A store outside this process. Its calls block, each with a deadline of its own; the relay makes them on threads for
 /// that.
-pub(crate) trait RemoteStore: Send + Sync + fmt::Debug {
+pub trait RemoteStore: Send + Sync + fmt::Debug {
     /// All keys of one owner (an address in lower case, or `@domain`), in any order; empty where there is none.
     ///
     /// # Errors
@@ -62,13 +62,13 @@ pub(crate) trait RemoteStore: Send + Sync + fmt::Debug {
 
 /// A key in a store outside this process.
 #[derive(Clone, Debug)]
-pub(crate) struct RemoteKey {
+pub struct RemoteKey {
     /// The certificate.
-    pub(crate) certificate: Arc<Certificate>,
+    pub certificate: Arc<Certificate>,
     /// Issuers upwards, as far as the store has them.
-    pub(crate) chain: Vec<Arc<Certificate>>,
+    pub chain: Vec<Arc<Certificate>>,
     /// The handle.
-    pub(crate) secret: Arc<dyn SecretKey>,
+    pub secret: Arc<dyn SecretKey>,
 }
 
 impl RemoteKey {
@@ -85,13 +85,17 @@ impl RemoteKey {
 }
 
 /// A secret key to be stored.
-pub(crate) struct NewSecretKey {
+pub struct NewSecretKey {
     /// Address or domain, as a look-up key.
-    pub(crate) owner: String,
-    pub(crate) purpose: KeyPurpose,
-    pub(crate) pkcs8: Zeroizing<Vec<u8>>,
-    pub(crate) certificate: Arc<Certificate>,
-    pub(crate) chain: Vec<Arc<Certificate>>,
+    pub owner: String,
+    /// What its certificate allows.
+    pub purpose: KeyPurpose,
+    /// The key (RFC 5958).
+    pub pkcs8: Zeroizing<Vec<u8>>,
+    /// Its certificate.
+    pub certificate: Arc<Certificate>,
+    /// Issuers upwards, without the root.
+    pub chain: Vec<Arc<Certificate>>,
 }
 
 /// What a secret key is for, by its certificate's key usage (RFC 5280 §4.2.1.3).

@@ -32,4 +32,5 @@ pub mod process;
 pub mod session;
 pub mod sink;
 pub mod slapd;
+pub mod softhsm;
 pub mod wire;

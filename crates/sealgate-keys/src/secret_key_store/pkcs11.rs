@@ -1,8 +1,40 @@
 //! A PKCS#11 token as a secret key store: configuration; the store itself where the feature `pkcs11` is built in.
+//!
+//! Keys stay in the token and sign and decrypt there. An owner's keys are found by their label or as the configuration
+//! names them. Calls run on threads of the token with a session each; a token that was away is found
+//! again without a restart.
 
 use std::path::PathBuf;
 
 use crate::secret_source::SecretSource;
+
+#[cfg(not(feature = "pkcs11"))]
+mod absent;
+#[cfg(feature = "pkcs11")]
+mod connection;
+#[cfg(feature = "pkcs11")]
+mod fault;
+#[cfg(feature = "pkcs11")]
+mod module;
+#[cfg(feature = "pkcs11")]
+mod new_key;
+#[cfg(feature = "pkcs11")]
+mod oaep;
+#[cfg(feature = "pkcs11")]
+mod objects;
+#[cfg(feature = "pkcs11")]
+mod operation;
+#[cfg(feature = "pkcs11")]
+mod proof;
+#[cfg(feature = "pkcs11")]
+mod store;
+#[cfg(feature = "pkcs11")]
+mod worker;
+
+#[cfg(not(feature = "pkcs11"))]
+pub use absent::Token;
+#[cfg(feature = "pkcs11")]
+pub use store::Token;
 
 /// Which token, and how keys are found in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

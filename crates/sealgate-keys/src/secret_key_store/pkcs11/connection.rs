@@ -1,0 +1,276 @@
+//! The connection to one token: logged in once, found again by its label after it was away.
+//!
+//! Login is for the whole process; one session stays open so that it lasts. Sessions are closed by hand and only in
+//! their own generation, because a module may give the same number again later.
+
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cryptoki::error::{Error, RvError};
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::{Limit, Slot, TokenInfo};
+use cryptoki::types::AuthPin;
+
+use super::Pkcs11Config;
+use super::fault::Fault;
+use super::module::{Module, lock};
+use crate::error::StoreError;
+
+/// A token and how to come to it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) config: Pkcs11Config,
+    module: Arc<Module>,
+    standing: Mutex<Option<Standing>>,
+    sessions_max: AtomicUsize,
+    /// Digests, a bit each, with which this token does no OAEP, so that it is unpadded here.
+    pub(super) oaep_here: AtomicU8,
+}
+
+/// The login.
+#[derive(Debug)]
+struct Standing {
+    generation: u64,
+    slot: Slot,
+    has_login: bool,
+    anchor: Session,
+}
+
+/// A thread's session.
+#[derive(Debug)]
+pub(super) struct OwnSession {
+    generation: u64,
+    session: Session,
+}
+
+/// A session to work with.
+#[derive(Debug)]
+pub(super) struct Here<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) session: &'a Session,
+    /// Object handles are good as long as this is the same.
+    pub(super) generation: u64,
+    slot: Slot,
+    has_login: bool,
+}
+
+impl Connection {
+    /// Loads the module; the token is looked for on first use.
+    ///
+    /// # Errors
+    /// What the dynamic linker says.
+    pub(super) fn new(config: Pkcs11Config) -> Result<Self, String> {
+        let module = Module::load(&config.module)?;
+        Ok(Self {
+            config,
+            module,
+            standing: Mutex::default(),
+            sessions_max: AtomicUsize::new(SESSIONS_MAX),
+            oaep_here: AtomicU8::new(0),
+        })
+    }
+
+    /// How many sessions threads may have at once.
+    pub(super) fn sessions_max(&self) -> usize {
+        self.sessions_max.load(Ordering::Relaxed)
+    }
+
+    /// Does something with a session; where token or session turn out to be gone, starts anew and tries once more.
+    pub(super) fn run<T>(
+        &self,
+        own: &mut Option<OwnSession>,
+        work: impl Fn(&Here<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let (generation, result) = self.attempt(own, &work);
+        match result {
+            Err(Fault::Away(why)) => {
+                tracing::debug!(token = self.config.token, why, "PKCS#11: starting anew");
+                self.module.restart(generation)?;
+                self.attempt(own, &work).1
+            }
+            other => other,
+        }
+    }
+
+    /// Does something once with a session that may write; that the token is there is seen before.
+    pub(super) fn change<T>(
+        &self,
+        own: &mut Option<OwnSession>,
+        work: impl Fn(&Here<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.run(own, |here| here.confirm())?;
+        self.attempt(own, &|here| {
+            let functions = self.module.functions();
+            let session = functions.open_rw_session(here.slot)?;
+            work(&Here { session: &session, ..*here })
+        })
+        .1
+    }
+
+    /// Closes a thread's session.
+    pub(super) fn leave(&self, own: Option<OwnSession>) {
+        let gate = self.module.enter();
+        if let Some(own) = own.filter(|own| own.generation == gate.generation) {
+            // The token may be gone; then so is the session.
+            let _ = own.session.close();
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        own: &mut Option<OwnSession>,
+        work: &impl Fn(&Here<'_>) -> Result<T, Fault>,
+    ) -> (u64, Result<T, Fault>) {
+        let gate = self.module.enter();
+        let generation = gate.generation;
+        if !gate.is_initialized {
+            return (generation, Err(Fault::Away("the module is not initialised".to_owned())));
+        }
+        let result = self.stand(generation).and_then(|(slot, has_login)| {
+            if own.as_ref().is_none_or(|own| own.generation != generation) {
+                let session = self.module.functions().open_ro_session_no_drop(slot)?;
+                *own = Some(OwnSession { generation, session });
+            }
+            let own = own.as_ref().ok_or_else(|| Fault::Away("no session".to_owned()))?;
+            let session = &own.session;
+            work(&Here { connection: self, session, generation, slot, has_login })
+        });
+        if matches!(result, Err(Fault::Away(_)))
+            && let Some(own) = own.take()
+        {
+            let _ = own.session.close();
+        }
+        (generation, result)
+    }
+
+    /// Slot of the token, logged in.
+    fn stand(&self, generation: u64) -> Result<(Slot, bool), Fault> {
+        let mut standing = lock(&self.standing);
+        if let Some(known) = standing.as_ref().filter(|known| known.generation == generation) {
+            return Ok((known.slot, known.has_login));
+        }
+        *standing = None;
+        let (slot, token) = self.find_token()?;
+        self.limit_sessions(&token);
+        let anchor = self.module.functions().open_ro_session_no_drop(slot)?;
+        let has_login = token.login_required();
+        if has_login && let Err(fault) = self.log_in(&anchor, &token) {
+            // A failed login leaves nothing behind, or sessions would add up.
+            let _ = anchor.close();
+            return Err(fault);
+        }
+        *standing = Some(Standing { generation, slot, has_login, anchor });
+        Ok((slot, has_login))
+    }
+
+    fn find_token(&self) -> Result<(Slot, TokenInfo), Fault> {
+        let functions = self.module.functions();
+        let mut labels = Vec::new();
+        for slot in functions.get_slots_with_token()?.into_iter().take(SLOTS_MAX) {
+            // A slot that cannot be asked is not ours, or is asked again after a restart.
+            let Ok(token) = functions.get_token_info(slot) else { continue };
+            if token.label() == self.config.token && token.token_initialized() {
+                return Ok((slot, token));
+            }
+            if token.token_initialized() {
+                labels.push(format!("`{}`", token.label()));
+            }
+        }
+        let label = &self.config.token;
+        let module = self.config.module.display();
+        let others = if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
+        Err(Fault::Away(format!("no token `{label}` at {module}; tokens there: {others}")))
+    }
+
+    /// Two are for the login and for changes.
+    fn limit_sessions(&self, token: &TokenInfo) {
+        if let Limit::Max(most) = token.max_session_count() {
+            let most = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(2);
+            self.sessions_max.store(most.clamp(1, SESSIONS_MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// A PIN that was refused is not tried again: a few tries lock the token.
+    fn log_in(&self, session: &Session, token: &TokenInfo) -> Result<(), Fault> {
+        let source = &self.config.pin;
+        let pin = source.read_line().map_err(Fault::Store)?;
+        let label = &self.config.token;
+        let refuse = |why: &str| Fault::Store(source.error(&format!("token `{label}`: {why}")));
+        if self.module.is_refused_pin(label, &pin) {
+            return Err(refuse(PIN_REFUSED));
+        }
+        if token.user_pin_locked() {
+            return Err(refuse("its user PIN is locked: unlock it with the vendor's tool"));
+        }
+        if token.user_pin_final_try() {
+            return Err(refuse(
+                "one try is left before the PIN is locked, and sealgate does not take it: log in \
+                 once with the vendor's tool",
+            ));
+        }
+        match session.login(UserType::User, Some(&AuthPin::new(pin.as_str().into()))) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+            Err(Error::Pkcs11(
+                RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
+                _,
+            )) => {
+                self.module.refuse_pin(label, &pin);
+                Err(refuse(PIN_REFUSED))
+            }
+            Err(Error::Pkcs11(RvError::PinLocked, _)) => {
+                self.module.refuse_pin(label, &pin);
+                Err(refuse("its user PIN is locked: unlock it with the vendor's tool"))
+            }
+            Err(error) => Err(Fault::from(error)),
+        }
+    }
+
+    /// Its name for messages.
+    pub(super) fn name(&self) -> String {
+        format!("PKCS#11 token {}", self.config.token)
+    }
+
+    /// What to say where the token's answer is late.
+    pub(super) fn late(&self) -> Fault {
+        Fault::Store(StoreError::Unavailable {
+            store: self.name(),
+            why: "no answer in time".to_owned(),
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let gate = self.module.enter();
+        let standing = lock(&self.standing).take();
+        if let Some(standing) = standing.filter(|known| known.generation == gate.generation) {
+            let _ = standing.anchor.close();
+        }
+    }
+}
+
+impl Here<'_> {
+    /// Sees that the session is logged in still: without it a token shows no secret keys and says no error.
+    pub(super) fn confirm(&self) -> Result<(), Fault> {
+        let state = self.session.get_session_info()?.session_state();
+        let is_user = matches!(state, SessionState::RoUser | SessionState::RwUser);
+        if is_user || !self.has_login {
+            return Ok(());
+        }
+        Err(Fault::Away("the login is gone".to_owned()))
+    }
+
+    /// The token's description.
+    pub(super) fn token(&self) -> Result<TokenInfo, Fault> {
+        Ok(self.connection.module.functions().get_token_info(self.slot)?)
+    }
+}
+
+const PIN_REFUSED: &str = "it refused this PIN, and sealgate does not try it again, because a few \
+                           wrong tries lock a token: write the right PIN there";
+
+/// Threads of one token, a session each.
+const SESSIONS_MAX: usize = 32;
+
+/// Slots that are looked at.
+const SLOTS_MAX: usize = 256;

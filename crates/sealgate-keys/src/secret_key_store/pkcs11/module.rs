@@ -1,0 +1,163 @@
+//! The vendors' shared objects in this process: each loaded once and never unloaded, initialised again after trouble.
+//!
+//! `C_Initialize` and `C_Finalize` are for the whole process, so that every token of a module shares them: calls into
+//! the module hold the gate open for reading, and only with nobody inside is it initialised again. Each time begins a
+//! new generation; sessions and objects of an older one are worthless.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+
+use super::fault::Fault;
+
+/// A loaded module.
+pub(super) struct Module {
+    path: PathBuf,
+    functions: Pkcs11,
+    gate: RwLock<Gate>,
+    refused_pins: Mutex<Vec<RefusedPin>>,
+}
+
+/// Since when the module is as it is.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Counts initialisations.
+    pub(super) generation: u64,
+    /// Whether it may be called.
+    pub(super) is_initialized: bool,
+    tried: Option<Instant>,
+}
+
+/// A PIN that a token did not take.
+struct RefusedPin {
+    token: String,
+    digest: Vec<u8>,
+}
+
+impl Module {
+    /// Loads it, or finds it loaded.
+    ///
+    /// # Errors
+    /// What the dynamic linker says.
+    pub(super) fn load(path: &Path) -> Result<Arc<Self>, String> {
+        let mut loaded = lock(&LOADED);
+        if let Some(module) = loaded.iter().find(|module| module.path == path) {
+            return Ok(Arc::clone(module));
+        }
+        let functions = Pkcs11::new(path).map_err(|why| why.to_string())?;
+        let module = Arc::new(Self {
+            path: path.to_owned(),
+            functions,
+            gate: RwLock::default(),
+            refused_pins: Mutex::default(),
+        });
+        loaded.push(Arc::clone(&module));
+        Ok(module)
+    }
+
+    /// Its functions; called only by those who [`enter`](Self::enter)ed.
+    pub(super) fn functions(&self) -> &Pkcs11 {
+        &self.functions
+    }
+
+    /// Keeps it from being initialised again meanwhile.
+    pub(super) fn enter(&self) -> RwLockReadGuard<'_, Gate> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Initialises it again, unless somebody else did since that generation.
+    ///
+    /// # Errors
+    /// [`Fault::Away`] where the module does not start, was tried a moment ago, or calls hang inside it.
+    pub(super) fn restart(&self, failed: u64) -> Result<(), Fault> {
+        let Some(mut gate) = self.enter_alone(failed)? else { return Ok(()) };
+        if gate.tried.is_some_and(|tried| tried.elapsed() < RESTART_PAUSE) {
+            return Err(Fault::Away("away, tried a moment ago".to_owned()));
+        }
+        gate.tried = Some(Instant::now());
+        if gate.is_initialized {
+            // What it says does not matter: its device may be gone.
+            let _ = self.functions.clone().finalize();
+        }
+        gate.is_initialized = false;
+        gate.generation += 1;
+        let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
+        match self.functions.initialize(arguments) {
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
+                gate.is_initialized = true;
+                Ok(())
+            }
+            Err(error) => Err(Fault::from(error)),
+        }
+    }
+
+    /// Without queueing: a call that hangs inside would else lock everybody out. `None` where somebody else was first.
+    fn enter_alone(&self, failed: u64) -> Result<Option<RwLockWriteGuard<'_, Gate>>, Fault> {
+        let end = Instant::now() + ALONE_PATIENCE;
+        loop {
+            if self.enter().generation != failed {
+                return Ok(None);
+            }
+            let gate = match self.gate.try_write() {
+                Ok(gate) => gate,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Fault::Away(
+                        "other calls into the module do not return".to_owned(),
+                    ));
+                }
+            };
+            return Ok((gate.generation == failed).then_some(gate));
+        }
+    }
+
+    /// Whether the token refused this PIN before.
+    pub(super) fn is_refused_pin(&self, token: &str, pin: &str) -> bool {
+        let digest = digest(pin);
+        lock(&self.refused_pins)
+            .iter()
+            .any(|refused| refused.token == token && refused.digest == digest)
+    }
+
+    /// Remembers that the token refused this PIN, until it refuses another one.
+    pub(super) fn refuse_pin(&self, token: &str, pin: &str) {
+        let mut refused = lock(&self.refused_pins);
+        refused.retain(|known| known.token != token);
+        refused.push(RefusedPin { token: token.to_owned(), digest: digest(pin) });
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Module({})", self.path.display())
+    }
+}
+
+/// A lock whose holder panicked guards nothing half-done here.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn digest(pin: &str) -> Vec<u8> {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, pin.as_bytes()).as_ref().to_vec()
+}
+
+/// Never emptied: many modules do not survive being unloaded.
+static LOADED: Mutex<Vec<Arc<Module>>> = Mutex::new(Vec::new());
+
+/// A module that is away is asked no more often than this.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long the calls inside may take to come out before a restart is given up.
+const ALONE_PATIENCE: Duration = Duration::from_secs(3);

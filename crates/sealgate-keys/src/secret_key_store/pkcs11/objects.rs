@@ -1,0 +1,346 @@
+//! Finds secret keys and the certificates that belong to them.
+//!
+//! A certificate belongs to a key where it has the key's id or label and its public key is the key's: by the modulus, by
+//! the public key object beside it, or else by a proof ([`super::proof`]). What belongs to none is skipped with a line in
+//! the log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use der::asn1::{OctetStringRef, UintRef};
+use der::{Decode, Sequence};
+use sealgate_core::keys::{Certificate, KeyKind};
+
+use super::connection::Here;
+use super::fault::Fault;
+use super::{Pkcs11Config, Pkcs11Key, proof};
+use crate::error::StoreError;
+use crate::import::{Material, chain_of};
+
+/// By what an object is found again: its `CKA_LABEL` and, where it has one, its `CKA_ID`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyName {
+    pub(super) label: Vec<u8>,
+    pub(super) id: Vec<u8>,
+}
+
+impl KeyName {
+    /// The label as text for messages.
+    pub(super) fn label_text(&self) -> String {
+        String::from_utf8_lossy(&self.label).into_owned()
+    }
+}
+
+/// How keys are looked for.
+#[derive(Clone, Debug)]
+pub(super) struct Selector {
+    template: Vec<Attribute>,
+    certificate: Option<PathBuf>,
+}
+
+impl Selector {
+    /// By the label that the template makes of an owner.
+    pub(super) fn of_label(label: &str) -> Self {
+        Self { template: vec![Attribute::Label(label.as_bytes().to_vec())], certificate: None }
+    }
+
+    fn of_key(key: &Pkcs11Key) -> Self {
+        let label = key.label.as_ref().map(|label| Attribute::Label(label.as_bytes().to_vec()));
+        let id = key.id.as_ref().map(|id| Attribute::Id(id.clone()));
+        let template = label.into_iter().chain(id).collect();
+        Self { template, certificate: key.certificate.clone() }
+    }
+
+    /// All of one owner.
+    pub(super) fn of_owner(config: &Pkcs11Config, owner: &str) -> Vec<Self> {
+        let named = config.keys.iter().filter(|key| key.owner == owner).map(Self::of_key);
+        label_of(config, owner)
+            .map(|label| Self::of_label(&label))
+            .into_iter()
+            .chain(named)
+            .collect()
+    }
+}
+
+/// A key with a certificate of it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) name: KeyName,
+    pub(super) certificate: Arc<Certificate>,
+    pub(super) chain: Vec<Arc<Certificate>>,
+}
+
+/// The label of an owner's objects, where there is a template.
+pub(super) fn label_of(config: &Pkcs11Config, owner: &str) -> Option<String> {
+    config.label.contains(PLACEHOLDER).then(|| config.label.replace(PLACEHOLDER, owner))
+}
+
+/// The owner in a label that the template made.
+pub(super) fn owner_of(config: &Pkcs11Config, label: &str) -> Option<String> {
+    let (before, after) = config.label.split_once(PLACEHOLDER)?;
+    let owner = label.strip_prefix(before)?.strip_suffix(after)?;
+    let owner = owner.parse::<crate::owner::Owner>().ok()?.lookup_key();
+    // A label with capitals is never looked for.
+    (label_of(config, &owner).as_deref() == Some(label)).then_some(owner)
+}
+
+/// All pairs of key and certificate, each once.
+pub(super) fn find_keys(here: &Here<'_>, selectors: &[Selector]) -> Result<Vec<Found>, Fault> {
+    here.confirm()?;
+    let mut found: Vec<Found> = Vec::new();
+    for selector in selectors {
+        for object in secret_keys(here, &selector.template, KEYS_OF_OWNER_MAX)? {
+            for pair in pairs(here, object, selector)? {
+                if !found
+                    .iter()
+                    .any(|known| known.name == pair.name && known.certificate == pair.certificate)
+                {
+                    found.push(pair);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The object of a key that was found before.
+pub(super) fn key_object(here: &Here<'_>, name: &KeyName) -> Result<ObjectHandle, Fault> {
+    here.confirm()?;
+    let mut template = vec![Attribute::Label(name.label.clone())];
+    if !name.id.is_empty() {
+        template.push(Attribute::Id(name.id.clone()));
+    }
+    let object = secret_keys(here, &template, 1)?.first().copied();
+    object.ok_or_else(|| {
+        Fault::Away(format!("the key `{}` is no longer in the token", name.label_text()))
+    })
+}
+
+/// Private keys with these attributes.
+pub(super) fn secret_keys(
+    here: &Here<'_>,
+    template: &[Attribute],
+    most: usize,
+) -> Result<Vec<ObjectHandle>, Fault> {
+    search(here, ObjectClass::PRIVATE_KEY, template, most)
+}
+
+/// Objects of a class with these attributes, so many at most.
+pub(super) fn search(
+    here: &Here<'_>,
+    class: ObjectClass,
+    template: &[Attribute],
+    most: usize,
+) -> Result<Vec<ObjectHandle>, Fault> {
+    let mut whole = vec![Attribute::Class(class)];
+    whole.extend_from_slice(template);
+    let objects = here.session.iter_objects(&whole)?.take(most).collect::<Result<_, _>>()?;
+    Ok(objects)
+}
+
+/// What a private key object says of itself.
+#[derive(Debug, Default)]
+pub(super) struct KeyFacts {
+    pub(super) label: Vec<u8>,
+    pub(super) id: Vec<u8>,
+    kind: Option<KeyType>,
+    modulus: Vec<u8>,
+    asks_each_time: bool,
+}
+
+/// Reads them; what the token does not tell stays empty.
+pub(super) fn facts(here: &Here<'_>, object: ObjectHandle) -> Result<KeyFacts, Fault> {
+    let wanted = [
+        AttributeType::Label,
+        AttributeType::Id,
+        AttributeType::KeyType,
+        AttributeType::Modulus,
+        AttributeType::AlwaysAuthenticate,
+    ];
+    let mut facts = KeyFacts::default();
+    for attribute in here.session.get_attributes(object, &wanted)? {
+        match attribute {
+            Attribute::Label(label) => facts.label = label,
+            Attribute::Id(id) => facts.id = id,
+            Attribute::KeyType(kind) => facts.kind = Some(kind),
+            Attribute::Modulus(modulus) => facts.modulus = modulus,
+            Attribute::AlwaysAuthenticate(asks) => facts.asks_each_time = asks,
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
+fn pairs(here: &Here<'_>, object: ObjectHandle, selector: &Selector) -> Result<Vec<Found>, Fault> {
+    let facts = facts(here, object)?;
+    let name = KeyName { label: facts.label.clone(), id: facts.id.clone() };
+    let label = name.label_text();
+    let token = &here.connection.config.token;
+    if facts.asks_each_time {
+        tracing::warn!(token, label, "skipped: this key wants the PIN for each use");
+        return Ok(Vec::new());
+    }
+    let candidates = match &selector.certificate {
+        Some(path) => certificates_of_file(path)?,
+        None => certificates(here, &name)?,
+    };
+    let mut found = Vec::new();
+    for certificate in &candidates {
+        if belongs(here, object, &facts, certificate)? {
+            found.push(Found {
+                name: name.clone(),
+                certificate: Arc::clone(certificate),
+                chain: chain_of(certificate, &candidates),
+            });
+        }
+    }
+    if found.is_empty() {
+        tracing::warn!(
+            token,
+            label,
+            "skipped: no certificate of this secret key with its id or label"
+        );
+    }
+    Ok(found)
+}
+
+/// Those with the key's id, and those with its label.
+fn certificates(here: &Here<'_>, name: &KeyName) -> Result<Vec<Arc<Certificate>>, Fault> {
+    let mut templates = Vec::new();
+    if !name.id.is_empty() {
+        templates.push([Attribute::Id(name.id.clone())]);
+    }
+    if !name.label.is_empty() {
+        templates.push([Attribute::Label(name.label.clone())]);
+    }
+    let mut certificates: Vec<Arc<Certificate>> = Vec::new();
+    for template in templates {
+        for object in search(here, ObjectClass::CERTIFICATE, &template, CERTIFICATES_OF_KEY_MAX)? {
+            let Some(der) = value(here, object)? else { continue };
+            match Certificate::from_der(&der) {
+                Ok(new) if certificates.iter().all(|known| **known != new) => {
+                    certificates.push(Arc::new(new));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let label = name.label_text();
+                    tracing::warn!(label, %error, "a certificate in the token is not usable");
+                }
+            }
+        }
+    }
+    Ok(certificates)
+}
+
+fn value(here: &Here<'_>, object: ObjectHandle) -> Result<Option<Vec<u8>>, Fault> {
+    let attributes = here.session.get_attributes(object, &[AttributeType::Value])?;
+    Ok(attributes.into_iter().find_map(|attribute| match attribute {
+        Attribute::Value(value) => Some(value),
+        _ => None,
+    }))
+}
+
+fn certificates_of_file(path: &PathBuf) -> Result<Vec<Arc<Certificate>>, Fault> {
+    let fault = |why: String| {
+        Fault::Store(StoreError::Input(format!("certificate file {}: {why}", path.display())))
+    };
+    let bytes = std::fs::read(path).map_err(|why| fault(why.to_string()))?;
+    let material = Material::read(&bytes, None).map_err(|why| fault(why.to_string()))?;
+    Ok(material.certificates)
+}
+
+/// Whether the certificate's public key is the other half of this key.
+fn belongs(
+    here: &Here<'_>,
+    object: ObjectHandle,
+    facts: &KeyFacts,
+    certificate: &Certificate,
+) -> Result<bool, Fault> {
+    let wanted = match certificate.key_kind() {
+        KeyKind::Rsa { .. } => KeyType::RSA,
+        KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => KeyType::EC,
+        KeyKind::Ed25519 => KeyType::EC_EDWARDS,
+        KeyKind::X25519 => KeyType::EC_MONTGOMERY,
+        _ => return Ok(false),
+    };
+    if facts.kind != Some(wanted) {
+        return Ok(false);
+    }
+    if !facts.modulus.is_empty() {
+        let public = RsaPublicKey::from_der(certificate.public_key_bytes()).ok();
+        let modulus = UintRef::new(&facts.modulus).ok();
+        return Ok(public.is_some_and(|public| Some(public.n) == modulus));
+    }
+    match public_point(here, facts)? {
+        Some(point) => Ok(point == certificate.public_key_bytes()),
+        None => proof::is_proven(here, object, certificate),
+    }
+}
+
+/// The point of the public key object with the key's id, which few tokens need and many have.
+fn public_point(here: &Here<'_>, facts: &KeyFacts) -> Result<Option<Vec<u8>>, Fault> {
+    if facts.id.is_empty() {
+        return Ok(None);
+    }
+    let template = [Attribute::Id(facts.id.clone())];
+    let Some(object) = search(here, ObjectClass::PUBLIC_KEY, &template, 1)?.first().copied() else {
+        return Ok(None);
+    };
+    let attributes = here.session.get_attributes(object, &[AttributeType::EcPoint])?;
+    Ok(attributes.into_iter().find_map(|attribute| match attribute {
+        // DER by the standard, bare in some tokens.
+        Attribute::EcPoint(point) => Some(
+            <&OctetStringRef>::from_der(&point)
+                .map_or_else(|_| point.clone(), |inner| inner.as_bytes().to_vec()),
+        ),
+        _ => None,
+    }))
+}
+
+/// RSAPublicKey (RFC 8017 §A.1.1).
+#[derive(Sequence)]
+struct RsaPublicKey<'a> {
+    n: UintRef<'a>,
+    e: UintRef<'a>,
+}
+
+/// What stands for the owner in the label's template.
+pub(super) const PLACEHOLDER: &str = "{address}";
+
+/// Keys of one owner, and of one entry in the configuration.
+pub(super) const KEYS_OF_OWNER_MAX: usize = 64;
+
+/// Certificates under one id or label.
+pub(super) const CERTIFICATES_OF_KEY_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret_source::SecretSource;
+
+    #[test]
+    fn an_owner_is_read_from_the_label_that_the_template_made() {
+        let mut config = Pkcs11Config {
+            module: PathBuf::new(),
+            token: "t".to_owned(),
+            pin: SecretSource::File(PathBuf::new()),
+            label: "mail {address} key".to_owned(),
+            keys: Vec::new(),
+        };
+        for (label, owner) in [
+            ("mail a@nec.example key", Some("a@nec.example")),
+            ("mail @nec.example key", Some("@nec.example")),
+            ("mail A@nec.example key", None),
+            ("mail a@nec.example", None),
+            ("mail key", None),
+            ("other", None),
+        ] {
+            assert_eq!(owner_of(&config, label).as_deref(), owner, "{label}");
+        }
+        assert_eq!(label_of(&config, "@b.example").unwrap(), "mail @b.example key");
+        config.label = String::new();
+        assert_eq!(label_of(&config, "@b.example"), None);
+        assert_eq!(owner_of(&config, "@b.example"), None);
+    }
+}

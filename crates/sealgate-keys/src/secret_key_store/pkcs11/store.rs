@@ -1,0 +1,279 @@
+//! The store itself: looks keys up, takes new ones in and destroys them, on threads of the token.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cryptoki::error::Error;
+use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
+use sealgate_core::keys::Certificate;
+use zeroize::Zeroizing;
+
+use super::connection::{Connection, Here, OwnSession};
+use super::fault::Fault;
+use super::objects::{
+    CERTIFICATES_OF_KEY_MAX, Found, KEYS_OF_OWNER_MAX, PLACEHOLDER, Selector, facts, find_keys,
+    label_of, owner_of, search, secret_keys,
+};
+use super::operation::TokenKey;
+use super::worker::Workers;
+use super::{Pkcs11Config, new_key, proof};
+use crate::error::StoreError;
+use crate::secret_key_store::{KeyPurpose, NewSecretKey, RemoteKey, RemoteStore, SecretKeyEntry};
+
+/// A token as a store of secret keys.
+#[derive(Debug)]
+pub struct Token {
+    store: Arc<Store>,
+}
+
+/// What the store and its keys share.
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: Arc<Connection>,
+    workers: Workers,
+}
+
+impl Token {
+    /// Loads the token's module. The token itself is looked for when it is used first, so that it may be away now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the module cannot be loaded, [`StoreError::Input`] where the label template has
+    /// no `{address}` or a key has neither label nor id.
+    pub fn open(config: Pkcs11Config) -> Result<Self, StoreError> {
+        if !config.label.is_empty() && !config.label.contains(PLACEHOLDER) {
+            let template = &config.label;
+            let why =
+                format!("PKCS#11 label template `{template}`: `{PLACEHOLDER}` is missing in it");
+            return Err(StoreError::Input(why));
+        }
+        if let Some(key) = config.keys.iter().find(|key| key.label.is_none() && key.id.is_none()) {
+            let why = format!("PKCS#11 key of {}: give its label or its id", key.owner);
+            return Err(StoreError::Input(why));
+        }
+        let name = format!("PKCS#11 module {}", config.module.display());
+        let connection =
+            Connection::new(config).map_err(|why| StoreError::Unavailable { store: name, why })?;
+        let connection = Arc::new(connection);
+        let workers = Workers::new(Arc::clone(&connection));
+        Ok(Self { store: Arc::new(Store { connection, workers }) })
+    }
+
+    /// On a thread of the token.
+    fn call<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Connection, &mut Option<OwnSession>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let name = self.store.connection.name();
+        self.store.call(patience, work).map_err(|fault| fault.into_store_error(&name))
+    }
+
+    fn config(&self) -> &Pkcs11Config {
+        &self.store.connection.config
+    }
+
+    fn key(&self, found: Found) -> RemoteKey {
+        let secret = TokenKey {
+            store: Arc::clone(&self.store),
+            name: found.name,
+            kind: found.certificate.key_kind(),
+            object: Arc::new(Mutex::new(None)),
+        };
+        RemoteKey { certificate: found.certificate, chain: found.chain, secret: Arc::new(secret) }
+    }
+}
+
+impl Store {
+    pub(super) fn call<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Connection, &mut Option<OwnSession>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let answer = self.workers.call(patience, work);
+        answer.unwrap_or_else(|| Err(self.connection.late()))
+    }
+}
+
+impl RemoteStore for Token {
+    fn find(&self, owner: &str) -> Result<Vec<RemoteKey>, StoreError> {
+        let selectors = Selector::of_owner(self.config(), owner);
+        let found = self.call(CALL_PATIENCE, move |connection, own| {
+            connection.run(own, |here| find_keys(here, &selectors))
+        })?;
+        Ok(found.into_iter().map(|found| self.key(found)).collect())
+    }
+
+    fn list(&self) -> Result<Vec<SecretKeyEntry>, StoreError> {
+        self.call(LONG_PATIENCE, |connection, own| connection.run(own, list))
+    }
+
+    fn insert(&self, keys: &[NewSecretKey]) -> Result<(), StoreError> {
+        for key in keys {
+            let new = New::prepare(self.config(), key)?;
+            self.call(LONG_PATIENCE, move |connection, own| {
+                connection.change(own, |here| insert(here, &new))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, owner: &str) -> Result<u64, StoreError> {
+        let Some(label) = label_of(self.config(), owner) else { return Ok(0) };
+        self.call(LONG_PATIENCE, move |connection, own| {
+            connection.change(own, |here| remove(here, &label))
+        })
+    }
+
+    fn check(&self) -> Result<String, StoreError> {
+        self.call(LONG_PATIENCE, |connection, own| {
+            connection.run(own, |here| {
+                here.confirm()?;
+                let token = here.token()?;
+                let keys = secret_keys(here, &[], KEYS_MAX)?.len();
+                Ok(format!(
+                    "token `{}`, model {}, secret keys: {keys}",
+                    token.label(),
+                    token.model()
+                ))
+            })
+        })
+    }
+}
+
+fn list(here: &Here<'_>) -> Result<Vec<SecretKeyEntry>, Fault> {
+    here.confirm()?;
+    let config = &here.connection.config;
+    let mut owners: BTreeSet<String> = config.keys.iter().map(|key| key.owner.clone()).collect();
+    for object in secret_keys(here, &[], KEYS_MAX)? {
+        let facts = facts(here, object)?;
+        owners.extend(
+            std::str::from_utf8(&facts.label).ok().and_then(|label| owner_of(config, label)),
+        );
+    }
+    let mut entries = Vec::new();
+    for owner in owners {
+        for found in find_keys(here, &Selector::of_owner(config, &owner))? {
+            let purpose = KeyPurpose::of(&found.certificate).map_or("", KeyPurpose::as_str);
+            entries.push(SecretKeyEntry {
+                owner: owner.clone(),
+                purpose: purpose.to_owned(),
+                certificate: found.certificate,
+                chain: found.chain,
+            });
+        }
+    }
+    Ok(entries)
+}
+
+/// A key to be taken in, on its way to the token's thread.
+struct New {
+    owner: String,
+    label: String,
+    purpose: KeyPurpose,
+    pkcs8: Zeroizing<Vec<u8>>,
+    certificate: Arc<Certificate>,
+    chain: Vec<Arc<Certificate>>,
+}
+
+impl New {
+    fn prepare(config: &Pkcs11Config, key: &NewSecretKey) -> Result<Self, StoreError> {
+        let label = label_of(config, &key.owner).ok_or_else(|| {
+            let why =
+                format!("the PKCS#11 store has no label template: set one with `{PLACEHOLDER}`");
+            StoreError::Input(why)
+        })?;
+        Ok(Self {
+            owner: key.owner.clone(),
+            label,
+            purpose: key.purpose,
+            pkcs8: key.pkcs8.clone(),
+            certificate: Arc::clone(&key.certificate),
+            chain: key.chain.clone(),
+        })
+    }
+}
+
+/// Objects that are destroyed again unless all went well.
+struct Made<'a> {
+    here: &'a Here<'a>,
+    objects: Vec<ObjectHandle>,
+}
+
+impl Made<'_> {
+    fn create(&mut self, template: &[Attribute]) -> Result<ObjectHandle, Error> {
+        let object = self.here.session.create_object(template)?;
+        self.objects.push(object);
+        Ok(object)
+    }
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        for object in self.objects.drain(..) {
+            if let Err(error) = self.here.session.destroy_object(object) {
+                tracing::error!(%error, "an object of a failed import stays in the token");
+            }
+        }
+    }
+}
+
+fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
+    let id = new_key::id_of(&new.certificate);
+    let by_name = [Attribute::Label(new.label.as_bytes().to_vec()), Attribute::Id(id.clone())];
+    if !secret_keys(here, &by_name, 1)?.is_empty() {
+        let why = format!("{}: the token has this secret key already", new.owner);
+        return Err(Fault::Store(StoreError::Exists(why)));
+    }
+    let refuse = |why: &str| Fault::Store(StoreError::Input(format!("{}: {why}", new.owner)));
+    let mut template = new_key::secret_key(&new.pkcs8, new.purpose, &new.label, &id)
+        .ok_or_else(|| refuse("tokens take RSA, P-256, P-384, P-521 and Ed25519 keys only"))?;
+    let mut made = Made { here, objects: Vec::new() };
+    let created = made.create(&template);
+    new_key::wipe(&mut template);
+    let object = created.map_err(|error| match Fault::from(error) {
+        Fault::Refused(why) => refuse(&format!("the token does not take this key ({why})")),
+        other => other,
+    })?;
+    for certificate in std::iter::once(&new.certificate).chain(&new.chain) {
+        let label = Attribute::Label(new.label.as_bytes().to_vec());
+        let same = [label, Attribute::Value(certificate.der().to_vec())];
+        if !search(here, ObjectClass::CERTIFICATE, &same, 1)?.is_empty() {
+            continue;
+        }
+        let template = new_key::certificate(certificate, &new.label)
+            .ok_or_else(|| refuse("a certificate cannot be written as a token's object"))?;
+        made.create(&template)?;
+    }
+    let found = find_keys(here, &[Selector::of_label(&new.label)])?;
+    let is_found = found.iter().any(|found| found.certificate == new.certificate);
+    if !is_found || !proof::is_proven(here, object, &new.certificate)? {
+        return Err(refuse("the token took the key and does not use it as its certificate says"));
+    }
+    made.objects.clear();
+    Ok(())
+}
+
+fn remove(here: &Here<'_>, label: &str) -> Result<u64, Fault> {
+    let by_label = [Attribute::Label(label.as_bytes().to_vec())];
+    let mut removed = 0;
+    for object in secret_keys(here, &by_label, KEYS_OF_OWNER_MAX)? {
+        here.session.destroy_object(object)?;
+        removed += 1;
+    }
+    for class in [ObjectClass::PUBLIC_KEY, ObjectClass::CERTIFICATE] {
+        for object in search(here, class, &by_label, CERTIFICATES_OF_KEY_MAX)? {
+            here.session.destroy_object(object)?;
+        }
+    }
+    Ok(removed)
+}
+
+/// How long a look-up or one use of a key may take, with starting anew; then the token is away.
+pub(super) const CALL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the administrator's commands may take: they go over all keys, or write.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Keys in a token that are listed or counted.
+const KEYS_MAX: usize = 100_000;

@@ -1,0 +1,130 @@
+//! Threads that call into a module, so that a call that hangs holds none of the relay's threads for long.
+//!
+//! There are as many as calls at once, up to a limit; each keeps a session of its own. A thread that hangs is lost
+//! until its call returns, and counts.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, OwnSession};
+use super::module::lock;
+
+/// The threads of one token.
+pub(super) struct Workers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connection: Arc<Connection>,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    is_closing: bool,
+}
+
+struct Job {
+    /// After that nobody waits for it any more.
+    deadline: Instant,
+    work: Box<dyn FnOnce(&Connection, &mut Option<OwnSession>) + Send>,
+}
+
+impl Workers {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        let state = Mutex::default();
+        Self { shared: Arc::new(Shared { connection, state, wake: Condvar::new() }) }
+    }
+
+    /// Does something on a thread with a session; `None` where it takes longer than this.
+    pub(super) fn call<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Connection, &mut Option<OwnSession>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let work = Box::new(move |connection: &Connection, own: &mut Option<OwnSession>| {
+            // Nobody waits any more: no matter.
+            let _ = sender.send(work(connection, own));
+        });
+        self.submit(Job { deadline: Instant::now() + patience, work })?;
+        receiver.recv_timeout(patience).ok()
+    }
+
+    fn submit(&self, job: Job) -> Option<()> {
+        let mut state = lock(&self.shared.state);
+        if state.jobs.len() >= JOBS_MAX {
+            return None;
+        }
+        state.jobs.push_back(job);
+        if state.idle < state.jobs.len() && state.threads < self.shared.connection.sessions_max() {
+            let shared = Arc::clone(&self.shared);
+            let name = "pkcs11".to_owned();
+            if thread::Builder::new().name(name).spawn(move || Present(shared).serve()).is_ok() {
+                state.threads += 1;
+            }
+        }
+        self.shared.wake.notify_one();
+        Some(())
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Workers({})", lock(&self.shared.state).threads)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        lock(&self.shared.state).is_closing = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+/// A thread, counted until it ends in whatever way.
+struct Present(Arc<Shared>);
+
+impl Present {
+    fn serve(&self) {
+        let connection = &self.0.connection;
+        let mut own = None;
+        while let Some(job) = self.next() {
+            if Instant::now() < job.deadline {
+                (job.work)(connection, &mut own);
+            }
+        }
+        connection.leave(own);
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut state = lock(&self.0.state);
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.is_closing {
+                return None;
+            }
+            state.idle += 1;
+            state = self.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        lock(&self.0.state).threads -= 1;
+    }
+}
+
+/// Calls that wait for a thread; the relay's own threads are fewer.
+const JOBS_MAX: usize = 4096;
