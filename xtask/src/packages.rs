@@ -5,17 +5,24 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 17] = [
+    ("curl", "a plain mail client"),
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
     ("dovecot-lmtpd", "mailboxes filled over LMTP"),
     ("dovecot-pop3d", "mailboxes read over POP3"),
     ("gpg-agent", "gpgsm's secret keys"),
     ("gpgsm", "peer of the interoperability matrix"),
+    ("iproute2", "networks and lines of the tests' own"),
     ("libbcmail-java", "peer of the interoperability matrix"),
+    ("mount", "what hosts of the tests' own see of the file system"),
+    ("neomutt", "a plain mail client"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
+    ("socat", "ends of the tests' lines, and clients behind them"),
     ("swaks", "a plain mail client"),
+    ("tcpdump", "records what crosses the tests' Internet"),
+    ("util-linux", "hosts of the tests' own: unshare, nsenter"),
 ];
 
 /// Installs what is missing.
