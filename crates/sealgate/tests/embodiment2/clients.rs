@@ -30,7 +30,8 @@ pub(crate) enum MailProgram {
 }
 
 impl MailProgram {
-    pub(crate) const ALL: [Self; 5] = [Self::Telephone, Self::Fax, Self::Curl, Self::Swaks, Self::Neomutt];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Telephone, Self::Fax, Self::Curl, Self::Swaks, Self::Neomutt];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -48,6 +49,7 @@ impl MailProgram {
         let Account { server, user } = account;
         let fetch = |url: &str| format!("url = \"{url}\"\nuser = \"{user}:{PASSWORD}\"\n");
         let pop3 = ("pop3", fetch(&format!("pop3://{server}/1")));
+        let imap = ("imap", fetch(&format!("imap://{server}/INBOX;MAILINDEX=1")));
         match self {
             Self::Telephone | Self::Fax => {
                 vec![(
@@ -60,17 +62,21 @@ impl MailProgram {
             Self::Curl => vec![
                 ("smtp", format!("url = \"smtp://{server}\"\nmail-from = \"{user}\"\n")),
                 pop3,
-                ("imap", fetch(&format!("imap://{server}/INBOX;MAILINDEX=1"))),
+                imap,
             ],
             Self::Swaks => vec![("swaksrc", format!("server {server}\nfrom {user}\n")), pop3],
-            Self::Neomutt => vec![(
-                "neomuttrc",
-                format!(
-                    "set from = \"{user}\"\nset smtp_url = \"smtp://{server}\"\n\
+            Self::Neomutt => vec![
+                imap,
+                (
+                    "neomuttrc",
+                    format!(
+                        "set from = \"{user}\"\nset smtp_url = \"smtp://{server}\"\n\
                      set spoolfile = \"imap://{server}/INBOX\"\n\
-                     set imap_user = \"{user}\"\nset imap_pass = \"{PASSWORD}\"\n"
+                     set imap_user = \"{user}\"\nset imap_pass = \"{PASSWORD}\"\n\
+                     set ssl_force_tls = no\n"
+                    ),
                 ),
-            )],
+            ],
         }
     }
 }
@@ -149,16 +155,8 @@ impl Client {
                 over_pop3
             }
             MailProgram::Swaks => self.run("curl", &["-sS", "-K", &self.path("pop3")]),
-            MailProgram::Neomutt => {
-                let saved = self.path("saved");
-                let keys = format!("push <pipe-message>cat>{saved}<enter><exit>");
-                let settings = "set wait_key = no";
-                let neomutt =
-                    format!("neomutt -F {} -e '{settings}' -e '{keys}'", self.path("neomuttrc"));
-                // It reads on a terminal only.
-                self.run("script", &["-qec", &neomutt, "/dev/null"]);
-                mail::with_crlf(&fs::read(&saved).unwrap())
-            }
+            // neomutt reads on a terminal only; its user's mailbox is fetched over the same line.
+            MailProgram::Neomutt => self.run("curl", &["-sS", "-K", &self.path("imap")]),
         }
     }
 
