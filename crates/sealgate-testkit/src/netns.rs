@@ -170,8 +170,8 @@ fn listens(table: &str, port: u16) -> bool {
 /// Ends the test where the machine cannot do what it needs.
 fn lacking(what: &str, why: &str) -> ! {
     panic!(
-        "{what}: {}\nThis test makes networks of its own. It works as root on a Linux machine or virtual machine, and in \
-         a container with CAP_SYS_ADMIN and CAP_NET_ADMIN, writable /proc/sys/net and /dev/net/tun (docker run \
+        "{what}: {}\nThis test makes networks of its own. It works as root on a Linux machine or virtual machine, and \
+         in a container with CAP_SYS_ADMIN and CAP_NET_ADMIN, writable /proc/sys/net and /dev/net/tun (docker run \
          --privileged), with the packages util-linux, iproute2, socat and tcpdump, and a kernel with veth, \
          sch_tbf, and sch_netem or tun.",
         why.trim()
