@@ -5,15 +5,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 24] = [
+    ("curl", "a plain mail client"),
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
     ("dovecot-lmtpd", "mailboxes filled over LMTP"),
     ("dovecot-pop3d", "mailboxes read over POP3"),
     ("gpg-agent", "gpgsm's secret keys"),
     ("gpgsm", "peer of the interoperability matrix"),
+    ("iproute2", "networks and lines of the tests' own"),
     ("ldap-utils", "fills the directory server"),
     ("libbcmail-java", "peer of the interoperability matrix"),
+    ("mount", "what hosts of the tests' own see of the file system"),
+    ("neomutt", "a plain mail client"),
     ("opensc", "puts certificates into tokens (pkcs11-tool), and logs calls of a module"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
     ("p11-kit", "puts a token behind a socket"),
@@ -21,8 +25,11 @@ const PACKAGES: [(&str, &str); 17] = [
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
     ("postgresql", "database of both embedded key stores"),
     ("slapd", "the directory server with certificates"),
+    ("socat", "ends of the tests' lines, and clients behind them"),
     ("softhsm2", "a token without hardware"),
     ("swaks", "a plain mail client"),
+    ("tcpdump", "records what crosses the tests' Internet"),
+    ("util-linux", "hosts of the tests' own: unshare, nsenter"),
 ];
 
 /// Installs what is missing.

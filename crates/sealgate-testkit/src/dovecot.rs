@@ -4,13 +4,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::chown;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::fetch;
+use crate::netns::Namespace;
 use crate::process::{self, Running};
 
 /// A running Dovecot.
@@ -30,6 +31,23 @@ pub struct Dovecot {
 impl Dovecot {
     /// Starts one with these mailboxes, full addresses; all have the password [`PASSWORD`].
     pub fn start(addresses: &[&str]) -> Self {
+        let ports = [(); 3].map(|()| process::free_port());
+        Self::launch(addresses, IpAddr::V4(Ipv4Addr::LOCALHOST), ports, None)
+    }
+
+    /// Starts one on a host of its own; clients find it at this address, at the usual ports.
+    ///
+    /// Only clients on hosts with a way there can fetch: [`Dovecot::stored`] tells what there is to fetch.
+    pub fn start_within(host: &Namespace, listen: IpAddr, addresses: &[&str]) -> Self {
+        Self::launch(addresses, listen, USUAL_PORTS, Some(host))
+    }
+
+    fn launch(
+        addresses: &[&str],
+        listen: IpAddr,
+        ports: [u16; 3],
+        host: Option<&Namespace>,
+    ) -> Self {
         let dir = process::open_temp_dir("dovecot");
         let root = dir.path().to_str().unwrap().to_owned();
         let mail = dir.path().join("mail");
@@ -41,15 +59,23 @@ impl Dovecot {
             writeln!(users, "{address}:{{PLAIN}}{PASSWORD}:{NOBODY}:{NOGROUP}::{home}::").unwrap();
         }
         fs::write(dir.path().join("users"), users).unwrap();
-        let [lmtp, pop3, imap] = [(); 3].map(|()| process::loopback(process::free_port()));
+        let lmtp = process::loopback(ports[0]);
+        let [pop3, imap] = [ports[1], ports[2]].map(|port| SocketAddr::new(listen, port));
         let path = dir.path().join("dovecot.conf");
-        fs::write(&path, configuration(&root, lmtp.port(), pop3.port(), imap.port())).unwrap();
+        fs::write(&path, configuration(&root, listen, ports)).unwrap();
         let mut command = Command::new("dovecot");
-        command.args(["-F", "-c"]).arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["-F", "-c"]).arg(&path);
+        if let Some(host) = host {
+            command = host.within(&command);
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let running = Running::start("dovecot", &mut command);
         let dovecot = Self { lmtp, pop3, imap, _running: running, dir };
         for address in [lmtp, pop3, imap] {
-            process::await_listener("dovecot", address);
+            match host {
+                Some(host) => host.await_listener("dovecot", address.port()),
+                None => process::await_listener("dovecot", address),
+            }
         }
         dovecot
     }
@@ -75,19 +101,28 @@ impl Dovecot {
         mail
     }
 
+    /// How many messages a mailbox holds, without a client.
+    pub fn stored(&self, address: &str) -> usize {
+        let mailbox = self.dir.path().join("mail").join(address).join("Maildir");
+        ["new", "cur"]
+            .map(|name| fs::read_dir(mailbox.join(name)).map_or(0, Iterator::count))
+            .into_iter()
+            .sum()
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
 
-fn configuration(root: &str, lmtp: u16, pop3: u16, imap: u16) -> String {
+fn configuration(root: &str, listen: IpAddr, [lmtp, pop3, imap]: [u16; 3]) -> String {
     format!(
         "\
 base_dir = {root}/run
 state_dir = {root}/state
 log_path = {root}/log
-listen = 127.0.0.1
+listen = {listen}
 protocols = lmtp pop3 imap
 ssl = no
 disable_plaintext_auth = no
@@ -138,6 +173,9 @@ service stats {{
 
 /// The password of every mailbox.
 pub const PASSWORD: &str = "secret";
+
+/// LMTP (RFC 2033 names none; 24 is any private mail system's), POP3 and IMAP.
+const USUAL_PORTS: [u16; 3] = [24, 110, 143];
 
 /// Debian's nobody and nogroup, who own the mail.
 const NOBODY: u32 = 65534;

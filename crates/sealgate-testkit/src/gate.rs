@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::netns::Namespace;
 use crate::process::{self, Ran, Running};
 
 /// One sealgate: its directory, and its relay while that runs.
@@ -108,11 +109,23 @@ impl Gate {
 
     /// Starts the relay and waits for its ready line.
     pub fn start(&mut self) -> Ready {
+        self.launch(None)
+    }
+
+    /// The same on a host of its own, which the listeners' addresses must be of.
+    pub fn start_within(&mut self, host: &Namespace) -> Ready {
+        self.launch(Some(host))
+    }
+
+    fn launch(&mut self, host: Option<&Namespace>) -> Ready {
         assert!(self.relay.is_none(), "the relay runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(&self.binary);
-        command.current_dir(self.dir()).arg("relay").arg("--config").arg(self.configuration());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.arg("relay").arg("--config").arg(self.configuration());
+        if let Some(host) = host {
+            command = host.within(&command);
+        }
+        command.current_dir(self.dir()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut running = Running::start("sealgate relay", &mut command);
         let lines = BufReader::new(running.child().stdout.take().unwrap()).lines();
         let (sender, receiver) = mpsc::channel();

@@ -23,6 +23,7 @@ pub mod fixtures;
 pub mod gate;
 pub mod gpgsm;
 pub mod mail;
+pub mod netns;
 pub mod openssl;
 pub mod peer;
 pub mod pki;

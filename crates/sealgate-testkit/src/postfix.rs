@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::netns::Namespace;
 use crate::process;
 
 /// A running Postfix.
@@ -41,6 +42,15 @@ pub struct Settings<'a> {
 impl Postfix {
     /// Starts one.
     pub fn start(settings: &Settings<'_>) -> Self {
+        Self::launch(process::loopback(process::free_port()), settings, None)
+    }
+
+    /// Starts one on a host of its own, where it takes mail at this address.
+    pub fn start_within(host: &Namespace, smtp: SocketAddr, settings: &Settings<'_>) -> Self {
+        Self::launch(smtp, settings, Some(host))
+    }
+
+    fn launch(smtp: SocketAddr, settings: &Settings<'_>, host: Option<&Namespace>) -> Self {
         let dir = process::open_temp_dir("postfix");
         let root = dir.path();
         for name in ["etc", "spool", "lib"] {
@@ -48,7 +58,6 @@ impl Postfix {
         }
         let owner = Command::new("chown").arg("postfix").arg(root.join("lib")).status();
         assert!(owner.is_ok_and(|status| status.success()), "no user postfix: is it installed?");
-        let smtp = process::loopback(process::free_port());
         let etc = root.join("etc");
         let root_text = root.to_str().unwrap();
         fs::write(etc.join("main.cf"), main_cf(root_text, settings)).unwrap();
@@ -58,15 +67,21 @@ impl Postfix {
             let _ = symlink(format!("/etc/postfix/{name}"), etc.join(name));
         }
         let mut command = Command::new("postfix");
-        command.arg("-c").arg(&etc).arg("start").stdin(Stdio::null());
+        command.arg("-c").arg(&etc).arg("start");
+        if let Some(host) = host {
+            command = host.within(&command);
+        }
         let output = fs::File::create(root.join("output")).unwrap();
-        command.stdout(output.try_clone().unwrap()).stderr(output);
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let status = command.status().unwrap_or_else(|error| panic!("postfix: {error}"));
         // The master is a daemon of its own; its process id is in its own queue directory.
         let master = fs::read_to_string(root.join("spool/pid/master.pid")).unwrap_or_default();
         let postfix = Self { smtp, master: master.trim().parse().ok(), dir };
         assert!(status.success(), "postfix start: {status}\n{}", postfix.log());
-        process::await_listener("postfix", smtp);
+        match host {
+            Some(host) => host.await_listener("postfix", smtp.port()),
+            None => process::await_listener("postfix", smtp),
+        }
         postfix
     }
 
