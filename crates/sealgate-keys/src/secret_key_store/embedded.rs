@@ -9,6 +9,7 @@ use sealgate_core::address::Address;
 use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use zeroize::Zeroizing;
 
 use crate::certificates;
 use crate::database::Database;
@@ -71,7 +72,23 @@ impl StoredKey {
         certificates::split(&self.chain).ok_or_else(|| self.corrupt())
     }
 
-    fn corrupt(&self) -> StoreError {
+    /// The row's name.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Address in lower case, or `@domain`.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The secret as PKCS#8.
+    pub(crate) fn pkcs8(&self, master_key: &MasterKey) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let row = Row { table: TABLE, id: &self.id, owner: &self.owner };
+        master_key.unwrap(&row, &self.wrapped)
+    }
+
+    pub(crate) fn corrupt(&self) -> StoreError {
         StoreError::Corrupt { table: TABLE, owner: self.owner.clone() }
     }
 
@@ -227,15 +244,82 @@ pub(crate) async fn secret(
     })
 }
 
-/// Removes one row.
-pub(crate) async fn remove_one(database: &Database, id: &str) -> Result<(), StoreError> {
+/// One row by its name.
+pub(crate) async fn by_id(database: &Database, id: &str) -> Result<Option<StoredKey>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    Ok(collect(database, &rows)?.pop())
+}
+
+/// Rows of one owner, `rows_max` of them at most.
+pub(crate) async fn of_owner(
+    database: &Database,
+    owner: &str,
+    rows_max: i64,
+) -> Result<Vec<StoredKey>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+         WHERE owner = $1 ORDER BY not_before DESC, id LIMIT $2",
+    )
+    .bind(owner)
+    .bind(rows_max)
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    collect(database, &rows)
+}
+
+/// Rows with this certificate, by its SHA-256 in lower-case hexadecimal; `rows_max` of them at most.
+pub(crate) async fn with_certificate(
+    database: &Database,
+    sha256: &str,
+    rows_max: i64,
+) -> Result<Vec<StoredKey>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+         WHERE sha256 = $1 ORDER BY owner LIMIT $2",
+    )
+    .bind(sha256)
+    .bind(rows_max)
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    collect(database, &rows)
+}
+
+/// Rows after the one with this name, in the order of their names; begins with the empty name.
+pub(crate) async fn page(
+    database: &Database,
+    after: &str,
+    rows_max: i64,
+) -> Result<Vec<StoredKey>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+         WHERE id > $1 ORDER BY id LIMIT $2",
+    )
+    .bind(after)
+    .bind(rows_max)
+    .fetch_all(database.pool())
+    .await;
+    let rows = rows.map_err(|error| database.error(&error))?;
+    collect(database, &rows)
+}
+
+/// Removes one row; says whether it was there.
+pub(crate) async fn remove_one(database: &Database, id: &str) -> Result<bool, StoreError> {
     let mut change = database.begin_change().await?;
-    sqlx::query("DELETE FROM secret_keys WHERE id = $1")
+    let removed = sqlx::query("DELETE FROM secret_keys WHERE id = $1")
         .bind(id)
         .execute(&mut *change)
         .await
         .map_err(|error| database.error(&error))?;
-    change.commit().await.map_err(|error| database.error(&error))
+    change.commit().await.map_err(|error| database.error(&error))?;
+    Ok(removed.rows_affected() > 0)
 }
 
 fn collect(database: &Database, rows: &[SqliteRow]) -> Result<Vec<StoredKey>, StoreError> {
