@@ -342,7 +342,10 @@ impl<'a> Administration<'a> {
 }
 
 /// What a certificate is for, if it is for this owner.
-fn purpose_for(owner: &Owner, certificate: &Certificate) -> Result<KeyPurpose, StoreError> {
+pub(crate) fn purpose_for(
+    owner: &Owner,
+    certificate: &Certificate,
+) -> Result<KeyPurpose, StoreError> {
     let refuse = |why: String| Err(StoreError::Input(format!("{owner}: {why}")));
     if let Owner::Mailbox(address) = owner
         && !certificate.names(address)

@@ -10,6 +10,7 @@ pub mod administration;
 pub mod authority;
 pub mod database;
 pub mod import;
+pub mod key_ring;
 pub mod kmip;
 pub mod master_key;
 pub mod owner;
@@ -17,6 +18,7 @@ pub mod public_key_store;
 pub mod secret_key_store;
 pub mod secret_source;
 pub mod stores;
+pub mod tls_names;
 
 mod cache;
 mod certificates;

@@ -111,7 +111,7 @@ pub enum KeyPurpose {
 
 impl KeyPurpose {
     /// Whether a key for this serves that.
-    pub(crate) fn serves(self, wanted: Self) -> bool {
+    pub fn serves(self, wanted: Self) -> bool {
         self == Self::Both || self == wanted
     }
 

@@ -97,14 +97,21 @@ impl RequestMessage {
         })
     }
 
+    /// In which version a message is, whatever else is in it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where it is no request.
+    pub fn version_of(bytes: &[u8]) -> Result<Version, DecodeError> {
+        request_version(&open(bytes, tag::REQUEST_MESSAGE)?)
+    }
+
     /// Reads a message.
     ///
     /// # Errors
     /// [`DecodeError`] where it is none, or its batch is longer than [`BATCH_ITEMS_MAX`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let message = open(bytes, tag::REQUEST_MESSAGE)?;
-        let header = message.expect(tag::REQUEST_HEADER)?.structure()?;
-        let version = Version::read(&header.expect(tag::PROTOCOL_VERSION)?.structure()?)?;
+        let version = request_version(&message)?;
         let read = |item: &Structure<'_>| {
             let operation = item.expect(tag::OPERATION)?.enumeration()?.into();
             let payload = item.expect(tag::REQUEST_PAYLOAD)?.structure()?;
@@ -197,6 +204,11 @@ fn open(bytes: &[u8], tag: Tag) -> Result<Structure<'_>, DecodeError> {
         return Err(DecodeError(format!("{:06x} where {:06x} belongs", item.tag.0, tag.0)));
     }
     item.structure()
+}
+
+fn request_version(message: &Structure<'_>) -> Result<Version, DecodeError> {
+    let header = message.expect(tag::REQUEST_HEADER)?.structure()?;
+    Version::read(&header.expect(tag::PROTOCOL_VERSION)?.structure()?)
 }
 
 fn batch<T>(

@@ -108,6 +108,18 @@ fn every_response_is_read_as_it_was_written() {
 }
 
 #[test]
+fn the_version_is_read_of_a_message_that_is_not() {
+    let foreign = Version { major: 2, minor: 0 };
+    let id = tag::UNIQUE_IDENTIFIER;
+    let bytes = Writer::message(tag::REQUEST_MESSAGE, |writer| {
+        writer.structure(tag::REQUEST_HEADER, |writer| foreign.write(writer));
+        writer.structure(tag::BATCH_ITEM, |writer| writer.integer(id, 1));
+    });
+    assert!(RequestMessage::decode(&bytes).is_err());
+    assert_eq!(RequestMessage::version_of(&bytes), Ok(foreign));
+}
+
+#[test]
 fn a_batch_has_a_limit() {
     let item = RequestItem { batch_id: None, request: Request::DiscoverVersions };
     let of = |count| RequestMessage { version: V14, items: vec![item.clone(); count] }.encode();

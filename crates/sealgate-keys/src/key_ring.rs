@@ -1,0 +1,368 @@
+//! The embedded secret keys by their names, as `sealgate key-server` needs them: found by owner, used by row, taken in and
+//! removed one by one.
+//!
+//! Nothing here asks who may: entitlement is the server's affair. Parsed keys are kept in a bounded cache, which a change
+//! by any process empties within [`WATCH_INTERVAL`].
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use sealgate_core::keys::{Certificate, SecretKey};
+use zeroize::Zeroizing;
+
+use crate::administration::purpose_for;
+use crate::database::Database;
+use crate::error::StoreError;
+use crate::import::Material;
+use crate::learning::unix_now;
+use crate::master_key::MasterKey;
+use crate::owner::Owner;
+use crate::secret_key_store::embedded::{self, StoredKey};
+use crate::secret_key_store::{KeyPurpose, NewSecretKey};
+use crate::stores::{StoresConfig, WATCH_INTERVAL};
+
+/// The keys.
+pub struct KeyRing {
+    database: Database,
+    master_key: Arc<MasterKey>,
+    keys: moka::sync::Cache<(u64, String), RingKey>,
+    /// Whose a certificate is, by its SHA-256: a short cut, never the only way.
+    certificates: moka::sync::Cache<(u64, String), OwnedCertificate>,
+    watch: Watch,
+}
+
+/// What is known of a key without its secret.
+#[derive(Clone, Debug)]
+pub struct KeyEntry {
+    /// The row's name.
+    pub id: String,
+    /// Address in lower case, or `@domain`.
+    pub owner: String,
+    /// What it is for.
+    pub purpose: KeyPurpose,
+    /// Its certificate.
+    pub certificate: Arc<Certificate>,
+    /// Issuers upwards.
+    pub chain: Vec<Arc<Certificate>>,
+}
+
+/// A key that can be used.
+#[derive(Clone, Debug)]
+pub struct RingKey {
+    /// What is known of it.
+    pub entry: Arc<KeyEntry>,
+    /// The handle.
+    pub secret: Arc<dyn SecretKey>,
+}
+
+/// A certificate and one of those whose it is.
+#[derive(Clone, Debug)]
+pub struct OwnedCertificate {
+    /// Address in lower case, or `@domain`.
+    pub owner: String,
+    /// The certificate: the owner's own, or of his chain.
+    pub certificate: Arc<Certificate>,
+}
+
+impl KeyRing {
+    /// Opens the keys of an existing database.
+    ///
+    /// # Errors
+    /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
+    pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
+        let master_key = MasterKey::read(&config.master_key)?;
+        let database = Database::open(&config.database).await?;
+        crate::key_check::verify(&database, &master_key, &config.master_key).await?;
+        let (entries_max, ttl) = (config.cache_entries_max, config.cache_ttl);
+        Ok(Self {
+            keys: moka::sync::Cache::builder().max_capacity(entries_max).time_to_live(ttl).build(),
+            certificates: moka::sync::Cache::builder()
+                .max_capacity(entries_max)
+                .time_to_live(ttl)
+                .build(),
+            watch: Watch::default(),
+            database,
+            master_key: Arc::new(master_key),
+        })
+    }
+
+    /// Closes the database; everything asked afterwards fails.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// The keys of one owner, [`OWNER_KEYS_MAX`] of them at most, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer, or a row was changed outside sealgate.
+    pub async fn of_owner(&self, owner: &str) -> Result<Vec<KeyEntry>, StoreError> {
+        let generation = self.generation().await;
+        let rows = embedded::of_owner(&self.database, owner, OWNER_KEYS_MAX).await?;
+        let entries = rows.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+        entries.iter().for_each(|entry| self.remember(generation, entry));
+        Ok(entries)
+    }
+
+    /// The keys of all owners for whom `wanted` holds, `entries_max` of them at most, and no more than
+    /// [`SCANNED_ROWS_MAX`] rows looked at.
+    ///
+    /// # Errors
+    /// As [`Self::of_owner`].
+    pub async fn list(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        entries_max: usize,
+    ) -> Result<Vec<KeyEntry>, StoreError> {
+        let mut found = Vec::new();
+        let mut scan = Scan::default();
+        while let Some(rows) = scan.next(&self.database).await? {
+            for row in rows.iter().filter(|row| wanted(row.owner())) {
+                if found.len() >= entries_max {
+                    return Ok(found);
+                }
+                found.push(entry(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is known of a key; `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// As [`Self::of_owner`].
+    pub async fn entry(&self, id: &str) -> Result<Option<Arc<KeyEntry>>, StoreError> {
+        let generation = self.generation().await;
+        if let Some(key) = self.keys.get(&(generation, id.to_owned())) {
+            return Ok(Some(key.entry));
+        }
+        let row = embedded::by_id(&self.database, id).await?;
+        row.map(|row| entry(&row).map(Arc::new)).transpose()
+    }
+
+    /// A key to be used; `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// As [`Self::of_owner`].
+    pub async fn key(&self, id: &str) -> Result<Option<RingKey>, StoreError> {
+        let generation = self.generation().await;
+        let place = (generation, id.to_owned());
+        if let Some(key) = self.keys.get(&place) {
+            return Ok(Some(key));
+        }
+        let Some(row) = embedded::by_id(&self.database, id).await? else { return Ok(None) };
+        let master_key = Arc::clone(&self.master_key);
+        // Parsing checks the key, which takes a large RSA key a millisecond.
+        let parse = move || {
+            let secret = row.open(&master_key, None)?.secret;
+            Ok(RingKey { entry: Arc::new(entry(&row)?), secret })
+        };
+        let key = tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| {
+            let database = "secret_keys".to_owned();
+            Err(StoreError::Database { database, why: error.to_string() })
+        })?;
+        self.keys.insert(place, key.clone());
+        Ok(Some(key))
+    }
+
+    /// A key's secret as PKCS#8; `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// As [`Self::of_owner`].
+    pub async fn pkcs8(&self, id: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let row = embedded::by_id(&self.database, id).await?;
+        row.map(|row| row.pkcs8(&self.master_key)).transpose()
+    }
+
+    /// The certificate with this SHA-256 (lower-case hexadecimal), a key's own or of its chain, if it is anybody's for
+    /// whom `wanted` holds.
+    ///
+    /// # Errors
+    /// As [`Self::of_owner`].
+    pub async fn certificate(
+        &self,
+        sha256: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Option<OwnedCertificate>, StoreError> {
+        let place = (self.generation().await, sha256.to_owned());
+        if let Some(known) = self.certificates.get(&place).filter(|known| wanted(&known.owner)) {
+            return Ok(Some(known));
+        }
+        let rows = embedded::with_certificate(&self.database, sha256, OWNER_KEYS_MAX).await?;
+        if let Some(row) = rows.iter().find(|row| wanted(row.owner())) {
+            let certificate = row.certificate()?;
+            return Ok(Some(OwnedCertificate { owner: row.owner().to_owned(), certificate }));
+        }
+        let mut scan = Scan::default();
+        while let Some(rows) = scan.next(&self.database).await? {
+            for row in rows.iter().filter(|row| wanted(row.owner())) {
+                for certificate in row.chain()? {
+                    if certificate.fingerprint().to_string() == sha256 {
+                        let owner = row.owner().to_owned();
+                        let found = OwnedCertificate { owner, certificate };
+                        self.certificates.insert(place, found.clone());
+                        return Ok(Some(found));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes in a key (PKCS#8, PKCS#1 or SEC 1, not encrypted) with its certificate and the chain that are among
+    /// `certificates`.
+    ///
+    /// # Errors
+    /// [`StoreError::Input`] where the certificate is missing, for another address or for no mail,
+    /// [`StoreError::Exists`] where the key is there already.
+    pub async fn insert(
+        &self,
+        owner: &Owner,
+        key: &[u8],
+        certificates: &[Arc<Certificate>],
+    ) -> Result<KeyEntry, StoreError> {
+        let refuse = |why: &dyn fmt::Display| StoreError::Input(format!("{owner}: {why}"));
+        let mut material = Material::read(key, None).map_err(|error| refuse(&error))?;
+        material.certificates.extend(certificates.iter().cloned());
+        let keys = material.into_keys().map_err(|error| refuse(&error))?;
+        let mut new = Vec::new();
+        for key in keys {
+            new.push(NewSecretKey {
+                owner: owner.lookup_key(),
+                purpose: purpose_for(owner, &key.certificate)?,
+                pkcs8: key.pkcs8,
+                certificate: key.certificate,
+                chain: key.chain,
+            });
+        }
+        embedded::insert(&self.database, &self.master_key, &new, unix_now()).await?;
+        self.changed();
+        let entries = self.of_owner(&owner.lookup_key()).await?;
+        let is_new = |entry: &KeyEntry| {
+            let mine = entry.certificate.fingerprint();
+            new.iter().any(|key| key.certificate.fingerprint() == mine)
+        };
+        entries.into_iter().find(is_new).ok_or_else(|| {
+            StoreError::NotFound(format!("{owner}: the key was removed while it came in"))
+        })
+    }
+
+    /// Removes one key; says whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer.
+    pub async fn remove(&self, id: &str) -> Result<bool, StoreError> {
+        let removed = embedded::remove_one(&self.database, id).await?;
+        self.changed();
+        Ok(removed)
+    }
+
+    fn remember(&self, generation: u64, entry: &KeyEntry) {
+        for certificate in entry.chain.iter().take(OWNER_CHAIN_MAX) {
+            let place = (generation, certificate.fingerprint().to_string());
+            let owner = entry.owner.clone();
+            let certificate = Arc::clone(certificate);
+            self.certificates.insert(place, OwnedCertificate { owner, certificate });
+        }
+    }
+
+    fn changed(&self) {
+        self.watch.generation.fetch_add(1, Ordering::AcqRel);
+        self.keys.invalidate_all();
+        self.certificates.invalidate_all();
+    }
+
+    /// What is cached now belongs to this. Where the database does not answer it stays as it was.
+    async fn generation(&self) -> u64 {
+        if self.watch.is_due()
+            && let Ok(changes) = self.database.changes().await
+            && self.watch.changes.swap(changes, Ordering::AcqRel) != changes
+        {
+            self.changed();
+        }
+        self.watch.generation.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing({:?}, {} keys in memory)", self.database, self.keys.entry_count())
+    }
+}
+
+fn entry(row: &StoredKey) -> Result<KeyEntry, StoreError> {
+    let certificate = row.certificate()?;
+    Ok(KeyEntry {
+        id: row.id().to_owned(),
+        owner: row.owner().to_owned(),
+        purpose: KeyPurpose::of(&certificate).ok_or_else(|| row.corrupt())?,
+        certificate,
+        chain: row.chain()?,
+    })
+}
+
+/// Pages through all rows.
+#[derive(Default)]
+struct Scan {
+    after: String,
+    seen: usize,
+    ended: bool,
+}
+
+impl Scan {
+    async fn next(&mut self, database: &Database) -> Result<Option<Vec<StoredKey>>, StoreError> {
+        if self.ended || self.seen >= SCANNED_ROWS_MAX {
+            return Ok(None);
+        }
+        let rows = embedded::page(database, &self.after, PAGE_ROWS).await?;
+        self.seen = self.seen.saturating_add(rows.len());
+        match rows.last() {
+            Some(last) => self.after = last.id().to_owned(),
+            None => self.ended = true,
+        }
+        Ok(Some(rows))
+    }
+}
+
+/// When other processes' changes were last looked for.
+#[derive(Debug)]
+struct Watch {
+    looked: Mutex<Option<Instant>>,
+    changes: AtomicI64,
+    generation: AtomicU64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            looked: Mutex::new(None),
+            changes: AtomicI64::new(i64::MIN),
+            generation: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Watch {
+    /// Whether this caller is the one to look.
+    fn is_due(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = looked.is_none_or(|at| at.elapsed() >= WATCH_INTERVAL);
+        if due {
+            *looked = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// Keys of one owner, old ones among them.
+const OWNER_KEYS_MAX: i64 = 256;
+/// Certificates of one key's chain that are remembered.
+const OWNER_CHAIN_MAX: usize = 16;
+/// Rows read at once.
+const PAGE_ROWS: i64 = 256;
+/// Rows that one listing looks at.
+pub const SCANNED_ROWS_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests;
