@@ -14,12 +14,14 @@ use sealgate_keys::stores::StoresConfig;
 
 mod error;
 mod file_v1;
+mod key_server;
 mod limits;
 mod network;
 mod server;
 mod stores_v1;
 
 pub(crate) use error::ConfigError;
+pub(crate) use key_server::{Identity, KeyOperation, KeyServerConfig, KeyServerTls, RelayEntry};
 pub(crate) use limits::Limits;
 pub(crate) use network::Network;
 pub(crate) use server::{NextHop, Server};
@@ -47,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) dns: Dns,
     /// Metrics, health and logs.
     pub(crate) observe: Observe,
+    /// Our own key management server, where it is described.
+    pub(crate) key_server: Option<KeyServerConfig>,
     /// REQUIREMENTS K.
     pub(crate) limits: Limits,
 }

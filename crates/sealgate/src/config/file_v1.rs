@@ -20,6 +20,7 @@ use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::StoresConfig;
 use serde::de::{Deserialize, Deserializer, Error};
 
+use super::key_server::KeyServerTable;
 use super::stores_v1::{PublicKeysTable, SecretKeysTable, secret_source};
 use super::{
     ClientAddress, Config, ConfigError, Dns, Inside, Limits, LogFormat, Network, NextHop, Observe,
@@ -76,6 +77,7 @@ struct File {
     secret_keys: SecretKeysTable,
     #[serde(default)]
     public_keys: PublicKeysTable,
+    key_server: Option<KeyServerTable>,
     #[serde(default)]
     trust: TrustTable,
     #[serde(default)]
@@ -315,6 +317,7 @@ impl File {
                 certificate: directory.join(tls.certificate),
                 key: directory.join(tls.key),
             }),
+            key_server: self.key_server.map(|table| table.into_config(directory)),
             stores,
             policy: Arc::new(policy),
             dns: Dns {
@@ -372,7 +375,7 @@ impl FromText for Domain {
     }
 }
 
-struct PatternText(Pattern);
+pub(super) struct PatternText(pub(super) Pattern);
 
 impl FromText for PatternText {
     fn from_text(text: &str) -> Result<Self, String> {
