@@ -225,6 +225,9 @@ impl KeyRing {
         let refuse = |why: &dyn fmt::Display| StoreError::Input(format!("{owner}: {why}"));
         let mut material = Material::read(key, None).map_err(|error| refuse(&error))?;
         material.certificates.extend(certificates.iter().cloned());
+        // Issuers that came with the owner's other keys.
+        let known = self.of_owner(&owner.lookup_key()).await?;
+        material.certificates.extend(known.into_iter().flat_map(|entry| entry.chain));
         let keys = material.into_keys().map_err(|error| refuse(&error))?;
         let mut new = Vec::new();
         for key in keys {

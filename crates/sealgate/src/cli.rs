@@ -19,6 +19,7 @@ mod envelope;
 mod failure;
 mod files;
 mod init;
+mod key_server;
 mod man;
 mod open;
 mod output;
@@ -77,6 +78,8 @@ enum Command {
     Init(init::Init),
     /// Run the proxy in the foreground; SIGTERM drains, SIGHUP reloads
     Relay(relay::RelayCommand),
+    /// Run the key management server in the foreground; SIGTERM drains, SIGHUP reloads
+    KeyServer(key_server::KeyServerCommand),
     /// Validate configuration, stores, next hops and certificates
     Check(check::Check),
     /// Seal one message as the relay would: plain message in, sealed message out
@@ -127,13 +130,14 @@ pub(crate) fn main() -> ExitCode {
 impl Cli {
     fn run(self) -> Result<(), Failure> {
         let globals = self.globals;
-        // The relay has a log of its own.
-        if !matches!(self.command, Command::Relay(_)) {
+        // The servers have a log of their own.
+        if !matches!(self.command, Command::Relay(_) | Command::KeyServer(_)) {
             globals.start_log();
         }
         match self.command {
             Command::Init(command) => command.run(),
             Command::Relay(command) => command.run(&globals),
+            Command::KeyServer(command) => command.run(&globals),
             Command::Check(command) => command.run(&globals),
             Command::Seal(command) => command.run(&globals),
             Command::Open(command) => command.run(&globals),

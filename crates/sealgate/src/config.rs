@@ -21,7 +21,7 @@ mod server;
 mod stores_v1;
 
 pub(crate) use error::ConfigError;
-pub(crate) use key_server::{Identity, KeyOperation, KeyServerConfig, KeyServerTls, RelayEntry};
+pub(crate) use key_server::{Identity, KeyOperation, KeyServerConfig, RelayEntry};
 pub(crate) use limits::Limits;
 pub(crate) use network::Network;
 pub(crate) use server::{NextHop, Server};

@@ -24,7 +24,7 @@ pub(crate) fn start(format: LogFormat, verbose: u8) {
         1 => "debug",
         _ => "trace",
     };
-    let default = format!("warn,sealgate={level},sealgate_keys={level}");
+    let default = format!("warn,audit=info,sealgate={level},sealgate_keys={level}");
     let filter =
         EnvFilter::try_from_env("SEALGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

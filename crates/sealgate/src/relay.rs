@@ -19,15 +19,15 @@ use crate::config::Config;
 
 mod answers;
 mod budget;
-mod crypto_threads;
+pub(crate) mod crypto_threads;
 mod deliver;
 mod fanout;
-mod listener;
+pub(crate) mod listener;
 mod pool;
 mod route;
 mod session;
 mod stream;
-mod tls;
+pub(crate) mod tls;
 mod trace;
 mod transaction;
 
@@ -223,14 +223,16 @@ impl Relay {
 
 /// Caught from before the `ready` line on.
 #[derive(Debug)]
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
+pub(crate) struct Signals {
+    pub(crate) terminate: Signal,
+    pub(crate) interrupt: Signal,
+    pub(crate) hang_up: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

@@ -12,7 +12,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::config::TlsFiles;
 
@@ -21,21 +22,60 @@ use crate::config::TlsFiles;
 /// # Errors
 /// A line that says which file and why.
 pub(crate) fn server(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
-    let line = |path: &Path, why: &dyn fmt::Display| format!("{}: {why}", path.display());
-    let certificates = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| line(&files.certificate, &error))?;
-    if certificates.is_empty() {
-        return Err(line(&files.certificate, &"no certificate in this PEM file"));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| line(&files.key, &error))?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
-        .with_single_cert(certificates, key)
-        .map_err(|error| line(&files.certificate, &error))?;
+        .with_single_cert(certificates(&files.certificate)?, key(files)?)
+        .map_err(|error| unusable(&files.certificate, &error))?;
     Ok(Arc::new(config))
+}
+
+/// A server that talks only to clients with a certificate of one of the authorities in `client_ca`. Nothing is resumed, so
+/// that each connection shows its certificate and each reload holds for all.
+///
+/// # Errors
+/// A line that says which file and why.
+pub(crate) fn authenticating_server(
+    files: &TlsFiles,
+    client_ca: &Path,
+) -> Result<Arc<ServerConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(client_ca)? {
+        roots.add(certificate).map_err(|error| unusable(client_ca, &error))?;
+    }
+    let provider = provider();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| unusable(client_ca, &error))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates(&files.certificate)?, key(files)?)
+        .map_err(|error| unusable(&files.certificate, &error))?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(path, &error))?;
+    if certificates.is_empty() {
+        return Err(unusable(path, &"no certificate in this PEM file"));
+    }
+    Ok(certificates)
+}
+
+fn key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key, &error))
+}
+
+fn unusable(path: &Path, why: &dyn fmt::Display) -> String {
+    format!("{}: {why}", path.display())
 }
 
 /// The opportunistic client's side.

@@ -1,0 +1,176 @@
+//! Our own key management server (embodiment 3): it holds the embedded secret keys and uses them for relays that hold none.
+//!
+//! It speaks KMIP 1.2 to 1.4 over TLS with client certificates, or over a unix socket whose other end the system names. A
+//! message goes listener → session → operations; entitlement is looked at with every request, keys are used on bounded
+//! threads, and every use and every refusal is audited before its answer goes out.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use sealgate_keys::key_ring::KeyRing;
+use tokio::sync::watch;
+
+use crate::config::{Config, KeyServerConfig, RelayEntry};
+use crate::relay::crypto_threads::CryptoThreads;
+use crate::relay::{Signals, listener as tcp, tls};
+
+pub(crate) mod audit;
+mod entitlement;
+mod key_use;
+mod listener;
+mod objects;
+mod operations;
+mod places;
+mod rate;
+mod register;
+mod session;
+
+use audit::Audit;
+use places::Places;
+use rate::Rates;
+
+/// What a configuration means to the server; replaced as a whole by a reload.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    path: PathBuf,
+    config: KeyServerConfig,
+    relays: Vec<Arc<RelayEntry>>,
+    tls: Option<Arc<ServerConfig>>,
+    drain_max: Duration,
+}
+
+impl Settings {
+    /// # Errors
+    /// A line that says what is wrong with the TLS files, or that there is no `[key_server]`.
+    pub(crate) fn new(config: Config) -> Result<Self, String> {
+        let path = config.path;
+        let server = config.key_server.ok_or_else(|| {
+            format!(
+                "{}: no [key_server]: add one, with at least one [[key_server.relay]]",
+                path.display()
+            )
+        })?;
+        let tls = server.tls.as_ref();
+        let tls = tls.map(|tls| tls::authenticating_server(&tls.files, &tls.client_ca));
+        Ok(Self {
+            path,
+            tls: tls.transpose()?,
+            relays: server.relays.iter().cloned().map(Arc::new).collect(),
+            drain_max: Duration::from_secs(config.limits.drain_secs_max),
+            config: server,
+        })
+    }
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub(crate) struct KeyServer {
+    settings: RwLock<Arc<Settings>>,
+    ring: KeyRing,
+    audit: Audit,
+    rates: Rates,
+    crypto: CryptoThreads,
+    /// Connections by where they come from.
+    places: Arc<Places>,
+    /// Connections by who it is.
+    clients: Arc<Places>,
+    draining: watch::Sender<bool>,
+}
+
+impl KeyServer {
+    /// # Errors
+    /// A line that says why the audit file cannot be written.
+    pub(crate) fn new(settings: Settings, ring: KeyRing) -> Result<Arc<Self>, String> {
+        let path = settings.config.audit.as_deref();
+        let audit = Audit::open(path).map_err(|error| {
+            format!("{}: {error}: the audit file", path.unwrap_or(&settings.path).display())
+        })?;
+        Ok(Arc::new(Self {
+            settings: RwLock::new(Arc::new(settings)),
+            ring,
+            audit,
+            rates: Rates::default(),
+            crypto: CryptoThreads::new(),
+            places: Arc::default(),
+            clients: Arc::default(),
+            draining: watch::Sender::new(false),
+        }))
+    }
+
+    /// The configuration of this moment.
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Listens, serves, and returns after a drain.
+    ///
+    /// # Errors
+    /// Where an address or socket cannot be listened on, or the signals not be waited for.
+    pub(crate) async fn run(self: Arc<Self>) -> io::Result<()> {
+        let mut signals = Signals::new()?;
+        let settings = self.settings();
+        let mut line = "ready".to_owned();
+        if let Some(tls) = &settings.config.tls {
+            let listener = tcp::open(tls.listen)
+                .map_err(|error| io::Error::other(format!("{}: {error}", tls.listen)))?;
+            line.push_str(&format!(" key-server={}", listener.local_addr()?));
+            tokio::spawn(listener::serve_tls(Arc::clone(&self), listener));
+        }
+        if let Some(path) = &settings.config.socket {
+            let listener = listener::open_socket(path)?;
+            line.push_str(&format!(" key-server-socket={}", path.display()));
+            tokio::spawn(listener::serve_socket(Arc::clone(&self), listener));
+        }
+        let mut out = io::stdout();
+        writeln!(out, "{line}")?;
+        out.flush()?;
+        // Without systemd this does nothing.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hang_up.recv() => self.reload(),
+            }
+        }
+        self.drain(settings.config.socket.as_ref()).await;
+        Ok(())
+    }
+
+    /// Takes configuration, TLS files and entitlements anew, and opens the audit file anew; a wrong configuration changes
+    /// nothing. Listeners, the audit file's name and the keys stay as they are.
+    fn reload(&self) {
+        self.audit.reopen();
+        let path = self.settings().path.clone();
+        let loaded = Config::load(&path).map_err(|error| error.to_string()).and_then(Settings::new);
+        match loaded {
+            Ok(settings) => {
+                *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+                tracing::info!(path = %path.display(), "configuration reloaded");
+            }
+            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+        }
+    }
+
+    /// No new connections and no new messages; what is being answered may end.
+    async fn drain(&self, socket: Option<&PathBuf>) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        let deadline = tokio::time::Instant::now() + self.settings().drain_max;
+        self.draining.send_replace(true);
+        if let Some(path) = socket {
+            // Whoever comes next replaces it where it stays.
+            let _ = std::fs::remove_file(path);
+        }
+        while self.places.total() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        tracing::info!(cut = self.places.total(), "stopped");
+        self.ring.close().await;
+    }
+}
+
+/// How often a drain looks whether it is done.
+const DRAIN_POLL: Duration = Duration::from_millis(10);

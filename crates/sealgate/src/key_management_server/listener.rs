@@ -1,0 +1,136 @@
+//! The two entrances, TLS and the unix socket, and who is at the other end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealgate_keys::tls_names;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::KeyServer;
+use super::entitlement::Peer;
+use super::session::Session;
+use crate::relay::listener::prepare;
+
+/// Makes the socket, mode 0660. One that a dead server left is replaced.
+///
+/// # Errors
+/// A server listens there already, something else is in the way, or what the system says.
+pub(super) fn open_socket(path: &Path) -> io::Result<UnixListener> {
+    let said = |why: &dyn std::fmt::Display| io::Error::other(format!("{}: {why}", path.display()));
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(said(&"exists and is no socket: correct [key_server] socket"));
+        }
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(said(&"another server listens there")),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(|error| said(&error))?;
+            }
+            Err(error) => return Err(said(&error)),
+        }
+    }
+    let listener = UnixListener::bind(path).map_err(|error| said(&error))?;
+    let mode = std::fs::Permissions::from_mode(SOCKET_MODE);
+    std::fs::set_permissions(path, mode).map_err(|error| said(&error))?;
+    Ok(listener)
+}
+
+/// Takes connections over TLS until the server drains.
+pub(super) async fn serve_tls(server: Arc<KeyServer>, listener: TcpListener) {
+    let mut draining = server.draining.subscribe();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => admit_tls(&server, stream, address),
+                Err(error) => pause(&error).await,
+            },
+            _ = draining.changed() => return,
+        }
+    }
+}
+
+/// Takes connections over the unix socket until the server drains.
+pub(super) async fn serve_socket(server: Arc<KeyServer>, listener: UnixListener) {
+    let mut draining = server.draining.subscribe();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => admit_socket(&server, stream),
+                Err(error) => pause(&error).await,
+            },
+            _ = draining.changed() => return,
+        }
+    }
+}
+
+fn admit_tls(server: &Arc<KeyServer>, stream: TcpStream, address: SocketAddr) {
+    let from = address.ip().to_canonical().to_string();
+    let place = server.places.admit(&from, CONNECTIONS_PER_PEER_MAX, CONNECTIONS_MAX);
+    let tls = server.settings().tls.clone();
+    let (Some(place), Some(tls)) = (place, tls) else {
+        tracing::warn!(peer = from, "too many connections");
+        return;
+    };
+    let server = Arc::clone(server);
+    tokio::spawn(async move {
+        let _place = place;
+        let handshake = async {
+            prepare(&stream)?;
+            TlsAcceptor::from(tls).accept(stream).await
+        };
+        let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::info!(peer = %address, %error, "TLS refused");
+                return;
+            }
+            Err(_) => return,
+        };
+        let (_, connection) = stream.get_ref();
+        let certificate = connection.peer_certificates().and_then(<[_]>::first);
+        let names = certificate.map(|der| tls_names::of_certificate(der)).unwrap_or_default();
+        Session { server, peer: Peer::Tls { address, names }, stream }.run().await;
+    });
+}
+
+fn admit_socket(server: &Arc<KeyServer>, stream: UnixStream) {
+    let credentials = match stream.peer_cred() {
+        Ok(credentials) => credentials,
+        Err(error) => {
+            tracing::warn!(%error, "who is at the other end of the socket cannot be told");
+            return;
+        }
+    };
+    let peer = Peer::Unix { uid: credentials.uid(), pid: credentials.pid() };
+    let from = peer.names();
+    let Some(place) = server.places.admit(&from, CONNECTIONS_PER_PEER_MAX, CONNECTIONS_MAX) else {
+        tracing::warn!(peer = from, "too many connections");
+        return;
+    };
+    let server = Arc::clone(server);
+    tokio::spawn(async move {
+        let _place = place;
+        Session { server, peer, stream }.run().await;
+    });
+}
+
+/// Out of descriptors, most likely: sessions that end will free some.
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// The owner and the group: the relays' users are in that.
+const SOCKET_MODE: u32 = 0o660;
+/// Connections in all.
+const CONNECTIONS_MAX: usize = 256;
+/// Connections of one network address or user, before it is known which client it is.
+const CONNECTIONS_PER_PEER_MAX: usize = 128;
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// After a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

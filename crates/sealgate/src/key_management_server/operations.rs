@@ -1,0 +1,238 @@
+//! What a client may ask for: one request of a batch in, its answer or failure out, with the audit line that belongs to it.
+
+use std::sync::Arc;
+
+use sealgate_core::keys::Certificate;
+use sealgate_keys::StoreError;
+use sealgate_keys::key_ring::{KeyEntry, OwnedCertificate};
+use sealgate_keys::kmip::enumeration::{Operation, QueryFunction, ResultReason};
+use sealgate_keys::kmip::message::Version;
+use sealgate_keys::kmip::request::Request;
+use sealgate_keys::kmip::response::{Failure, Response};
+use sealgate_keys::secret_key_store::KeyPurpose;
+
+use super::audit::Event;
+use super::entitlement::Client;
+use super::register::Pending;
+use super::{KeyServer, Settings, objects};
+use crate::config::KeyOperation;
+
+/// One request's surroundings.
+pub(super) struct Desk<'a> {
+    pub(super) server: &'a Arc<KeyServer>,
+    pub(super) settings: &'a Settings,
+    pub(super) client: &'a Client,
+    /// Certificates that wait for their key.
+    pub(super) pending: &'a mut Pending,
+}
+
+/// An object that the client may know of.
+pub(super) enum Found {
+    Certificate(OwnedCertificate),
+    Key(Arc<KeyEntry>),
+}
+
+impl Desk<'_> {
+    /// Answers one request.
+    pub(super) async fn answer(&mut self, request: Request) -> Result<Response, Failure> {
+        match request {
+            Request::Activate { id } => self.activate(id).await,
+            Request::Decrypt(used) => self.decrypt(used).await,
+            Request::Destroy { id } => self.destroy(id).await,
+            Request::DiscoverVersions => Ok(Response::Versions(Version::SPOKEN.to_vec())),
+            Request::Get { id, format } => self.get(id, format).await,
+            Request::GetAttributes { id, names } => self.attributes(id, &names).await,
+            Request::Locate { attributes, maximum } => self.locate(&attributes, maximum).await,
+            Request::Query(functions) => Ok(query(&functions)),
+            Request::Register { object, attributes } => self.register(object, &attributes).await,
+            Request::Revoke { id } => self.revoke(id).await,
+            Request::Sign(used) => self.sign(used).await,
+            Request::Unsupported(operation) => {
+                let text = format!("operation {:#x} is not done here", u32::from(operation));
+                Err(failure(ResultReason::OperationNotSupported, text))
+            }
+        }
+    }
+
+    /// The object of this name, if the client may know of it. What it may not know of and what is not there look alike.
+    pub(super) async fn find(&self, operation: &str, id: &str) -> Result<Found, Failure> {
+        let ring = &self.server.ring;
+        let is_for = |owner: &str| self.client.is_for(owner);
+        if let Some(sha256) = id.strip_prefix(objects::CERTIFICATE_PREFIX) {
+            let found = ring.certificate(sha256, is_for).await;
+            let found = found.map_err(|error| store_failure(&error))?;
+            return match found {
+                Some(certificate) => Ok(Found::Certificate(certificate)),
+                None => Err(self.not_found(operation, id, "", NO_SUCH_OBJECT)),
+            };
+        }
+        let entry = ring.entry(id).await.map_err(|error| store_failure(&error))?;
+        match entry {
+            Some(entry) if is_for(&entry.owner) => Ok(Found::Key(entry)),
+            Some(entry) => Err(self.not_found(operation, id, &entry.owner, NOT_ENTITLED)),
+            None => Err(self.not_found(operation, id, "", NO_SUCH_OBJECT)),
+        }
+    }
+
+    pub(super) fn not_found(
+        &self,
+        operation: &str,
+        id: &str,
+        owner: &str,
+        reason: &str,
+    ) -> Failure {
+        let event = Event { operation, key: id, owner, outcome: REFUSED, reason, ..self.event() };
+        self.refuse(event, ResultReason::ItemNotFound, "no such object")
+    }
+
+    /// An event with who it was.
+    pub(super) fn event(&self) -> Event<'_> {
+        Event { client: &self.client.name, peer: &self.client.peer, ..Event::default() }
+    }
+
+    /// Whether the client may do this with anything; else an audited refusal.
+    pub(super) fn entitled(
+        &self,
+        operation: KeyOperation,
+        name: &str,
+        entry: &KeyEntry,
+    ) -> Result<(), Failure> {
+        if self.client.may(operation) {
+            return Ok(());
+        }
+        let sha256 = entry.certificate.fingerprint().to_string();
+        let event = Event {
+            operation: name,
+            outcome: REFUSED,
+            reason: "not among the relay's operations",
+            ..self.event_of(entry, &sha256)
+        };
+        Err(self.refuse(event, ResultReason::PermissionDenied, "you may not do this"))
+    }
+
+    /// An event with whose key it is.
+    pub(super) fn event_of<'a>(&'a self, entry: &'a KeyEntry, sha256: &'a str) -> Event<'a> {
+        Event {
+            owner: &entry.owner,
+            key: &entry.id,
+            certificate: sha256,
+            purpose: entry.purpose.as_str(),
+            ..self.event()
+        }
+    }
+
+    /// Writes a refusal down and makes the answer of it.
+    pub(super) fn refuse(&self, event: Event<'_>, reason: ResultReason, text: &str) -> Failure {
+        match self.record(&event) {
+            Ok(()) => failure(reason, text),
+            Err(failure) => failure,
+        }
+    }
+
+    /// Writes an event down.
+    ///
+    /// # Errors
+    /// The failure to answer with, where it cannot be.
+    pub(super) fn record(&self, event: &Event<'_>) -> Result<(), Failure> {
+        let key = event.key.get(..IDENTIFIER_BYTES_MAX).unwrap_or(event.key);
+        let event = Event { key: if key.is_ascii() { key } else { "?" }, ..event.clone() };
+        tokio::task::block_in_place(|| self.server.audit.record(&event)).map_err(|_| not_audited())
+    }
+
+    async fn activate(&self, id: String) -> Result<Response, Failure> {
+        if !self.pending.holds(&id) {
+            self.find("activate", &id).await?;
+        }
+        Ok(Response::Done { id })
+    }
+
+    /// Nothing is marked: a key that may be used no longer is destroyed.
+    async fn revoke(&self, id: String) -> Result<Response, Failure> {
+        if self.pending.holds(&id) {
+            return Ok(Response::Done { id });
+        }
+        if let Found::Key(entry) = self.find("revoke", &id).await? {
+            self.entitled(KeyOperation::Destroy, "revoke", &entry)?;
+        }
+        Ok(Response::Done { id })
+    }
+
+    async fn destroy(&mut self, id: String) -> Result<Response, Failure> {
+        if self.pending.remove(&id) {
+            return Ok(Response::Done { id });
+        }
+        let Found::Key(entry) = self.find("destroy", &id).await? else {
+            let text = "a certificate goes with its private key: destroy that";
+            return Err(failure(ResultReason::IllegalOperation, text));
+        };
+        self.entitled(KeyOperation::Destroy, "destroy", &entry)?;
+        let sha256 = entry.certificate.fingerprint().to_string();
+        let event =
+            |outcome| Event { operation: "destroy", outcome, ..self.event_of(&entry, &sha256) };
+        self.record(&event("begun"))?;
+        let removed = self.server.ring.remove(&id).await;
+        let done = matches!(removed, Ok(true));
+        self.record(&event(if done { DONE } else { FAILED }))?;
+        match removed {
+            Ok(true) => Ok(Response::Done { id }),
+            Ok(false) => Err(failure(ResultReason::ItemNotFound, "no such object")),
+            Err(error) => Err(store_failure(&error)),
+        }
+    }
+}
+
+fn query(functions: &[QueryFunction]) -> Response {
+    let asked = |function| functions.contains(&function);
+    Response::Query {
+        operations: if asked(QueryFunction::Operations) { OPERATIONS.to_vec() } else { Vec::new() },
+        vendor: asked(QueryFunction::ServerInformation).then(|| "sealgate".to_owned()),
+    }
+}
+
+/// An answer that says no.
+pub(super) fn failure(reason: ResultReason, message: impl Into<String>) -> Failure {
+    Failure { reason, message: message.into() }
+}
+
+/// The store cannot; what exactly is in the log, and no client's affair.
+pub(super) fn store_failure(error: &StoreError) -> Failure {
+    tracing::error!(%error, "the key store failed");
+    failure(ResultReason::GeneralFailure, "the key store failed, try again later")
+}
+
+fn not_audited() -> Failure {
+    failure(ResultReason::GeneralFailure, "the audit cannot be written, nothing is done")
+}
+
+/// Whether a key is for this, by its purpose and its certificate's key usage.
+pub(super) fn serves(entry: &KeyEntry, wanted: KeyPurpose) -> bool {
+    let allowed = |certificate: &Certificate| match wanted {
+        KeyPurpose::Encrypt => certificate.may_encrypt(),
+        KeyPurpose::Sign => certificate.may_sign(),
+        KeyPurpose::Both => certificate.may_sign() && certificate.may_encrypt(),
+    };
+    entry.purpose.serves(wanted) && allowed(&entry.certificate)
+}
+
+/// Outcomes of the audit.
+pub(super) const DONE: &str = "done";
+pub(super) const FAILED: &str = "failed";
+pub(super) const REFUSED: &str = "refused";
+/// Reasons of the audit.
+pub(super) const NOT_ENTITLED: &str = "not this relay's owner";
+const NO_SUCH_OBJECT: &str = "no such object";
+/// Identifiers of ours are shorter.
+const IDENTIFIER_BYTES_MAX: usize = 128;
+const OPERATIONS: [Operation; 11] = [
+    Operation::Activate,
+    Operation::Decrypt,
+    Operation::Destroy,
+    Operation::DiscoverVersions,
+    Operation::Get,
+    Operation::GetAttributes,
+    Operation::Locate,
+    Operation::Query,
+    Operation::Register,
+    Operation::Revoke,
+    Operation::Sign,
+];
