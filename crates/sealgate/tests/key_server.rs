@@ -73,7 +73,7 @@ fn rsa_keys_are_found_sign_and_decrypt_and_every_use_is_audited() {
     let mut kmip = connect(&server);
     assert_eq!(kmip.keys_of("Alice@NEC.example").len(), 2);
     let id = kmip.key_for(ALICE, usage::SIGN);
-    let attributes = kmip.attributes(&id);
+    let attributes = kmip.attributes(&id, &[]);
     for expected in [
         Attribute::Name("sealgate/alice@nec.example/key".to_owned()),
         Attribute::ObjectType(ObjectType::PrivateKey),

@@ -77,9 +77,11 @@ impl Desk<'_> {
             Found::Certificate(found) => attributes_of_certificate(&found.owner),
             Found::Key(entry) => attributes_of_key(&entry),
         };
-        if !names.is_empty() {
-            attributes.retain(|attribute| names.iter().any(|name| name == attribute.name()));
-        }
+        // Who names none wants all, but PyKMIP's client breaks off at a Link: it is for those who ask for it.
+        attributes.retain(|attribute| {
+            let is_link = matches!(attribute, Attribute::CertificateLink(_));
+            names.iter().any(|name| name == attribute.name()) || (names.is_empty() && !is_link)
+        });
         Ok(Response::Attributes { id, attributes })
     }
 

@@ -79,8 +79,10 @@ impl Kmip {
         self.locate(vec![name, Attribute::ObjectType(ObjectType::PrivateKey)])
     }
 
-    pub(crate) fn attributes(&mut self, id: &str) -> Vec<Attribute> {
-        let request = Request::GetAttributes { id: id.to_owned(), names: Vec::new() };
+    /// The attributes of these names, or all but the link.
+    pub(crate) fn attributes(&mut self, id: &str, names: &[&str]) -> Vec<Attribute> {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let request = Request::GetAttributes { id: id.to_owned(), names };
         match self.call(request).unwrap() {
             Response::Attributes { attributes, .. } => attributes,
             other => panic!("{other:?}"),
@@ -97,10 +99,11 @@ impl Kmip {
 
     /// The certificate of a key, DER.
     pub(crate) fn certificate_of(&mut self, id: &str) -> Vec<u8> {
-        let link = self.attributes(id).into_iter().find_map(|attribute| match attribute {
-            Attribute::CertificateLink(id) => Some(id),
-            _ => None,
-        });
+        let link =
+            self.attributes(id, &["Link"]).into_iter().find_map(|attribute| match attribute {
+                Attribute::CertificateLink(id) => Some(id),
+                _ => None,
+            });
         match self.call(Request::Get { id: link.unwrap(), format: None }).unwrap() {
             Response::Got { object: Object::Certificate(der), .. } => der,
             other => panic!("{other:?}"),

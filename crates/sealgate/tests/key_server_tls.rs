@@ -1,0 +1,315 @@
+//! `sealgate key-server` over TLS: whom it talks to, PyKMIP's own client, and sealgate's own store against it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "test code"
+)]
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use sealgate_core::keys::Certificate;
+use sealgate_keys::kmip::enumeration::usage;
+use sealgate_keys::kmip::request::{Parameters, Request};
+use sealgate_testkit::gate::{self, Gate};
+use sealgate_testkit::key_server::KeyServer;
+use sealgate_testkit::pki::{KeyKind, Pki, Reads};
+use sealgate_testkit::process::await_that;
+use sealgate_testkit::pykmip_client::{self, ClientFiles};
+use toml::{Table, Value};
+
+mod kmip_client;
+
+use kmip_client::{BINARY, Kmip, configure, entry, own_uid, relay};
+
+const ALICE: &str = "alice@nec.example";
+const USES: &[&str] = &["sign", "decrypt"];
+
+/// An authority for TLS, with keys on P-256; its files are where it is told.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    directory: PathBuf,
+    name: String,
+}
+
+/// PEM files.
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Authority {
+    fn new(directory: &Path, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let directory = directory.to_owned();
+        std::fs::write(directory.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        Self { issuer: Issuer::new(params, key), directory, name: name.to_owned() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.join(format!("{}.pem", self.name))
+    }
+
+    /// A certificate with this common name and these DNS names and addresses.
+    fn issue(&self, common_name: &str, names: &[&str], use_: ExtendedKeyUsagePurpose) -> Files {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.extended_key_usages = vec![use_];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let path = |end: &str| self.directory.join(format!("{}-{common_name}.{end}", self.name));
+        let files = Files { certificate: path("pem"), key: path("key") };
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+
+    fn client(&self, name: &str, names: &[&str]) -> Files {
+        self.issue(name, names, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+}
+
+/// A gate with a key for Alice, and a key server for it over TLS and the socket.
+struct Bed {
+    gate: Gate,
+    authority: Authority,
+    server: KeyServer,
+}
+
+impl Bed {
+    fn new(relays: Vec<Table>) -> Self {
+        let gate = Gate::init(BINARY, &["nec.example"]);
+        gate.generate_key(ALICE, "p256");
+        let authority = Authority::new(gate.dir(), "authority");
+        let usage = ExtendedKeyUsagePurpose::ServerAuth;
+        let files = authority.issue("keys", &["localhost", "127.0.0.1"], usage);
+        configure(&gate, relays, |table| {
+            let text = |path: &Path| Value::from(path.to_str().unwrap());
+            table.insert("listen".to_owned(), "127.0.0.1:0".into());
+            table.insert("certificate".to_owned(), text(&files.certificate));
+            table.insert("key".to_owned(), text(&files.key));
+            table.insert("client_ca".to_owned(), text(&authority.file()));
+        });
+        let server = KeyServer::start(BINARY, &gate.configuration());
+        Self { gate, authority, server }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.address.unwrap()
+    }
+
+    /// What the server answers to a client with this certificate: whether it answers at all.
+    fn answers(&self, client: Option<&Files>) -> bool {
+        let mut kmip = connect(self.address(), &self.authority.file(), client);
+        kmip.try_call(Request::DiscoverVersions).is_some()
+    }
+}
+
+fn connect(address: SocketAddr, ca: &Path, client: Option<&Files>) -> Kmip {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match client {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let certificate = CertificateDer::from_pem_file(&files.certificate).unwrap();
+            let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+            builder.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+    };
+    let name = ServerName::try_from("localhost").unwrap();
+    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    Kmip::over(StreamOwned::new(tls, stream))
+}
+
+fn named(identity: &str) -> Table {
+    entry("identity", identity.into(), &["*@nec.example"], USES)
+}
+
+#[test]
+fn only_named_clients_with_our_authoritys_certificate_are_served() {
+    let bed = Bed::new(vec![named("Gate1.nec.example")]);
+    let by_name = bed.authority.client("gate1.nec.example", &[]);
+    let by_dns_name = bed.authority.client("another", &["x.example", "gate1.NEC.example"]);
+    let unnamed = bed.authority.client("gate2.nec.example", &["gate2.nec.example"]);
+    let elsewhere = Authority::new(bed.gate.dir(), "elsewhere").client("gate1.nec.example", &[]);
+    let server_only = ExtendedKeyUsagePurpose::ServerAuth;
+    let server_only =
+        bed.authority.issue("gate1.nec.example.", &["gate1.nec.example"], server_only);
+
+    assert!(bed.answers(Some(&by_name)));
+    assert!(bed.answers(Some(&by_dns_name)));
+    assert!(!bed.answers(None), "without a certificate");
+    assert!(!bed.answers(Some(&elsewhere)), "of another authority");
+    assert!(!bed.answers(Some(&server_only)), "not for clients");
+    assert!(!bed.answers(Some(&unnamed)), "named nowhere");
+    let connects = || {
+        let is = |line: &serde_json::Value| line["operation"] == "connect";
+        bed.server.audit().into_iter().filter(is).collect::<Vec<_>>()
+    };
+    await_that("an audit line", || !connects().is_empty());
+    let lines = connects();
+    assert_eq!(lines.len(), 1, "only who came through TLS: {lines:?}");
+    assert_eq!(lines[0]["client"], "gate2.nec.example");
+    assert_eq!(lines[0]["outcome"], "refused");
+
+    let mut kmip = connect(bed.address(), &bed.authority.file(), Some(&by_name));
+    let id = kmip.key_for(ALICE, usage::SIGN);
+    assert!(kmip.sign(&id, Parameters::default()).is_ok());
+    let signed = bed.server.audit().pop().unwrap();
+    assert_eq!(signed["client"], "gate1.nec.example");
+    assert!(signed["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{signed}");
+}
+
+#[test]
+fn a_reload_takes_new_certificates_and_names_for_all_connections() {
+    let bed = Bed::new(vec![named("gate1")]);
+    let gate1 = bed.authority.client("gate1", &[]);
+    let gate2 = bed.authority.client("gate2", &[]);
+    let mut kmip = connect(bed.address(), &bed.authority.file(), Some(&gate1));
+    assert!(kmip.try_call(Request::DiscoverVersions).is_some());
+    let other = Authority::new(bed.gate.dir(), "other");
+    let usage = ExtendedKeyUsagePurpose::ServerAuth;
+    let files = other.issue("keys", &["localhost"], usage);
+    bed.gate.configure(|config| {
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        gate::set(config, &["key_server", "certificate"], path(&files.certificate));
+        gate::set(config, &["key_server", "key"], path(&files.key));
+        gate::set(config, &["key_server", "relay"], vec![named("gate2")]);
+    });
+    bed.server.reload();
+    assert!(kmip.try_call(Request::DiscoverVersions).is_none(), "named no more");
+    let mut kmip = connect(bed.address(), &other.file(), Some(&gate2));
+    assert_eq!(kmip.keys_of(ALICE).len(), 2);
+    bed.gate.set(&["key_server", "client_ca"], "missing.pem");
+    bed.server.reload();
+    assert_eq!(kmip.keys_of(ALICE).len(), 2, "a wrong configuration changes nothing");
+}
+
+#[test]
+fn pykmips_own_client_brings_uses_and_destroys_a_key() {
+    let operations = ["sign", "register", "destroy"];
+    let bed = Bed::new(vec![entry("identity", "pykmip".into(), &["*@nec.example"], &operations)]);
+    let client = bed.authority.client("pykmip", &[]);
+    let pki = Pki::new("NEC");
+    let carol = pki.issue("carol@nec.example", KeyKind::Rsa2048, Reads::Unsaid);
+    let ca = bed.authority.file();
+    let files = ClientFiles { ca: &ca, certificate: &client.certificate, key: &client.key };
+    let ran = pykmip_client::run(bed.address(), files, &carol);
+    let said = ran.expect_ok(&format!("PyKMIP; the server's log:\n{}", bed.server.log()));
+    let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+
+    let certificate = Certificate::from_der(&carol.certificate_der()).unwrap();
+    assert_eq!(said["certificate"], format!("certificate-{}", certificate.fingerprint()));
+    assert_eq!(said["certificates"], serde_json::json!([said["certificate"]]));
+    assert_eq!(said["keys"], serde_json::json!([said["key"]]));
+    assert_eq!(said["same"], true);
+    let attributes = &said["attributes"];
+    let is = |name: &str, text: &str| {
+        let value = attributes[name].as_str().unwrap_or_default();
+        assert!(value.contains(text), "{name}: {attributes}");
+    };
+    is("Name", "sealgate/carol@nec.example/key");
+    is("Cryptographic Algorithm", "RSA");
+    is("Cryptographic Length", "2048");
+    is("State", "ACTIVE");
+    let signature = said["signature"].as_str().unwrap();
+    let signature: Vec<u8> = (0..signature.len() / 2)
+        .map(|at| u8::from_str_radix(&signature[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, certificate.public_key_bytes())
+        .verify(b"a message", &signature)
+        .unwrap();
+    assert!(said["get"].as_str().unwrap().contains("PERMISSION_DENIED"), "{said}");
+    assert_eq!(said["left"], serde_json::json!([]));
+}
+
+/// sealgate's own store: keys move from an embedded store to the key server, and mail is sealed and opened with them.
+#[test]
+fn mail_is_sealed_and_opened_with_keys_that_are_at_the_key_server() {
+    let operations = ["sign", "decrypt", "register", "destroy"];
+    let bed = Bed::new(vec![entry("identity", "gate1".into(), &["*@nec.example"], &operations)]);
+    let client = bed.authority.client("gate1", &[]);
+    let relay_gate = Gate::init(BINARY, &["nec.example"]);
+    relay_gate.generate_key("carol@nec.example", "rsa2048");
+    relay_gate.generate_key("dave@nec.example", "p256");
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    relay_gate.configure(|config| {
+        let server = vec![format!("localhost:{}", bed.address().port())];
+        gate::set(config, &["secret_keys", "kmip", "servers"], server);
+        gate::set(config, &["secret_keys", "kmip", "ca"], path(&bed.authority.file()));
+        gate::set(config, &["secret_keys", "kmip", "certificate"], path(&client.certificate));
+        gate::set(config, &["secret_keys", "kmip", "key"], path(&client.key));
+        gate::set(config, &["secret_keys", "kmip", "get"], "never");
+    });
+    relay_gate.must(&["secret-key", "move", "--to", "kmip"], b"");
+    relay_gate.set(&["secret_keys", "store"], "kmip");
+    let mail = b"From: carol@nec.example\r\nTo: dave@nec.example\r\nSubject: keys\r\n\
+                 Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@nec.example>\r\n\r\n\
+                 The word is petunia.\r\n";
+    for (from, to) in [("carol", "dave"), ("dave", "carol")] {
+        let text = String::from_utf8(mail.to_vec()).unwrap();
+        let text = text.replace("carol@", "X@").replace("dave@", &format!("{to}@"));
+        let text = text.replace("X@", &format!("{from}@"));
+        let (from, to) = (format!("{from}@nec.example"), format!("{to}@nec.example"));
+        let sealed = relay_gate.must(&["seal", "--from", &from, "--to", &to], text.as_bytes());
+        assert!(!String::from_utf8_lossy(&sealed).contains("petunia"));
+        let opened = relay_gate.must(&["open", "--to", &to, "--from", &from], &sealed);
+        assert!(String::from_utf8_lossy(&opened).contains("petunia"));
+    }
+    let audit = bed.server.audit();
+    for (operation, owner) in [
+        ("sign", "carol@nec.example"),
+        ("sign", "dave@nec.example"),
+        ("decrypt", "carol@nec.example"),
+        ("decrypt", "dave@nec.example"),
+    ] {
+        let is = |line: &&serde_json::Value| {
+            line["operation"] == operation && line["owner"] == owner && line["outcome"] == "done"
+        };
+        assert!(audit.iter().any(|line| is(&line)), "{operation} {owner}: {audit:?}");
+    }
+    let again = String::from_utf8(relay_gate.must(&["secret-key", "list"], b"")).unwrap();
+    assert!(again.contains("carol@nec.example") && again.contains(ALICE), "{again}");
+}
+
+#[test]
+fn both_entrances_serve_side_by_side() {
+    let bed = Bed::new(vec![named("gate1")]);
+    bed.gate.configure(|config| {
+        let relays = vec![named("gate1"), relay(own_uid(&bed.gate), &[ALICE], &["sign"])];
+        gate::set(config, &["key_server", "relay"], relays);
+    });
+    bed.server.reload();
+    let mut near = Kmip::unix(bed.server.socket.as_ref().unwrap());
+    let gate1 = bed.authority.client("gate1", &[]);
+    let mut far = connect(bed.address(), &bed.authority.file(), Some(&gate1));
+    let id = near.key_for(ALICE, usage::SIGN);
+    assert_eq!(far.key_for(ALICE, usage::SIGN), id);
+    assert!(near.sign(&id, Parameters::default()).is_ok());
+    assert!(far.sign(&id, Parameters::default()).is_ok());
+    assert!(bed.server.stop().success());
+}
