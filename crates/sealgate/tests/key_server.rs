@@ -497,6 +497,18 @@ fn nothing_is_done_that_cannot_be_audited() {
 }
 
 #[test]
+fn no_core_file_is_left_of_a_server_with_keys() {
+    let (_gate, server) = start("p256", &["*"], USES);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{line}");
+    // What may not be dumped belongs to root.
+    let owner = std::fs::metadata(format!("/proc/{}/mem", server.id())).unwrap().uid();
+    assert_eq!(owner, 0);
+}
+
+#[test]
 fn a_dead_servers_socket_is_replaced_and_a_living_ones_is_not() {
     let (gate, server) = start("p256", &["*"], USES);
     let configuration = gate.configuration();
