@@ -32,6 +32,7 @@ use sealgate_testkit::key_server::KeyServer;
 use sealgate_testkit::pki::{KeyKind, Pki, Reads, pem_body};
 use sealgate_testkit::process::{self, Ran};
 
+#[path = "support/kmip_client.rs"]
 mod kmip_client;
 
 use kmip_client::{BINARY, Kmip, MESSAGE, configure, own_uid, reason, relay};

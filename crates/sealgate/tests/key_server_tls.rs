@@ -30,6 +30,7 @@ use sealgate_testkit::process::await_that;
 use sealgate_testkit::pykmip_client::{self, ClientFiles};
 use toml::{Table, Value};
 
+#[path = "support/kmip_client.rs"]
 mod kmip_client;
 
 use kmip_client::{BINARY, Kmip, configure, entry, own_uid, relay};
