@@ -25,6 +25,7 @@ use crate::stores::secret_keys::SecretKeys;
 use crate::trust_source::{Role, certificates as authorities};
 
 mod moving;
+mod publishing;
 
 pub use moving::Moved;
 

@@ -31,6 +31,8 @@ pub struct KeyRing {
     /// Whose a certificate is, by its SHA-256: a short cut, never the only way.
     certificates: moka::sync::Cache<(u64, String), OwnedCertificate>,
     watch: Watch,
+    /// Held while many rows are looked at: one caller at a time.
+    scanning: tokio::sync::Mutex<()>,
 }
 
 /// What is known of a key without its secret.
@@ -83,6 +85,7 @@ impl KeyRing {
                 .time_to_live(ttl)
                 .build(),
             watch: Watch::default(),
+            scanning: tokio::sync::Mutex::default(),
             database,
             master_key: Arc::new(master_key),
         })
@@ -115,6 +118,7 @@ impl KeyRing {
         wanted: impl Fn(&str) -> bool,
         entries_max: usize,
     ) -> Result<Vec<KeyEntry>, StoreError> {
+        let _alone = self.scanning.lock().await;
         let mut found = Vec::new();
         let mut scan = Scan::default();
         while let Some(rows) = scan.next(&self.database).await? {
@@ -194,6 +198,7 @@ impl KeyRing {
             let certificate = row.certificate()?;
             return Ok(Some(OwnedCertificate { owner: row.owner().to_owned(), certificate }));
         }
+        let _alone = self.scanning.lock().await;
         let mut scan = Scan::default();
         while let Some(rows) = scan.next(&self.database).await? {
             for row in rows.iter().filter(|row| wanted(row.owner())) {

@@ -22,7 +22,7 @@ use crate::database::{Database, DatabaseUrl};
 use crate::error::StoreError;
 use crate::learning::Learning;
 use crate::master_key::MasterKey;
-use crate::public_key_store::directory_server::LdapConfig;
+use crate::public_key_store::directory_server::{DirectoryServer, LdapConfig};
 use crate::public_key_store::{self, PublicKeyStoreKind};
 use crate::secret_key_store::key_management_server::KmipConfig;
 use crate::secret_key_store::pkcs11::Pkcs11Config;
@@ -91,6 +91,7 @@ pub struct Stores {
     database: Database,
     config: StoresConfig,
     secret_keys: SecretKeys,
+    directory: Option<DirectoryServer>,
     cache: Cache,
     learning: Learning,
     trust: TrustSource,
@@ -116,8 +117,10 @@ impl Stores {
                 (Database::open(&config.database).await?, SecretKeys::Remote(store))
             }
         };
+        let directory = config.ldap.clone().map(DirectoryServer::new).transpose()?;
         Ok(Self {
             config: config.clone(),
+            directory,
             cache: Cache::new(
                 config.cache_entries_max,
                 config.cache_ttl,
@@ -203,6 +206,11 @@ impl Stores {
         &self.secret_keys
     }
 
+    /// The directory server, where one is described.
+    pub(crate) fn directory(&self) -> Option<&DirectoryServer> {
+        self.directory.as_ref()
+    }
+
     /// What the stores were opened with.
     pub(crate) fn config(&self) -> &StoresConfig {
         &self.config
@@ -258,6 +266,19 @@ impl Stores {
         }
     }
 
+    /// What the directory server has; what its owner's software reads may have been learned from mail.
+    async fn in_directory(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
+        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
+        let mut keys = directory.find(address).await?;
+        if keys.iter().any(|key| key.capabilities.is_none()) {
+            let learned = public_key_store::embedded::learned(&self.database, address).await?;
+            for key in &mut keys {
+                key.capabilities = key.capabilities.or(learned);
+            }
+        }
+        Ok(keys)
+    }
+
     /// Certificates from the first store that has any. That there is none is known only where every store has answered.
     async fn public_keys(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
         let mut keys = Vec::new();
@@ -267,7 +288,7 @@ impl Stores {
                 PublicKeyStoreKind::Embedded => {
                     public_key_store::embedded::keys_for(&self.database, address).await
                 }
-                PublicKeyStoreKind::Ldap => Ok(Vec::new()),
+                PublicKeyStoreKind::Ldap => self.in_directory(address).await,
             };
             match found {
                 Ok(found) => keys.extend(found),

@@ -73,8 +73,10 @@ pub(crate) struct KeyServer {
     audit: Audit,
     rates: Rates,
     crypto: CryptoThreads,
-    /// Connections by where they come from.
+    /// Connections over TLS by where they come from.
     places: Arc<Places>,
+    /// Connections over the socket by user, counted apart: strangers of the network take up no place here.
+    local_places: Arc<Places>,
     /// Connections by who it is.
     clients: Arc<Places>,
     draining: watch::Sender<bool>,
@@ -95,6 +97,7 @@ impl KeyServer {
             rates: Rates::default(),
             crypto: CryptoThreads::new(),
             places: Arc::default(),
+            local_places: Arc::default(),
             clients: Arc::default(),
             draining: watch::Sender::new(false),
         }))
@@ -164,10 +167,11 @@ impl KeyServer {
             // Whoever comes next replaces it where it stays.
             let _ = std::fs::remove_file(path);
         }
-        while self.places.total() > 0 && tokio::time::Instant::now() < deadline {
+        let open = || self.places.total().saturating_add(self.local_places.total());
+        while open() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
-        tracing::info!(cut = self.places.total(), "stopped");
+        tracing::info!(cut = open(), "stopped");
         self.ring.close().await;
     }
 }

@@ -258,10 +258,11 @@ fn a_key_is_used_only_for_what_it_is() {
     let pkcs1 = padded(PaddingMethod::Pkcs1, Some(HashingAlgorithm::Sha256));
     assert_eq!(reason(kmip.sign(&decrypting, pkcs1)), ResultReason::IllegalOperation);
     assert_eq!(reason(kmip.decrypt(&signing, pkcs1, b"x")), ResultReason::IllegalOperation);
-    assert_eq!(audited(&server, "sign", "refused")[0]["reason"], "not what the key is for");
+    assert_eq!(audited(&server, "sign", "refused")[0]["reason"], "this key is not for that");
     assert_eq!(audited(&server, "decrypt", "refused").len(), 1);
     let unpadded = Parameters::default();
     assert_eq!(reason(kmip.sign(&signing, unpadded)), ResultReason::InvalidField);
+    assert_eq!(audited(&server, "sign", "refused").len(), 2);
 }
 
 #[test]

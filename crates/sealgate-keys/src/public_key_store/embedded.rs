@@ -36,6 +36,15 @@ pub(crate) async fn keys_for(
     Ok(entries.into_iter().map(public).collect())
 }
 
+/// What an address's software reads, as far as its mail has told.
+pub(crate) async fn learned(
+    database: &Database,
+    address: &Address,
+) -> Result<Option<Capabilities>, StoreError> {
+    let known = capabilities_of(database, &address.lookup_key()).await?;
+    Ok(known.map(|(capabilities, _)| capabilities))
+}
+
 /// All certificates, or those of one owner; pinned before candidates.
 pub(crate) async fn list(
     database: &Database,

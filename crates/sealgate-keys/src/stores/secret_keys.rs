@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::master_key::MasterKey;
 use crate::secret_key_store::embedded::{self, StoredKey};
 use crate::secret_key_store::key_management_server::KeyManagementServer;
+use crate::secret_key_store::pkcs11::Token;
 use crate::secret_key_store::{
     KeyPurpose, NewSecretKey, RemoteKey, RemoteStore, SecretKeyEntry, SecretKeyStoreKind,
 };
@@ -43,7 +44,10 @@ pub(crate) fn remote(
             let kmip = config.kmip.clone().ok_or_else(|| undescribed("kmip"))?;
             Ok(Arc::new(KeyManagementServer::new(kmip)?))
         }
-        SecretKeyStoreKind::Pkcs11 => Err(undescribed("pkcs11")),
+        SecretKeyStoreKind::Pkcs11 => {
+            let pkcs11 = config.pkcs11.clone().ok_or_else(|| undescribed("pkcs11"))?;
+            Ok(Arc::new(Token::open(pkcs11)?))
+        }
     }
 }
 

@@ -128,6 +128,11 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
         Ok(detail) => findings.push(Finding::good("secret keys", detail)),
         Err(error) => findings.push(Finding::failed("secret keys", &Failure::from(error))),
     }
+    match administration.check_directory().await {
+        Ok(None) => {}
+        Ok(Some(detail)) => findings.push(Finding::good("directory server", detail)),
+        Err(error) => findings.push(Finding::failed("directory server", &Failure::from(error))),
+    }
     if let Err(error) = stores.trust().await {
         findings.push(Finding::failed("revocation lists", &Failure::from(error)));
     }

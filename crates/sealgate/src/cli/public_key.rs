@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use sealgate_core::address::Address;
 use sealgate_core::keys::Certificate;
+use sealgate_keys::StoreError;
 use sealgate_keys::owner::Owner;
 use sealgate_keys::public_key_store::PublicKeyEntry;
+use sealgate_keys::public_key_store::directory_server::Published;
 use serde_json::{Value, json};
 
 use super::session::Session;
@@ -48,6 +51,12 @@ pub(crate) enum PublicKey {
         /// Only the certificate with this fingerprint
         sha256: Option<String>,
     },
+    /// Publish certificates of ours at the directory server: of every mailbox, or of one
+    Publish {
+        /// A mail address
+        #[arg(value_name = "ADDR")]
+        owner: Option<Owner>,
+    },
     /// Forget an address
     Remove {
         /// A mail address, or @DOMAIN
@@ -70,6 +79,7 @@ impl PublicKey {
                         administration.accept_public_keys(&owner, sha256.as_deref()).await?;
                     output::line(&format!("{owner}: {accepted} accepted"))
                 }
+                Self::Publish { owner } => publish(session, owner.as_ref()).await,
                 Self::Remove { owner } => {
                     let removed = administration.remove_public_keys(&owner).await?;
                     output::line(&format!("{owner}: {removed} removed"))
@@ -80,6 +90,28 @@ impl PublicKey {
 }
 
 /// Every file is imported or refused for itself; the first refusal is the outcome.
+async fn publish(session: &Session, owner: Option<&Owner>) -> Result<(), Failure> {
+    let mut failed = None;
+    let mut write = Ok(());
+    let tell = |address: &Address, outcome: Result<Published, StoreError>| {
+        let text = match outcome {
+            Ok(Published::Added(count)) => format!("{address}: {count} added"),
+            Ok(Published::AlreadyThere) => format!("{address}: there already"),
+            Err(error) => {
+                let text = format!("{address}: {error}");
+                failed = Some(Failure::from(error));
+                text
+            }
+        };
+        if write.is_ok() {
+            write = output::line(&output::printable(&text));
+        }
+    };
+    session.stores.administration().publish_public_keys(owner, tell).await?;
+    write?;
+    failed.map_or(Ok(()), |failure| Err(Failure::Said(failure.status())))
+}
+
 async fn import(
     session: &Session,
     owner: Option<&Owner>,

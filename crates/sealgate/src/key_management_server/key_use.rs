@@ -27,7 +27,7 @@ impl Desk<'_> {
         let kind = key.entry.certificate.key_kind();
         let pss_only = key.entry.certificate.is_pss_only();
         let scheme = scheme(kind, pss_only, &used.parameters)
-            .map_err(|text| failure(ResultReason::InvalidField, text))?;
+            .map_err(|text| self.not_so("sign", &key.entry, ResultReason::InvalidField, text))?;
         let work =
             move |key: &dyn SecretKey, data: &[u8]| key.sign(scheme, data).map(Zeroizing::new).ok();
         self.work("sign", key, used, work).await
@@ -37,7 +37,7 @@ impl Desk<'_> {
     pub(super) async fn decrypt(&self, used: KeyUse) -> Result<Response, Failure> {
         let key = self.key("decrypt", &used.id, KeyOperation::Decrypt, KeyPurpose::Encrypt).await?;
         let way = way(key.entry.certificate.key_kind(), &used.parameters)
-            .map_err(|text| failure(ResultReason::InvalidField, text))?;
+            .map_err(|text| self.not_so("decrypt", &key.entry, ResultReason::InvalidField, text))?;
         let work = move |key: &dyn SecretKey, data: &[u8]| key.unwrap(&way.with(data)).ok();
         self.work("decrypt", key, used, work).await
     }
@@ -56,19 +56,20 @@ impl Desk<'_> {
         };
         self.entitled(operation, name, &entry)?;
         if !serves(&entry, purpose) {
-            let sha256 = entry.certificate.fingerprint().to_string();
-            let event = Event {
-                operation: name,
-                outcome: REFUSED,
-                reason: "not what the key is for",
-                ..self.event_of(&entry, &sha256)
-            };
-            let text = "this key is not for that";
-            return Err(self.refuse(event, ResultReason::IllegalOperation, text));
+            let reason = ResultReason::IllegalOperation;
+            return Err(self.not_so(name, &entry, reason, "this key is not for that"));
         }
         self.take_use(&entry, name)?;
         let key = self.server.ring.key(id).await.map_err(|error| store_failure(&error))?;
         key.ok_or_else(|| failure(ResultReason::ItemNotFound, "no such object"))
+    }
+
+    /// Refuses a use, in the same words to the client and in the audit.
+    fn not_so(&self, operation: &str, entry: &KeyEntry, why: ResultReason, text: &str) -> Failure {
+        let sha256 = entry.certificate.fingerprint().to_string();
+        let (outcome, reason) = (REFUSED, text);
+        let event = Event { operation, outcome, reason, ..self.event_of(entry, &sha256) };
+        self.refuse(event, why, text)
     }
 
     /// Counts one use of a key; too many are audited once.

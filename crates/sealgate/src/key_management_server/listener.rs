@@ -108,7 +108,8 @@ fn admit_socket(server: &Arc<KeyServer>, stream: UnixStream) {
     };
     let peer = Peer::Unix { uid: credentials.uid(), pid: credentials.pid() };
     let from = peer.names();
-    let Some(place) = server.places.admit(&from, CONNECTIONS_PER_PEER_MAX, CONNECTIONS_MAX) else {
+    let place = server.local_places.admit(&from, CONNECTIONS_PER_PEER_MAX, CONNECTIONS_MAX);
+    let Some(place) = place else {
         tracing::warn!(peer = from, "too many connections");
         return;
     };
@@ -127,7 +128,7 @@ async fn pause(error: &io::Error) {
 
 /// The owner and the group: the relays' users are in that.
 const SOCKET_MODE: u32 = 0o660;
-/// Connections in all.
+/// Connections in all, of each entrance.
 const CONNECTIONS_MAX: usize = 256;
 /// Connections of one network address or user, before it is known which client it is.
 const CONNECTIONS_PER_PEER_MAX: usize = 128;

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sealgate_keys::kmip::attribute::Attribute;
 use sealgate_keys::kmip::enumeration::{Operation, ResultReason};
 use sealgate_keys::kmip::message::{
     RequestItem, RequestMessage, ResponseItem, ResponseMessage, Version,
@@ -182,10 +183,14 @@ fn fitting(answer: &ResponseMessage) -> Zeroizing<Vec<u8>> {
     ResponseMessage { version: answer.version, items: vec![item] }.encode(now)
 }
 
-/// Listings read far more than other requests.
+/// Listings of everything read far more than other requests.
 fn cost_of(item: &RequestItem) -> f64 {
     match &item.request {
-        Request::Locate { .. } => LISTING_COST,
+        Request::Locate { attributes, .. }
+            if !attributes.iter().any(|one| matches!(one, Attribute::Name(_))) =>
+        {
+            LISTING_COST
+        }
         _ => 1.0,
     }
 }
@@ -205,4 +210,4 @@ const MESSAGE_TIME_MAX: Duration = Duration::from_secs(20);
 /// Requests of one connection; who asks for more waits.
 const MESSAGES_PER_SECOND: f64 = 2000.0;
 /// Requests that a listing is worth.
-const LISTING_COST: f64 = 10.0;
+const LISTING_COST: f64 = 200.0;
