@@ -4,8 +4,10 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::root;
+
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 24] = [
+const PACKAGES: [(&str, &str); 26] = [
     ("curl", "a plain mail client"),
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
@@ -24,6 +26,8 @@ const PACKAGES: [(&str, &str); 24] = [
     ("p11-kit-modules", "the client's side of that socket"),
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
     ("postgresql", "database of both embedded key stores"),
+    ("python3", "runs PyKMIP"),
+    ("python3-venv", "keeps PyKMIP apart"),
     ("slapd", "the directory server with certificates"),
     ("socat", "ends of the tests' lines, and clients behind them"),
     ("softhsm2", "a token without hardware"),
@@ -62,6 +66,25 @@ pub(crate) fn install() -> Result<(), String> {
         None => Ok(()),
     }
 }
+
+/// Makes a Python environment of the project's own with PyKMIP, where it is missing.
+///
+/// # Errors
+/// Why it could not be made.
+pub(crate) fn install_pykmip() -> Result<(), String> {
+    let environment = root().join("target/pykmip");
+    let python = environment.join("bin/python");
+    let import = || quietly(Command::new(&python).args(["-c", "import kmip.pie.client"]));
+    if python.exists() && import().is_ok() {
+        return Ok(());
+    }
+    quietly(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+    quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", PYKMIP]))?;
+    import()
+}
+
+/// The other implementation of KMIP, as PyPI has it.
+const PYKMIP: &str = "PyKMIP==0.11.0";
 
 fn is_installed(name: &str) -> bool {
     let status = Command::new("dpkg-query")

@@ -24,9 +24,12 @@ pub fn run(server: SocketAddr, files: ClientFiles<'_>, person: &Identity) -> Ran
     let dir = process::open_temp_dir("pykmip-client");
     let script = dir.path().join("client.py");
     std::fs::write(&script, include_str!("pykmip_client.py")).unwrap();
-    let mut command = Command::new("python3");
+    let mut command = Command::new(PYTHON);
     command.arg(&script).arg(server.ip().to_string()).arg(server.port().to_string());
     command.args([files.ca, files.certificate, files.key]);
     command.arg(&person.address).args([&person.certificate, &person.key]);
     process::run(&mut command, b"")
 }
+
+/// Of the environment that `cargo xtask test` makes, in which PyKMIP is.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/pykmip/bin/python");
