@@ -196,10 +196,9 @@ pub(crate) async fn ids(
     database: &Database,
     owner: Option<&str>,
 ) -> Result<Vec<String>, StoreError> {
-    let select = Statement::new(
-        "SELECT id FROM secret_keys WHERE $1 = '' OR owner = $1 ORDER BY owner, id",
-    )
-    .bind(owner.unwrap_or_default());
+    let select =
+        Statement::new("SELECT id FROM secret_keys WHERE $1 = '' OR owner = $1 ORDER BY owner, id")
+            .bind(owner.unwrap_or_default());
     let rows = database.fetch_all(select).await?;
     rows.iter().map(|row| row.get("id").map_err(|error| database.error(&error))).collect()
 }
