@@ -2,7 +2,7 @@
 //! removed one by one.
 //!
 //! Nothing here asks who may: entitlement is the server's affair. Parsed keys are kept in a bounded cache, which a change
-//! by any process empties within [`WATCH_INTERVAL`].
+//! by any process empties within [`WATCH_INTERVAL`], and at once where the database tells of it (PostgreSQL).
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -283,7 +283,8 @@ impl KeyRing {
 
     /// What is cached now belongs to this. Where the database does not answer it stays as it was.
     async fn generation(&self) -> u64 {
-        if self.watch.is_due()
+        let may_have_changed = self.database.tells_changes() || self.watch.is_due();
+        if may_have_changed
             && let Ok(changes) = self.database.changes().await
             && self.watch.changes.swap(changes, Ordering::AcqRel) != changes
         {

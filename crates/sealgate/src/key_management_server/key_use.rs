@@ -3,6 +3,7 @@
 //! A key is used only for what its certificate says, for a client that is entitled to its owner and to the operation, and not
 //! too often. All decryptions that fail give one answer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealgate_core::keys::{Digest, KeyKind, KeyTransport, SecretKey, SignatureScheme};
@@ -16,7 +17,9 @@ use sealgate_keys::secret_key_store::KeyPurpose;
 use zeroize::Zeroizing;
 
 use super::audit::Event;
-use super::operations::{DONE, Desk, FAILED, Found, REFUSED, failure, serves, store_failure};
+use super::operations::{
+    DONE, Desk, FAILED, Found, REFUSED, event_of, failure, not_audited, serves, store_failure,
+};
 use super::rate::Taken;
 use crate::config::KeyOperation;
 
@@ -103,15 +106,19 @@ impl Desk<'_> {
         work: impl FnOnce(&dyn SecretKey, &[u8]) -> Option<Zeroizing<Vec<u8>>> + Send + 'static,
     ) -> Result<Response, Failure> {
         let KeyUse { id, data, .. } = used;
-        let secret = key.secret;
-        let done = self.server.crypto.run(CRYPTO_WAIT_MAX, move || work(secret.as_ref(), &data));
-        let Ok(result) = done.await else {
+        let (server, client) = (Arc::clone(self.server), self.client.clone());
+        let done = self.server.crypto.run(CRYPTO_WAIT_MAX, move || {
+            let result = work(key.secret.as_ref(), &data);
+            let sha256 = key.entry.certificate.fingerprint().to_string();
+            let outcome = if result.is_some() { DONE } else { FAILED };
+            let event = Event { operation, outcome, ..event_of(&client, &key.entry, &sha256) };
+            server.audit.record(&event).map(|()| result)
+        });
+        let Ok(written) = done.await else {
             let text = "the key server is busy, try again later";
             return Err(failure(ResultReason::GeneralFailure, text));
         };
-        let outcome = if result.is_some() { DONE } else { FAILED };
-        let sha256 = key.entry.certificate.fingerprint().to_string();
-        self.record(&Event { operation, outcome, ..self.event_of(&key.entry, &sha256) })?;
+        let result = written.map_err(|_| not_audited())?;
         match result {
             Some(data) => Ok(Response::Result { id, data }),
             // One text for all reasons: the difference would be an oracle.

@@ -112,13 +112,7 @@ impl Desk<'_> {
 
     /// An event with whose key it is.
     pub(super) fn event_of<'a>(&'a self, entry: &'a KeyEntry, sha256: &'a str) -> Event<'a> {
-        Event {
-            owner: &entry.owner,
-            key: &entry.id,
-            certificate: sha256,
-            purpose: entry.purpose.as_str(),
-            ..self.event()
-        }
+        event_of(self.client, entry, sha256)
     }
 
     /// Writes a refusal down and makes the answer of it.
@@ -200,7 +194,21 @@ pub(super) fn store_failure(error: &StoreError) -> Failure {
     failure(ResultReason::GeneralFailure, "the key store failed, try again later")
 }
 
-fn not_audited() -> Failure {
+/// An event with who it was and whose key it is.
+pub(super) fn event_of<'a>(client: &'a Client, entry: &'a KeyEntry, sha256: &'a str) -> Event<'a> {
+    Event {
+        client: &client.name,
+        peer: &client.peer,
+        owner: &entry.owner,
+        key: &entry.id,
+        certificate: sha256,
+        purpose: entry.purpose.as_str(),
+        ..Event::default()
+    }
+}
+
+/// What is not written down must not happen.
+pub(super) fn not_audited() -> Failure {
     failure(ResultReason::GeneralFailure, "the audit cannot be written, nothing is done")
 }
 
