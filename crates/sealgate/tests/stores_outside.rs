@@ -1,0 +1,175 @@
+//! Embodiment 3: a relay without any key store of its own. Secret keys are at `sealgate key-server`, certificates at
+//! OpenLDAP. Both are killed and brought back while mail goes through.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sealgate_testkit::gate::{Gate, set};
+use sealgate_testkit::key_server::KeyServer;
+use sealgate_testkit::mail;
+use sealgate_testkit::pki::{KeyKind, Pki, Reads, pem_body};
+use sealgate_testkit::process;
+use sealgate_testkit::session::send_smtp;
+use sealgate_testkit::sink::Sink;
+use sealgate_testkit::slapd::{BASE, Person, Settings, Slapd};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sealgate");
+const ALICE: &str = "alice@nec.example";
+const WORDS: &str = "the quarterly turnover";
+/// How soon mail flows again once a store is back.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+#[test]
+fn mail_is_sealed_with_keys_and_certificates_from_elsewhere() {
+    let bed = Bed::start();
+    let reply = bed.send("bob@abc.example", "sealed");
+    assert_eq!(reply.code, 250, "{reply:?}\n{}", bed.relay.log());
+    let received = bed.sink.await_received(1).remove(0).content;
+    assert!(!mail::contains(&received, WORDS), "plain text left");
+    assert!(mail::contains(&received, "smime.p7m"));
+    // Nothing of Alice is in the relay's own database.
+    let database = std::fs::read(bed.relay.dir().join("sealgate.db")).unwrap();
+    assert!(!mail::contains(&database, ALICE), "the relay's database knows Alice");
+    let audit = bed.keys.as_ref().unwrap().audit();
+    let signed = |line: &&serde_json::Value| {
+        line["operation"] == "sign" && line["owner"] == ALICE && line["outcome"] == "done"
+    };
+    assert!(audit.iter().any(|line| signed(&line)), "{audit:?}");
+}
+
+#[test]
+fn mail_comes_in_opened_with_a_key_from_the_key_server() {
+    let bed = Bed::start();
+    let sender = Gate::init(PROGRAM, &["abc.example"]);
+    sender.generate_key("bob@abc.example", "rsa2048");
+    bed.relay.must(&["anchor", "import", sender.authority().to_str().unwrap()], b"");
+    sender.must(&["anchor", "import", bed.key_host.authority().to_str().unwrap()], b"");
+    let certificates = bed.relay.must(&["secret-key", "certificate", ALICE], b"");
+    let file = sender.dir().join("alice.pem");
+    std::fs::write(&file, certificates).unwrap();
+    sender.must(&["public-key", "import", "--address", ALICE, file.to_str().unwrap()], b"");
+    let message = mail::message("bob@abc.example", ALICE, "in", &entity());
+    let sealed = sender.must(&["seal", "--from", "bob@abc.example", "--to", ALICE], &message);
+    let outside = bed.relay.ready().outside_smtp.unwrap();
+    assert_eq!(send_smtp(outside, "bob@abc.example", &[ALICE], &sealed).code, 250);
+    let received = bed.sink.await_received(1).remove(0).content;
+    assert!(mail::contains(&received, WORDS), "not opened");
+}
+
+#[test]
+fn mail_waits_while_the_directory_is_away_and_is_never_sent_plain() {
+    let mut bed = Bed::start();
+    bed.directory.kill();
+    let reply = bed.send("carol@abc.example", "waits");
+    assert_eq!(reply.code, 451, "{reply:?}");
+    assert!(format!("{reply:?}").contains("4.7.5"), "{reply:?}");
+    assert!(bed.sink.received().is_empty(), "something left");
+    bed.directory.start_again();
+    bed.flows_within(BACK_WITHIN, "carol@abc.example");
+}
+
+#[test]
+fn mail_waits_while_the_key_server_is_away_and_is_never_sent_plain() {
+    let mut bed = Bed::start();
+    assert_eq!(bed.send("bob@abc.example", "before").code, 250);
+    bed.keys.take().unwrap().kill();
+    let reply = bed.send("bob@abc.example", "waits");
+    assert_eq!(reply.code, 451, "{reply:?}");
+    assert_eq!(bed.sink.received().len(), 1, "only the first left");
+    bed.keys = Some(KeyServer::start(PROGRAM, &bed.key_host.configuration()));
+    bed.flows_within(BACK_WITHIN, "bob@abc.example");
+}
+
+struct Bed {
+    // Dropped from the top: what asks ends before what answers.
+    relay: Gate,
+    keys: Option<KeyServer>,
+    key_host: Gate,
+    directory: Slapd,
+    sink: Sink,
+}
+
+impl Bed {
+    fn start() -> Self {
+        let sink = Sink::smtp();
+        let mut directory = Slapd::start(Settings::default());
+        let others = Pki::new("Others");
+        for address in ["bob@abc.example", "carol@abc.example"] {
+            let identity = others.issue(address, KeyKind::Rsa2048, Reads::GcmAndOaep);
+            directory.add_person(&Person {
+                address: address.to_owned(),
+                certificates: vec![pem_body(&identity.certificate)],
+                signed_data: Vec::new(),
+            });
+        }
+        let key_host = Gate::init(PROGRAM, &["nec.example"]);
+        key_host.generate_key(ALICE, "rsa2048");
+        let socket = key_host.dir().join("keys.sock");
+        key_host.configure(|config| {
+            let uid = std::fs::metadata(key_host.dir()).unwrap().uid();
+            let mut relay = toml::Table::new();
+            set(&mut relay, &["uid"], i64::from(uid));
+            set(&mut relay, &["keys"], vec!["*@nec.example"]);
+            set(&mut relay, &["operations"], vec!["sign", "decrypt"]);
+            set(config, &["key_server", "socket"], text(&socket));
+            set(config, &["key_server", "relay"], vec![toml::Value::Table(relay)]);
+        });
+        let keys = KeyServer::start(PROGRAM, &key_host.configuration());
+        let mut relay = Gate::init(PROGRAM, &["nec.example"]);
+        relay.must(&["anchor", "import", others.root.to_str().unwrap()], b"");
+        relay.must(&["anchor", "import", key_host.authority().to_str().unwrap()], b"");
+        relay.configure(|config| {
+            set(config, &["secret_keys", "store"], "kmip");
+            set(
+                config,
+                &["secret_keys", "kmip", "servers"],
+                vec![format!("unix:{}", socket.display())],
+            );
+            set(config, &["secret_keys", "kmip", "get"], "never");
+            set(config, &["public_keys", "stores"], vec!["ldap"]);
+            set(config, &["public_keys", "ldap", "servers"], vec![directory.tls_url()]);
+            set(config, &["public_keys", "ldap", "ca"], text(&directory.pki.root));
+            set(config, &["public_keys", "ldap", "base"], BASE);
+            set(config, &["outside", "next_hop"], format!("smtp://{}", sink.address));
+            set(config, &["inside", "mail_server"], format!("smtp://{}", sink.address));
+        });
+        // The relay has no use for it.
+        std::fs::remove_file(relay.dir().join("master.key")).unwrap();
+        relay.start();
+        Self { relay, keys: Some(keys), key_host, directory, sink }
+    }
+
+    fn send(&self, to: &str, subject: &str) -> sealgate_testkit::session::Reply {
+        let message = mail::message(ALICE, to, subject, &entity());
+        send_smtp(self.relay.ready().inside_smtp.unwrap(), ALICE, &[to], &message)
+    }
+
+    /// What a mail server does: it tries again.
+    fn flows_within(&self, patience: Duration, to: &str) {
+        let began = Instant::now();
+        let mut code = 0;
+        process::await_that("mail flows again", || {
+            code = self.send(to, "again").code;
+            code == 250
+        });
+        assert!(began.elapsed() < patience, "{:?} until mail flows", began.elapsed());
+    }
+}
+
+fn entity() -> Vec<u8> {
+    format!("Content-Type: text/plain; charset=us-ascii\r\n\r\n{WORDS}\r\n").into_bytes()
+}
+
+fn text(path: &std::path::Path) -> String {
+    PathBuf::from(path).to_str().unwrap().to_owned()
+}
