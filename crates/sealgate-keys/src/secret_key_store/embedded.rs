@@ -218,7 +218,7 @@ pub(crate) async fn secret(
         pkcs8: stored.pkcs8(master_key)?,
         certificate,
         chain: stored.chain()?,
-        owner: stored.owner.clone(),
+        owner: stored.owner,
     })
 }
 

@@ -384,7 +384,7 @@ impl FromText for Hexadecimal {
     fn from_text(text: &str) -> Result<Self, String> {
         let bad = || format!("`{text}` is not hexadecimal");
         let digits: Vec<u8> = text.bytes().filter(|octet| *octet != b':').collect();
-        if digits.is_empty() || digits.len() % 2 != 0 {
+        if digits.is_empty() || !digits.len().is_multiple_of(2) {
             return Err(bad());
         }
         let octet = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();

@@ -11,7 +11,7 @@ pub(super) struct FilterTemplate(Vec<Part>);
 enum Part {
     Address,
     Domain,
-    LocalPart,
+    Local,
     Text(String),
 }
 
@@ -19,7 +19,7 @@ impl FilterTemplate {
     /// Reads a template.
     pub(super) fn new(text: &str) -> Result<Self, String> {
         let template = Self(parts(text));
-        if !template.0.iter().any(|part| matches!(part, Part::Address | Part::LocalPart)) {
+        if !template.0.iter().any(|part| matches!(part, Part::Address | Part::Local)) {
             return Err(format!("`{text}` has no place for the address: {EXAMPLE}"));
         }
         parse_filter(template.fill_with("postmaster", "example.org"))
@@ -36,7 +36,7 @@ impl FilterTemplate {
         let fill = |part: &Part| match part {
             Part::Address => ldap_escape(format!("{local_part}@{domain}")).into_owned(),
             Part::Domain => ldap_escape(domain).into_owned(),
-            Part::LocalPart => ldap_escape(local_part).into_owned(),
+            Part::Local => ldap_escape(local_part).into_owned(),
             Part::Text(text) => text.clone(),
         };
         self.0.iter().map(fill).collect()
@@ -64,7 +64,7 @@ fn parts(text: &str) -> Vec<Part> {
 }
 
 const PLACES: [(&str, Part); 3] =
-    [("{address}", Part::Address), ("{domain}", Part::Domain), ("{local}", Part::LocalPart)];
+    [("{address}", Part::Address), ("{domain}", Part::Domain), ("{local}", Part::Local)];
 
 /// What a right one looks like.
 const EXAMPLE: &str = "write it like `(mail={address})`";

@@ -34,8 +34,11 @@ struct State {
 struct Job {
     /// After that nobody waits for it any more.
     deadline: Instant,
-    work: Box<dyn FnOnce(&Connection, &mut Option<OwnSession>) + Send>,
+    work: Work,
 }
+
+/// What a thread does with the connection and a session that it keeps.
+type Work = Box<dyn FnOnce(&Connection, &mut Option<OwnSession>) + Send>;
 
 impl Workers {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
