@@ -10,14 +10,14 @@
     reason = "test code"
 )]
 
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sealgate_testkit::gate::{Gate, set};
 use sealgate_testkit::key_server::KeyServer;
 use sealgate_testkit::mail;
-use sealgate_testkit::pki::{KeyKind, Pki, Reads, pem_body};
+use sealgate_testkit::pki::{KeyKind, PASSWORD, Pki, Reads, pem_body};
 use sealgate_testkit::process;
 use sealgate_testkit::session::send_smtp;
 use sealgate_testkit::sink::Sink;
@@ -88,6 +88,57 @@ fn mail_waits_while_the_key_server_is_away_and_is_never_sent_plain() {
     assert_eq!(bed.sink.received().len(), 1, "only the first left");
     bed.keys = Some(KeyServer::start(PROGRAM, &bed.key_host.configuration()));
     bed.flows_within(BACK_WITHIN, "bob@abc.example");
+}
+
+/// The relay signs and decrypts and never has the key: its memory is searched, and the same search finds it in the key
+/// server's.
+#[test]
+fn the_relays_memory_holds_no_secret_key() {
+    const CANARY: &str = "canary@nec.example";
+    let bed = Bed::start();
+    let ours = Pki::new("Ours");
+    let identity = ours.issue(CANARY, KeyKind::P256, Reads::GcmAndOaep);
+    let password = bed.key_host.dir().join("password");
+    std::fs::write(&password, PASSWORD).unwrap();
+    let pkcs12 = identity.pkcs12.to_str().unwrap();
+    let import = ["secret-key", "import", CANARY, pkcs12, "--password-file"];
+    bed.key_host.must(&[&import[..], &[password.to_str().unwrap()]].concat(), b"");
+    for _ in 0..5 {
+        let message = mail::message(CANARY, "bob@abc.example", "canary", &entity());
+        let inside = bed.relay.ready().inside_smtp.unwrap();
+        assert_eq!(send_smtp(inside, CANARY, &["bob@abc.example"], &message).code, 250);
+    }
+    let audit = bed.keys.as_ref().unwrap().audit();
+    let uses = audit.iter().filter(|line| line["operation"] == "sign" && line["owner"] == CANARY);
+    assert!(uses.count() >= 5, "{audit:?}");
+    // ECPrivateKey (RFC 5915): the scalar follows its version. In memory it stands in words, the least first.
+    let der = pem_body(&identity.key);
+    let at = mail::find(&der, &[0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() + 5;
+    let scalar = der[at..at + 32].to_vec();
+    let words: Vec<u8> = scalar.iter().rev().copied().collect();
+    let holds = |id: u32| holds_bytes(id, &scalar) || holds_bytes(id, &words);
+    assert!(holds(bed.keys.as_ref().unwrap().id()), "the search finds nothing where the key is");
+    assert!(!holds(bed.relay.id()), "the relay holds the key");
+}
+
+/// Whether a process has these octets anywhere in its writable memory.
+fn holds_bytes(id: u32, needle: &[u8]) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{id}/mem")).unwrap();
+    let mut searched = 0_usize;
+    let mut found = false;
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with("rw")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // Pages that were never touched, or belong to the kernel, cannot be read.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            searched += bytes.len();
+            found |= mail::find(&bytes, needle).is_some();
+        }
+    }
+    assert!(searched > 1_000_000, "only {searched} bytes of process {id} could be read");
+    found
 }
 
 struct Bed {
