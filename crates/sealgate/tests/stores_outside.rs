@@ -12,6 +12,7 @@
 
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sealgate_testkit::gate::{Gate, set};
@@ -22,6 +23,7 @@ use sealgate_testkit::process;
 use sealgate_testkit::session::send_smtp;
 use sealgate_testkit::sink::Sink;
 use sealgate_testkit::slapd::{BASE, Person, Settings, Slapd};
+use sealgate_testkit::softhsm::{self, SoftHsm};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sealgate");
 const ALICE: &str = "alice@nec.example";
@@ -119,6 +121,40 @@ fn the_relays_memory_holds_no_secret_key() {
     let holds = |id: u32| holds_bytes(id, &scalar) || holds_bytes(id, &words);
     assert!(holds(bed.keys.as_ref().unwrap().id()), "the search finds nothing where the key is");
     assert!(!holds(bed.relay.id()), "the relay holds the key");
+}
+
+/// Keys move into a token, which does not give them out again, and mail is sealed and opened with them there.
+#[test]
+fn mail_is_sealed_and_opened_with_keys_in_a_token() {
+    let token = SoftHsm::new();
+    let gate = Gate::init(PROGRAM, &["nec.example"]);
+    gate.generate_key(ALICE, "rsa2048");
+    gate.generate_key("bob@nec.example", "p256");
+    gate.configure(|config| {
+        set(config, &["secret_keys", "pkcs11", "module"], text(&token.module()));
+        set(config, &["secret_keys", "pkcs11", "token"], softhsm::TOKEN);
+        set(config, &["secret_keys", "pkcs11", "pin_file"], text(&token.pin_file()));
+    });
+    let run = |arguments: &[&str], stdin: &[u8]| {
+        let mut command = Command::new(PROGRAM);
+        command.envs(token.environment()).args(arguments).arg("--config");
+        process::run(command.arg(gate.configuration()), stdin)
+            .expect_ok(&format!("sealgate {}", arguments.join(" ")))
+    };
+    let moved = String::from_utf8(run(&["secret-key", "move", "--to", "pkcs11"], b"")).unwrap();
+    assert!(moved.contains("4 moved"), "{moved}");
+    assert_eq!(gate.must(&["secret-key", "list", "--json"], b"").trim_ascii(), b"[]");
+    gate.set(&["secret_keys", "store"], "pkcs11");
+    let listed = String::from_utf8(run(&["secret-key", "list"], b"")).unwrap();
+    assert!(listed.contains(ALICE) && listed.contains("bob@nec.example"), "{listed}");
+    for (from, to) in [(ALICE, "bob@nec.example"), ("bob@nec.example", ALICE)] {
+        let message = mail::message(from, to, "token", &entity());
+        let sealed = run(&["seal", "--from", from, "--to", to], &message);
+        assert!(!mail::contains(&sealed, WORDS));
+        let opened = run(&["open", "--from", from, "--to", to], &sealed);
+        assert!(mail::contains(&opened, WORDS));
+        assert!(mail::contains(&opened, "smime=pass"), "{}", String::from_utf8_lossy(&opened));
+    }
 }
 
 /// Whether a process has these octets anywhere in its writable memory.
