@@ -32,6 +32,7 @@ pub mod postfix;
 pub mod postgres;
 pub mod process;
 pub mod pykmip_client;
+pub mod pykmip_server;
 pub mod session;
 pub mod sink;
 pub mod slapd;

@@ -149,6 +149,27 @@ impl Pki {
         }
     }
 
+    /// Certificate and P-256 key of a TLS server or client: the extended key usage, and further lines of extensions.
+    pub fn issue_for_tls(
+        &self,
+        name: &str,
+        subject: &str,
+        usage: &str,
+        more: &str,
+    ) -> (PathBuf, PathBuf) {
+        let [key, request, certificate, extensions] =
+            ["key", "csr", "pem", "ext"].map(|end| format!("{name}.{end}"));
+        let text = format!("basicConstraints=critical,CA:FALSE\nextendedKeyUsage={usage}\n{more}");
+        fs::write(self.path(&extensions), text).unwrap();
+        let new = ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        let names = ["-subj", subject, "-keyout", &key, "-out", &request];
+        self.openssl(&[&new[..], &names[..]].concat());
+        let sign = ["x509", "-req", "-days", "365", "-CA", "root.pem", "-CAkey", "root.key"];
+        let files = ["-CAcreateserial", "-in", &request, "-extfile", &extensions];
+        self.openssl(&[&sign[..], &files[..], &["-out", &certificate]].concat());
+        (self.path(&certificate), self.path(&key))
+    }
+
     /// A file in the authority's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -32,4 +32,5 @@ pub fn run(server: SocketAddr, files: ClientFiles<'_>, person: &Identity) -> Ran
 }
 
 /// Of the environment that `cargo xtask test` makes, in which PyKMIP is.
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/pykmip/bin/python");
+pub(crate) const PYTHON: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/pykmip/bin/python");

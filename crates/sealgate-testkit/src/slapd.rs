@@ -62,7 +62,12 @@ impl Slapd {
         let pki = Pki::new("Directory");
         let dir = process::open_temp_dir("slapd");
         fs::create_dir(dir.path().join("db")).unwrap();
-        issue(&pki, "server", "/CN=localhost", "serverAuth", "subjectAltName=DNS:localhost\n");
+        pki.issue_for_tls(
+            "server",
+            "/CN=localhost",
+            "serverAuth",
+            "subjectAltName=DNS:localhost\n",
+        );
         let [plain, tls] = [(); 2].map(|()| process::loopback(process::free_port()));
         let mut slapd = Self { plain, tls, pki, dir, running: None, people: 0 };
         fs::write(slapd.configuration(), slapd_conf(&slapd, settings)).unwrap();
@@ -140,7 +145,7 @@ impl Slapd {
 
     /// Certificate and key, PEM, of somebody who may read by SASL EXTERNAL and nothing else.
     pub fn client_certificate(&self) -> (PathBuf, PathBuf) {
-        issue(&self.pki, "relay", "/O=NEC/CN=relay", "clientAuth", "")
+        self.pki.issue_for_tls("relay", "/O=NEC/CN=relay", "clientAuth", "")
     }
 
     /// Adds an entry while it runs; gives its distinguished name.
@@ -198,24 +203,6 @@ impl Drop for Slapd {
             running.signal("CONT");
         }
     }
-}
-
-/// A key and a certificate of the server's own authority.
-fn issue(pki: &Pki, name: &str, subject: &str, usage: &str, more: &str) -> (PathBuf, PathBuf) {
-    let [key, request, certificate, extensions] =
-        ["key", "csr", "pem", "ext"].map(|end| pki.path(&format!("{name}.{end}")));
-    let text = format!("basicConstraints=critical,CA:FALSE\nextendedKeyUsage={usage}\n{more}");
-    fs::write(&extensions, text).unwrap();
-    let mut command = Command::new("openssl");
-    command.args(["req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", subject]);
-    command.arg("-keyout").arg(&key).arg("-out").arg(&request);
-    process::run(&mut command, b"").expect_ok("openssl req");
-    let mut command = Command::new("openssl");
-    command.args(["x509", "-req", "-days", "365", "-CAcreateserial", "-CAkey"]);
-    command.arg(pki.path("root.key")).arg("-CA").arg(&pki.root).arg("-in").arg(&request);
-    command.arg("-extfile").arg(&extensions).arg("-out").arg(&certificate);
-    process::run(&mut command, b"").expect_ok("openssl x509");
-    (certificate, key)
 }
 
 fn slapd_conf(slapd: &Slapd, settings: Settings) -> String {

@@ -20,6 +20,7 @@ use sealgate_testkit::key_server::KeyServer;
 use sealgate_testkit::mail;
 use sealgate_testkit::pki::{KeyKind, PASSWORD, Pki, Reads, pem_body};
 use sealgate_testkit::process;
+use sealgate_testkit::pykmip_server::PyKmipServer;
 use sealgate_testkit::session::send_smtp;
 use sealgate_testkit::sink::Sink;
 use sealgate_testkit::slapd::{BASE, Person, Settings, Slapd};
@@ -121,6 +122,41 @@ fn the_relays_memory_holds_no_secret_key() {
     let holds = |id: u32| holds_bytes(id, &scalar) || holds_bytes(id, &words);
     assert!(holds(bed.keys.as_ref().unwrap().id()), "the search finds nothing where the key is");
     assert!(!holds(bed.relay.id()), "the relay holds the key");
+}
+
+/// A key management server that is not ours: it signs itself, and as it does not decrypt the key is fetched for that. Killed
+/// and brought back, it serves again.
+#[test]
+fn mail_is_sealed_and_opened_with_keys_at_pykmip() {
+    let mut server = PyKmipServer::start();
+    let (certificate, key) = server.client("gate1");
+    let gate = Gate::init(PROGRAM, &["nec.example"]);
+    for address in [ALICE, "bob@nec.example"] {
+        gate.generate_key(address, "rsa2048");
+    }
+    gate.configure(|config| {
+        let kmip = |name: &'static str| ["secret_keys", "kmip", name];
+        set(config, &kmip("servers"), vec![format!("localhost:{}", server.port)]);
+        set(config, &kmip("ca"), text(&server.pki.root));
+        set(config, &kmip("certificate"), text(&certificate));
+        set(config, &kmip("key"), text(&key));
+    });
+    let moved = gate.run(&["secret-key", "move", "--to", "kmip"], b"");
+    let moved = moved.expect_ok(&format!("secret-key move\n{}", server.log()));
+    assert!(mail::contains(&moved, "4 moved"));
+    gate.set(&["secret_keys", "store"], "kmip");
+    let message = mail::message(ALICE, "bob@nec.example", "pykmip", &entity());
+    let seal = ["seal", "--from", ALICE, "--to", "bob@nec.example"];
+    let sealed = gate.must(&seal, &message);
+    assert!(!mail::contains(&sealed, WORDS));
+    let opened = gate.must(&["open", "--from", ALICE, "--to", "bob@nec.example"], &sealed);
+    assert!(mail::contains(&opened, WORDS) && mail::contains(&opened, "smime=pass"));
+    server.kill();
+    let away = gate.run(&seal, &message);
+    assert_eq!(away.code, 75, "{}", away.stderr);
+    assert!(away.stderr.contains("451 4.7.5"), "{}", away.stderr);
+    server.start_again();
+    assert!(!mail::contains(&gate.must(&seal, &message), WORDS));
 }
 
 /// Keys move into a token, which does not give them out again, and mail is sealed and opened with them there.
