@@ -96,7 +96,7 @@ impl KeyRing {
         self.database.close().await;
     }
 
-    /// The keys of one owner, [`OWNER_KEYS_MAX`] of them at most, the newest first.
+    /// The keys of one owner, `OWNER_KEYS_MAX` of them at most, the newest first.
     ///
     /// # Errors
     /// [`StoreError`] where the database does not answer, or a row was changed outside sealgate.

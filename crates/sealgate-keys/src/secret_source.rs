@@ -31,7 +31,7 @@ impl fmt::Display for SecretSource {
 }
 
 impl SecretSource {
-    /// The bytes as they stand there, [`SECRET_BYTES_MAX`] of them at most.
+    /// The bytes as they stand there, `SECRET_BYTES_MAX` of them at most.
     ///
     /// # Errors
     /// [`StoreError::Secret`] where it is missing or readable by others.

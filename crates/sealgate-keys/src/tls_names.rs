@@ -8,7 +8,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 /// The names of a certificate (RFC 5280 §4.1.2.6, §4.2.1.6); none where it cannot be read, or has more than
-/// [`NAMES_MAX`]. A subject with several common names has none: which of them counts is not clear.
+/// `NAMES_MAX`. A subject with several common names has none: which of them counts is not clear.
 pub fn of_certificate(der: &[u8]) -> Vec<String> {
     read(der).filter(|names| names.len() <= NAMES_MAX).unwrap_or_default()
 }
