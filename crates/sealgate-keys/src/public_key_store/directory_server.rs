@@ -23,7 +23,6 @@ mod filter;
 mod publish;
 mod search;
 mod server;
-mod tls;
 
 use connection::{Connections, Login};
 use filter::FilterTemplate;

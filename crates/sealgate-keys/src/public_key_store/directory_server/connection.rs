@@ -17,8 +17,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::search::{self, Fault, Question, SUCCESS, reason};
 use super::server::{Security, Server};
-use super::{LdapBind, STORE, fault, tls};
+use super::{LdapBind, STORE, fault};
 use crate::error::StoreError;
+use crate::tls::{self, ClientIdentity};
 
 /// Who we are, with what the configuration's files say.
 pub(super) struct Login {
@@ -45,7 +46,11 @@ impl Login {
             _ => {}
         }
         let needs_tls = !servers.iter().all(is_plain);
-        let tls = needs_tls.then(|| tls::client_config(ca, &bind)).transpose()?;
+        let identity = match &bind {
+            LdapBind::Anonymous | LdapBind::Simple { .. } => None,
+            LdapBind::Certificate { certificate, key } => Some(ClientIdentity { certificate, key }),
+        };
+        let tls = needs_tls.then(|| tls::client_config(ca, identity)).transpose()?;
         Ok(Self { bind, tls })
     }
 
