@@ -130,3 +130,28 @@ fn another_version_is_called_that() {
     assert!(message.contains("version = 1"), "{message}");
     assert!(line_and_message("domains = [\"a.example\"]").1.contains("version = 1"));
 }
+
+#[test]
+fn a_store_outside_must_be_described_whole() {
+    const START: &str = "version = 1\ndomains = [\"a.example\"]\n";
+    for (text, expected_line, part) in [
+        ("[secret_keys]\nstore = \"kmip\"\n", 4, "[secret_keys.kmip]"),
+        ("[secret_keys]\nstore = \"pkcs11\"\n", 4, "[secret_keys.pkcs11]"),
+        ("[secret_keys.kmip]\nservers = []\n", 4, "`servers` is empty"),
+        ("[secret_keys.kmip]\nservers = [\"keys.example\"]\n", 4, "`ca`"),
+        ("[secret_keys.kmip]\nservers = [\"http://x\"]\n", 4, "HOST:PORT or unix:FILE"),
+        ("[secret_keys.kmip]\nservers = [\"unix:k\"]\nkey_name = \"all\"\n", 5, "{address}"),
+        ("[secret_keys.pkcs11]\nmodule = \"m\"\ntoken = \"t\"\n", 4, "PIN"),
+        ("[public_keys]\nstores = []\n", 4, "`stores` is empty"),
+        ("[public_keys]\nstores = [\"ldap\"]\n", 4, "[public_keys.ldap]"),
+        (
+            "[public_keys.ldap]\nservers = [\"ldaps://d\"]\nbase = \"\"\nbind_dn = \"cn=x\"\n",
+            6,
+            "go together",
+        ),
+    ] {
+        let (line, message) = line_and_message(&format!("{START}{text}"));
+        assert!(message.contains(part), "{text}: {message}");
+        assert_eq!(line, expected_line, "{text}: {message}");
+    }
+}
