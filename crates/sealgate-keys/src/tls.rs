@@ -20,38 +20,39 @@ pub(crate) struct ClientIdentity<'a> {
     pub(crate) key: &'a Path,
 }
 
-/// What a verifying client needs; authorities of the system where no file is given.
+/// What a verifying client needs; authorities of the system where no file is given. `table` is where the configuration
+/// names the files, as `ca`, `certificate` and `key`.
 ///
 /// # Errors
-/// [`StoreError::Input`] with the file and why.
+/// [`StoreError::Input`] with table, key, file and why.
 pub(crate) fn client_config(
+    table: &str,
     authorities: Option<&Path>,
     identity: Option<ClientIdentity<'_>>,
 ) -> Result<Arc<ClientConfig>, StoreError> {
-    let roots = match authorities {
-        Some(path) => roots_of(path)?,
-        None => system_roots()?,
-    };
+    let fault = |key: &str, why: String| StoreError::Input(format!("[{table}] {key}: {why}"));
+    let roots = authorities.map_or_else(system_roots, roots_of).map_err(|why| fault("ca", why))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| StoreError::Input(format!("TLS: {error}")))?
+        .map_err(|error| fault("servers", error.to_string()))?
         .with_root_certificates(roots);
     let config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
-            let chain = certificates(identity.certificate)?;
+            let chain =
+                certificates(identity.certificate).map_err(|why| fault("certificate", why))?;
             let key = PrivateKeyDer::from_pem_file(identity.key)
-                .map_err(|error| unusable(identity.key, &error))?;
+                .map_err(|error| fault("key", unusable(identity.key, &error)))?;
             builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|error| unusable(identity.certificate, &error))?
+                .map_err(|error| fault("key", unusable(identity.key, &error)))?
         }
     };
     Ok(Arc::new(config))
 }
 
-fn roots_of(path: &Path) -> Result<RootCertStore, StoreError> {
+fn roots_of(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| unusable(path, &error))?;
@@ -59,27 +60,26 @@ fn roots_of(path: &Path) -> Result<RootCertStore, StoreError> {
     Ok(roots)
 }
 
-fn system_roots() -> Result<RootCertStore, StoreError> {
+fn system_roots() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
+    let (added, _) =
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if added == 0 {
-        let what = "no authority in the system's store: name a file with `ca`".to_owned();
-        return Err(StoreError::Input(what));
+        return Err("this system has no authorities: name a file with them".to_owned());
     }
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unusable(path, &error))?;
     if certificates.is_empty() {
-        return Err(unusable(path, &"no certificate in this PEM file"));
+        return Err(unusable(path, &"no certificate in it: give PEM"));
     }
     Ok(certificates)
 }
 
-fn unusable(path: &Path, why: &dyn fmt::Display) -> StoreError {
-    StoreError::Input(format!("{}: {why}", path.display()))
+fn unusable(path: &Path, why: &dyn fmt::Display) -> String {
+    format!("{}: {why}", path.display())
 }

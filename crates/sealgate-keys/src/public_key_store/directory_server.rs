@@ -237,8 +237,11 @@ async fn detached<T: Send + 'static>(
 }
 
 fn fault(key: &str, why: impl fmt::Display) -> StoreError {
-    StoreError::Input(format!("[public_keys.ldap] {key}: {why}"))
+    StoreError::Input(format!("[{TABLE}] {key}: {why}"))
 }
+
+/// Where the configuration describes it.
+const TABLE: &str = "public_keys.ldap";
 
 /// What a server says, or what we say of one, made fit for one line of a log.
 fn one_line(text: &str) -> String {

@@ -88,8 +88,10 @@ impl KeyManagementServer {
     /// # Errors
     /// [`StoreError::Input`] where a TLS file cannot be used.
     pub fn new(config: KmipConfig) -> Result<Self, StoreError> {
-        let identity = |tls: &'_ KmipTls| tls::client_config(Some(&tls.ca), Some(identity_of(tls)));
-        let tls = config.tls.as_ref().map(identity).transpose()?;
+        let files = |files: &KmipTls| {
+            tls::client_config("secret_keys.kmip", Some(&files.ca), Some(identity_of(files)))
+        };
+        let tls = config.tls.as_ref().map(files).transpose()?;
         let client = Client::new(config.servers.clone(), tls, config.timeout);
         let operations = OnceLock::new();
         let server = Arc::new(Keeper { client, get: config.get, operations });

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::search::{self, Fault, Question, SUCCESS, reason};
 use super::server::{Security, Server};
-use super::{LdapBind, STORE, fault};
+use super::{LdapBind, STORE, TABLE, fault};
 use crate::error::StoreError;
 use crate::tls::{self, ClientIdentity};
 
@@ -50,7 +50,7 @@ impl Login {
             LdapBind::Anonymous | LdapBind::Simple { .. } => None,
             LdapBind::Certificate { certificate, key } => Some(ClientIdentity { certificate, key }),
         };
-        let tls = needs_tls.then(|| tls::client_config(ca, identity)).transpose()?;
+        let tls = needs_tls.then(|| tls::client_config(TABLE, ca, identity)).transpose()?;
         Ok(Self { bind, tls })
     }
 
