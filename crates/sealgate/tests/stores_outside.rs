@@ -11,7 +11,7 @@
 )]
 
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -293,6 +293,6 @@ fn entity() -> Vec<u8> {
     format!("Content-Type: text/plain; charset=us-ascii\r\n\r\n{WORDS}\r\n").into_bytes()
 }
 
-fn text(path: &std::path::Path) -> String {
-    PathBuf::from(path).to_str().unwrap().to_owned()
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
 }

@@ -2,7 +2,7 @@
 //! key itself signs for, and what it unwraps is what the key itself unwraps.
 
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
-use aws_lc_rs::signature::{self, UnparsedPublicKey};
+use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use sealgate_core::keys::{
     Certificate, Digest, KeyKind, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
 };
@@ -21,29 +21,37 @@ pub(crate) fn prove(handle: &dyn SecretKey, key: &NewSecretKey) -> Result<(), St
 }
 
 fn prove_signing(handle: &dyn SecretKey, certificate: &Certificate) -> Result<(), String> {
-    let (scheme, algorithm): (_, &'static dyn signature::VerificationAlgorithm) =
-        match certificate.key_kind() {
-            KeyKind::Rsa { .. } if certificate.is_pss_only() => {
-                (SignatureScheme::RsaPss(Digest::Sha256), &signature::RSA_PSS_2048_8192_SHA256)
-            }
-            KeyKind::Rsa { .. } => {
-                (SignatureScheme::RsaPkcs1(Digest::Sha256), &signature::RSA_PKCS1_2048_8192_SHA256)
-            }
-            KeyKind::P256 => {
-                (SignatureScheme::Ecdsa(Digest::Sha256), &signature::ECDSA_P256_SHA256_ASN1)
-            }
-            KeyKind::P384 => {
-                (SignatureScheme::Ecdsa(Digest::Sha384), &signature::ECDSA_P384_SHA384_ASN1)
-            }
-            KeyKind::P521 => {
-                (SignatureScheme::Ecdsa(Digest::Sha512), &signature::ECDSA_P521_SHA512_ASN1)
-            }
-            KeyKind::Ed25519 => (SignatureScheme::Ed25519, &signature::ED25519),
-            _ => return Err("a kind of key that cannot sign".to_owned()),
-        };
+    let (scheme, algorithm) = if certificate.is_pss_only() {
+        let algorithm: &'static dyn VerificationAlgorithm = &signature::RSA_PSS_2048_8192_SHA256;
+        (SignatureScheme::RsaPss(Digest::Sha256), algorithm)
+    } else {
+        scheme_for(certificate.key_kind()).ok_or("a kind of key that cannot sign")?
+    };
     let signature = handle.sign(scheme, KNOWN_TEXT).map_err(|error| error.to_string())?;
     let public = UnparsedPublicKey::new(algorithm, certificate.public_key_bytes());
     public.verify(KNOWN_TEXT, &signature).map_err(|_| "it signs with another key".to_owned())
+}
+
+/// What keys of a kind sign a proof with, and what verifies it; `None` for kinds that do not sign.
+pub(crate) fn scheme_for(
+    kind: KeyKind,
+) -> Option<(SignatureScheme, &'static dyn VerificationAlgorithm)> {
+    Some(match kind {
+        KeyKind::Rsa { .. } => {
+            (SignatureScheme::RsaPkcs1(Digest::Sha256), &signature::RSA_PKCS1_2048_8192_SHA256)
+        }
+        KeyKind::P256 => {
+            (SignatureScheme::Ecdsa(Digest::Sha256), &signature::ECDSA_P256_SHA256_ASN1)
+        }
+        KeyKind::P384 => {
+            (SignatureScheme::Ecdsa(Digest::Sha384), &signature::ECDSA_P384_SHA384_ASN1)
+        }
+        KeyKind::P521 => {
+            (SignatureScheme::Ecdsa(Digest::Sha512), &signature::ECDSA_P521_SHA512_ASN1)
+        }
+        KeyKind::Ed25519 => (SignatureScheme::Ed25519, &signature::ED25519),
+        _ => return None,
+    })
 }
 
 fn prove_unwrapping(handle: &dyn SecretKey, key: &NewSecretKey) -> Result<(), String> {

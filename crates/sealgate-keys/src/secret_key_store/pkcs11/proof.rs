@@ -3,16 +3,14 @@
 use aws_lc_rs::agreement::{self, EphemeralPrivateKey, agree_ephemeral};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{Pkcs1PublicEncryptingKey, PublicEncryptingKey};
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, ED25519,
-    RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
-};
+use aws_lc_rs::signature::UnparsedPublicKey;
 use cryptoki::object::ObjectHandle;
-use sealgate_core::keys::{Certificate, Digest, KeyKind, SignatureScheme};
+use sealgate_core::keys::{Certificate, KeyKind};
 
 use super::connection::Here;
 use super::fault::Fault;
 use super::operation::{Prepared, Request, sign, unwrap};
+use crate::secret_key_store::proof::scheme_for;
 
 /// Whether it is, by a signature where the certificate allows that, else by a decryption or key agreement. A token that
 /// refuses the operation proves nothing.
@@ -41,16 +39,7 @@ fn by_signature(
     certificate: &Certificate,
 ) -> Result<bool, Fault> {
     let kind = certificate.key_kind();
-    let (scheme, algorithm): (_, &'static dyn VerificationAlgorithm) = match kind {
-        KeyKind::Rsa { .. } => {
-            (SignatureScheme::RsaPkcs1(Digest::Sha256), &RSA_PKCS1_2048_8192_SHA256)
-        }
-        KeyKind::P256 => (SignatureScheme::Ecdsa(Digest::Sha256), &ECDSA_P256_SHA256_ASN1),
-        KeyKind::P384 => (SignatureScheme::Ecdsa(Digest::Sha384), &ECDSA_P384_SHA384_ASN1),
-        KeyKind::P521 => (SignatureScheme::Ecdsa(Digest::Sha512), &ECDSA_P521_SHA512_ASN1),
-        KeyKind::Ed25519 => (SignatureScheme::Ed25519, &ED25519),
-        _ => return Ok(false),
-    };
+    let Some((scheme, algorithm)) = scheme_for(kind) else { return Ok(false) };
     let Some(prepared) = Prepared::new(kind, scheme, MESSAGE) else { return Ok(false) };
     let signature = sign(here, object, kind, &prepared)?;
     let public_key = UnparsedPublicKey::new(algorithm, certificate.public_key_bytes());
