@@ -19,9 +19,11 @@ use crate::config::Config;
 
 mod answers;
 mod budget;
+mod connect;
 pub(crate) mod crypto_threads;
 mod deliver;
 mod fanout;
+mod link;
 pub(crate) mod listener;
 mod pool;
 mod route;

@@ -6,23 +6,18 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use sealgate_core::envelope::{Envelope, MailParameters};
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::smtp::client::{Client, Event, Failure, Lack, Options, Tls, Transaction};
+use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
 use sealgate_core::step::Parcel;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use super::link::Link;
 use super::pool::Pool;
 use super::route::{Hop, Router};
-use super::stream::{Stream, Written};
 
 /// What every delivery needs.
 #[derive(Debug)]
@@ -33,17 +28,7 @@ pub(crate) struct Downstream {
     pub(crate) pool: Pool,
     /// Our EHLO name.
     pub(crate) hostname: String,
-    tls: Arc<ClientConfig>,
-}
-
-/// One connection.
-#[derive(Debug)]
-pub(crate) struct Link {
-    stream: Stream,
-    client: Client,
-    input: BytesMut,
-    /// The server spoke before the content was all sent: no dot may follow, and no other message.
-    interrupted: bool,
+    pub(super) tls: Arc<ClientConfig>,
 }
 
 /// One copy for one hop.
@@ -157,142 +142,6 @@ impl Downstream {
             }
         }
     }
-
-    /// Tries the targets and their addresses in turn.
-    async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
-        let mut permanent = None;
-        let mut temporary = None;
-        for target in &hop.targets {
-            let Ok(addresses) = self.router.addresses(target).await else {
-                temporary.get_or_insert(Refusal::NextHopUnreachable);
-                continue;
-            };
-            for address in addresses {
-                match self.open(hop, &target.host, address).await {
-                    Ok(link) => return Ok(link),
-                    Err(refusal) if Reply::from(&refusal).is_permanent() => {
-                        permanent.get_or_insert(refusal);
-                    }
-                    Err(refusal) => {
-                        temporary.get_or_insert(refusal);
-                    }
-                }
-            }
-        }
-        metrics::counter!("sealgate_next_hop_failures_total").increment(1);
-        // For good only where every host said so: a primary that is away comes back (RFC 5321 §5.1).
-        Err(temporary.or(permanent).unwrap_or(Refusal::NextHopUnreachable))
-    }
-
-    /// Opens one connection; where opportunistic TLS fails, once more without.
-    async fn open(&self, hop: &Hop, host: &str, address: SocketAddr) -> Result<Link, Refusal> {
-        for tls in [Tls::IfOffered, Tls::Off] {
-            let opening = self.open_with(hop, host, address, tls);
-            match tokio::time::timeout(OPENING_MAX, opening).await {
-                Ok(Ok(link)) => return Ok(link),
-                Ok(Err(OpenError::Tls(error))) => {
-                    tracing::warn!(%address, %error, "TLS failed downstream, going on without");
-                }
-                Ok(Err(OpenError::Refused(reply))) => return Err(passed_on(hop, &reply)),
-                Ok(Err(OpenError::Io)) | Err(_) => return Err(Refusal::NextHopUnreachable),
-            }
-        }
-        Err(Refusal::NextHopUnreachable)
-    }
-
-    async fn open_with(
-        &self,
-        hop: &Hop,
-        host: &str,
-        address: SocketAddr,
-        tls: Tls,
-    ) -> Result<Link, OpenError> {
-        let stream = TcpStream::connect(address).await.map_err(|_| OpenError::Io)?;
-        super::listener::prepare(&stream).map_err(|_| OpenError::Io)?;
-        let hostname = self.hostname.clone();
-        let options = Options { protocol: hop.protocol(), hostname, tls };
-        let mut link = Link {
-            stream: Stream::Plain(stream),
-            client: Client::new(options),
-            input: BytesMut::new(),
-            interrupted: false,
-        };
-        metrics::counter!("sealgate_downstream_connections_total").increment(1);
-        loop {
-            match link.next().await.map_err(|_| OpenError::Io)? {
-                Event::Idle => return Ok(link),
-                Event::StartTls => link = self.start_tls(link, host).await?,
-                Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
-                    return Err(OpenError::Refused(reply));
-                }
-                Event::Failed(_) => return Err(OpenError::Io),
-                Event::Admitted(_) | Event::Answer { .. } => {}
-                Event::NeedInput | Event::Refused(_) => {}
-            }
-        }
-    }
-
-    async fn start_tls(&self, mut link: Link, host: &str) -> Result<Link, OpenError> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
-        let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
-        let tls = TlsConnector::from(Arc::clone(&self.tls))
-            .connect(name, plain)
-            .await
-            .map_err(OpenError::Tls)?;
-        let mut client = link.client;
-        client.tls_started();
-        let stream = Stream::Tls(Box::new(tls.into()));
-        Ok(Link { stream, client, input: BytesMut::new(), interrupted: false })
-    }
-}
-
-enum OpenError {
-    Io,
-    Refused(Reply),
-    Tls(io::Error),
-}
-
-impl Link {
-    /// Whether it can be used again.
-    pub(crate) fn is_alive(&mut self) -> bool {
-        self.client.is_idle() && self.input.is_empty() && self.stream.is_quiet()
-    }
-
-    /// The next event; writes what is to be written and reads as needed.
-    async fn next(&mut self) -> io::Result<Event> {
-        loop {
-            self.write().await?;
-            match self.client.advance(&mut self.input) {
-                Event::NeedInput if !self.client.output().is_empty() => {}
-                Event::NeedInput => {
-                    if self.stream.read(&mut self.input).await? == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
-                event => return Ok(event),
-            }
-        }
-    }
-
-    /// Writes the output, unless the server interrupts: what it said is then the next event.
-    async fn write(&mut self) -> io::Result<()> {
-        if self.client.output().is_empty() {
-            return Ok(());
-        }
-        let Self { stream, client, input, interrupted } = self;
-        while stream.write_all_watching(client.output(), input).await? == Written::Interrupted {
-            if client.is_sending_content() {
-                client.output().clear();
-                *interrupted = true;
-                break;
-            }
-            if input.len() > EARLY_BYTES_MAX {
-                return Err(io::Error::other("the server talks and does not listen"));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<'a> Consignment<'a> {
@@ -378,7 +227,7 @@ impl Delivery<'_> {
 }
 
 /// What a server said, for the one upstream: the same class, the enhanced status kept, and who said it (O3).
-fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
+pub(super) fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
     let class = if reply.is_permanent() { 5 } else { 4 };
     let code = match reply.code {
         450..=455 | 550 | 552..=554 | 556 => reply.code,
@@ -399,9 +248,5 @@ fn without_text(reply: &Reply) -> Refusal {
     }
 }
 
-/// Replies that may come before all commands are written: a thousand recipients' and more.
-const EARLY_BYTES_MAX: usize = 1 << 20;
-/// From the connection attempt to the answer to EHLO, TLS included.
-const OPENING_MAX: Duration = Duration::from_secs(30);
 /// Wait for the answer after the dot: the client upstream waits 10 minutes (RFC 5321 §4.5.3.2.6).
 const ANSWER_MAX: Duration = Duration::from_secs(9 * 60);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::deliver::Link;
+use super::link::Link;
 use super::route::Hop;
 
 /// The connections, by the hop they lead to.

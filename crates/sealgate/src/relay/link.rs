@@ -1,0 +1,63 @@
+//! One connection to one hop: octets of the core's SMTP client, out and in.
+
+use std::io;
+
+use bytes::BytesMut;
+use sealgate_core::smtp::client::{Client, Event};
+
+use super::stream::{Stream, Written};
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) stream: Stream,
+    pub(super) client: Client,
+    pub(super) input: BytesMut,
+    /// The server spoke before the content was all sent: no dot may follow, and no other message.
+    pub(super) interrupted: bool,
+}
+
+impl Link {
+    /// Whether it can be used again.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.client.is_idle() && self.input.is_empty() && self.stream.is_quiet()
+    }
+
+    /// The next event; writes what is to be written and reads as needed.
+    pub(super) async fn next(&mut self) -> io::Result<Event> {
+        loop {
+            self.write().await?;
+            match self.client.advance(&mut self.input) {
+                Event::NeedInput if !self.client.output().is_empty() => {}
+                Event::NeedInput => {
+                    if self.stream.read(&mut self.input).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                event => return Ok(event),
+            }
+        }
+    }
+
+    /// Writes the output, unless the server interrupts: what it said is then the next event.
+    pub(super) async fn write(&mut self) -> io::Result<()> {
+        if self.client.output().is_empty() {
+            return Ok(());
+        }
+        let Self { stream, client, input, interrupted } = self;
+        while stream.write_all_watching(client.output(), input).await? == Written::Interrupted {
+            if client.is_sending_content() {
+                client.output().clear();
+                *interrupted = true;
+                break;
+            }
+            if input.len() > EARLY_BYTES_MAX {
+                return Err(io::Error::other("the server talks and does not listen"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replies that may come before all commands are written: a thousand recipients' and more.
+const EARLY_BYTES_MAX: usize = 1 << 20;
