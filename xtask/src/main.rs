@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod package;
 mod packages;
 mod test;
 mod tidy;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
+        ["package", options @ ..] => package::run(options),
         ["bench", options @ ..] => bench::run(options),
         ["packages"] => packages::install().map(|()| true).unwrap_or_else(|why| {
             eprintln!("{why}");
@@ -46,6 +48,8 @@ const USAGE: &str = "\
 cargo xtask test              install what is missing, then run every check and test
 cargo xtask tidy              the project's own rules about its text
 cargo xtask packages          only install the Debian packages that the tests need
+cargo xtask package           make the Debian package in target/package
+      [--binary PATH]         out of this program, and build none
 cargo xtask bench             measure against a plain Postfix relay, write docs/BENCHMARKS.md
       [--quick]               a short run, printed only
       [--rounds N]            each figure is the median of so many (3)

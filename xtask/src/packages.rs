@@ -7,12 +7,13 @@ use std::process::{Command, Stdio};
 use crate::root;
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 26] = [
+const PACKAGES: [(&str, &str); 28] = [
     ("curl", "a plain mail client"),
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
     ("dovecot-lmtpd", "mailboxes filled over LMTP"),
     ("dovecot-pop3d", "mailboxes read over POP3"),
+    ("dpkg-dev", "finds the libraries that the package depends on"),
     ("gpg-agent", "gpgsm's secret keys"),
     ("gpgsm", "peer of the interoperability matrix"),
     ("iproute2", "networks and lines of the tests' own"),
@@ -32,6 +33,7 @@ const PACKAGES: [(&str, &str); 26] = [
     ("socat", "ends of the tests' lines, and clients behind them"),
     ("softhsm2", "a token without hardware"),
     ("swaks", "a plain mail client"),
+    ("systemd", "judges the units, and makes users and folders where the package is tried"),
     ("tcpdump", "records what crosses the tests' Internet"),
     ("util-linux", "hosts of the tests' own: unshare, nsenter"),
 ];

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{packages, root, tidy};
+use crate::{package, packages, root, tidy};
 
 /// Runs everything; whether all passed.
 pub(crate) fn run() -> bool {
@@ -28,6 +28,10 @@ pub(crate) fn run() -> bool {
     }));
     steps.push(step("tests", || {
         cargo_test(&["test", "--workspace", "--no-fail-fast", "--", "--show-output"])
+    }));
+    steps.push(step("package", || match package::prove(&root().join("target/debug/sealgate")) {
+        Ok(()) => Outcome::checked(true),
+        Err(why) => Outcome::failed(&why),
     }));
     steps.push(step("documentation", || {
         cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])

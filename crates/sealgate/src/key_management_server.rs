@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use sealgate_keys::key_ring::KeyRing;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::{Config, KeyServerConfig, RelayEntry};
@@ -118,6 +119,7 @@ impl KeyServer {
         let mut line = "ready".to_owned();
         if let Some(tls) = &settings.config.tls {
             let listener = tcp::open(tls.listen)
+                .and_then(TcpListener::from_std)
                 .map_err(|error| io::Error::other(format!("{}: {error}", tls.listen)))?;
             line.push_str(&format!(" key-server={}", listener.local_addr()?));
             tokio::spawn(listener::serve_tls(Arc::clone(&self), listener));

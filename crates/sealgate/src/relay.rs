@@ -12,6 +12,7 @@ use rustls::ServerConfig;
 use sealgate_core::address::Domain;
 use sealgate_core::smtp::server::{Limits as ServerLimits, Options};
 use sealgate_keys::stores::Stores;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -23,6 +24,7 @@ mod connect;
 pub(crate) mod crypto_threads;
 mod deliver;
 mod fanout;
+mod inherited;
 mod link;
 pub(crate) mod listener;
 mod pool;
@@ -36,6 +38,7 @@ mod transaction;
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
 use deliver::Downstream;
+use inherited::Inherited;
 use listener::Entrance;
 use route::Router;
 
@@ -157,18 +160,27 @@ impl Relay {
         let settings = self.settings();
         let config = &settings.config;
         let mut line = String::new();
+        let mut inherited = Inherited::take()?;
         for (entrance, address) in [
             (Entrance::InsideLmtp, config.inside.lmtp),
             (Entrance::InsideSmtp, config.inside.smtp),
             (Entrance::OutsideSmtp, config.outside.smtp),
         ] {
-            let Some(address) = address else { continue };
-            let listener = listener::open(address).map_err(|error| {
-                io::Error::other(format!("{}: {address}: {error}", entrance.name()))
-            })?;
-            line.push_str(&format!(" {}={}", entrance.name(), listener.local_addr()?));
-            tokio::spawn(listener::serve(Arc::clone(self), entrance, listener));
+            let mut listeners = inherited.named(entrance.name(), address)?;
+            if let Some(address) = address
+                && listeners.is_empty()
+            {
+                listeners.push(listener::open(address).map_err(|error| {
+                    io::Error::other(format!("{}: {address}: {error}", entrance.name()))
+                })?);
+            }
+            for listener in listeners {
+                line.push_str(&format!(" {}={}", entrance.name(), listener.local_addr()?));
+                let listener = TcpListener::from_std(listener)?;
+                tokio::spawn(listener::serve(Arc::clone(self), entrance, listener));
+            }
         }
+        inherited.finish(&Entrance::ALL.map(Entrance::name))?;
         if let Some(address) = config.observe.listen {
             let address = crate::observe::http::serve(Arc::clone(self), address).await?;
             line.push_str(&format!(" observe={address}"));

@@ -27,6 +27,9 @@ pub(crate) enum Entrance {
 }
 
 impl Entrance {
+    /// All three.
+    pub(crate) const ALL: [Self; 3] = [Self::InsideLmtp, Self::InsideSmtp, Self::OutsideSmtp];
+
     /// Which way its messages go.
     pub(crate) fn direction(self) -> Direction {
         match self {
@@ -57,13 +60,13 @@ impl Entrance {
 ///
 /// # Errors
 /// What the system says.
-pub(crate) fn open(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Takes connections until the relay drains.

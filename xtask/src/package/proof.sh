@@ -1,0 +1,64 @@
+# $1: the package. Everything happens on an overlay of the root file system; nothing of it stays.
+exec 2>&1
+work=/mnt
+mount -t tmpfs sealgate-proof "$work"
+mkdir "$work/upper" "$work/work" "$work/root"
+cp "$1" "$work/package.deb"
+mount -t overlay sealgate-proof \
+    -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" "$work/root"
+for folder in dev sys; do
+    mount --rbind "/$folder" "$work/root/$folder"
+done
+mount -t proc proc "$work/root/proc"
+mount -t tmpfs tmp "$work/root/tmp"
+mount -t tmpfs run "$work/root/run"
+cp "$work/package.deb" "$work/root/tmp/package.deb"
+ip link set lo up
+
+inside() {
+    chroot "$work/root" "$@"
+}
+as_sealgate() {
+    inside setpriv --reuid sealgate --regid sealgate --clear-groups --no-new-privs --bounding-set=-all "$@"
+}
+fail() {
+    echo "$1"
+    exit 1
+}
+
+inside dpkg --install /tmp/package.deb
+inside man -w sealgate > /dev/null 2>&1 || inside test -s /usr/share/man/man1/sealgate.1.gz
+as_sealgate sealgate init --domain nec.example --dir /etc/sealgate --database sqlite:/var/lib/sealgate/sealgate.db
+as_sealgate sealgate secret-key generate alice@nec.example
+
+# What the unit says, started by somebody without any capability; port 25 comes from outside.
+start=$(sed -n 's/^ExecStart=//p' "$work/root/lib/systemd/system/sealgate.service")
+name=$(sed -n 's/^FileDescriptorName=//p' "$work/root/lib/systemd/system/sealgate.socket")
+chroot "$work/root" systemd-socket-activate --listen=0.0.0.0:25 --fdname="$name" \
+    setpriv --reuid sealgate --regid sealgate --clear-groups --no-new-privs --bounding-set=-all \
+    $start > "$work/root/tmp/ready" 2> "$work/root/tmp/log" &
+relay=$!
+greeting() {
+    inside bash -c 'exec 3<> /dev/tcp/127.0.0.1/25; read -r -t 30 line <&3 && printf "QUIT\r\n" >&3 && echo "$line"'
+}
+tries=0
+until greeting > "$work/root/tmp/greeting" 2> /dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 100 ] || fail "nothing answers at port 25: $(cat "$work/root/tmp/log")"
+    sleep 0.1
+done
+grep -q '^220 nec.example ' "$work/root/tmp/greeting" || fail "no greeting: $(cat "$work/root/tmp/greeting")"
+grep -q '^ready .*outside-smtp=0.0.0.0:25' "$work/root/tmp/ready" || fail "not ready: $(cat "$work/root/tmp/ready")"
+grep -q '^CapEff:.0000000000000000$' "$work/root/proc/$relay/status" ||
+    fail "the relay has capabilities: $(cat "$work/root/proc/$relay/status")"
+kill -HUP "$relay"
+greeting > /dev/null || fail "it does not live on after a reload"
+kill -TERM "$relay"
+wait "$relay" || fail "it did not end well: $(cat "$work/root/tmp/log")"
+
+inside dpkg --remove sealgate
+inside dpkg --purge sealgate
+if inside test -e /usr/bin/sealgate; then fail "the program is left"; fi
+if inside test -e /lib/systemd/system/sealgate.service; then fail "a unit is left"; fi
+inside test -s /etc/sealgate/master.key || fail "the master key went with the package"
+echo "installed, started and removed"
