@@ -1,4 +1,4 @@
-//! The bodies of the fuzz targets; `cargo test -p sealgate-core` runs the same over mutants on the stable toolchain.
+//! The bodies of the fuzz targets; `cargo test` runs the same over mutants on the stable toolchain.
 //!
 //! Run one with `cargo +nightly fuzz run NAME CORPUS_FOLDER` from the project's root; seeds are any mails for the MIME
 //! targets, DER or BER for the CMS targets, and dialogues for the SMTP targets.
@@ -6,6 +6,8 @@
 
 #[path = "../../crates/sealgate-core/tests/fuzz_bodies/cms.rs"]
 pub mod cms;
+#[path = "../../crates/sealgate-keys/tests/fuzz_bodies/foreign.rs"]
+pub mod foreign;
 #[path = "../../crates/sealgate-core/tests/fuzz_bodies/mime.rs"]
 pub mod mime;
 #[path = "../../crates/sealgate-core/tests/fuzz_bodies/smtp.rs"]
