@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sealgate_core::address::{Address, Domain};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use sealgate_core::address::Domain;
 use sealgate_core::keys::{LookupError, OwnKey, PublicKey};
 use sealgate_core::step::{KeyQuery, Keys};
 use sealgate_core::trust::TrustStore;
@@ -22,14 +24,15 @@ use crate::database::{Database, DatabaseUrl};
 use crate::error::StoreError;
 use crate::learning::Learning;
 use crate::master_key::MasterKey;
+use crate::public_key_store::PublicKeyStoreKind;
 use crate::public_key_store::directory_server::{DirectoryServer, LdapConfig};
-use crate::public_key_store::{self, PublicKeyStoreKind};
 use crate::secret_key_store::key_management_server::KmipConfig;
 use crate::secret_key_store::pkcs11::Pkcs11Config;
 use crate::secret_key_store::{KeyPurpose, SecretKeyStoreKind};
 use crate::secret_source::SecretSource;
 use crate::trust_source::TrustSource;
 
+mod public_keys;
 pub(crate) mod secret_keys;
 
 use secret_keys::SecretKeys;
@@ -139,11 +142,16 @@ impl Stores {
     pub async fn answer(&self, queries: &[KeyQuery], keys: &mut Keys) {
         let deadline = tokio::time::Instant::now() + self.lookup_timeout;
         let generation = self.generation_by(deadline).await;
-        for query in queries {
-            let answer = match self.cache.find(generation, query) {
-                Some(answer) => Ok(answer),
-                None => self.look_up_by(deadline, generation, query).await,
-            };
+        // At once: a store that is far away must not make many recipients wait for each other.
+        let mut queries = queries.iter();
+        let mut asked = FuturesUnordered::new();
+        loop {
+            while asked.len() < QUERIES_AT_ONCE_MAX
+                && let Some(query) = queries.next()
+            {
+                asked.push(self.ask(deadline, generation, query));
+            }
+            let Some((query, answer)) = asked.next().await else { return };
             match query {
                 KeyQuery::Public(address) => {
                     keys.public.insert(address.clone(), answer.map(Answer::into_public));
@@ -233,6 +241,20 @@ impl Stores {
         self.cache.clear();
     }
 
+    /// One question, from the cache where it is known there.
+    async fn ask<'q>(
+        &self,
+        deadline: tokio::time::Instant,
+        generation: u64,
+        query: &'q KeyQuery,
+    ) -> (&'q KeyQuery, Result<Answer, LookupError>) {
+        let answer = match self.cache.find(generation, query) {
+            Some(answer) => Ok(answer),
+            None => self.look_up_by(deadline, generation, query).await,
+        };
+        (query, answer)
+    }
+
     async fn look_up_by(
         &self,
         deadline: tokio::time::Instant,
@@ -243,69 +265,29 @@ impl Stores {
         let answer = found
             .map_err(|_| LookupError("the key stores did not answer in time".to_owned()))?
             .map_err(|error| LookupError(error.to_string()))?;
-        self.cache.keep(generation, query, answer.clone());
-        Ok(answer)
+        if answer.complete {
+            self.cache.keep(generation, query, answer.keys.clone());
+        }
+        Ok(answer.keys)
     }
 
-    async fn look_up(&self, query: &KeyQuery) -> Result<Answer, StoreError> {
+    async fn look_up(&self, query: &KeyQuery) -> Result<Found, StoreError> {
         match query {
             KeyQuery::Decryption(address) => {
                 let keys =
                     self.secret_keys.own_keys(&self.database, address, KeyPurpose::Encrypt).await?;
-                Ok(Answer::Own(keys.into()))
+                Ok(Found::whole(Answer::Own(keys.into())))
             }
             KeyQuery::Public(address) => {
-                Ok(Answer::Public(self.public_keys(address).await?.into()))
+                let found = self.public_keys(address).await?;
+                Ok(Found { keys: Answer::Public(found.keys.into()), complete: found.complete })
             }
             KeyQuery::Signing(address) => {
                 let mut keys =
                     self.secret_keys.own_keys(&self.database, address, KeyPurpose::Sign).await?;
                 keys.retain(|key| key.certificate.may_sign());
-                Ok(Answer::Own(keys.into()))
+                Ok(Found::whole(Answer::Own(keys.into())))
             }
-        }
-    }
-
-    /// What the directory server has; what its owner's software reads may have been learned from mail.
-    async fn in_directory(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
-        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
-        let mut keys = directory.find(address).await?;
-        if keys.iter().any(|key| key.capabilities.is_none()) {
-            let learned = public_key_store::embedded::learned(&self.database, address).await?;
-            for key in &mut keys {
-                key.capabilities = key.capabilities.or(learned);
-            }
-        }
-        Ok(keys)
-    }
-
-    /// Certificates from the first store that has any. That there is none is known only where every store has answered.
-    async fn public_keys(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
-        let mut keys = Vec::new();
-        let mut away = None;
-        for kind in &self.config.public_keys {
-            let found = match kind {
-                PublicKeyStoreKind::Embedded => {
-                    public_key_store::embedded::keys_for(&self.database, address).await
-                }
-                PublicKeyStoreKind::Ldap => self.in_directory(address).await,
-            };
-            match found {
-                Ok(found) => keys.extend(found),
-                Err(error) => away = Some(error),
-            }
-            if !keys.is_empty() {
-                break;
-            }
-        }
-        // A store outside this process is asked only for those whose keys it can have, and where nothing else is known.
-        let ours = self.config.domains.contains(address.domain());
-        if matches!(self.secret_keys, SecretKeys::Embedded(_)) || (ours && keys.is_empty()) {
-            keys.extend(self.secret_keys.own_certificates(&self.database, address).await?);
-        }
-        match away {
-            Some(error) if keys.is_empty() => Err(error),
-            _ => Ok(keys),
         }
     }
 
@@ -325,6 +307,20 @@ impl Stores {
             }
         }
         Ok(self.watch.generation.load(Ordering::Acquire))
+    }
+}
+
+/// An answer as it came from the stores.
+#[derive(Debug)]
+struct Found<T = Answer> {
+    keys: T,
+    /// Every store that was to be asked has answered; else the next question asks again.
+    complete: bool,
+}
+
+impl Found {
+    fn whole(keys: Answer) -> Self {
+        Self { keys, complete: true }
     }
 }
 
@@ -381,6 +377,9 @@ impl Watch {
                 .is_ok()
     }
 }
+
+/// Questions of one step that are asked at the same time.
+const QUERIES_AT_ONCE_MAX: usize = 32;
 
 /// How often changes of other processes are looked for, at most.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sealgate_core::address::Address;
-use sealgate_core::keys::Certificate;
+use sealgate_core::keys::{Certificate, Timestamp};
 
 use super::Administration;
 use crate::error::StoreError;
+use crate::learning::unix_now;
 use crate::owner::Owner;
 use crate::public_key_store::directory_server::Published;
 
@@ -29,8 +30,10 @@ impl Administration<'_> {
         };
         let directory = self.stores.directory().ok_or_else(undescribed)?;
         let mut people: BTreeMap<String, Vec<Arc<Certificate>>> = BTreeMap::new();
+        let now = Timestamp(unix_now());
         for entry in self.secret_keys(owner).await? {
-            if !entry.owner.starts_with('@') {
+            // What is over helps nobody there, and the directory gives out a bounded number.
+            if !entry.owner.starts_with('@') && entry.certificate.not_after() >= now {
                 people.entry(entry.owner).or_default().push(entry.certificate);
             }
         }

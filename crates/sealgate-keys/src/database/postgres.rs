@@ -50,7 +50,8 @@ impl PostgresDatabase {
         migrate(&pool).await?;
         let counter = read_counter(&mut *pool.acquire().await?).await?;
         let changes = Arc::new(AtomicI64::new(0));
-        let listener = tokio::spawn(listen(options.clone(), Arc::clone(&changes), counter));
+        let told = Arc::clone(&changes);
+        let listener = tokio::spawn(listen(options.clone(), pool.clone(), told, counter));
         Ok(Some(Self { pool, changes, listener }))
     }
 
@@ -205,14 +206,24 @@ async fn read_counter(connection: &mut PgConnection) -> Result<i64, sqlx::Error>
     bounded(sqlx::query_scalar(super::READ_COUNTER).fetch_one(connection)).await
 }
 
-/// Hears of changes for as long as it runs; a lost connection comes back. `counter` is as last read.
-async fn listen(options: PgConnectOptions, changes: Arc<AtomicI64>, counter: i64) {
+/// Hears of changes for as long as it runs; a lost connection comes back, and meanwhile the counter is read over the
+/// pool, which may have connections where no new one is to be had. `counter` is as last read.
+async fn listen(options: PgConnectOptions, pool: PgPool, changes: Arc<AtomicI64>, counter: i64) {
     let mut failures = 0;
     let mut seen = Some(counter);
     loop {
         let error = listen_once(&options, &changes, &mut seen, &mut failures).await;
         // A server that comes back may have lost its last changes: the same number need not be the same content.
-        seen = None;
+        if failures == 0 {
+            seen = None;
+        }
+        match bounded(sqlx::query_scalar(super::READ_COUNTER).fetch_one(&pool)).await {
+            Ok(now) if seen.replace(now) != Some(now) => {
+                changes.fetch_add(1, Ordering::AcqRel);
+            }
+            Ok(_) => {}
+            Err(_) => seen = None,
+        }
         // Once for each time that it goes away, not for each time that it does not come back.
         if failures == 0 {
             tracing::warn!(%error, "no word of changes from the key database; connecting again");

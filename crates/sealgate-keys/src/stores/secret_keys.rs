@@ -110,10 +110,11 @@ impl SecretKeys {
                 keys.map(|key| Ok(public(key.certificate()?, key.chain()?))).collect()
             }
             Self::Remote(store) => {
-                let (own, domains) = find_both(store, address).await?;
+                let (mut own, mut domains) = find_both(store, address).await?;
+                own.retain(|key| key.certificate.may_encrypt());
+                domains.retain(|key| key.certificate.may_encrypt());
                 let used = if own.is_empty() { domains } else { own };
-                let encrypts = used.into_iter().filter(|key| key.certificate.may_encrypt());
-                Ok(encrypts.map(|key| public(key.certificate, key.chain)).collect())
+                Ok(used.into_iter().map(|key| public(key.certificate, key.chain)).collect())
             }
         }
     }

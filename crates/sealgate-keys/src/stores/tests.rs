@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use sealgate_core::address::Address;
 use sealgate_core::keys::{Capabilities, Certificate, Digest, SignatureScheme, Timestamp};
 use sealgate_core::trust::{Purpose, Trust};
 use sealgate_testkit::postgres::Postgres;
