@@ -204,6 +204,11 @@ impl Stores {
         self.database.close().await;
     }
 
+    /// Whether our keys are outside this process, so that using one may mean to wait.
+    pub fn keys_are_remote(&self) -> bool {
+        matches!(self.secret_keys, SecretKeys::Remote(_))
+    }
+
     /// The administrator's side of the stores.
     pub fn administration(&self) -> Administration<'_> {
         Administration::new(self, &self.database)

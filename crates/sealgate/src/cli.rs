@@ -21,6 +21,7 @@ mod files;
 mod init;
 mod key_server;
 mod man;
+mod memory;
 mod open;
 mod output;
 mod public_key;

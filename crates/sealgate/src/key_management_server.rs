@@ -96,7 +96,7 @@ impl KeyServer {
             ring,
             audit,
             rates: Rates::default(),
-            crypto: CryptoThreads::new(),
+            crypto: CryptoThreads::new(false),
             places: Arc::default(),
             local_places: Arc::default(),
             clients: Arc::default(),

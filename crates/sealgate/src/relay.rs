@@ -105,8 +105,8 @@ impl Relay {
         let router = Router::new(&settings.config.dns, &hostname)?;
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
+            crypto: CryptoThreads::new(stores.keys_are_remote()),
             stores: Arc::new(stores),
-            crypto: CryptoThreads::new(),
             downstream: Downstream::new(router, hostname)?,
             memory: Arc::default(),
             connections: Arc::default(),
