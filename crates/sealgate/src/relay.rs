@@ -34,6 +34,7 @@ mod stream;
 pub(crate) mod tls;
 mod trace;
 mod transaction;
+mod veil;
 
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
