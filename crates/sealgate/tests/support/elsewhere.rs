@@ -100,6 +100,14 @@ pub(crate) fn use_key_server(gate: &Gate, keys: &KeyServer, key_host: &Gate) {
     gate.must(&["anchor", "import", key_host.authority().to_str().unwrap()], b"");
 }
 
+/// One more relay that shares the database of the first and its master key.
+pub(crate) fn another_relay(first: &Gate, domain: &str, url: &str) -> Gate {
+    let gate = Gate::init(PROGRAM, &[domain]);
+    fs::copy(first.dir().join("master.key"), gate.dir().join("master.key")).unwrap();
+    gate.set(&["database", "url"], url);
+    gate
+}
+
 /// Takes the master key from where the relay would find it: a relay whose keys are elsewhere has no use for it.
 pub(crate) fn set_master_key_aside(gate: &Gate) {
     fs::rename(gate.dir().join("master.key"), gate.dir().join(ASIDE)).unwrap();
