@@ -82,7 +82,8 @@ impl Stores {
                 Organisation { _token: Some(token), ..Organisation::of(gate) }
             }
             Self::PostgresqlAndKeyServers { database } => {
-                let [keys, others] = [(); 2].map(|()| database.url(&database.create_database()));
+                let [keys, others] =
+                    [(); 2].map(|()| database.socket_url(&database.create_database()));
                 let key_host = with_keys(domain, people, &["--database", &keys]);
                 let keys = serve_keys(&key_host);
                 let gate = Gate::init_with(PROGRAM, &[domain], &["--database", &others]);
@@ -103,10 +104,10 @@ impl Stores {
         if self.has_directory() {
             return;
         }
-        for person in people {
-            let certificate = other.gate.certificate(person);
-            one.gate.must(&["public-key", "import", certificate.to_str().unwrap()], b"");
-        }
+        let files: Vec<_> = people.iter().map(|person| other.gate.certificate(person)).collect();
+        let files = files.iter().map(|file| file.to_str().unwrap());
+        let import: Vec<&str> = ["public-key", "import"].into_iter().chain(files).collect();
+        one.gate.must(&import, b"");
     }
 
     /// Where keys are elsewhere, the sealgates' own databases hold none. What verified mail teaches of a correspondent may
