@@ -30,9 +30,12 @@ use sealgate_testkit::process::await_that;
 use sealgate_testkit::pykmip_client::{self, ClientFiles};
 use toml::{Table, Value};
 
+#[path = "support/elsewhere.rs"]
+mod elsewhere;
 #[path = "support/kmip_client.rs"]
 mod kmip_client;
 
+use elsewhere::{describe_kmip, move_keys};
 use kmip_client::{BINARY, Kmip, configure, entry, own_uid, relay};
 
 const ALICE: &str = "alice@nec.example";
@@ -257,17 +260,10 @@ fn mail_is_sealed_and_opened_with_keys_that_are_at_the_key_server() {
     let relay_gate = Gate::init(BINARY, &["nec.example"]);
     relay_gate.generate_key("carol@nec.example", "rsa2048");
     relay_gate.generate_key("dave@nec.example", "p256");
-    let path = |path: &Path| path.to_str().unwrap().to_owned();
-    relay_gate.configure(|config| {
-        let server = vec![format!("localhost:{}", bed.address().port())];
-        gate::set(config, &["secret_keys", "kmip", "servers"], server);
-        gate::set(config, &["secret_keys", "kmip", "ca"], path(&bed.authority.file()));
-        gate::set(config, &["secret_keys", "kmip", "certificate"], path(&client.certificate));
-        gate::set(config, &["secret_keys", "kmip", "key"], path(&client.key));
-        gate::set(config, &["secret_keys", "kmip", "get"], "never");
-    });
-    relay_gate.must(&["secret-key", "move", "--to", "kmip"], b"");
-    relay_gate.set(&["secret_keys", "store"], "kmip");
+    let (port, ca) = (bed.address().port(), bed.authority.file());
+    describe_kmip(&relay_gate, port, &ca, &client.certificate, &client.key);
+    relay_gate.set(&["secret_keys", "kmip", "get"], "never");
+    move_keys(&relay_gate, "kmip");
     let mail = b"From: carol@nec.example\r\nTo: dave@nec.example\r\nSubject: keys\r\n\
                  Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@nec.example>\r\n\r\n\
                  The word is petunia.\r\n";

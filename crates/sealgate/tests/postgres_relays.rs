@@ -10,12 +10,16 @@
     reason = "test code"
 )]
 
+#[path = "support/elsewhere.rs"]
+mod elsewhere;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use elsewhere::{PROGRAM, another_relay};
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::mail;
 use sealgate_testkit::postgres::{PASSWORD, Postgres, USER};
@@ -24,7 +28,6 @@ use sealgate_testkit::session::send_smtp;
 use sealgate_testkit::sink::Sink;
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sealgate");
 const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
 const WORDS: &str = "the quarterly turnover";
@@ -42,12 +45,9 @@ fn init(directory: &Path, arguments: &[&str]) -> Ran {
 /// Relays of nec.example that share a database of this server and a master key.
 fn relays<const COUNT: usize>(server: &Postgres, sink: &Sink) -> [Gate; COUNT] {
     let url = server.url(&server.create_database());
-    let first = tempfile::tempdir().unwrap();
-    init(first.path(), &["--database", &url]).expect_ok("init");
+    let first = Gate::init_with(PROGRAM, &["nec.example"], &["--database", &url]);
     std::array::from_fn(|_| {
-        let mut gate = Gate::init(PROGRAM, &["nec.example"]);
-        fs::copy(first.path().join("master.key"), gate.dir().join("master.key")).unwrap();
-        gate.set(&["database", "url"], url.as_str());
+        let mut gate = another_relay(&first, "nec.example", &url);
         gate.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
         gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
         gate.start();

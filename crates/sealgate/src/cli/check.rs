@@ -116,7 +116,7 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         }
         NextHop::Fixed(_) | NextHop::Mx => {}
     }
-    if !goes_out && config.outside.smtp.is_none() {
+    if !goes_out && config.outside.smtp.is_none() && config.key_server.is_none() {
         let detail = "no listener: give [inside] lmtp or smtp, or [outside] smtp".to_owned();
         findings.push(Finding::bad("listeners", failure::CONFIGURATION, detail));
     }
