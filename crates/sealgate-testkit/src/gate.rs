@@ -1,5 +1,6 @@
 //! sealgate itself, as its users run it: `init` in a temporary directory, an edited configuration, `relay`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use crate::process::{self, Ran, Running};
 pub struct Gate {
     binary: PathBuf,
     relay: Option<Relay>,
+    environment: Vec<(String, OsString)>,
     dir: TempDir,
 }
 
@@ -46,7 +48,8 @@ impl Gate {
     /// `env!("CARGO_BIN_EXE_sealgate")` of the test.
     pub fn init(binary: &str, domains: &[&str]) -> Self {
         let dir = process::open_temp_dir("gate");
-        let gate = Self { binary: PathBuf::from(binary), relay: None, dir };
+        let gate =
+            Self { binary: PathBuf::from(binary), relay: None, environment: Vec::new(), dir };
         let mut command = Command::new(&gate.binary);
         command.current_dir(gate.dir()).args(["init", "--dir"]).arg(gate.dir());
         for domain in domains {
@@ -72,6 +75,11 @@ impl Gate {
         self.dir().join("sealgate.toml")
     }
 
+    /// What the program finds in its environment from now on, besides the test's own.
+    pub fn environment(&mut self, variables: Vec<(String, OsString)>) {
+        self.environment = variables;
+    }
+
     /// Edits the configuration as data.
     pub fn configure(&self, edit: impl FnOnce(&mut toml::Table)) {
         let path = self.configuration();
@@ -88,6 +96,7 @@ impl Gate {
     /// Runs a command of the program with this configuration.
     pub fn run(&self, arguments: &[&str], stdin: &[u8]) -> Ran {
         let mut command = Command::new(&self.binary);
+        command.envs(self.environment.iter().cloned());
         command.current_dir(self.dir()).args(arguments).arg("--config").arg(self.configuration());
         process::run(&mut command, stdin)
     }
@@ -121,6 +130,7 @@ impl Gate {
         assert!(self.relay.is_none(), "the relay runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(&self.binary);
+        command.envs(self.environment.iter().cloned());
         command.arg("relay").arg("--config").arg(self.configuration());
         if let Some(host) = host {
             command = host.within(&command);
