@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sealgate_testkit::gate::Gate;
+use sealgate_testkit::gate::{Gate, set};
 use sealgate_testkit::mail;
 use sealgate_testkit::process;
 use sealgate_testkit::session::send_smtp;
@@ -41,8 +41,10 @@ const PACE: Pace = Pace {
 
 /// Mails of each client that are through before the store is killed, and again after its return.
 const THROUGH: usize = 4;
-/// Refusals of each client while the store is away.
-const REFUSALS: usize = 8;
+/// Refusals of each client while the store is away. A database that is away is waited for some seconds with every mail.
+const REFUSALS: usize = 2;
+/// How long it is away at least: longer than any store that failed is left alone.
+const AWAY_AT_LEAST: Duration = Duration::from_secs(3);
 /// How soon mail flows again once the store takes connections.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -94,8 +96,15 @@ impl Bed {
         let (sealed, internet, mail_server) = (Arc::new(Sink::smtp()), Sink::smtp(), Sink::smtp());
         abc.set(&["outside", "next_hop"], format!("smtp://{}", sealed.address));
         abc.start();
-        relay.set(&["outside", "next_hop"], format!("smtp://{}", internet.address));
-        relay.set(&["inside", "mail_server"], format!("smtp://{}", mail_server.address));
+        relay.configure(|config| {
+            set(config, &["outside", "next_hop"], format!("smtp://{}", internet.address));
+            set(config, &["inside", "mail_server"], format!("smtp://{}", mail_server.address));
+            // The others' mail must be encrypted or is refused; this goes out plain where there is no key for sure.
+            let mut rule = toml::Table::new();
+            set(&mut rule, &["from"], vec![sender(0), sender(1)]);
+            set(&mut rule, &["encrypt"], "prefer");
+            set(config, &["rule"], vec![toml::Value::Table(rule)]);
+        });
         Self { relay, abc, sealed, internet, mail_server }
     }
 
@@ -145,6 +154,7 @@ impl Bed {
         let gone = Instant::now();
         let is_refused = |one: &Attempt| one.began > gone && !one.is_accepted();
         self.each(&clients, "mail is refused while the store is away", REFUSALS, is_refused);
+        process::await_that("the store is away long enough", || gone.elapsed() >= AWAY_AT_LEAST);
         let returning = Instant::now();
         bring_back(store);
         let back = Instant::now();
