@@ -51,7 +51,7 @@ fn slapd_may_be_killed_and_brought_back() {
     });
     let mut bed = Bed::beside_its_keys(gate);
     bed.relay.start();
-    // What comes in needs no directory: its signature brings its certificate, and its key is embedded.
+    // The directory is asked about those who are written to; the secret keys are embedded.
     bed.survives(false, &mut directory, Slapd::kill, Slapd::start_again);
 }
 

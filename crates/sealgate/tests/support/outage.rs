@@ -50,6 +50,9 @@ const AWAY_AT_LEAST: Duration = Duration::from_secs(3);
 /// How soon mail flows again once the store takes connections.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
+/// Lines of the relay's log that a failure shows.
+const LOG_LINES: usize = 20;
+
 /// nec.example's keys, embedded: one for each client's sender, and the domain's for whom mail comes in.
 pub(crate) fn make_keys(gate: &Gate) {
     for client in 0..OUTGOING.len() {
@@ -188,7 +191,9 @@ impl Bed {
         let ended = || clients.iter().any(Upstream::has_ended);
         process::holds_within(process::PATIENCE, || hold() || ended());
         let last: Vec<_> = clients.iter().map(|one| one.attempts().pop()).collect();
-        assert!(hold(), "{what}: {:?} of {count} each; {last:?}\n{}", counts(), self.relay.log());
+        let log = self.relay.log();
+        let end: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
+        assert!(hold(), "{what}: {:?} of {count} each; {last:?}; from the end {end:#?}", counts());
     }
 
     /// Every recipient has every mail once; says how many there are.
@@ -215,7 +220,10 @@ impl Bed {
         assert_eq!(accepted.len(), taken.len(), "answered 250 and sent again");
         assert_eq!(taken, given, "the queues are empty, so all were answered 250");
         let here: HashSet<&str> = arrived.keys().map(String::as_str).collect();
-        assert_eq!(here, given, "lost, or never given");
+        let missing: Vec<_> = given.difference(&here).collect();
+        assert!(missing.is_empty(), "answered 250 and lost: {missing:?}");
+        let strange: Vec<_> = here.difference(&given).collect();
+        assert!(strange.is_empty(), "never given: {strange:?}");
         // Who got no reply sends again, and may be right: nobody else's mail comes twice.
         let lost = attempts().filter(|one| one.outcome == Outcome::ReplyLost);
         let lost: HashSet<&str> = lost.map(|one| one.recipient.as_str()).collect();
@@ -318,15 +326,16 @@ fn name_of(recipient: &str) -> String {
 /// Whether nothing can be read and all that is there is one encryption, of the mail that was meant for him.
 fn is_sealed(received: &Received, recipient: &str) -> bool {
     let content = &received.content;
-    let id = mail::header(content, "Message-ID").unwrap_or_default();
     let kind = mail::header(content, "Content-Type").unwrap_or_default();
+    if mail::contains(content, WORDS) || !kind.starts_with("application/pkcs7-mime") {
+        return false;
+    }
+    let id = mail::header(content, "Message-ID").unwrap_or_default();
     let encrypted = mail::decoded_body(content);
-    let whole = der::Element::at(&encrypted, 0).end == encrypted.len();
-    whole
-        && kind.starts_with("application/pkcs7-mime")
+    der::Element::at(&encrypted, 0).end == encrypted.len()
         && [ENVELOPED, AUTH_ENVELOPED].contains(&cms::content_type(&encrypted))
         && id.starts_with(&format!("<{}.", name_of(recipient)))
-        && [content, &encrypted].iter().all(|octets| !mail::contains(octets, WORDS))
+        && !mail::contains(&encrypted, WORDS)
 }
 
 /// Whether the mail that was meant for him can be read.
