@@ -39,10 +39,10 @@ const PACE: Pace = Pace {
     waiting_max: 6,
 };
 /// What comes in costs the store most: every recipient is looked up, and his domain.
-const INCOMING_PACE: Pace = Pace { interval: Duration::from_millis(400), ..PACE };
+const INCOMING_PACE: Pace = Pace { interval: Duration::from_millis(400), waiting_max: 3, ..PACE };
 
 /// Mails of each client that are through before the store is killed, and again after its return.
-const THROUGH: usize = 4;
+const THROUGH: usize = 3;
 /// Refusals of each client while the store is away; a database that is away is waited for some seconds with every mail.
 const REFUSALS: usize = 1;
 /// How long it is away at least: longer than any store that failed is left alone.
