@@ -35,4 +35,5 @@ pub mod session;
 pub mod sink;
 pub mod slapd;
 pub mod softhsm;
+pub mod upstream;
 pub mod wire;
