@@ -107,8 +107,6 @@ fn postgresql_may_be_killed_and_brought_back() {
     let gate = Gate::init(PROGRAM, NEC);
     fs::copy(first.path().join("master.key"), gate.dir().join("master.key")).unwrap();
     gate.set(&["database", "url"], url.as_str());
-    // So long every recipient waits for a database that is away; the usual 5 s would make a long test.
-    gate.set(&["limits", "lookup_secs_max"], 2);
     outage::make_keys(&gate);
     let mut bed = Bed::beside_its_keys(gate);
     bed.pin_abc();
