@@ -21,7 +21,7 @@ use crate::cache::{Answer, Cache};
 use crate::database::{Database, DatabaseUrl};
 use crate::error::StoreError;
 use crate::learning::Learning;
-use crate::master_key::MasterKey;
+use crate::master_key::held::HeldMasterKey;
 use crate::public_key_store::directory_server::{DirectoryServer, LdapConfig};
 use crate::public_key_store::{self, PublicKeyStoreKind};
 use crate::secret_key_store::key_management_server::KmipConfig;
@@ -107,9 +107,8 @@ impl Stores {
     pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
         let (database, secret_keys) = match config.secret_keys {
             SecretKeyStoreKind::Embedded => {
-                let master_key = MasterKey::read(&config.master_key)?;
                 let database = Database::open(&config.database).await?;
-                crate::key_check::verify(&database, &master_key, &config.master_key).await?;
+                let master_key = HeldMasterKey::open(&database, &config.master_key).await?;
                 (database, SecretKeys::Embedded(Arc::new(master_key)))
             }
             kind => {
@@ -217,14 +216,11 @@ impl Stores {
     }
 
     /// The master key, which a store outside this process does not need, and our own authority does.
-    pub(crate) async fn master_key(&self) -> Result<Arc<MasterKey>, StoreError> {
+    pub(crate) async fn master_key(&self) -> Result<Arc<HeldMasterKey>, StoreError> {
         if let SecretKeys::Embedded(master_key) = &self.secret_keys {
             return Ok(Arc::clone(master_key));
         }
-        let source = &self.config.master_key;
-        let master_key = MasterKey::read(source)?;
-        crate::key_check::verify(&self.database, &master_key, source).await?;
-        Ok(Arc::new(master_key))
+        HeldMasterKey::open(&self.database, &self.config.master_key).await.map(Arc::new)
     }
 
     /// Drops what is cached, after a change by this process.

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::certificates;
 use crate::database::{self, Database, Statement};
 use crate::error::StoreError;
+use crate::key_check;
 use crate::master_key::{MasterKey, Row};
 use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
 
@@ -145,7 +146,7 @@ pub(crate) async fn verify(database: &Database, master_key: &MasterKey) -> Resul
     Ok(count)
 }
 
-/// Stores keys, all or none.
+/// Stores keys, all or none; none where the database is sealed under another master key by now.
 pub(crate) async fn insert(
     database: &Database,
     master_key: &MasterKey,
@@ -153,6 +154,7 @@ pub(crate) async fn insert(
     now: i64,
 ) -> Result<(), StoreError> {
     let mut change = database.begin_change().await?;
+    key_check::require(&mut change, master_key).await?;
     for key in keys {
         let id = certificates::random_id()?;
         let row = Row { table: TABLE, id: &id, owner: &key.owner };
@@ -283,4 +285,4 @@ async fn collect(database: &Database, select: Statement<'_>) -> Result<Vec<Store
     rows.iter().map(|row| StoredKey::from_row(row).map_err(|e| database.error(&e))).collect()
 }
 
-const TABLE: &str = "secret_keys";
+pub(crate) const TABLE: &str = "secret_keys";
