@@ -6,8 +6,8 @@
 //! and at once where the database tells of them (PostgreSQL).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sealgate_core::address::{Address, Domain};
@@ -28,11 +28,12 @@ use crate::secret_key_store::key_management_server::KmipConfig;
 use crate::secret_key_store::pkcs11::Pkcs11Config;
 use crate::secret_key_store::{KeyPurpose, SecretKeyStoreKind};
 use crate::secret_source::SecretSource;
-use crate::trust_source::TrustSource;
 
 pub(crate) mod secret_keys;
+mod settings;
 
 use secret_keys::SecretKeys;
+use settings::Settings;
 
 /// What the stores are made of.
 #[derive(Clone, Debug)]
@@ -89,13 +90,9 @@ impl Default for StoresConfig {
 #[derive(Debug)]
 pub struct Stores {
     database: Database,
-    config: StoresConfig,
-    secret_keys: SecretKeys,
-    directory: Option<DirectoryServer>,
+    settings: RwLock<Arc<Settings>>,
     cache: Cache,
     learning: Learning,
-    trust: TrustSource,
-    lookup_timeout: Duration,
     watch: Watch,
 }
 
@@ -105,43 +102,43 @@ impl Stores {
     /// # Errors
     /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
     pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
-        let (database, secret_keys) = match config.secret_keys {
-            SecretKeyStoreKind::Embedded => {
-                let database = Database::open(&config.database).await?;
-                let master_key = HeldMasterKey::open(&database, &config.master_key).await?;
-                (database, SecretKeys::Embedded(Arc::new(master_key)))
-            }
-            kind => {
-                let store = secret_keys::remote(config, kind)?;
-                (Database::open(&config.database).await?, SecretKeys::Remote(store))
-            }
-        };
-        let directory = config.ldap.clone().map(DirectoryServer::new).transpose()?;
+        let database = Database::open(&config.database).await?;
         Ok(Self {
-            config: config.clone(),
-            directory,
+            settings: RwLock::new(Arc::new(Settings::open(&database, config).await?)),
             cache: Cache::new(
                 config.cache_entries_max,
                 config.cache_ttl,
                 config.cache_negative_ttl,
             ),
             learning: Learning::new(),
-            trust: TrustSource::new(config.crls.clone()),
-            lookup_timeout: config.lookup_timeout,
             watch: Watch::new(),
             database,
-            secret_keys,
         })
+    }
+
+    /// Takes another configuration: the tables of the stores, what their files hold now, and the names of revocation lists.
+    /// Database and cache sizes stay. Answers that are under way end with what they began with.
+    ///
+    /// # Errors
+    /// [`StoreError`] as [`Self::open`], also where a password's or PIN's file cannot be used; nothing is changed then.
+    pub async fn reload(&self, config: &StoresConfig) -> Result<(), StoreError> {
+        let settings = Arc::new(self.settings().reload(&self.database, config).await?);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        // What is cached has handles of the former stores in it.
+        self.changed();
+        Ok(())
     }
 
     /// Answers the questions of one step. A question that cannot be answered in time gets a [`LookupError`].
     pub async fn answer(&self, queries: &[KeyQuery], keys: &mut Keys) {
-        let deadline = tokio::time::Instant::now() + self.lookup_timeout;
+        let deadline = tokio::time::Instant::now() + self.settings().config.lookup_timeout;
         let generation = self.generation_by(deadline).await;
+        // After the generation: what former stores answer must not be kept for the present ones.
+        let settings = self.settings();
         for query in queries {
             let answer = match self.cache.find(generation, query) {
                 Some(answer) => Ok(answer),
-                None => self.look_up_by(deadline, generation, query).await,
+                None => self.look_up_by(&settings, deadline, generation, query).await,
             };
             match query {
                 KeyQuery::Public(address) => {
@@ -161,9 +158,10 @@ impl Stores {
     /// [`StoreError`] where nothing was read yet and the database does not answer, or a revocation list cannot be
     /// read.
     pub async fn trust(&self) -> Result<Arc<TrustStore>, StoreError> {
-        let deadline = tokio::time::Instant::now() + self.lookup_timeout;
+        let settings = self.settings();
+        let deadline = tokio::time::Instant::now() + settings.config.lookup_timeout;
         let generation = self.generation_by(deadline).await;
-        let current = self.trust.current(&self.database, generation);
+        let current = settings.trust.current(&self.database, generation);
         let error = match tokio::time::timeout_at(deadline, current).await {
             Ok(Ok(store)) => return Ok(store),
             Ok(Err(error)) => error,
@@ -172,7 +170,7 @@ impl Stores {
                 why: "no answer in time".to_owned(),
             },
         };
-        let last = self.trust.last();
+        let last = settings.trust.last();
         if last.is_some() {
             tracing::error!(%error, "anchors cannot be read, the last ones are used");
         }
@@ -200,27 +198,23 @@ impl Stores {
         Administration::new(self, &self.database)
     }
 
+    /// The stores of this moment.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Where secret keys are.
-    pub(crate) fn secret_keys(&self) -> &SecretKeys {
-        &self.secret_keys
-    }
-
-    /// The directory server, where one is described.
-    pub(crate) fn directory(&self) -> Option<&DirectoryServer> {
-        self.directory.as_ref()
-    }
-
-    /// What the stores were opened with.
-    pub(crate) fn config(&self) -> &StoresConfig {
-        &self.config
+    pub(crate) fn secret_keys(&self) -> SecretKeys {
+        self.settings().secret_keys.clone()
     }
 
     /// The master key, which a store outside this process does not need, and our own authority does.
     pub(crate) async fn master_key(&self) -> Result<Arc<HeldMasterKey>, StoreError> {
-        if let SecretKeys::Embedded(master_key) = &self.secret_keys {
+        let settings = self.settings();
+        if let SecretKeys::Embedded(master_key) = &settings.secret_keys {
             return Ok(Arc::clone(master_key));
         }
-        HeldMasterKey::open(&self.database, &self.config.master_key).await.map(Arc::new)
+        HeldMasterKey::open(&self.database, &settings.config.master_key).await.map(Arc::new)
     }
 
     /// Drops what is cached, after a change by this process.
@@ -231,11 +225,12 @@ impl Stores {
 
     async fn look_up_by(
         &self,
+        settings: &Settings,
         deadline: tokio::time::Instant,
         generation: u64,
         query: &KeyQuery,
     ) -> Result<Answer, LookupError> {
-        let found = tokio::time::timeout_at(deadline, self.look_up(query)).await;
+        let found = tokio::time::timeout_at(deadline, self.look_up(settings, query)).await;
         let answer = found
             .map_err(|_| LookupError("the key stores did not answer in time".to_owned()))?
             .map_err(|error| LookupError(error.to_string()))?;
@@ -243,19 +238,18 @@ impl Stores {
         Ok(answer)
     }
 
-    async fn look_up(&self, query: &KeyQuery) -> Result<Answer, StoreError> {
+    async fn look_up(&self, settings: &Settings, query: &KeyQuery) -> Result<Answer, StoreError> {
+        let (database, secret_keys) = (&self.database, &settings.secret_keys);
         match query {
             KeyQuery::Decryption(address) => {
-                let keys =
-                    self.secret_keys.own_keys(&self.database, address, KeyPurpose::Encrypt).await?;
+                let keys = secret_keys.own_keys(database, address, KeyPurpose::Encrypt).await?;
                 Ok(Answer::Own(keys.into()))
             }
             KeyQuery::Public(address) => {
-                Ok(Answer::Public(self.public_keys(address).await?.into()))
+                Ok(Answer::Public(self.public_keys(settings, address).await?.into()))
             }
             KeyQuery::Signing(address) => {
-                let mut keys =
-                    self.secret_keys.own_keys(&self.database, address, KeyPurpose::Sign).await?;
+                let mut keys = secret_keys.own_keys(database, address, KeyPurpose::Sign).await?;
                 keys.retain(|key| key.certificate.may_sign());
                 Ok(Answer::Own(keys.into()))
             }
@@ -263,8 +257,12 @@ impl Stores {
     }
 
     /// What the directory server has; what its owner's software reads may have been learned from mail.
-    async fn in_directory(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
-        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
+    async fn in_directory(
+        &self,
+        directory: Option<&DirectoryServer>,
+        address: &Address,
+    ) -> Result<Vec<PublicKey>, StoreError> {
+        let Some(directory) = directory else { return Ok(Vec::new()) };
         let mut keys = directory.find(address).await?;
         if keys.iter().any(|key| key.capabilities.is_none()) {
             let learned = public_key_store::embedded::learned(&self.database, address).await?;
@@ -276,15 +274,21 @@ impl Stores {
     }
 
     /// Certificates from the first store that has any. That there is none is known only where every store has answered.
-    async fn public_keys(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
+    async fn public_keys(
+        &self,
+        settings: &Settings,
+        address: &Address,
+    ) -> Result<Vec<PublicKey>, StoreError> {
         let mut keys = Vec::new();
         let mut away = None;
-        for kind in &self.config.public_keys {
+        for kind in &settings.config.public_keys {
             let found = match kind {
                 PublicKeyStoreKind::Embedded => {
                     public_key_store::embedded::keys_for(&self.database, address).await
                 }
-                PublicKeyStoreKind::Ldap => self.in_directory(address).await,
+                PublicKeyStoreKind::Ldap => {
+                    self.in_directory(settings.directory.as_ref(), address).await
+                }
             };
             match found {
                 Ok(found) => keys.extend(found),
@@ -295,9 +299,10 @@ impl Stores {
             }
         }
         // A store outside this process is asked only for those whose keys it can have, and where nothing else is known.
-        let ours = self.config.domains.contains(address.domain());
-        if matches!(self.secret_keys, SecretKeys::Embedded(_)) || (ours && keys.is_empty()) {
-            keys.extend(self.secret_keys.own_certificates(&self.database, address).await?);
+        let ours = settings.config.domains.contains(address.domain());
+        let secret_keys = &settings.secret_keys;
+        if matches!(secret_keys, SecretKeys::Embedded(_)) || (ours && keys.is_empty()) {
+            keys.extend(secret_keys.own_certificates(&self.database, address).await?);
         }
         match away {
             Some(error) if keys.is_empty() => Err(error),

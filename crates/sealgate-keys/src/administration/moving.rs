@@ -32,7 +32,7 @@ impl Administration<'_> {
         owner: Option<&Owner>,
         mut moved: impl FnMut(Moved),
     ) -> Result<u64, StoreError> {
-        let store = remote(self.stores.config(), to)?;
+        let store = remote(&self.stores.settings().config, to)?;
         let master_key = self.stores.master_key().await?;
         let owner = owner.map(Owner::lookup_key);
         let ids = embedded::ids(self.database, owner.as_deref()).await?;
