@@ -101,6 +101,7 @@ on_both_databases! {
     what_mail_teaches_is_not_used_before_it_is_accepted,
 }
 
+mod reload;
 mod rotation;
 
 trait ParseDomain {
