@@ -20,7 +20,7 @@ use crate::learning::unix_now;
 use crate::master_key::held::HeldMasterKey;
 use crate::owner::Owner;
 use crate::secret_key_store::embedded::{self, StoredKey};
-use crate::secret_key_store::{KeyPurpose, NewSecretKey};
+use crate::secret_key_store::{KeyPurpose, KeyState, NewSecretKey};
 use crate::stores::secret_keys::blocking;
 use crate::stores::{StoresConfig, WATCH_INTERVAL};
 
@@ -45,6 +45,8 @@ pub struct KeyEntry {
     pub owner: String,
     /// What it is for.
     pub purpose: KeyPurpose,
+    /// Where it is in its life.
+    pub state: KeyState,
     /// Its certificate.
     pub certificate: Arc<Certificate>,
     /// Issuers upwards.
@@ -264,6 +266,16 @@ impl KeyRing {
         })
     }
 
+    /// Revokes one key; says whether it was there and not revoked as badly already.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer.
+    pub async fn revoke(&self, id: &str, state: KeyState) -> Result<bool, StoreError> {
+        let revoked = embedded::revoke(&self.database, id, state).await?;
+        self.changed();
+        Ok(revoked)
+    }
+
     /// Removes one key; says whether it was there.
     ///
     /// # Errors
@@ -314,6 +326,7 @@ fn entry(row: &StoredKey) -> Result<KeyEntry, StoreError> {
         id: row.id().to_owned(),
         owner: row.owner().to_owned(),
         purpose: KeyPurpose::of(&certificate).ok_or_else(|| row.corrupt())?,
+        state: row.state(),
         certificate,
         chain: row.chain()?,
     })

@@ -13,7 +13,7 @@ use crate::secret_key_store::embedded::{self, StoredKey};
 use crate::secret_key_store::key_management_server::KeyManagementServer;
 use crate::secret_key_store::pkcs11::Token;
 use crate::secret_key_store::{
-    KeyPurpose, NewSecretKey, RemoteKey, RemoteStore, SecretKeyEntry, SecretKeyStoreKind,
+    KeyPurpose, KeyState, NewSecretKey, RemoteKey, RemoteStore, SecretKeyEntry, SecretKeyStoreKind,
 };
 
 /// The store.
@@ -105,7 +105,8 @@ impl SecretKeys {
         };
         match self {
             Self::Embedded(_) => {
-                let stored = embedded::keys_for(database, address, KeyPurpose::Encrypt).await?;
+                let mut stored = embedded::keys_for(database, address, KeyPurpose::Encrypt).await?;
+                stored.retain(|key| key.state() == KeyState::Active);
                 let own = stored.iter().filter(|key| !key.is_of_domain()).count();
                 // The mailbox's come first; the domain's serve where it has none.
                 let used = if own == 0 { stored.len() } else { own };
