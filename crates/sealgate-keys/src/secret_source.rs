@@ -63,7 +63,7 @@ impl SecretSource {
     }
 
     /// Where the next secret lies before it takes this one's place.
-    pub(crate) fn successor(&self) -> Self {
+    pub fn successor(&self) -> Self {
         self.beside(".new")
     }
 

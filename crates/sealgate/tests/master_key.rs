@@ -11,6 +11,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,26 @@ fn a_credential_is_exchanged_by_hand_with_a_key_from_a_file() {
     run(&["secret-key", "show", ALICE]).expect_ok("with the new credential");
     run(&["secret-key", "generate", "erin@nec.example", "--algorithm", "p256"])
         .expect_ok("generate");
+}
+
+/// Else the relay's user could not read it where root rotates. Who is not root tries it with himself.
+#[test]
+fn the_new_key_belongs_to_whom_the_old_one_did() {
+    const NOBODY: u32 = 65534;
+    let gate = Gate::init(BINARY, &["nec.example"]);
+    let key = gate.dir().join("master.key");
+    let own = fs::metadata(&key).unwrap().uid();
+    let user = if own == 0 { NOBODY } else { own };
+    chown(&key, Some(user), None).unwrap();
+    let prepared = gate.must(&["master-key", "rotate", "--prepare"], b"");
+    assert!(String::from_utf8(prepared).unwrap().contains("master.key.new"));
+    let checked = String::from_utf8(gate.run(&["check"], b"").stdout).unwrap();
+    assert!(checked.contains("master.key.new is ready"), "{checked}");
+    gate.must(&["master-key", "rotate"], b"");
+    let made = fs::metadata(&key).unwrap();
+    assert_eq!((made.uid(), made.mode() & 0o777), (user, 0o600));
+    let checked = String::from_utf8(gate.run(&["check"], b"").stdout).unwrap();
+    assert!(!checked.contains("is ready"), "{checked}");
 }
 
 #[test]
