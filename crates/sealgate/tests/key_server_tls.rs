@@ -315,20 +315,7 @@ fn a_relay_changes_its_client_certificate_under_traffic_and_no_mail_is_refused()
         std::fs::copy(&made.certificate, &files.certificate).unwrap();
     };
     put("gate1");
-    relay.configure(|config| {
-        let path = |path: &Path| path.to_str().unwrap().to_owned();
-        let server = vec![format!("localhost:{}", bed.address().port())];
-        gate::set(config, &["secret_keys", "store"], "kmip");
-        gate::set(config, &["secret_keys", "kmip", "servers"], server);
-        gate::set(config, &["secret_keys", "kmip", "ca"], path(&bed.authority.file()));
-        gate::set(config, &["secret_keys", "kmip", "certificate"], path(&files.certificate));
-        gate::set(config, &["secret_keys", "kmip", "key"], path(&files.key));
-        gate::set(config, &["secret_keys", "kmip", "get"], "never");
-        gate::set(config, &["policy", "sign"], "always");
-        gate::set(config, &["policy", "encrypt"], "never");
-        gate::set(config, &["outside", "next_hop"], format!("smtp://{}", sink.address));
-        gate::set(config, &["inside", "mail_server"], format!("smtp://{}", sink.address));
-    });
+    signs_all_at(&relay, &bed, &files, &sink);
     relay.start();
     let inside = relay.ready().inside_smtp.unwrap();
     let entity = b"Content-Type: text/plain; charset=us-ascii\r\n\r\nThe word is petunia.\r\n";
@@ -379,6 +366,24 @@ fn a_relay_changes_its_client_certificate_under_traffic_and_no_mail_is_refused()
     let refused: Vec<_> = replies.iter().filter(|reply| reply.code != 250).collect();
     assert!(refused.is_empty(), "{refused:?} of {}\n{}", replies.len(), relay.log());
     println!("{} messages", replies.len());
+}
+
+/// A relay that signs whatever goes out, with keys of the key server.
+fn signs_all_at(relay: &Gate, bed: &Bed, client: &Files, sink: &Sink) {
+    relay.configure(|config| {
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let server = vec![format!("localhost:{}", bed.address().port())];
+        gate::set(config, &["secret_keys", "store"], "kmip");
+        gate::set(config, &["secret_keys", "kmip", "servers"], server);
+        gate::set(config, &["secret_keys", "kmip", "ca"], path(&bed.authority.file()));
+        gate::set(config, &["secret_keys", "kmip", "certificate"], path(&client.certificate));
+        gate::set(config, &["secret_keys", "kmip", "key"], path(&client.key));
+        gate::set(config, &["secret_keys", "kmip", "get"], "never");
+        gate::set(config, &["policy", "sign"], "always");
+        gate::set(config, &["policy", "encrypt"], "never");
+        gate::set(config, &["outside", "next_hop"], format!("smtp://{}", sink.address));
+        gate::set(config, &["inside", "mail_server"], format!("smtp://{}", sink.address));
+    });
 }
 
 /// Ends the senders.

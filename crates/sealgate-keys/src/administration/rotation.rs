@@ -108,7 +108,12 @@ async fn rotate(
         if !key_check::fits(database, &old).await? {
             return Err(wrong());
         }
-        Some(seal_anew(database, &old, successor.key()).await?)
+        let sealed = seal_anew(database, &old, successor.key()).await;
+        Some(sealed.map_err(|error| match error {
+            // Another machine was first.
+            StoreError::WrongMasterKey { .. } => wrong(),
+            other => other,
+        })?)
     };
     let mut rotation = Rotation { key: successor.path().to_owned(), former: None, secrets };
     if let (Some(present), SecretSource::File(former), true) = (present, source.former(), swaps) {
