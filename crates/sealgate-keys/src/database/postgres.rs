@@ -144,6 +144,13 @@ impl PostgresChange {
         Ok(done.rows_affected())
     }
 
+    pub(super) async fn fetch_all(
+        &mut self,
+        statement: &Statement<'_>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        bounded(statement.query().fetch_all(self.lease.connection()?)).await
+    }
+
     pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
         bounded(sqlx::raw_sql("COMMIT").execute(self.lease.connection()?)).await?;
         self.lease.give_back();
