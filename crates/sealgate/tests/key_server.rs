@@ -160,12 +160,20 @@ fn a_revoked_key_signs_no_more_and_decrypts_what_is_old() {
     assert_eq!(audited(&server, "revoke", "done").len(), 4);
     assert_eq!(audited(&server, "revoke", "done")[1]["reason"], "compromised");
     assert_eq!(audited(&server, "sign", "refused").len(), 2);
-    // A new key takes its place; the program itself signs with that one too.
+    // The program itself neither signs with the one nor encrypts to the other.
+    let message = format!("From: {ALICE}\r\nTo: {ALICE}\r\n\r\nhello\r\n");
+    let seal = ["seal", "--from", ALICE, "--to", ALICE];
+    gate.set(&["policy", "sign"], "always");
+    gate.set(&["policy", "encrypt"], "never");
+    assert_eq!(gate.run(&seal, message.as_bytes()).code, 65, "nothing to sign with");
+    gate.set(&["policy", "sign"], "never");
+    gate.set(&["policy", "encrypt"], "require");
+    assert_eq!(gate.run(&seal, message.as_bytes()).code, 65, "nothing to encrypt to");
+    // A new key takes its place.
+    gate.set(&["policy", "sign"], "always");
     gate.generate_key(ALICE, "p256");
     let fresh = kmip.keys_of(ALICE).into_iter().find(|id| ![&signs, &decrypts].contains(&id));
     assert!(fresh.is_some());
-    let message = format!("From: {ALICE}\r\nTo: {ALICE}\r\n\r\nhello\r\n");
-    let seal = ["seal", "--from", ALICE, "--to", ALICE];
     let (sealed, report) = gate.process(&seal, message.as_bytes());
     assert!(sealed.ok(), "{}", sealed.stderr);
     let report = report.unwrap().to_string();

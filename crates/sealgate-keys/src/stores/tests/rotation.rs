@@ -2,12 +2,16 @@
 //! way.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
-use super::{Bed, address, generate, own, owner, signing};
+use sealgate_core::keys::Certificate;
+
+use super::{Bed, address, fixture, generate, own, owner, signing};
 use crate::administration::{Rotation, prepare_master_key, rotate_master_key};
 use crate::authority::Algorithm;
 use crate::database::Statement;
 use crate::error::StoreError;
+use crate::import::Material;
 use crate::secret_source::SecretSource;
 use crate::stores::{KeyQuery, Stores};
 
@@ -92,6 +96,9 @@ async fn whoever_has_only_the_old_key_writes_nothing_and_recovers(bed: Bed) {
     let bob = owner("bob@nec.example");
     let refused = other.administration().generate_secret_keys(&bob, Algorithm::P256).await;
     assert!(matches!(refused, Err(StoreError::WrongMasterKey { .. })), "{refused:?}");
+    // What is brought along needs nothing that is sealed already, so that only the writing itself can find out.
+    let refused = import(&other).await;
+    assert!(matches!(refused, Err(StoreError::WrongMasterKey { .. })), "{refused:?}");
     let query = KeyQuery::Signing(address("alice@nec.example"));
     let refused = own(&other, query).await.unwrap_err();
     assert!(refused.0.contains("not the key that this database is sealed under"), "{refused:?}");
@@ -101,6 +108,18 @@ async fn whoever_has_only_the_old_key_writes_nothing_and_recovers(bed: Bed) {
     assert_eq!(signing(&other, "alice@nec.example").await.len(), 1);
     generate(&other, "bob@nec.example").await;
     all_usable(&bed, 4).await;
+    rotate(&bed).await;
+    std::fs::copy(bed.path("master.key"), &copy).unwrap();
+    import(&other).await.unwrap();
+    all_usable(&bed, 5).await;
+}
+
+/// A key with its certificate from elsewhere.
+async fn import(stores: &Stores) -> Result<Vec<Arc<Certificate>>, StoreError> {
+    let mut material = Material::read(&fixture("keys/alice.sign.key"), None).unwrap();
+    material.append(Material::read(&fixture("certs/alice.sign.crt"), None).unwrap());
+    let keys = material.into_keys().unwrap();
+    stores.administration().import_secret_keys(&owner("alice@smime.example"), keys).await
 }
 
 async fn a_key_that_was_distributed_before_interrupts_nobody(bed: Bed) {
