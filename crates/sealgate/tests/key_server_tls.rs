@@ -301,6 +301,10 @@ fn mail_is_sealed_and_opened_with_keys_that_are_at_the_key_server() {
 #[test]
 fn a_relay_changes_its_client_certificate_under_traffic_and_no_mail_is_refused() {
     let bed = Bed::new(vec![named("gate1"), named("gate2")]);
+    // The senders below know no pause.
+    let uses = ["key_server", "uses_per_minute"];
+    bed.gate.configure(|config| gate::set(config, &uses, 1_000_000));
+    bed.server.reload();
     let sink = Sink::smtp();
     let mut relay = Gate::init(BINARY, &["nec.example"]);
     let files =
