@@ -93,6 +93,8 @@ pub(crate) struct Inside {
     pub(crate) mail_server: Server,
     /// How the mail server learns who the Internet client was.
     pub(crate) client_address: ClientAddress,
+    /// Whether the mail server is asked at RCPT.
+    pub(crate) check_recipients: bool,
     /// Pause between LMTP replies, for clients that mishandle replies that arrive together.
     pub(crate) reply_pause: Duration,
 }

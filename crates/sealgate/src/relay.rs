@@ -23,9 +23,11 @@ mod connect;
 pub(crate) mod crypto_threads;
 mod deliver;
 mod fanout;
+mod introduction;
 mod link;
 pub(crate) mod listener;
 mod pool;
+mod recipients;
 mod route;
 mod session;
 mod stream;
@@ -37,6 +39,7 @@ use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
 use deliver::Downstream;
 use listener::Entrance;
+use recipients::Recipients;
 use route::Router;
 
 /// What a configuration means to the relay; replaced as a whole by a reload.
@@ -89,6 +92,7 @@ pub(crate) struct Relay {
     stores: Arc<Stores>,
     crypto: CryptoThreads,
     downstream: Downstream,
+    recipients: Recipients,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
     draining: watch::Sender<bool>,
@@ -105,6 +109,7 @@ impl Relay {
             stores: Arc::new(stores),
             crypto: CryptoThreads::new(),
             downstream: Downstream::new(router, hostname)?,
+            recipients: Recipients::new(),
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),

@@ -100,6 +100,7 @@ struct InsideTable {
     allow: Vec<Parsed<Network>>,
     mail_server: Option<Parsed<Server>>,
     client_address: ClientAddress,
+    check_recipients: bool,
     reply_pause_ms: u64,
 }
 
@@ -112,6 +113,7 @@ impl Default for InsideTable {
             allow,
             mail_server: None,
             client_address: ClientAddress::None,
+            check_recipients: true,
             reply_pause_ms: 0,
         }
     }
@@ -346,6 +348,7 @@ impl InsideTable {
                 |server| server.0,
             ),
             client_address: self.client_address,
+            check_recipients: self.check_recipients,
             reply_pause: Duration::from_millis(self.reply_pause_ms.min(REPLY_PAUSE_MS_MAX)),
         }
     }

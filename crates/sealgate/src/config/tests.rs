@@ -48,6 +48,7 @@ fn the_complete_example_holds_the_defaults() {
     assert_eq!(complete.policy.defaults, least.policy.defaults);
     assert_eq!(complete.inside.allow, least.inside.allow);
     assert_eq!(complete.inside.client_address, least.inside.client_address);
+    assert_eq!(complete.inside.check_recipients, least.inside.check_recipients);
     assert_eq!(complete.inside.reply_pause, least.inside.reply_pause);
     assert_eq!(complete.outside.next_hop, least.outside.next_hop);
     assert_eq!(complete.dns.resolvers, least.dns.resolvers);

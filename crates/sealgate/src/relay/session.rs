@@ -19,6 +19,7 @@ use sealgate_core::policy::Encrypt;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::{Direction, Report};
 use sealgate_core::smtp::Protocol;
+use sealgate_core::smtp::client::Identity;
 use sealgate_core::smtp::command::Greeting;
 use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
@@ -31,11 +32,14 @@ use tokio_rustls::TlsAcceptor;
 use super::answers::Answers;
 use super::budget::{Connection, Reservation};
 use super::deliver::Outcome;
+use super::introduction::Introduction;
 use super::listener::Entrance;
+use super::route::{self, Hop};
 use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::{Relay, Settings};
+use crate::config::ClientAddress;
 use crate::observe::record::Record;
 
 /// A session.
@@ -45,6 +49,8 @@ pub(crate) struct Session {
     settings: Arc<Settings>,
     entrance: Entrance,
     peer: SocketAddr,
+    /// Our end of the connection.
+    local: SocketAddr,
     server: Server,
     stream: Stream,
     input: BytesMut,
@@ -76,6 +82,7 @@ impl Session {
     ) -> Self {
         let options = settings.server_options(entrance);
         let id = trace::transaction_id();
+        let local = stream.local_addr().unwrap_or(peer);
         let (server, connection) = match admission {
             Ok(connection) => (Server::new(options), Some(connection)),
             Err(reply) => {
@@ -90,6 +97,7 @@ impl Session {
             settings,
             entrance,
             peer,
+            local,
             server,
             stream: Stream::Plain(stream),
             input: BytesMut::with_capacity(INPUT_BYTES),
@@ -217,7 +225,7 @@ impl Session {
     }
 
     async fn recipient(&mut self, recipient: &Recipient) -> Next {
-        match self.admit(&recipient.address).await {
+        match self.admit(recipient).await {
             Ok(()) => self.server.accept(),
             Err(refusal) => {
                 let from = self.server.envelope().and_then(|e| e.reverse_path.clone());
@@ -228,10 +236,11 @@ impl Session {
     }
 
     /// Whether mail to this address may come in here.
-    async fn admit(&mut self, to: &Address) -> Result<(), Refusal> {
+    async fn admit(&mut self, recipient: &Recipient) -> Result<(), Refusal> {
+        let to = &recipient.address;
         let policy = Arc::clone(&self.settings.config.policy);
         match (self.entrance.direction(), policy.is_ours(to)) {
-            (Direction::Inbound, true) => return Ok(()),
+            (Direction::Inbound, true) => return self.ask_mail_server(recipient).await,
             (Direction::Inbound, false) => return Err(Refusal::NotOurs(to.clone())),
             (Direction::Outbound, true) => {
                 let text = "mail to our own domains is delivered by the mail server, not sent out";
@@ -252,6 +261,36 @@ impl Session {
         match keys.public.get(to) {
             Some(answer) => outbound::admit_recipient(context, from.as_ref(), to, answer),
             None => Err(Refusal::KeysUnavailable),
+        }
+    }
+
+    /// Whether the mail server takes mail for this recipient: its answer is ours.
+    async fn ask_mail_server(&self, recipient: &Recipient) -> Result<(), Refusal> {
+        let inside = &self.settings.config.inside;
+        let Some(envelope) = self.server.envelope() else { return Err(Refusal::Internal) };
+        if !inside.check_recipients {
+            return Ok(());
+        }
+        let hop = Hop { introduction: self.introduction(), ..route::fixed(&inside.mail_server) };
+        self.relay.recipients.admit(&self.relay.downstream, &hop, envelope, recipient).await
+    }
+
+    /// What the mail server is told about the Internet's client.
+    fn introduction(&self) -> Option<Introduction> {
+        if self.entrance.direction() == Direction::Outbound {
+            return None;
+        }
+        match self.settings.config.inside.client_address {
+            ClientAddress::None => None,
+            ClientAddress::Proxy => {
+                Some(Introduction::Proxy { client: self.peer, server: self.local })
+            }
+            ClientAddress::Xclient => {
+                let (greeting, hello) = self.server.hello().unwrap_or((Greeting::Helo, "unknown"));
+                let extended = greeting != Greeting::Helo;
+                let identity = Identity { address: self.peer, hello: hello.to_owned(), extended };
+                Some(Introduction::Xclient(identity))
+            }
         }
     }
 
@@ -290,6 +329,7 @@ impl Session {
             id: self.id.clone(),
             envelope,
             origin: self.origin(),
+            introduction: self.introduction(),
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let outcome = self.drive(&transaction, message, &mut answers).await;

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::deliver::Outcome;
 use super::fanout::Fanout;
+use super::introduction::Introduction;
 use super::trace::{self, Origin};
 use super::{Relay, Settings};
 use crate::config::NextHop;
@@ -44,6 +45,8 @@ pub(crate) struct Transaction {
     pub(crate) envelope: Envelope,
     /// How it came.
     pub(crate) origin: Origin,
+    /// What the mail server is told about the client.
+    pub(crate) introduction: Option<Introduction>,
 }
 
 /// Either direction of the core.
@@ -98,6 +101,7 @@ impl Transaction {
                 let fanout = Fanout {
                     downstream,
                     next_hop,
+                    introduction: self.introduction.as_ref(),
                     direction,
                     envelope,
                     deadline,
