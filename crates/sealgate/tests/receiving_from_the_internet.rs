@@ -176,8 +176,9 @@ fn postfix_hears_who_the_internet_client_is() {
         let refused = swaks(&gate, "127.0.0.76", "nobody@nec.example");
         let said = format!("{}{}", String::from_utf8_lossy(&refused.stdout), refused.stderr);
         assert!(said.contains("550 5.1.1"), "{how}: {said}");
-        let log = postfix.log();
-        assert!(log.contains("RCPT from unknown[127.0.0.76]"), "{how}: {log}");
+        process::await_that(&format!("{how}: the client in Postfix's log"), || {
+            postfix.log().contains("RCPT from unknown[127.0.0.76]")
+        });
         // One client after another, each with his own name on the mail.
         for (count, source) in ["127.0.0.77", "127.0.0.78"].into_iter().enumerate() {
             swaks(&gate, source, ALICE).expect_ok(how);

@@ -577,7 +577,7 @@ fn a_client_is_introduced_and_greeted_anew() {
     let said = sent(&mut client);
     assert_eq!(said, "XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE] HELO=mx.abc.example\r\n");
     assert!(hear(&mut client, "220 b.example\r\n").is_empty());
-    assert_eq!(sent(&mut client), "EHLO gate.nec.example\r\n");
+    assert_eq!(sent(&mut client), "EHLO mx.abc.example\r\n");
     assert_eq!(hear(&mut client, "250-b.example\r\n250 SIZE\r\n"), [Event::Idle]);
 
     // Where it is not offered, or refused, the connection is of no use.

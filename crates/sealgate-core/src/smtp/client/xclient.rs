@@ -53,7 +53,7 @@ impl XclientAttributes {
 }
 
 impl Client {
-    /// Says who the client is and greets anew; only when idle. [`super::Event::Idle`] follows, or a failure: where the server does
+    /// Says who the client is and greets anew, in its name; only when idle. [`super::Event::Idle`] follows, or a failure: where the server does
     /// not offer it, it must not be left to believe that the mail is our own.
     pub fn introduce(&mut self, identity: &Identity) {
         if !self.is_idle() {
@@ -63,6 +63,12 @@ impl Client {
             return self.fail(Failure::XclientNotOffered);
         }
         let command = command(identity, self.capabilities.xclient);
+        // Postfix takes the name of the hello that follows for the client's, whatever HELO= said.
+        if !identity.hello.is_empty()
+            && identity.hello.bytes().all(|octet| octet.is_ascii_graphic())
+        {
+            self.options.hostname.clone_from(&identity.hello);
+        }
         self.phase = Phase::Opening;
         self.output.push_back(Bytes::from(command));
         self.expected.push_back(Expected::Xclient);
