@@ -17,6 +17,7 @@
 pub mod bouncycastle;
 pub mod cms;
 pub mod der;
+pub mod dkimpy;
 pub mod dovecot;
 pub mod fetch;
 pub mod fixtures;
@@ -38,3 +39,4 @@ pub mod sink;
 pub mod slapd;
 pub mod softhsm;
 pub mod wire;
+pub mod zone;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod cli;
 mod config;
 mod demo;
+mod domain_key;
 mod key_management_server;
 mod observe;
 mod relay;

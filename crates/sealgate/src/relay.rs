@@ -10,14 +10,17 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use sealgate_core::address::Domain;
+use sealgate_core::dkim::Signer;
 use sealgate_core::smtp::server::{Limits as ServerLimits, Options};
 use sealgate_keys::stores::Stores;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::domain_key;
 
 mod answers;
+mod authentication;
 mod budget;
 mod connect;
 pub(crate) mod crypto_threads;
@@ -35,6 +38,7 @@ pub(crate) mod tls;
 mod trace;
 mod transaction;
 
+use authentication::Authenticator;
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
 use deliver::Downstream;
@@ -49,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     /// STARTTLS, where a certificate is given.
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Signs for our domains, where they have a key.
+    pub(crate) dkim: Option<Arc<Signer>>,
     hostname: Domain,
     postmaster_domain: Domain,
 }
@@ -58,10 +64,11 @@ impl Settings {
     /// A line that says what is wrong with the TLS files or the names.
     pub(crate) fn new(config: Config) -> Result<Self, String> {
         let tls = config.tls.as_ref().map(tls::server).transpose()?;
+        let dkim = config.dkim.as_ref().map(domain_key::signer).transpose()?;
         let hostname = Domain::parse(&config.hostname)
             .map_err(|_| format!("hostname `{}` is no domain name", config.hostname))?;
         let postmaster_domain = config.domains.first().unwrap_or(&hostname).clone();
-        Ok(Self { config, tls, hostname, postmaster_domain })
+        Ok(Self { config, tls, dkim, hostname, postmaster_domain })
     }
 
     fn server_options(&self, entrance: Entrance) -> Options {
@@ -93,6 +100,7 @@ pub(crate) struct Relay {
     crypto: CryptoThreads,
     downstream: Downstream,
     recipients: Recipients,
+    authenticator: Authenticator,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
     draining: watch::Sender<bool>,
@@ -104,12 +112,14 @@ impl Relay {
     pub(crate) fn new(settings: Settings, stores: Stores) -> Result<Arc<Self>, String> {
         let hostname = settings.config.hostname.clone();
         let router = Router::new(&settings.config.dns, &hostname)?;
+        let authenticator = Authenticator::new(router.resolver().clone());
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             stores: Arc::new(stores),
             crypto: CryptoThreads::new(),
             downstream: Downstream::new(router, hostname)?,
             recipients: Recipients::new(),
+            authenticator,
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),

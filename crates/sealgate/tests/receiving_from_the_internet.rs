@@ -14,11 +14,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use sealgate_testkit::dkimpy;
 use sealgate_testkit::gate::Gate;
+use sealgate_testkit::mail;
 use sealgate_testkit::postfix::{Postfix, Settings};
 use sealgate_testkit::process;
 use sealgate_testkit::session::{Session, send_smtp};
 use sealgate_testkit::sink::{Protocol, Sink, Stage};
+use sealgate_testkit::zone::{Zone, txt};
 
 const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
@@ -163,31 +166,34 @@ fn swaks(gate: &Gate, source: &str, to: &str) -> process::Ran {
 }
 
 #[test]
-fn postfix_hears_who_the_internet_client_is() {
-    for (how, more) in [
-        ("xclient", "smtpd_authorized_xclient_hosts = 127.0.0.1"),
-        ("proxy", "smtpd_upstream_proxy_protocol = haproxy"),
-    ] {
-        let mailboxes = Sink::lmtp();
-        let postfix = postfix(&mailboxes, more);
-        let gate = gate(&format!("smtp://{}", postfix.smtp), |gate| {
-            gate.set(&["inside", "client_address"], how);
-        });
-        let refused = swaks(&gate, "127.0.0.76", "nobody@nec.example");
-        let said = format!("{}{}", String::from_utf8_lossy(&refused.stdout), refused.stderr);
-        assert!(said.contains("550 5.1.1"), "{how}: {said}");
-        process::await_that(&format!("{how}: the client in Postfix's log"), || {
-            postfix.log().contains("RCPT from unknown[127.0.0.76]")
-        });
-        // One client after another, each with his own name on the mail.
-        for (count, source) in ["127.0.0.77", "127.0.0.78"].into_iter().enumerate() {
-            swaks(&gate, source, ALICE).expect_ok(how);
-            let received = mailboxes.await_received(count + 1);
-            let text = String::from_utf8_lossy(&received[count].content).into_owned();
-            let hello = if how == "xclient" { "mx.abc.example" } else { "gate.nec.example" };
-            let trace = format!("Received: from {hello} (unknown [{source}])");
-            assert!(text.contains(&trace), "{how}: {text}");
-        }
+fn postfix_hears_by_xclient_who_the_internet_client_is() {
+    postfix_hears("xclient", "smtpd_authorized_xclient_hosts = 127.0.0.1", "mx.abc.example");
+}
+
+#[test]
+fn postfix_hears_by_proxy_who_the_internet_client_is() {
+    postfix_hears("proxy", "smtpd_upstream_proxy_protocol = haproxy", "gate.nec.example");
+}
+
+fn postfix_hears(how: &str, more: &str, hello: &str) {
+    let mailboxes = Sink::lmtp();
+    let postfix = postfix(&mailboxes, more);
+    let gate = gate(&format!("smtp://{}", postfix.smtp), |gate| {
+        gate.set(&["inside", "client_address"], how);
+    });
+    let refused = swaks(&gate, "127.0.0.76", "nobody@nec.example");
+    let said = format!("{}{}", String::from_utf8_lossy(&refused.stdout), refused.stderr);
+    assert!(said.contains("550 5.1.1"), "{how}: {said}");
+    process::await_that(&format!("{how}: the client in Postfix's log"), || {
+        postfix.log().contains("RCPT from unknown[127.0.0.76]")
+    });
+    // One client after another, each with his own name on the mail.
+    for (count, source) in ["127.0.0.77", "127.0.0.78"].into_iter().enumerate() {
+        swaks(&gate, source, ALICE).expect_ok(how);
+        let received = mailboxes.await_received(count + 1);
+        let text = String::from_utf8_lossy(&received[count].content).into_owned();
+        let trace = format!("Received: from {hello} (unknown [{source}])");
+        assert!(text.contains(&trace), "{how}: {text}");
     }
 }
 
@@ -230,4 +236,257 @@ fn nobody_introduces_others_to_us() {
     assert_eq!(reply.code, 250, "{reply:?}");
     let text = String::from_utf8_lossy(&sink.await_received(1)[0].content).into_owned();
     assert!(text.contains("([127.0.0.1])") && !text.contains("192.0.2.7"), "{text}");
+}
+
+/// What the sender's domains say in DNS: the tests' clients are all at 127.0.0.1.
+fn policies() -> Vec<String> {
+    vec![
+        txt("abc.example.", "v=spf1 ip4:127.0.0.1 -all"),
+        txt("_dmarc.abc.example.", "v=DMARC1; p=reject"),
+        txt("strict.example.", "v=spf1 ip4:192.0.2.1 -all"),
+        txt("_dmarc.strict.example.", "v=DMARC1; p=reject"),
+        txt("lax.example.", "v=spf1 ip4:192.0.2.1 ~all"),
+        txt("_dmarc.lax.example.", "v=DMARC1; p=none"),
+        txt("plain.example.", "no policy of any kind"),
+    ]
+}
+
+fn asks(gate: &Gate, zone: &Zone) {
+    gate.set(&["outside", "authenticate"], true);
+    gate.set(&["dns", "resolvers"], vec![zone.address.to_string()]);
+}
+
+/// The results in Authentication-Results, one a method, `spf=pass` and its properties.
+fn results(message: &[u8]) -> Vec<String> {
+    let field = mail::header(message, "Authentication-Results").expect("results");
+    let words = field.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.split("; ").skip(1).map(str::to_owned).collect()
+}
+
+fn mail_from(author: &str) -> Vec<u8> {
+    String::from_utf8(MAIL.to_vec()).unwrap().replace(BOB, author).into_bytes()
+}
+
+#[test]
+fn what_the_senders_domain_says_stands_beside_the_verdict() {
+    let sink = Sink::smtp();
+    let keys = process::open_temp_dir("keys");
+    let key = keys.path().join("key.pem");
+    let mut records = policies();
+    records.push(dkimpy::make_key(&key, "rsa", "s1", "abc.example"));
+    let zone = Zone::start(&records);
+    let gate = gate(&format!("smtp://{}", sink.address), |gate| asks(gate, &zone));
+    let signed = dkimpy::sign(MAIL, "s1", "abc.example", &key);
+    let mut altered = signed.clone();
+    let last = altered.len() - 3;
+    altered[last] = b'y';
+    let gone = dkimpy::sign(MAIL, "s2", "abc.example", &key);
+    let dkim = "header.d=abc.example header.s=s1";
+    let bob = "smtp.mailfrom=bob@abc.example";
+    let dmarc = "header.from=abc.example policy.dmarc=reject";
+    for (count, (from, message, expected)) in [
+        (
+            BOB,
+            signed.clone(),
+            vec![
+                format!("spf=pass {bob}"),
+                format!("dkim=pass {dkim}"),
+                format!("dmarc=pass {dmarc}"),
+            ],
+        ),
+        (
+            BOB,
+            altered,
+            vec![
+                format!("spf=pass {bob}"),
+                format!("dkim=fail {dkim}"),
+                format!("dmarc=pass {dmarc}"),
+            ],
+        ),
+        (
+            BOB,
+            gone,
+            vec![
+                format!("spf=pass {bob}"),
+                "dkim=permerror header.d=abc.example header.s=s2".to_owned(),
+                format!("dmarc=pass {dmarc}"),
+            ],
+        ),
+        // A bounce: the host's name is asked about, and the signature makes up for it.
+        (
+            "",
+            signed,
+            vec![
+                "spf=none smtp.helo=client.example".to_owned(),
+                format!("dkim=pass {dkim}"),
+                format!("dmarc=pass {dmarc}"),
+            ],
+        ),
+        // Somebody else's name in From.
+        (
+            BOB,
+            mail_from("ceo@strict.example"),
+            vec![
+                format!("spf=pass {bob}"),
+                "dkim=none".to_owned(),
+                "dmarc=fail header.from=strict.example policy.dmarc=reject".to_owned(),
+            ],
+        ),
+        (
+            "x@lax.example",
+            mail_from("x@lax.example"),
+            vec![
+                "spf=softfail smtp.mailfrom=x@lax.example".to_owned(),
+                "dkim=none".to_owned(),
+                "dmarc=fail header.from=lax.example policy.dmarc=none".to_owned(),
+            ],
+        ),
+        (
+            "x@plain.example",
+            mail_from("x@plain.example"),
+            vec![
+                "spf=none smtp.mailfrom=x@plain.example".to_owned(),
+                "dkim=none".to_owned(),
+                "dmarc=none header.from=plain.example".to_owned(),
+            ],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let reply = send_smtp(gate.ready().outside_smtp.unwrap(), from, &[ALICE], &message);
+        assert_eq!(reply.code, 250, "{reply:?}");
+        let received = sink.await_received(count + 1);
+        let found = results(&received[count].content);
+        assert_eq!(found[0], "smime=none");
+        assert_eq!(found[1..], expected);
+    }
+}
+
+#[test]
+fn a_failed_dmarc_refuses_where_author_and_administrator_want_it() {
+    let sink = Sink::smtp();
+    let zone = Zone::start(&policies());
+    let gate = gate(&format!("smtp://{}", sink.address), |gate| {
+        asks(gate, &zone);
+        gate.set(&["outside", "dmarc"], "refuse");
+    });
+    let send = |from: &str, author: &str| {
+        send_smtp(gate.ready().outside_smtp.unwrap(), from, &[ALICE], &mail_from(author))
+    };
+    let refused = send(BOB, "ceo@strict.example");
+    assert_eq!(refused.status(), "550 5.7.1");
+    assert!(refused.text().contains("strict.example"), "{refused:?}");
+    assert!(sink.received().is_empty());
+    for author in [BOB, "x@lax.example", "x@plain.example"] {
+        assert_eq!(send(BOB, author).code, 250, "{author}");
+    }
+}
+
+#[test]
+fn mail_does_not_wait_for_a_name_server_that_is_away_or_silent() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nowhere = process::loopback(process::free_port());
+    for resolver in [nowhere, silent.local_addr().unwrap()] {
+        let sink = Sink::smtp();
+        let gate = gate(&format!("smtp://{}", sink.address), |gate| {
+            gate.set(&["outside", "authenticate"], true);
+            gate.set(&["outside", "dmarc"], "refuse");
+            gate.set(&["dns", "resolvers"], vec![resolver.to_string()]);
+        });
+        let mail = mail_from("ceo@strict.example");
+        let reply = send_smtp(gate.ready().outside_smtp.unwrap(), BOB, &[ALICE], &mail);
+        assert_eq!(reply.code, 250, "{reply:?}");
+        let found = results(&sink.await_received(1)[0].content);
+        assert!(found[1].starts_with("spf=temperror"), "{found:?}");
+        assert_eq!(found[2], "dkim=none");
+        assert!(found[3].starts_with("dmarc=temperror"), "{found:?}");
+    }
+}
+
+/// Makes a gate's own domain sign, and gives the record of its public key.
+fn signs(gate: &Gate, algorithm: &str, domain: &str) -> String {
+    gate.set(&["dkim", "selector"], "gate");
+    gate.set(&["dkim", "key"], "dkim.pem");
+    dkimpy::make_key(&gate.dir().join("dkim.pem"), algorithm, "gate", domain)
+}
+
+#[test]
+fn what_leaves_is_signed_last_and_what_it_broke_is_taken_off() {
+    let sink = Sink::smtp();
+    let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
+    gate.generate_key(ALICE, "rsa2048");
+    gate.set(&["policy", "encrypt"], "never");
+    gate.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
+    let zone = Zone::start(&[signs(&gate, "rsa", "nec.example")]);
+    gate.start();
+    let message = b"DKIM-Signature: v=1; a=rsa-sha256; d=nec.example; s=mailserver; h=from; bh=; b=old\r\n\
+                    DKIM-Signature: v=1; a=rsa-sha256; d=list.example; s=x; h=from; bh=; b=foreign\r\n\
+                    From: Alice\r\n <alice@nec.example>\r\nTo: bob@abc.example\r\nSubject:  two  words\r\n\
+                    Date: Mon, 23 Nov 2026 09:00:00 +0000\r\n\r\n.dot\r\nlast \r\n\r\n\r\n";
+    let reply = send_smtp(gate.ready().inside_smtp.unwrap(), ALICE, &[BOB], message);
+    assert_eq!(reply.code, 250, "{reply:?}");
+    let sealed = sink.await_received(1)[0].content.clone();
+    let text = String::from_utf8_lossy(&sealed).into_owned();
+    assert!(
+        text.starts_with("DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/simple; d=nec.example;")
+    );
+    assert!(mail::contains(&sealed, "multipart/signed"), "{text}");
+    assert!(!text.contains("b=old") && text.contains("b=foreign"), "{text}");
+    assert_eq!(dkimpy::verify(&sealed, &zone), "pass", "{text}");
+    let falsified = text.replacen(".dot", ".dog", 1);
+    assert_eq!(dkimpy::verify(falsified.as_bytes(), &zone), "fail");
+    let added = text.replacen("From: Alice", "Reply-To: evil@x.example\r\nFrom: Alice", 1);
+    assert_eq!(dkimpy::verify(added.as_bytes(), &zone), "fail", "an added field");
+    // A domain that is not ours is not signed for.
+    send_smtp(
+        gate.ready().inside_smtp.unwrap(),
+        "x@sub.nec.example",
+        &[BOB],
+        &mail_from("x@sub.nec.example"),
+    );
+    assert!(!sink.await_received(2)[1].content.starts_with(b"DKIM-Signature"));
+}
+
+/// Two gates, one signing with Ed25519 and the other opening: what the one says in DNS the other finds to hold, seals, and dkimpy
+/// finds whole.
+#[test]
+fn what_was_found_before_opening_is_sealed_with_what_came_out() {
+    let binary = env!("CARGO_BIN_EXE_sealgate");
+    let sink = Sink::smtp();
+    let mut sender = Gate::init(binary, &["abc.example"]);
+    let mut receiver = Gate::init(binary, &["nec.example"]);
+    sender.generate_key(BOB, "rsa2048");
+    receiver.generate_key(ALICE, "rsa2048");
+    sender.trust(&receiver, &[ALICE]);
+    receiver.trust(&sender, &[BOB]);
+    let mut records = policies();
+    records.push(signs(&sender, "ed25519", "abc.example"));
+    records.push(signs(&receiver, "rsa", "nec.example"));
+    let zone = Zone::start(&records);
+    asks(&receiver, &zone);
+    receiver.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
+    let outside = receiver.start().outside_smtp.unwrap();
+    sender.set(&["outside", "next_hop"], format!("smtp://{outside}"));
+    sender.start();
+    let reply = send_smtp(sender.ready().inside_smtp.unwrap(), BOB, &[ALICE], MAIL);
+    assert_eq!(reply.code, 250, "{reply:?}");
+    let opened = sink.await_received(1)[0].content.clone();
+    let text = String::from_utf8_lossy(&opened).into_owned();
+    let found = results(&opened);
+    assert!(found[0].starts_with("smime=pass"), "{found:?}");
+    for expected in ["spf=pass", "dkim=pass header.d=abc.example", "dmarc=pass"] {
+        assert!(found.iter().any(|one| one.starts_with(expected)), "{expected}: {found:?}");
+    }
+    let sealed = mail::header(&opened, "ARC-Authentication-Results").expect("an ARC set");
+    for expected in ["i=1", "smime=pass", "spf=pass", "dkim=pass", "dmarc=pass"] {
+        assert!(sealed.contains(expected), "{sealed}");
+    }
+    assert_eq!(dkimpy::verify_arc(&opened, &zone), "pass", "{text}");
+    let falsified = text.replacen("Subject: hello", "Subject: hallo", 1);
+    assert_ne!(dkimpy::verify_arc(falsified.as_bytes(), &zone), "pass");
+    // What is not changed is not sealed.
+    let plain = send_smtp(outside, BOB, &[ALICE], MAIL);
+    assert_eq!(plain.code, 250, "{plain:?}");
+    assert_eq!(mail::header(&sink.await_received(2)[1].content, "ARC-Seal"), None);
 }

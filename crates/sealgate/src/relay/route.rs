@@ -76,6 +76,11 @@ impl Router {
         Ok(Self { resolver, hostname: hostname.to_ascii_lowercase() })
     }
 
+    /// What names are looked up with.
+    pub(crate) fn resolver(&self) -> &TokioResolver {
+        &self.resolver
+    }
+
     /// The hop for mail to a domain.
     ///
     /// # Errors

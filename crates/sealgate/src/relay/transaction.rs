@@ -21,12 +21,13 @@ use sealgate_core::verify::Harvest;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use super::authentication::{Authentication, Sender};
 use super::deliver::Outcome;
 use super::fanout::Fanout;
 use super::introduction::Introduction;
 use super::trace::{self, Origin};
 use super::{Relay, Settings};
-use crate::config::NextHop;
+use crate::config::{Dmarc, NextHop};
 
 /// A message on its way.
 #[derive(Debug)]
@@ -128,6 +129,7 @@ impl Transaction {
             trust,
             hostname: settings.config.hostname.clone(),
             now: now(),
+            dkim: settings.dkim.clone(),
         })
     }
 
@@ -141,7 +143,12 @@ impl Transaction {
         let size_bytes = message.bytes().len();
         let mut processor = match self.direction {
             Direction::Inbound => {
-                Processor::Inbound(Box::new(Inbound::new(context, id, envelope, message, received)))
+                let found = self.authenticate(&message).await.map_err(early)?;
+                let inbound = Inbound::new(context, id, envelope, message, received);
+                Processor::Inbound(Box::new(match found {
+                    Some(found) => inbound.authenticated(found.results, found.chain),
+                    None => inbound,
+                }))
             }
             Direction::Outbound => Processor::Outbound(Box::new(Outbound::new(
                 context, id, envelope, message, received,
@@ -173,6 +180,29 @@ impl Transaction {
         }
         tracing::error!(id = self.id, "the data processor asks without end");
         Err(early(Refusal::Internal))
+    }
+
+    /// What the sender's domain says, before anything is changed (E9).
+    async fn authenticate(&self, message: &Message) -> Result<Option<Authentication>, Refusal> {
+        let config = &self.settings.config;
+        if !config.outside.authenticate {
+            return Ok(None);
+        }
+        let sender = Sender {
+            client: self.origin.peer,
+            hello: &self.origin.hello,
+            from: self.envelope.reverse_path.as_ref(),
+        };
+        let authenticator = &self.relay.authenticator;
+        let found = authenticator.authenticate(sender, &config.hostname, message.bytes()).await;
+        match &found.rejected_by {
+            Some(domain) if config.outside.dmarc == Dmarc::Refuse => {
+                let text =
+                    format!("{domain} asks to refuse mail that does not pass its DMARC policy");
+                Err(Refusal::NextHop(Reply::new(550, (5, 7, 1), text)))
+            }
+            _ => Ok(Some(found)),
+        }
     }
 
     /// Takes in what the mail taught, without making the sender wait.

@@ -1,0 +1,36 @@
+"""dkimpy as the tests' other implementation of DKIM and ARC.
+
+sign SELECTOR DOMAIN KEYFILE   message on stdin, signed message on stdout
+dkim PORT | arc PORT           message on stdin, "pass" or what is wrong on stdout; keys from the name server at that port
+"""
+
+import sys
+
+import dkim
+import dns.resolver
+
+verb, arguments, message = sys.argv[1], sys.argv[2:], sys.stdin.buffer.read()
+
+
+def key(name, timeout=5):
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.nameservers = ["127.0.0.1"]
+    resolver.port = int(arguments[0])
+    try:
+        answer = resolver.resolve(name.decode().rstrip("."), "TXT")
+    except dns.exception.DNSException:
+        return None
+    return b"".join(answer[0].strings)
+
+
+if verb == "sign":
+    selector, domain, file = arguments
+    with open(file, "rb") as pem:
+        field = dkim.sign(message, selector.encode(), domain.encode(), pem.read())
+    sys.stdout.buffer.write(field + message)
+elif verb == "dkim":
+    verifier = dkim.DKIM(message, logger=None)
+    print("pass" if verifier.verify(dnsfunc=key) else "fail")
+else:
+    state, results, why = dkim.arc_verify(message, dnsfunc=key)
+    print("pass" if state == b"pass" else f"{state} {why} {results}")
