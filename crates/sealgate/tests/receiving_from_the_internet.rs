@@ -145,7 +145,9 @@ fn without_an_answer_the_recipient_is_deferred() {
 
 /// Postfix that knows Alice only and hands her mail to the sink.
 fn postfix(mailboxes: &Sink, more: &str) -> Postfix {
-    let more = format!("virtual_mailbox_maps = inline:{{{ALICE}=here}}\n{more}\n");
+    let more = format!(
+        "virtual_mailbox_maps = inline:{{{ALICE}=here}}\nsmtpd_peername_lookup = no\n{more}\n"
+    );
     Postfix::start(&Settings {
         hostname: "mail.nec.example",
         domains: &["nec.example"],
@@ -434,7 +436,8 @@ fn what_leaves_is_signed_last_and_what_it_broke_is_taken_off() {
     assert!(mail::contains(&sealed, "multipart/signed"), "{text}");
     assert!(!text.contains("b=old") && text.contains("b=foreign"), "{text}");
     assert_eq!(dkimpy::verify(&sealed, &zone), "pass", "{text}");
-    let falsified = text.replacen(".dot", ".dog", 1);
+    let falsified = text.replacen("last", "lost", 1);
+    assert_ne!(falsified, text);
     assert_eq!(dkimpy::verify(falsified.as_bytes(), &zone), "fail");
     let added = text.replacen("From: Alice", "Reply-To: evil@x.example\r\nFrom: Alice", 1);
     assert_eq!(dkimpy::verify(added.as_bytes(), &zone), "fail", "an added field");

@@ -208,7 +208,9 @@ fn dmarc_result(output: Option<&DmarcOutput>) -> AuthenticationResult {
         Policy::Reject => Some("reject"),
         Policy::Unspecified => None,
     };
-    properties.extend(policy.map(|policy| ("policy.dmarc", policy.to_owned())));
+    if output.dmarc_record().is_some() {
+        properties.extend(policy.map(|policy| ("policy.dmarc", policy.to_owned())));
+    }
     AuthenticationResult { method: "dmarc", result, properties }
 }
 
