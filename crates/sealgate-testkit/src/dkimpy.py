@@ -29,8 +29,7 @@ if verb == "sign":
         field = dkim.sign(message, selector.encode(), domain.encode(), pem.read())
     sys.stdout.buffer.write(field + message)
 elif verb == "dkim":
-    verifier = dkim.DKIM(message, logger=None)
-    print("pass" if verifier.verify(dnsfunc=key) else "fail")
+    print("pass" if dkim.verify(message, dnsfunc=key) else "fail")
 else:
     state, results, why = dkim.arc_verify(message, dnsfunc=key)
     print("pass" if state == b"pass" else f"{state} {why} {results}")

@@ -394,6 +394,7 @@ fn mail_does_not_wait_for_a_name_server_that_is_away_or_silent() {
         let gate = gate(&format!("smtp://{}", sink.address), |gate| {
             gate.set(&["outside", "authenticate"], true);
             gate.set(&["outside", "dmarc"], "refuse");
+            gate.set(&["limits", "authentication_secs_max"], 1);
             gate.set(&["dns", "resolvers"], vec![resolver.to_string()]);
         });
         let mail = mail_from("ceo@strict.example");
@@ -492,4 +493,53 @@ fn what_was_found_before_opening_is_sealed_with_what_came_out() {
     let plain = send_smtp(outside, BOB, &[ALICE], MAIL);
     assert_eq!(plain.code, 250, "{plain:?}");
     assert_eq!(mail::header(&sink.await_received(2)[1].content, "ARC-Seal"), None);
+}
+
+#[test]
+fn a_client_that_errs_or_talks_without_end_is_sent_away() {
+    let sink = Sink::smtp();
+    let gate = gate(&format!("smtp://{}", sink.address), |gate| {
+        gate.set(&["limits", "errors_per_session_max"], 3);
+        gate.set(&["limits", "commands_per_session_max"], 6);
+    });
+    let outside = gate.ready().outside_smtp.unwrap();
+    for (command, at_limit, count) in [("WHAT", 500, 3), ("NOOP", 250, 6)] {
+        let (mut session, _) = Session::connect(outside);
+        for _ in 0..count {
+            assert_eq!(session.command(command).code, at_limit);
+        }
+        assert_eq!(session.command(command).status(), "421 4.7.0", "{command}, one over");
+        assert!(session.reply_or_end().is_none());
+    }
+}
+
+#[test]
+fn slow_content_is_cut_off_and_steady_content_is_not() {
+    let sink = Sink::smtp();
+    let gate = gate(&format!("smtp://{}", sink.address), |gate| {
+        gate.set(&["limits", "data_grace_secs"], 1);
+        gate.set(&["limits", "data_bytes_per_sec_min"], 1000);
+    });
+    let begin = || {
+        let (mut session, _) = Session::connect(gate.ready().outside_smtp.unwrap());
+        session.command("EHLO mx.abc.example");
+        session.command(&format!("MAIL FROM:<{BOB}>"));
+        session.command(&format!("RCPT TO:<{ALICE}>"));
+        assert_eq!(session.command("DATA").code, 354);
+        session.send(MAIL);
+        session
+    };
+    let (mut slow, mut steady) = (begin(), begin());
+    let (dribble, stream) = (b"x\r\n", "0123456789abcdef\r\n".repeat(40));
+    // Three seconds: the slow one sends a hundred octets of the three thousand.
+    for _ in 0..30 {
+        slow.send_unless_closed(dribble);
+        steady.send(stream.as_bytes());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(slow.reply().status(), "421 4.4.2");
+    assert!(slow.reply_or_end().is_none());
+    steady.send(b".\r\n");
+    assert_eq!(steady.reply().code, 250);
+    assert_eq!(sink.await_received(1).len(), 1);
 }

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use mail_auth::dkim::DkimError;
@@ -20,7 +19,7 @@ use mail_auth::{
 use sealgate_core::address::Address;
 use sealgate_core::dkim::arc::Chain;
 use sealgate_core::report::AuthenticationResult;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Asks DNS.
 pub(crate) struct Authenticator(MessageAuthenticator);
@@ -40,6 +39,8 @@ pub(crate) struct Sender<'a> {
     pub(crate) hello: &'a str,
     /// MAIL FROM.
     pub(crate) from: Option<&'a Address>,
+    /// No answer is waited for after this.
+    pub(crate) deadline: Instant,
 }
 
 /// What was found out.
@@ -71,8 +72,11 @@ impl Authenticator {
             // No header section at all: nothing to ask about, and the core refuses it.
             return Authentication { results, chain: None, rejected_by: None };
         };
-        let (spf, dkim, arc) =
-            tokio::join!(self.spf(sender, hostname), self.dkim(&parsed), self.arc(&parsed));
+        let (spf, dkim, arc) = tokio::join!(
+            self.spf(sender, hostname),
+            self.dkim(&parsed, sender.deadline),
+            self.arc(&parsed, sender.deadline)
+        );
         results.push(spf_result(spf.as_ref(), sender));
         results.extend(dkim_results(dkim.as_deref()));
         // Where DNS is silent it is not asked once more.
@@ -100,18 +104,26 @@ impl Authenticator {
             // RFC 7208 §2.4: a bounce comes from nobody but the host.
             None => SpfParameters::verify_ehlo(client, sender.hello, hostname),
         };
-        timeout(LOOK_UPS_MAX, self.0.verify_spf(parameters)).await.ok()
+        timeout_at(sender.deadline, self.0.verify_spf(parameters)).await.ok()
     }
 
-    async fn dkim<'m>(&self, message: &'m AuthenticatedMessage<'m>) -> Option<Vec<DkimOutput<'m>>> {
-        timeout(LOOK_UPS_MAX, self.0.verify_dkim(message)).await.ok()
+    async fn dkim<'m>(
+        &self,
+        message: &'m AuthenticatedMessage<'m>,
+        deadline: Instant,
+    ) -> Option<Vec<DkimOutput<'m>>> {
+        timeout_at(deadline, self.0.verify_dkim(message)).await.ok()
     }
 
-    async fn arc<'m>(&self, message: &'m AuthenticatedMessage<'m>) -> Option<ArcOutput<'m>> {
+    async fn arc<'m>(
+        &self,
+        message: &'m AuthenticatedMessage<'m>,
+        deadline: Instant,
+    ) -> Option<ArcOutput<'m>> {
         if message.as_headers.len() > SIGNATURES_MAX {
             return None;
         }
-        timeout(LOOK_UPS_MAX, self.0.verify_arc(message)).await.ok()
+        timeout_at(deadline, self.0.verify_arc(message)).await.ok()
     }
 
     async fn dmarc<'m>(
@@ -123,7 +135,7 @@ impl Authenticator {
     ) -> Option<DmarcOutput> {
         let domain = domain_of(sender);
         let parameters = DmarcParameters::new(message, dkim, &domain, spf);
-        timeout(LOOK_UPS_MAX, self.0.verify_dmarc(parameters)).await.ok()
+        timeout_at(sender.deadline, self.0.verify_dmarc(parameters)).await.ok()
     }
 }
 
@@ -232,7 +244,5 @@ fn chain(output: &ArcOutput<'_>) -> Option<Chain> {
 /// Signatures of a message that are verified, and sets of an ARC chain; each takes a look-up. SPF has its own bounds (RFC 7208
 /// §4.6.4), DMARC asks at most for eight names (RFC 9989 §4.10).
 const SIGNATURES_MAX: usize = 10;
-/// All look-ups of one method.
-const LOOK_UPS_MAX: Duration = Duration::from_secs(8);
 /// Messages up to this size are digested on the thread that received them.
 const INLINE_BYTES_MAX: usize = 64 << 10;

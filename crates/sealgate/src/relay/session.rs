@@ -186,7 +186,8 @@ impl Session {
         let allowed = Duration::from_secs(self.server.received_bytes() / rate);
         // What came fast earns no right to be silent without end.
         let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
-        let deadline = (since + CONTENT_GRACE + allowed).min(Instant::now() + idle_max);
+        let grace = Duration::from_secs(self.settings.config.limits.data_grace_secs);
+        let deadline = (since + grace + allowed).min(Instant::now() + idle_max);
         match timeout_at(deadline, self.stream.read(&mut self.input)).await {
             Ok(Ok(0)) => Ok(Next::End),
             Ok(Ok(_)) => Ok(Next::Go),
@@ -481,8 +482,6 @@ impl Session {
 
 /// Memory of a message in flight, copies and transformation included, as a multiple of its size.
 const MEMORY_FACTOR: usize = 3;
-/// Content may start slowly.
-const CONTENT_GRACE: Duration = Duration::from_secs(60);
 /// Input that is kept while a message is delivered, and room for a usual read.
 const INPUT_BYTES: usize = 64 << 10;
 /// TLS handshakes.

@@ -192,6 +192,7 @@ impl Transaction {
             client: self.origin.peer,
             hello: &self.origin.hello,
             from: self.envelope.reverse_path.as_ref(),
+            deadline: Instant::now() + Duration::from_secs(config.limits.authentication_secs_max),
         };
         let authenticator = &self.relay.authenticator;
         let found = authenticator.authenticate(sender, &config.hostname, message.bytes()).await;
