@@ -1,6 +1,7 @@
 """dkimpy as the tests' other implementation of DKIM and ARC.
 
 sign SELECTOR DOMAIN KEYFILE   message on stdin, signed message on stdout
+seal SELECTOR DOMAIN KEYFILE   message on stdin, message with an ARC set on top on stdout
 dkim PORT | arc PORT           message on stdin, "pass" or what is wrong on stdout; keys from the name server at that port
 """
 
@@ -28,6 +29,12 @@ if verb == "sign":
     with open(file, "rb") as pem:
         field = dkim.sign(message, selector.encode(), domain.encode(), pem.read())
     sys.stdout.buffer.write(field + message)
+elif verb == "seal":
+    selector, domain, file = arguments
+    message = b"Authentication-Results: " + domain.encode() + b"; spf=none\r\n" + message
+    with open(file, "rb") as pem:
+        fields = dkim.arc_sign(message, selector.encode(), domain.encode(), pem.read(), domain.encode())
+    sys.stdout.buffer.write(b"".join(fields) + message)
 elif verb == "dkim":
     print("pass" if dkim.verify(message, dnsfunc=key) else "fail")
 else:

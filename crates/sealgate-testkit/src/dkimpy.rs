@@ -28,6 +28,11 @@ pub fn sign(message: &[u8], selector: &str, domain: &str, key: &Path) -> Vec<u8>
     run(&["sign", selector, domain, key.to_str().unwrap()], message)
 }
 
+/// Puts an ARC set on top of a message.
+pub fn seal_arc(message: &[u8], selector: &str, domain: &str, key: &Path) -> Vec<u8> {
+    run(&["seal", selector, domain, key.to_str().unwrap()], message)
+}
+
 /// `pass`, or what is wrong with the topmost DKIM-Signature.
 pub fn verify(message: &[u8], zone: &Zone) -> String {
     said(&["dkim", &zone.address.port().to_string()], message)

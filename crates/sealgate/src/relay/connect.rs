@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::deliver::{Downstream, passed_on};
 use super::introduction::Introduction;
-use super::link::Link;
+use super::link::{Asked, Link};
 use super::route::Hop;
 use super::stream::Stream;
 
@@ -82,6 +82,7 @@ impl Downstream {
             client: Client::new(options),
             input: BytesMut::new(),
             interrupted: false,
+            asked: Asked::default(),
         };
         metrics::counter!("sealgate_downstream_connections_total").increment(1);
         loop {
@@ -116,7 +117,7 @@ impl Downstream {
         let mut client = link.client;
         client.tls_started();
         let stream = Stream::Tls(Box::new(tls.into()));
-        Ok(Link { stream, client, input: BytesMut::new(), interrupted: false })
+        Ok(Link { stream, client, input: BytesMut::new(), ..link })
     }
 }
 

@@ -127,7 +127,13 @@ impl Downstream {
                     if reply.code == 421 {
                         return None;
                     }
-                    if let Ok(Event::Idle) = link.next().await {
+                    link.asked.questions += 1;
+                    link.asked.refusals += usize::from(!reply.is_positive());
+                    let is_tired = link.asked.questions >= QUESTIONS_MAX
+                        || link.asked.refusals >= REFUSALS_MAX;
+                    if let Ok(Event::Idle) = link.next().await
+                        && !is_tired
+                    {
                         self.pool.keep(hop, link);
                     }
                     return Some(Ok(reply));
@@ -165,6 +171,10 @@ const ANSWERS_MAX: u64 = 50_000;
 const ADMITTED_FOR: Duration = Duration::from_secs(300);
 /// How long a mailbox is believed not to be there: a new one gets its first mail soon.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// Questions over one connection: Postfix calls RSET junk from the hundredth on (smtpd_junk_command_limit).
+const QUESTIONS_MAX: usize = 50;
+/// Refusals over one connection: Postfix slows down from the tenth on (smtpd_soft_error_limit).
+const REFUSALS_MAX: usize = 8;
 /// Wait for the answer: clients wait five minutes for ours (RFC 5321 §4.5.3.2.3).
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 

@@ -111,7 +111,11 @@ impl Session {
     /// Serves the client to the end.
     pub(crate) async fn run(mut self) {
         // An error here is the client's connection breaking: there is nobody to tell.
-        if self.serve().await.is_ok() {
+        let served = self.serve().await;
+        if let Some(hop) = self.mail_server().filter(|hop| hop.introduction.is_some()) {
+            self.relay.downstream.pool.forget(&hop);
+        }
+        if served.is_ok() {
             self.linger().await;
         }
     }
@@ -267,13 +271,19 @@ impl Session {
 
     /// Whether the mail server takes mail for this recipient: its answer is ours.
     async fn ask_mail_server(&self, recipient: &Recipient) -> Result<(), Refusal> {
-        let inside = &self.settings.config.inside;
-        let Some(envelope) = self.server.envelope() else { return Err(Refusal::Internal) };
-        if !inside.check_recipients {
+        if !self.settings.config.inside.check_recipients {
             return Ok(());
         }
-        let hop = Hop { introduction: self.introduction(), ..route::fixed(&inside.mail_server) };
+        let Some(envelope) = self.server.envelope() else { return Err(Refusal::Internal) };
+        let Some(hop) = self.mail_server() else { return Err(Refusal::Internal) };
         self.relay.recipients.admit(&self.relay.downstream, &hop, envelope, recipient).await
+    }
+
+    /// Where opened mail goes, over connections of this session's own where the mail server is told about the client.
+    fn mail_server(&self) -> Option<Hop> {
+        let inbound = self.entrance.direction() == Direction::Inbound;
+        let server = &self.settings.config.inside.mail_server;
+        inbound.then(|| Hop { introduction: self.introduction(), ..route::fixed(server) })
     }
 
     /// What the mail server is told about the Internet's client.

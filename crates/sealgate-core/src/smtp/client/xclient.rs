@@ -1,8 +1,8 @@
 //! Postfix's XCLIENT: tells a mail server behind us who the client in front of us is, so that its log, its trace field and its
 //! access rules are about that client (<https://www.postfix.org/XCLIENT_README.html>).
 
+use core::net::{IpAddr, SocketAddr};
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
