@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::root;
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 29] = [
+const PACKAGES: [(&str, &str); 30] = [
     ("curl", "a plain mail client"),
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
@@ -28,6 +28,7 @@ const PACKAGES: [(&str, &str); 29] = [
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
     ("postgresql", "database of both embedded key stores"),
     ("python3", "runs PyKMIP"),
+    ("python3-authres", "reads what dkimpy seals"),
     ("python3-dkim", "verifies and makes DKIM and ARC signatures"),
     ("python3-dnspython", "looks up its keys"),
     ("python3-venv", "keeps PyKMIP apart"),
