@@ -283,6 +283,8 @@ fn what_the_senders_domain_says_stands_beside_the_verdict() {
     let last = altered.len() - 3;
     altered[last] = b'y';
     let gone = dkimpy::sign(MAIL, "s2", "abc.example", &key);
+    let large = [MAIL, "0123456789abcdef\r\n".repeat(10_000).as_bytes()].concat();
+    let large = dkimpy::sign(&large, "s1", "abc.example", &key);
     let lax = "x@lax.example";
     let plain = "x@plain.example";
     let by_bob = "spf=pass smtp.mailfrom=bob@abc.example";
@@ -291,6 +293,7 @@ fn what_the_senders_domain_says_stands_beside_the_verdict() {
         (BOB, signed.clone(), format!("{by_bob}; dkim=pass header.d=abc.example header.s=s1; {aligned}")),
         (BOB, altered, format!("{by_bob}; dkim=fail header.d=abc.example header.s=s1; {aligned}")),
         (BOB, gone, format!("{by_bob}; dkim=permerror header.d=abc.example header.s=s2; {aligned}")),
+        (BOB, large, format!("{by_bob}; dkim=pass header.d=abc.example header.s=s1; {aligned}")),
         // A bounce: the host's name is asked about, and the signature makes up for it.
         ("", signed, format!("spf=none smtp.helo=client.example; dkim=pass header.d=abc.example header.s=s1; {aligned}")),
         // Somebody else's name in From.
@@ -322,6 +325,10 @@ fn a_failed_dmarc_refuses_where_author_and_administrator_want_it() {
     let refused = send(BOB, "ceo@strict.example");
     assert_eq!(refused.status(), "550 5.7.1");
     assert!(refused.text().contains("strict.example"), "{refused:?}");
+    process::await_that("the reason in the log", || {
+        let failed = |line: &serde_json::Value| line["authentication"][2]["result"] == "fail";
+        gate.log_lines().iter().any(failed)
+    });
     assert!(sink.received().is_empty());
     for author in [BOB, "x@lax.example", "x@plain.example"] {
         assert_eq!(send(BOB, author).code, 250, "{author}");

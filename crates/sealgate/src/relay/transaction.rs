@@ -143,7 +143,7 @@ impl Transaction {
         let size_bytes = message.bytes().len();
         let mut processor = match self.direction {
             Direction::Inbound => {
-                let found = self.authenticate(&message).await.map_err(early)?;
+                let found = self.authenticate(&message).await?;
                 let inbound = Inbound::new(context, id, envelope, message, received);
                 Processor::Inbound(Box::new(match found {
                     Some(found) => inbound.authenticated(found.results, found.chain),
@@ -183,7 +183,10 @@ impl Transaction {
     }
 
     /// What the sender's domain says, before anything is changed (E9).
-    async fn authenticate(&self, message: &Message) -> Result<Option<Authentication>, Refusal> {
+    async fn authenticate(
+        &self,
+        message: &Message,
+    ) -> Result<Option<Authentication>, Box<(Refusal, Report)>> {
         let config = &self.settings.config;
         if !config.outside.authenticate {
             return Ok(None);
@@ -200,7 +203,9 @@ impl Transaction {
             Some(domain) if config.outside.dmarc == Dmarc::Refuse => {
                 let text =
                     format!("{domain} asks to refuse mail that does not pass its DMARC policy");
-                Err(Refusal::NextHop(Reply::new(550, (5, 7, 1), text)))
+                let refusal = Refusal::NextHop(Reply::new(550, (5, 7, 1), text));
+                let report = Report { authentication: found.results, ..self.empty_report() };
+                Err(Box::new((refusal, report)))
             }
             _ => Ok(Some(found)),
         }
