@@ -13,6 +13,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sealgate_testkit::dkimpy;
 use sealgate_testkit::gate::Gate;
@@ -479,15 +480,17 @@ fn slow_content_is_cut_off_and_steady_content_is_not() {
         session.send(MAIL);
         session
     };
+    let started = Instant::now();
     let (mut slow, mut steady) = (begin(), begin());
     let (dribble, stream) = (b"x\r\n", "0123456789abcdef\r\n".repeat(40));
     // Three seconds: the slow one sends a hundred octets of the three thousand.
     for _ in 0..30 {
         slow.send_unless_closed(dribble);
         steady.send(stream.as_bytes());
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(slow.reply().status(), "421 4.4.2");
+    assert!(started.elapsed() < Duration::from_secs(45), "as slow as the usual grace of a minute");
     assert!(slow.reply_or_end().is_none());
     steady.send(b".\r\n");
     assert_eq!(steady.reply().code, 250);
