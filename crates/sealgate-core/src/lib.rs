@@ -10,6 +10,7 @@
 pub mod address;
 pub mod cms;
 pub mod decrypt;
+pub mod dkim;
 pub mod encrypt;
 pub mod envelope;
 pub mod hex;

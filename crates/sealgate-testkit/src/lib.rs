@@ -15,6 +15,7 @@
 pub mod bouncycastle;
 pub mod cms;
 pub mod der;
+pub mod dkimpy;
 pub mod dovecot;
 pub mod fetch;
 pub mod fixtures;
@@ -37,3 +38,4 @@ pub mod slapd;
 pub mod softhsm;
 pub mod upstream;
 pub mod wire;
+pub mod zone;

@@ -107,6 +107,12 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(check_readable("tls certificate", &tls.certificate));
         findings.push(check_readable("tls key", &tls.key));
     }
+    if let Some(dkim) = &config.dkim {
+        findings.push(match crate::domain_key::signer(dkim) {
+            Ok(_) => Finding::good("dkim key", dkim.key.display().to_string()),
+            Err(why) => Finding::failed("dkim key", &Failure::Configuration(why)),
+        });
+    }
     if config.outside.smtp.is_some() {
         findings.push(check_server("mail server", &config.inside.mail_server).await);
     }
