@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::root;
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 26] = [
+const PACKAGES: [(&str, &str); 28] = [
     ("curl", "a plain mail client"),
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
@@ -17,9 +17,11 @@ const PACKAGES: [(&str, &str); 26] = [
     ("gpgsm", "peer of the interoperability matrix"),
     ("iproute2", "networks and lines of the tests' own"),
     ("ldap-utils", "fills the directory server"),
+    ("ldnsutils", "signs the zones of the tests' own DNS"),
     ("libbcmail-java", "peer of the interoperability matrix"),
     ("mount", "what hosts of the tests' own see of the file system"),
     ("neomutt", "a plain mail client"),
+    ("nsd", "the tests' own DNS, with a root of its own"),
     ("opensc", "puts certificates into tokens (pkcs11-tool), and logs calls of a module"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
     ("p11-kit", "puts a token behind a socket"),

@@ -116,6 +116,8 @@ pub(crate) struct Outside {
     pub(crate) smtp: Option<SocketAddr>,
     /// Where sealed mail goes.
     pub(crate) next_hop: NextHop,
+    /// PEM file of the authorities of the Internet's servers, where they are not the system's.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// PEM files of the TLS server.
@@ -132,6 +134,10 @@ pub(crate) struct TlsFiles {
 pub(crate) struct Dns {
     /// Whom to ask.
     pub(crate) resolvers: Resolvers,
+    /// Whether answers about the Internet's mail servers are validated (RFC 4035 §5).
+    pub(crate) dnssec: bool,
+    /// File with the DNSKEY records of a root other than the real one.
+    pub(crate) trust_anchor: Option<PathBuf>,
 }
 
 /// Whom to ask for names.

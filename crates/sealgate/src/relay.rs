@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use sealgate_core::address::Domain;
+use sealgate_core::report::Direction;
 use sealgate_core::smtp::server::{Limits as ServerLimits, Options};
 use sealgate_keys::stores::Stores;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,10 +22,13 @@ mod answers;
 mod budget;
 mod connect;
 pub(crate) mod crypto_threads;
+mod dane;
 mod deliver;
 mod fanout;
 mod link;
 pub(crate) mod listener;
+mod mta_sts;
+mod names;
 mod pool;
 mod route;
 mod session;
@@ -32,6 +36,7 @@ mod stream;
 pub(crate) mod tls;
 mod trace;
 mod transaction;
+pub(crate) mod transport;
 
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
@@ -71,6 +76,8 @@ impl Settings {
             starttls: self.tls.is_some(),
             smtputf8: true,
             dsn: true,
+            // Only towards the Internet there is a next hop that may be able to.
+            requiretls: entrance.direction() == Direction::Outbound,
             limits: ServerLimits {
                 message_bytes_max: u64::try_from(limits.message_bytes_max).unwrap_or(u64::MAX),
                 recipients_max: limits.recipients_max,
@@ -99,12 +106,13 @@ impl Relay {
     /// A line that says what is wrong with the configuration.
     pub(crate) fn new(settings: Settings, stores: Stores) -> Result<Arc<Self>, String> {
         let hostname = settings.config.hostname.clone();
-        let router = Router::new(&settings.config.dns, &hostname)?;
+        let router =
+            Router::new(&settings.config.dns, settings.config.outside.ca.as_deref(), &hostname)?;
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             stores: Arc::new(stores),
             crypto: CryptoThreads::new(),
-            downstream: Downstream::new(router, hostname)?,
+            downstream: Downstream::new(router, hostname),
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),

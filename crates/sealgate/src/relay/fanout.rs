@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::deliver::{Consignment, Delivery, Downstream, Outcome};
 use super::route::Hop;
+use super::transport::{Demand, Transport};
 use crate::config::NextHop;
 
 /// What the deliveries of one transaction share.
@@ -34,6 +35,8 @@ pub(crate) struct Fanout<'a> {
     pub(crate) downstream: &'a Downstream,
     /// Where to.
     pub(crate) next_hop: &'a NextHop,
+    /// What it demands of its way there, and how that was.
+    pub(crate) transport: &'a Transport,
     /// Which way.
     pub(crate) direction: Direction,
     /// Who and what.
@@ -70,7 +73,7 @@ impl Fanout<'_> {
 
     /// Copies by hop; recipients without a hop are answered at once.
     async fn consignments<'p>(&'p self, parcels: &'p [Parcel]) -> Vec<Consignment<'p>> {
-        let mut hops: HashMap<&Domain, Result<Hop, Refusal>> = HashMap::new();
+        let mut hops: HashMap<(&Domain, Demand), Result<Hop, Refusal>> = HashMap::new();
         let mut consignments: Vec<Consignment<'p>> = Vec::new();
         for parcel in parcels {
             let first_of_parcel = consignments.len();
@@ -79,12 +82,13 @@ impl Fanout<'_> {
             for index in &parcel.recipients {
                 let Some(recipient) = self.envelope.recipients.get(*index) else { continue };
                 let domain = recipient.address.domain();
-                if !hops.contains_key(domain) {
-                    let found = self.downstream.router.hop(self.next_hop, domain);
+                let demand = self.transport.demand(*index);
+                if !hops.contains_key(&(domain, demand)) {
+                    let found = self.downstream.router.hop(self.next_hop, domain, demand);
                     let hop = tokio::time::timeout_at(self.deadline, found).await;
-                    hops.insert(domain, hop.unwrap_or(Err(Refusal::NextHopUnreachable)));
+                    hops.insert((domain, demand), hop.unwrap_or(Err(Refusal::NextHopUnreachable)));
                 }
-                match hops.get(domain) {
+                match hops.get(&(domain, demand)) {
                     Some(Ok(hop)) => {
                         let same = consignments.iter_mut().skip(first_of_parcel);
                         match same.into_iter().find(|other| other.hop.targets == hop.targets) {
@@ -95,6 +99,7 @@ impl Fanout<'_> {
                                 parcel,
                                 recipients: vec![*index],
                                 hop: hop.clone(),
+                                transport: self.transport,
                                 opened,
                             }),
                         }

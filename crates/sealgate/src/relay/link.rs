@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use sealgate_core::smtp::client::{Client, Event};
 
 use super::stream::{Stream, Written};
+use super::transport::Passage;
 
 /// One connection.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Link {
     pub(super) input: BytesMut,
     /// The server spoke before the content was all sent: no dot may follow, and no other message.
     pub(super) interrupted: bool,
+    /// What it is, for the log.
+    pub(super) passage: Passage,
 }
 
 impl Link {
@@ -44,7 +47,7 @@ impl Link {
         if self.client.output().is_empty() {
             return Ok(());
         }
-        let Self { stream, client, input, interrupted } = self;
+        let Self { stream, client, input, interrupted, .. } = self;
         while stream.write_all_watching(client.output(), input).await? == Written::Interrupted {
             if client.is_sending_content() {
                 client.output().clear();

@@ -7,8 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -35,6 +35,7 @@ use super::listener::Entrance;
 use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
+use super::transport::Transport;
 use super::{Relay, Settings};
 use crate::observe::record::Record;
 
@@ -290,6 +291,7 @@ impl Session {
             id: self.id.clone(),
             envelope,
             origin: self.origin(),
+            transport: OnceLock::new(),
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let outcome = self.drive(&transaction, message, &mut answers).await;
@@ -309,6 +311,7 @@ impl Session {
         self.record(report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
             .partial(answers.is_partial())
+            .passages(transaction.transport.get().map(Transport::passages).unwrap_or_default())
             .reply_lost(written.is_err() || answers.client_is_gone)
             .write();
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }

@@ -22,6 +22,7 @@ fn options(protocol: Protocol) -> Options {
         starttls: true,
         smtputf8: true,
         dsn: true,
+        requiretls: true,
         limits: Limits::default(),
     }
 }

@@ -1,0 +1,381 @@
+//! Mail to domains of an Internet of the tests' own: a signed DNS with its own root, mail exchangers on port 25 of loopback
+//! addresses, policy hosts on port 443, and the real program before them.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sealgate_testkit::exchanger::{Exchanger, Offer, PolicyHost, own_address};
+use sealgate_testkit::gate::Gate;
+use sealgate_testkit::nsd::{Nsd, Zone};
+use sealgate_testkit::pki::Pki;
+use sealgate_testkit::process;
+use sealgate_testkit::session::{Reply, send_smtp};
+
+/// An Internet, and a gate that sends to it.
+struct Internet {
+    gate: Gate,
+    _dns: Nsd,
+}
+
+impl Internet {
+    fn new(pki: &Pki, zones: &[Zone], edit: impl FnOnce(&Gate)) -> Self {
+        let dns = Nsd::start(zones);
+        let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
+        gate.set(&["hostname"], "gate.nec.example");
+        gate.set(&["policy", "sign"], "never");
+        gate.set(&["policy", "encrypt"], "never");
+        gate.set(&["dns", "resolvers"], vec![dns.address.to_string()]);
+        gate.set(&["dns", "trust_anchor"], text(&dns.trust_anchor()));
+        gate.set(&["outside", "next_hop"], "mx");
+        gate.set(&["outside", "ca"], text(&pki.root));
+        edit(&gate);
+        gate.start();
+        Self { gate, _dns: dns }
+    }
+
+    fn send(&self, to: &str) -> Reply {
+        self.send_with(to, "")
+    }
+
+    fn send_with(&self, to: &str, header: &str) -> Reply {
+        let mail =
+            format!("From: alice@nec.example\r\nTo: {to}\r\n{header}Subject: x\r\n\r\nx\r\n");
+        let inside = self.gate.ready().inside_smtp.unwrap();
+        send_smtp(inside, "alice@nec.example", &[to], mail.as_bytes())
+    }
+
+    /// What the log says of how the message with this reply went.
+    fn passage(&self, reply: &Reply) -> serde_json::Value {
+        let text = reply.text();
+        let of_reply = |line: &serde_json::Value| {
+            let id = line["id"].as_str().unwrap_or("none");
+            line["event"] == "transaction" && text.contains(&format!("(id {id})"))
+        };
+        let find = || self.gate.log_lines().into_iter().find(of_reply);
+        process::await_that("the line in the log", || find().is_some());
+        find().unwrap()["passages"][0].clone()
+    }
+}
+
+/// The extended status and what was taken where nothing should have been.
+fn assert_not_sent(reply: &Reply, status: &str, exchangers: &[&Exchanger]) {
+    assert_eq!(reply.status(), status, "{reply:?}");
+    for exchanger in exchangers {
+        assert_eq!(exchanger.taken(), [], "{exchanger:?}");
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// Chain and key for a server of this name; the chain holds the authority too.
+fn certified(pki: &Pki, name: &str) -> (PathBuf, PathBuf) {
+    let names = format!("subjectAltName=DNS:{name}\n");
+    let (certificate, key) = pki.issue_for_tls(name, &format!("/CN={name}"), "serverAuth", &names);
+    let chain = pki.path(&format!("{name}.chain"));
+    let texts = [&certificate, &pki.root].map(|path| fs::read_to_string(path).unwrap());
+    fs::write(&chain, texts.concat()).unwrap();
+    (chain, key)
+}
+
+fn with_tls(files: &(PathBuf, PathBuf)) -> Exchanger {
+    Exchanger::start(&Offer { tls: Some(files.clone()), requiretls: false })
+}
+
+fn plain() -> Exchanger {
+    Exchanger::start(&Offer::default())
+}
+
+/// TLSA data of the first certificate of a file, as `openssl` makes it; matching type 1 or 2.
+fn association(certificate: &Path, selector: u8, matching: u8) -> String {
+    let digest = if matching == 2 { "sha512sum" } else { "sha256sum" };
+    let der = match selector {
+        0 => "openssl x509 -in \"$0\" -outform DER",
+        _ => "openssl x509 -in \"$0\" -noout -pubkey | openssl pkey -pubin -outform DER",
+    };
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{der} | {digest}")).arg(certificate);
+    let out = process::run(&mut command, b"").expect_ok("openssl");
+    String::from_utf8(out).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
+    let pki = Pki::new("Internet");
+    let (first, second) = (plain(), plain());
+    let (nobody, other) = (own_address(), own_address());
+    let zones = [
+        Zone::signed(
+            "abc.example",
+            &format!(
+                "@ MX 20 b\n@ MX 10 a\na A {}\nb A {}\nc A {nobody}\n\
+                 away MX 10 c\naway MX 20 b\nnone MX 10 c\nold A {}\n\
+                 both MX 10 d\nd AAAA 100::1\nd A {}\nlost MX 5 nowhere\nlost MX 10 a\n",
+                first.address, second.address, second.address, first.address
+            ),
+        ),
+        Zone::signed("null.example", "@ MX 0 .\n"),
+        Zone::broken("broken.example"),
+        Zone::signed("cname.example", &format!("@ MX 10 x\nx CNAME y\ny A {other}\n")),
+    ];
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for (to, code, firsts, seconds) in [
+        ("bob@abc.example", "250 2.0.0", 1, 0),
+        ("bob@away.abc.example", "250 2.0.0", 1, 1),
+        ("bob@old.abc.example", "250 2.0.0", 1, 2),
+        ("bob@both.abc.example", "250 2.0.0", 2, 2),
+        ("bob@lost.abc.example", "250 2.0.0", 3, 2),
+        ("bob@none.abc.example", "451 4.4.1", 3, 2),
+        ("bob@null.example", "556 5.1.10", 3, 2),
+        ("bob@nosuch.abc.example", "550 5.1.2", 3, 2),
+        ("bob@broken.example", "451 4.4.3", 3, 2),
+        ("bob@cname.example", "451 4.4.1", 3, 2),
+    ] {
+        let reply = internet.send(to);
+        assert_eq!(reply.status(), code, "{to}: {reply:?}\n{}", internet.gate.log());
+        assert_eq!((first.taken().len(), second.taken().len()), (firsts, seconds), "{to}");
+    }
+}
+
+#[test]
+fn dane_decides_whom_mail_goes_to() {
+    let pki = Pki::new("Internet");
+    let other = Pki::new("Other");
+    let good = certified(&pki, "mx.dane.example");
+    let alien = certified(&other, "elsewhere.example");
+    let names = ["ee", "ta", "wrong", "wrongta", "plain", "unusable", "noname", "full"];
+    let servers: Vec<Exchanger> = names
+        .iter()
+        .map(|name| match *name {
+            "plain" => plain(),
+            // Nobody verifies the certificate but by its TLSA record: another authority's, and another name.
+            "ee" | "unusable" | "noname" | "full" => with_tls(&alien),
+            _ => with_tls(&good),
+        })
+        .collect();
+    let of = |name: &str| &servers[names.iter().position(|one| *one == name).unwrap()];
+    let ee = association(&alien.0, 1, 1);
+    let records = [
+        ("ee", format!("3 1 1 {ee}")),
+        // The authority, with the name of the domain: what an exchanger that serves many may have (RFC 7672 §3.2.2).
+        ("ta", format!("2 0 1 {}", association(&pki.root, 0, 1))),
+        ("wrong", format!("3 1 1 {ee}")),
+        ("wrongta", format!("2 1 1 {}", association(&other.root, 1, 1))),
+        ("plain", format!("3 1 1 {ee}")),
+        ("unusable", format!("1 1 1 {ee}")),
+        ("noname", format!("2 1 1 {}", association(&other.root, 1, 1))),
+        ("full", format!("3 0 2 {}", association(&alien.0, 0, 2))),
+    ];
+    let mut zone = String::new();
+    for (name, record) in &records {
+        let host = if *name == "ta" { "mx".to_owned() } else { format!("mx-{name}") };
+        zone.push_str(&format!(
+            "{name} MX 10 {host}\n{host} A {}\n_25._tcp.{host} TLSA {record}\n",
+            of(name).address
+        ));
+    }
+    zone.push_str("alias MX 10 mx-alias\nmx-alias CNAME mx-ee\n");
+    let internet = Internet::new(&pki, &[Zone::signed("dane.example", &zone)], |_| {});
+    for name in ["ee", "ta", "full", "alias"] {
+        let reply = internet.send(&format!("bob@{name}.dane.example"));
+        assert_eq!(reply.code, 250, "{name}: {reply:?}\n{}", internet.gate.log());
+        let passage = internet.passage(&reply);
+        assert_eq!(passage["tls"]["verified"], "dane", "{name}");
+        assert_eq!(passage["dnssec"], true);
+        assert_eq!(passage["tls"]["version"], "TLSv1_3");
+    }
+    // The server is asked for by the name that the records were found at.
+    let taken = of("ee").taken();
+    assert_eq!(taken.len(), 2);
+    assert!(taken.iter().all(|one| one.tls));
+    assert!(taken.iter().all(|one| one.asked_for.as_deref() == Some("mx-ee.dane.example")));
+    for (name, status) in [
+        ("wrong", "451 4.7.5"),
+        ("wrongta", "451 4.7.5"),
+        ("noname", "451 4.7.5"),
+        ("plain", "451 4.7.4"),
+    ] {
+        let reply = internet.send(&format!("bob@{name}.dane.example"));
+        assert_not_sent(&reply, status, &[of(name)]);
+    }
+    // Records that cannot be used demand TLS and no more (RFC 7672 §2.2).
+    let reply = internet.send("bob@unusable.dane.example");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert!(of("unusable").taken()[0].tls);
+    assert_eq!(internet.passage(&reply)["tls"]["verified"], "none");
+    // The sender who would rather have it delivered gets that (RFC 8689 §5).
+    let reply = internet.send_with("bob@wrong.dane.example", "TLS-Required: No\r\n");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert!(of("wrong").taken()[0].content.contains("TLS-Required: No\r\n"));
+    let twice = "TLS-Required: No\r\nTLS-Required: No\r\n";
+    assert_eq!(internet.send_with("bob@wrong.dane.example", twice).code, 550);
+}
+
+#[test]
+fn what_ought_to_be_signed_and_is_not_is_not_acted_upon() {
+    let pki = Pki::new("Internet");
+    let alien = certified(&pki, "elsewhere.example");
+    let servers: Vec<Exchanger> = (0..4).map(|_| with_tls(&alien)).collect();
+    let at = |index: usize| servers[index].address;
+    let digest = association(&alien.0, 1, 1);
+    let tlsa = format!("_25._tcp.mx TLSA 3 1 1 {digest}\n");
+    let zones = [
+        // Who can forge answers sends the mail to himself.
+        Zone::falsified(
+            "mxforged.example",
+            &format!("@ MX 10 mx\nmx A {}\n", at(0)),
+            "10 mx.",
+            "11 mx.",
+        ),
+        Zone::falsified(
+            "tlsaforged.example",
+            &format!("@ MX 10 mx\nmx A {}\n{tlsa}", at(1)),
+            &digest,
+            &"0".repeat(64),
+        ),
+        // An island without a bridge: its TLSA records are nobody's word, and wrong on purpose.
+        Zone::unsigned(
+            "insecure.example",
+            &format!("@ MX 10 mx\nmx A {}\n_25._tcp.mx TLSA 3 1 1 {}\n", at(2), "0".repeat(64)),
+        ),
+        Zone::falsified(
+            "aforged.example",
+            &format!("@ MX 10 mx\nmx A {}\n", at(3)),
+            &at(3).to_string(),
+            &at(0).to_string(),
+        ),
+    ];
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for name in ["mxforged", "tlsaforged", "aforged"] {
+        let reply = internet.send(&format!("bob@{name}.example"));
+        assert_eq!(reply.status(), "451 4.7.5", "{name}: {reply:?}");
+        assert!(servers.iter().all(|server| server.taken().is_empty()), "{name}");
+    }
+    let reply = internet.send("bob@insecure.example");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    let passage = internet.passage(&reply);
+    assert_eq!(passage["dnssec"], false);
+    assert_eq!(passage["tls"]["verified"], "none");
+}
+
+const TESTING: &str =
+    "version: STSv1\r\nmode: testing\r\nmx: good.sts.example\r\nmax_age: 86400\r\n";
+
+#[test]
+fn an_mta_sts_policy_decides_whom_mail_goes_to() {
+    let pki = Pki::new("Internet");
+    let enforce =
+        TESTING.replace("testing", "enforce").replace("mx: ", "mx: *.strict.example\r\nmx: ");
+    let good = with_tls(&certified(&pki, "good.sts.example"));
+    let wrong = with_tls(&certified(&pki, "else.sts.example"));
+    let stripped = plain();
+    let domains = ["one", "two", "three", "four", "test", "away", "bad"];
+    let host_names: Vec<String> =
+        domains.iter().map(|name| format!("DNS:mta-sts.{name}.example")).collect();
+    let (chain, key) = {
+        let names = format!("subjectAltName={}\n", host_names.join(","));
+        pki.issue_for_tls("policy", "/CN=policy", "serverAuth", &names)
+    };
+    let policy = PolicyHost::start(&chain, &key, &enforce);
+    let testing = PolicyHost::start(&chain, &key, TESTING);
+    let redirect = PolicyHost::start(&chain, &key, "");
+    redirect
+        .answer_with("HTTP/1.1 302 Found\r\nLocation: https://else/\r\nContent-Length: 0\r\n\r\n");
+    let unsigned = |name: &str, mx: &str, host: &PolicyHost| {
+        let records =
+            format!("@ MX 10 {mx}.\n_mta-sts TXT \"v=STSv1; id=1;\"\nmta-sts A {}\n", host.address);
+        Zone::unsigned(&format!("{name}.example"), &records)
+    };
+    let exchangers = format!("good A {}\nunlisted A {}\n", good.address, good.address);
+    let strict = format!("wrong A {}\nstripped A {}\n", wrong.address, stripped.address);
+    let zones = [
+        Zone::unsigned("sts.example", &exchangers),
+        Zone::unsigned("strict.example", &strict),
+        unsigned("one", "good.sts.example", &policy),
+        unsigned("two", "wrong.strict.example", &policy),
+        unsigned("three", "stripped.strict.example", &policy),
+        unsigned("four", "unlisted.sts.example", &policy),
+        unsigned("test", "unlisted.sts.example", &testing),
+        unsigned("bad", "unlisted.sts.example", &redirect),
+    ];
+    let internet = Internet::new(&pki, &zones, |_| {});
+    let reply = internet.send("bob@one.example");
+    assert_eq!(reply.code, 250, "{reply:?}\n{}", internet.gate.log());
+    assert_eq!(internet.passage(&reply)["tls"]["verified"], "mta-sts");
+    assert_eq!(good.taken().len(), 1);
+    let both = [&wrong, &stripped];
+    assert_not_sent(&internet.send("bob@two.example"), "451 4.7.5", &both);
+    assert_not_sent(&internet.send("bob@three.example"), "451 4.7.4", &both);
+    assert_not_sent(&internet.send("bob@four.example"), "451 4.7.5", &both);
+    // What was learned holds while the host is away.
+    policy.set_away(true);
+    assert_eq!(internet.send("bob@one.example").code, 250);
+    assert_not_sent(&internet.send("bob@two.example"), "451 4.7.5", &both);
+    assert_eq!(good.taken().len(), 2);
+    // Testing only tells; a redirect is no policy.
+    for domain in ["test", "bad"] {
+        let reply = internet.send(&format!("bob@{domain}.example"));
+        assert_eq!(reply.code, 250, "{domain}: {reply:?}");
+        assert_eq!(internet.passage(&reply)["tls"]["verified"], "none");
+    }
+    assert_eq!(good.taken().len(), 4);
+    // The sender who would rather have it delivered gets that (RFC 8689 §5).
+    let reply = internet.send_with("bob@two.example", "TLS-Required: No\r\n");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(wrong.taken().len(), 1);
+}
+
+#[test]
+fn policy_demands_tls_for_a_destination() {
+    let pki = Pki::new("Internet");
+    let other = Pki::new("Other");
+    let stripped = plain();
+    let encrypted = with_tls(&certified(&other, "mx.any.example"));
+    let verified = with_tls(&certified(&pki, "verified.example"));
+    let any = format!(
+        "stripped MX 10 a\na A {}\nencrypted MX 10 b\nb A {}\n",
+        stripped.address, encrypted.address
+    );
+    let own = format!("@ MX 10 mx\nmx A {}\n", verified.address);
+    let zones = [Zone::unsigned("any.example", &any), Zone::unsigned("verified.example", &own)];
+    let internet = Internet::new(&pki, &zones, |gate| {
+        gate.set(&["policy", "tls"], "require");
+        gate.configure(|config| {
+            let rule = |to: &str, tls: &str| {
+                let mut rule = toml::Table::new();
+                rule.insert("to".to_owned(), vec![to].into());
+                rule.insert("tls".to_owned(), tls.into());
+                toml::Value::from(rule)
+            };
+            let rules = vec![
+                rule("sure@encrypted.any.example", "verify"),
+                rule("*@verified.example", "verify"),
+                rule("any@stripped.any.example", "opportunistic"),
+            ];
+            config.insert("rule".to_owned(), rules.into());
+        });
+    });
+    assert_not_sent(&internet.send("bob@stripped.any.example"), "451 4.7.4", &[&stripped]);
+    assert_not_sent(&internet.send("sure@encrypted.any.example"), "451 4.7.5", &[&encrypted]);
+    let reply = internet.send("bob@encrypted.any.example");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(internet.passage(&reply)["tls"]["verified"], "none");
+    let reply = internet.send("any@stripped.any.example");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(internet.passage(&reply)["tls"], serde_json::Value::Null);
+    // The name of the exchanger is out of an unsigned answer; that of the domain is the recipient's.
+    let reply = internet.send("bob@verified.example");
+    assert_eq!(reply.code, 250, "{reply:?}\n{}", internet.gate.log());
+    assert_eq!(internet.passage(&reply)["tls"]["verified"], "certificate");
+}
