@@ -39,4 +39,5 @@ pub mod session;
 pub mod sink;
 pub mod slapd;
 pub mod softhsm;
+pub mod tls_session;
 pub mod wire;

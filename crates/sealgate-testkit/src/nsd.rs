@@ -1,8 +1,8 @@
 //! A DNS of its own: NSD with a root and zones below it, signed with `ldns-signzone`, on a free loopback port.
 //!
 //! Needs Debian's nsd and ldnsutils packages. One server answers for every zone, the root included, so that a validating
-//! stub resolver finds all it needs there: [`Nsd::trust_anchor`] is the key of this root. A zone can be signed, unsigned (an
-//! insecure delegation), falsified after it was signed, or not loadable (SERVFAIL).
+//! stub resolver finds all it needs there: [`Nsd::trust_anchor`] is the key of this root. A zone can be signed, with NSEC or
+//! NSEC3, unsigned (an insecure delegation), falsified after it was signed, or not loadable (SERVFAIL).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -34,7 +34,8 @@ pub struct Zone {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Broken,
-    Falsified(Vec<(String, String)>),
+    Falsified(String, String),
+    Hashed,
     Signed,
     Unsigned,
 }
@@ -45,6 +46,11 @@ impl Zone {
         Self { name: name.to_owned(), records: records.to_owned(), state: State::Signed }
     }
 
+    /// A signed zone whose denials are hashed (NSEC3), with opt-out: what unsigned zones are below it is not signed.
+    pub fn hashed(name: &str, records: &str) -> Self {
+        Self { state: State::Hashed, ..Self::signed(name, records) }
+    }
+
     /// A zone without signatures, which the zone above says so of.
     pub fn unsigned(name: &str, records: &str) -> Self {
         Self { state: State::Unsigned, ..Self::signed(name, records) }
@@ -52,13 +58,17 @@ impl Zone {
 
     /// A signed zone in which a text was replaced by another after it was signed.
     pub fn falsified(name: &str, records: &str, text: &str, by: &str) -> Self {
-        let state = State::Falsified(vec![(text.to_owned(), by.to_owned())]);
+        let state = State::Falsified(text.to_owned(), by.to_owned());
         Self { state, ..Self::signed(name, records) }
     }
 
     /// A zone that cannot be loaded: every question about it is answered by SERVFAIL.
     pub fn broken(name: &str) -> Self {
         Self { state: State::Broken, ..Self::signed(name, "") }
+    }
+
+    fn is_signed(&self) -> bool {
+        matches!(self.state, State::Falsified(..) | State::Hashed | State::Signed)
     }
 
     fn is_below(&self, parent: &Self) -> bool {
@@ -68,10 +78,11 @@ impl Zone {
 }
 
 impl Nsd {
-    /// Starts one for these zones and those above them: the root and `example`, both signed.
+    /// Starts one for these zones and those above them: the root and `example`, both signed, the latter as
+    /// the large zones of the Internet are, with NSEC3 and opt-out.
     pub fn start(zones: &[Zone]) -> Self {
         let dir = process::open_temp_dir("nsd");
-        let mut all = vec![Zone::signed("", ""), Zone::signed("example", "")];
+        let mut all = vec![Zone::signed("", ""), Zone::hashed("example", "")];
         all.extend_from_slice(zones);
         let keys: Vec<String> = all.iter().map(|zone| generate_key(dir.path(), zone)).collect();
         let address = process::loopback(process::free_port());
@@ -90,9 +101,9 @@ impl Nsd {
                 fs::write(dir.path().join(&file), zone_file(dir.path(), zone, &all, &keys))
                     .unwrap();
             }
-            let served = match &zone.state {
-                State::Broken | State::Unsigned => file,
-                State::Signed | State::Falsified(_) => sign(dir.path(), &file, &keys[index], zone),
+            let served = match zone.is_signed() {
+                true => sign(dir.path(), &file, &keys[index], zone),
+                false => file,
             };
             let name = format!("{}.", zone.name);
             write!(configuration, "zone:\n  name: \"{name}\"\n  zonefile: \"{served}\"\n").unwrap();
@@ -142,7 +153,7 @@ fn zone_file(dir: &Path, zone: &Zone, all: &[Zone], keys: &[String]) -> String {
         }
         let name = &child.name;
         writeln!(text, "{name}. NS ns.{name}.\nns.{name}. A 127.0.0.1").unwrap();
-        if matches!(child.state, State::Signed | State::Falsified(_)) {
+        if child.is_signed() {
             text.push_str(&fs::read_to_string(dir.join(format!("{key}.ds"))).unwrap());
         }
     }
@@ -152,16 +163,18 @@ fn zone_file(dir: &Path, zone: &Zone, all: &[Zone], keys: &[String]) -> String {
 /// Signs a zone file; the name of the signed one.
 fn sign(dir: &Path, file: &str, key: &str, zone: &Zone) -> String {
     let mut command = Command::new("ldns-signzone");
-    command.current_dir(dir).args(["-o", &format!("{}.", zone.name), file, key]);
+    command.current_dir(dir).args(["-o", &format!("{}.", zone.name)]);
+    if zone.state == State::Hashed {
+        // RFC 9276 §3.1: no iterations, no salt.
+        command.args(["-n", "-p", "-t", "0"]);
+    }
+    command.args([file, key]);
     process::run(&mut command, b"").expect_ok("ldns-signzone");
     let signed = format!("{file}.signed");
-    if let State::Falsified(replaced) = &zone.state {
-        let mut text = fs::read_to_string(dir.join(&signed)).unwrap();
-        for (from, to) in replaced {
-            assert!(text.contains(from), "no `{from}` in {text}");
-            text = text.replace(from, to);
-        }
-        fs::write(dir.join(&signed), text).unwrap();
+    if let State::Falsified(from, to) = &zone.state {
+        let text = fs::read_to_string(dir.join(&signed)).unwrap();
+        assert!(text.contains(from), "no `{from}` in {text}");
+        fs::write(dir.join(&signed), text.replace(from, to)).unwrap();
     }
     signed
 }

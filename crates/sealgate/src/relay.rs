@@ -16,7 +16,7 @@ use sealgate_keys::stores::Stores;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, NextHop};
 
 mod answers;
 mod budget;
@@ -28,7 +28,7 @@ mod fanout;
 mod link;
 pub(crate) mod listener;
 mod mta_sts;
-mod names;
+pub(crate) mod names;
 mod pool;
 mod route;
 mod session;
@@ -180,6 +180,10 @@ impl Relay {
         if let Some(address) = config.observe.listen {
             let address = crate::observe::http::serve(Arc::clone(self), address).await?;
             line.push_str(&format!(" observe={address}"));
+        }
+        if config.outside.next_hop == NextHop::Mx {
+            let relay = Arc::clone(self);
+            tokio::spawn(async move { relay.downstream.router.probe().await });
         }
         let relay = Arc::downgrade(self);
         tokio::spawn(async move {

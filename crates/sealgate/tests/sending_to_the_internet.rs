@@ -11,6 +11,8 @@
 )]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,6 +22,7 @@ use sealgate_testkit::nsd::{Nsd, Zone};
 use sealgate_testkit::pki::Pki;
 use sealgate_testkit::process;
 use sealgate_testkit::session::{Reply, send_smtp};
+use sealgate_testkit::tls_session::TlsSession;
 
 /// An Internet, and a gate that sends to it.
 struct Internet {
@@ -52,6 +55,14 @@ impl Internet {
             format!("From: alice@nec.example\r\nTo: {to}\r\n{header}Subject: x\r\n\r\nx\r\n");
         let inside = self.gate.ready().inside_smtp.unwrap();
         send_smtp(inside, "alice@nec.example", &[to], mail.as_bytes())
+    }
+
+    fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.gate.ready().observe.unwrap()).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// What the log says of how the message with this reply went.
@@ -154,13 +165,13 @@ fn dane_decides_whom_mail_goes_to() {
     let other = Pki::new("Other");
     let good = certified(&pki, "mx.dane.example");
     let alien = certified(&other, "elsewhere.example");
-    let names = ["ee", "ta", "wrong", "wrongta", "plain", "unusable", "noname", "full"];
+    let names = ["ee", "ta", "wrong", "wrongta", "plain", "noname", "full"];
     let servers: Vec<Exchanger> = names
         .iter()
         .map(|name| match *name {
             "plain" => plain(),
             // Nobody verifies the certificate but by its TLSA record: another authority's, and another name.
-            "ee" | "unusable" | "noname" | "full" => with_tls(&alien),
+            "ee" | "noname" | "full" => with_tls(&alien),
             _ => with_tls(&good),
         })
         .collect();
@@ -173,7 +184,6 @@ fn dane_decides_whom_mail_goes_to() {
         ("wrong", format!("3 1 1 {ee}")),
         ("wrongta", format!("2 1 1 {}", association(&other.root, 1, 1))),
         ("plain", format!("3 1 1 {ee}")),
-        ("unusable", format!("1 1 1 {ee}")),
         ("noname", format!("2 1 1 {}", association(&other.root, 1, 1))),
         ("full", format!("3 0 2 {}", association(&alien.0, 0, 2))),
     ];
@@ -209,17 +219,89 @@ fn dane_decides_whom_mail_goes_to() {
         let reply = internet.send(&format!("bob@{name}.dane.example"));
         assert_not_sent(&reply, status, &[of(name)]);
     }
+    // What is refused is counted by the words of RFC 8460 §4.3.
+    let metrics = internet.metrics();
+    for line in [
+        "sealgate_tls_failures_total{type=\"starttls-not-supported\"} 1",
+        "sealgate_tls_failures_total{type=\"certificate-not-trusted\"} 2",
+        "sealgate_tls_sessions_total{verified=\"dane\"} 4",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}
+
+#[test]
+fn unusable_records_and_the_senders_wish_lower_what_dane_demands() {
+    let pki = Pki::new("Internet");
+    let alien = certified(&pki, "elsewhere.example");
+    let digest = association(&alien.0, 1, 1);
+    let (unusable, stripped, wrong) = (with_tls(&alien), plain(), with_tls(&alien));
+    let zone = format!(
+        "unusable MX 10 a\na A {}\n_25._tcp.a TLSA 1 1 1 {digest}\n\
+         stripped MX 10 b\nb A {}\n_25._tcp.b TLSA 1 1 1 {digest}\n\
+         wrong MX 10 c\nc A {}\n_25._tcp.c TLSA 3 1 1 {}\n",
+        unusable.address,
+        stripped.address,
+        wrong.address,
+        "0".repeat(64)
+    );
+    let internet = Internet::new(&pki, &[Zone::signed("dane.example", &zone)], |_| {});
     // Records that cannot be used demand TLS and no more (RFC 7672 §2.2).
     let reply = internet.send("bob@unusable.dane.example");
     assert_eq!(reply.code, 250, "{reply:?}");
-    assert!(of("unusable").taken()[0].tls);
+    assert!(unusable.taken()[0].tls);
     assert_eq!(internet.passage(&reply)["tls"]["verified"], "none");
+    assert_not_sent(&internet.send("bob@stripped.dane.example"), "451 4.7.4", &[&stripped]);
     // The sender who would rather have it delivered gets that (RFC 8689 §5).
+    assert_not_sent(&internet.send("bob@wrong.dane.example"), "451 4.7.5", &[&wrong]);
     let reply = internet.send_with("bob@wrong.dane.example", "TLS-Required: No\r\n");
     assert_eq!(reply.code, 250, "{reply:?}");
-    assert!(of("wrong").taken()[0].content.contains("TLS-Required: No\r\n"));
+    assert!(wrong.taken()[0].content.contains("TLS-Required: No\r\n"));
     let twice = "TLS-Required: No\r\nTLS-Required: No\r\n";
     assert_eq!(internet.send_with("bob@wrong.dane.example", twice).code, 550);
+}
+
+#[test]
+fn signed_zones_of_every_make_are_believed() {
+    let pki = Pki::new("Internet");
+    let alien = certified(&pki, "elsewhere.example");
+    let server = with_tls(&alien);
+    let digest = association(&alien.0, 1, 1);
+    let records = format!(
+        "@ MX 10 mx\nmx A {0}\n_25._tcp.mx TLSA 3 1 1 {digest}\n* MX 10 mx\n\
+         here A {0}\n_25._tcp.here TLSA 3 1 1 {digest}\n",
+        server.address
+    );
+    let zones = [
+        Zone::signed("one.example", &records),
+        Zone::hashed("two.example", &records),
+        Zone::signed("a.two.example", &records),
+        Zone::unsigned("three.example", &records),
+        Zone::unsigned("a.one.example", &records),
+    ];
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for (domain, verified) in [
+        ("one.example", "dane"),
+        ("two.example", "dane"),
+        ("a.two.example", "dane"),
+        // Out of a wildcard, and without MX records.
+        ("some.one.example", "dane"),
+        ("some.two.example", "dane"),
+        ("here.one.example", "dane"),
+        ("here.two.example", "dane"),
+        ("three.example", "none"),
+        ("a.one.example", "none"),
+        ("some.three.example", "none"),
+        ("here.three.example", "none"),
+    ] {
+        let reply = internet.send(&format!("bob@{domain}"));
+        assert_eq!(reply.code, 250, "{domain}: {reply:?}\n{}", internet.gate.log());
+        assert_eq!(internet.passage(&reply)["tls"]["verified"], verified, "{domain}");
+    }
+    for domain in ["nosuch.example", "mx.nosuch.example"] {
+        let reply = internet.send(&format!("bob@{domain}"));
+        assert_eq!(reply.status(), "550 5.1.2", "{domain}: {reply:?}");
+    }
 }
 
 #[test]
@@ -378,4 +460,83 @@ fn policy_demands_tls_for_a_destination() {
     let reply = internet.send("bob@verified.example");
     assert_eq!(reply.code, 250, "{reply:?}\n{}", internet.gate.log());
     assert_eq!(internet.passage(&reply)["tls"]["verified"], "certificate");
+}
+
+/// A message that requires TLS all the way (RFC 8689).
+fn send_requiring_tls(internet: &Internet, authority: &Path, to: &str) -> Reply {
+    let inside = internet.gate.ready().inside_smtp.unwrap();
+    let mut client = TlsSession::connect(inside, "gate.nec.example", authority);
+    let hello = client.command("EHLO client.example");
+    assert!(hello.lines.iter().any(|line| line == "REQUIRETLS"), "{hello:?}");
+    let reply = client.command("MAIL FROM:<alice@nec.example> REQUIRETLS");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    let reply = client.command(&format!("RCPT TO:<{to}>"));
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(client.command("DATA").code, 354);
+    client.send(&format!(
+        "From: alice@nec.example\r\nTo: {to}\r\nTLS-Required: No\r\n\r\nx\r\n.\r\n"
+    ));
+    client.reply()
+}
+
+#[test]
+fn mail_that_requires_tls_goes_verified_ways_only() {
+    let pki = Pki::new("Internet");
+    let willing = |name: &str| {
+        let tls = Some(certified(&pki, name));
+        Exchanger::start(&Offer { tls, requiretls: true })
+    };
+    // By its TLSA record, by the recipient's domain, and by the name out of a signed answer.
+    let (dane, domain, signed) =
+        (willing("else.example"), willing("domain.example"), willing("mx.signed.example"));
+    // The name out of an unsigned answer proves nothing; this one does not know what is asked; that one has no TLS.
+    let (unproven, unable) =
+        (willing("mx.unproven.example"), with_tls(&certified(&pki, "unable.example")));
+    let stripped = plain();
+    let digest = association(&pki.path("else.example.chain"), 1, 1);
+    let mx = |exchanger: &Exchanger| format!("@ MX 10 mx\nmx A {}\n", exchanger.address);
+    let zones = [
+        Zone::signed("dane.example", &format!("{}_25._tcp.mx TLSA 3 1 1 {digest}\n", mx(&dane))),
+        Zone::unsigned("domain.example", &mx(&domain)),
+        Zone::signed("signed.example", &mx(&signed)),
+        Zone::unsigned("unproven.example", &mx(&unproven)),
+        Zone::unsigned("unable.example", &mx(&unable)),
+        Zone::unsigned("stripped.example", &mx(&stripped)),
+    ];
+    let own = certified(&pki, "gate.nec.example");
+    let internet = Internet::new(&pki, &zones, |gate| {
+        let table = [("certificate", text(&own.0)), ("key", text(&own.1))];
+        let table = table.map(|(key, value)| (key.to_owned(), value.into()));
+        gate.set(&["tls"], toml::Table::from_iter(table));
+    });
+    for (name, exchanger) in [("dane", &dane), ("domain", &domain), ("signed", &signed)] {
+        let reply = send_requiring_tls(&internet, &pki.root, &format!("bob@{name}.example"));
+        assert_eq!(reply.code, 250, "{name}: {reply:?}\n{}", internet.gate.log());
+        let taken = exchanger.taken();
+        assert!(taken[0].tls, "{name}");
+        assert!(taken[0].mail.ends_with(" REQUIRETLS"), "{taken:?}");
+    }
+    for (name, exchanger) in [("unproven", &unproven), ("unable", &unable), ("stripped", &stripped)]
+    {
+        let reply = send_requiring_tls(&internet, &pki.root, &format!("bob@{name}.example"));
+        assert_not_sent(&reply, "550 5.7.30", &[exchanger]);
+        let reply = internet.send(&format!("bob@{name}.example"));
+        assert_eq!(reply.code, 250, "{name}: without the demand it goes: {reply:?}");
+    }
+}
+
+#[test]
+fn resolvers_that_do_not_pass_on_signatures_are_told_of() {
+    let pki = Pki::new("Internet");
+    let internet = Internet::new(&pki, &[], |_| {});
+    let ran = internet.gate.run(&["check"], b"");
+    assert!(!String::from_utf8_lossy(&ran.stdout).contains("DNSSEC"), "{ran:?}");
+    // Another root's key: the same as a resolver that strips signatures.
+    let other = Nsd::start(&[]);
+    internet.gate.set(&["dns", "trust_anchor"], text(&other.trust_anchor()));
+    let ran = internet.gate.run(&["check"], b"");
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("DNSSEC"), "{ran:?}");
+    internet.gate.set(&["dns", "trust_anchor"], "nothing.key");
+    let ran = internet.gate.run(&["check"], b"");
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("nothing.key"), "{ran:?}");
 }

@@ -73,6 +73,14 @@ impl Names {
         Ok(Self { plain, validating })
     }
 
+    /// Whether the resolvers pass on what is needed to validate their answers; `false` only where they answer and do not.
+    pub(crate) async fn is_able_to_validate(&self) -> bool {
+        match self.look_up(".", RecordType::SOA).await {
+            Ok(found) => found.secure || self.validating.is_none(),
+            Err(why) => why != NotFound::Bogus,
+        }
+    }
+
     /// The addresses of a name that an administrator wrote.
     ///
     /// # Errors
@@ -241,6 +249,9 @@ fn trust_anchors(path: &Path) -> Result<TrustAnchors, String> {
     Ok(anchors)
 }
 
+/// What to do where the resolvers are not able to validate.
+pub(crate) const NOT_ABLE: &str = "the resolvers do not pass on DNSSEC signatures, so mail to MX records waits: name others \
+                                   that do with [dns] resolvers, or write [dns] dnssec = \"off\"";
 /// REQUIREMENTS K13: the longest chain of aliases.
 const ALIASES_MAX: usize = 8;
 

@@ -121,6 +121,13 @@ impl Router {
         })
     }
 
+    /// Says in the log where no answer can be validated.
+    pub(crate) async fn probe(&self) {
+        if !self.names.is_able_to_validate().await {
+            tracing::error!("{}", names::NOT_ABLE);
+        }
+    }
+
     /// What TLS clients believe.
     pub(crate) fn clients(&self) -> &Arc<Clients> {
         &self.clients
