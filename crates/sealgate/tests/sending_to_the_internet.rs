@@ -278,6 +278,8 @@ fn signed_zones_of_every_make_are_believed() {
         Zone::signed("a.two.example", &records),
         Zone::unsigned("three.example", &records),
         Zone::unsigned("a.one.example", &records),
+        Zone::signed("four.example", &format!("* A {}\n", server.address)),
+        Zone::hashed("five.example", &format!("* A {}\n", server.address)),
     ];
     let internet = Internet::new(&pki, &zones, |_| {});
     for (domain, verified) in [
@@ -289,6 +291,9 @@ fn signed_zones_of_every_make_are_believed() {
         ("some.two.example", "dane"),
         ("here.one.example", "dane"),
         ("here.two.example", "dane"),
+        // Neither MX nor TLSA records: wildcards without what is asked for.
+        ("some.four.example", "none"),
+        ("some.five.example", "none"),
         ("three.example", "none"),
         ("a.one.example", "none"),
         ("some.three.example", "none"),

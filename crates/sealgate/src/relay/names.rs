@@ -9,21 +9,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 
+use self::wildcard::SecondLook;
 use crate::config::{Dns, Resolvers};
+
+mod wildcard;
 
 /// The resolvers.
 #[derive(Debug)]
 pub(crate) struct Names {
     plain: TokioResolver,
     /// None where nothing is validated.
-    validating: Option<TokioResolver>,
+    validating: Option<(TokioResolver, SecondLook)>,
 }
 
 /// What a look-up found.
@@ -67,9 +71,13 @@ impl Names {
             Some(path) => trust_anchors(path)?,
             None => TrustAnchors::default(),
         };
-        let plain = resolver(&dns.resolvers, None)?;
-        let validating =
-            dns.dnssec.then(|| resolver(&dns.resolvers, Some(Arc::new(anchors)))).transpose()?;
+        let (config, options) = configuration(&dns.resolvers);
+        let validating = match dns.dnssec {
+            true => Some(validating(&config, options.clone(), Arc::new(anchors))?),
+            false => None,
+        };
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let plain = builder.with_options(options).build().map_err(|error| unusable(&error))?;
         Ok(Self { plain, validating })
     }
 
@@ -118,10 +126,22 @@ impl Names {
     pub(crate) async fn look_up(&self, name: &str, kind: RecordType) -> Result<Found, NotFound> {
         let mut name = Name::from_ascii(name).map_err(|_| NotFound::NoSuchName)?;
         name.set_fqdn(true);
-        let resolver = self.validating.as_ref().unwrap_or(&self.plain);
-        match resolver.lookup(name.clone(), kind).await {
-            Ok(answer) => read(answer.answers(), &name, kind, self.validating.is_some()),
-            Err(error) => Err(not_found(&error)),
+        let Some((validating, second_look)) = &self.validating else {
+            let answer = self.plain.lookup(name.clone(), kind).await;
+            let answer = answer.map_err(|error| not_found(&error))?;
+            return read(answer.answers(), &name, kind, false);
+        };
+        let error = match validating.lookup(name.clone(), kind).await {
+            Ok(answer) => return read(answer.answers(), &name, kind, true),
+            Err(error) => not_found(&error),
+        };
+        match error {
+            NotFound::Bogus => match second_look.answers(&name, kind).await {
+                // An alias that leads nowhere proves nothing.
+                Some(records) => read(&records, &name, kind, true).map_err(|_| NotFound::Bogus),
+                None => Err(NotFound::Bogus),
+            },
+            other => Err(other),
         }
     }
 }
@@ -207,29 +227,40 @@ fn not_found(error: &NetError) -> NotFound {
     }
 }
 
-fn resolver(
-    resolvers: &Resolvers,
-    anchors: Option<Arc<TrustAnchors>>,
-) -> Result<TokioResolver, String> {
-    let provider = TokioRuntimeProvider::default();
-    let mut builder = match resolvers {
-        Resolvers::System => TokioResolver::builder_tokio().unwrap_or_else(|error| {
+/// Whom to ask, and how.
+fn configuration(resolvers: &Resolvers) -> (ResolverConfig, ResolverOpts) {
+    let of = |servers| ResolverConfig::from_parts(None, Vec::new(), servers);
+    match resolvers {
+        Resolvers::System => read_system_conf().unwrap_or_else(|error| {
             tracing::warn!(%error, "no usable /etc/resolv.conf: names cannot be looked up");
-            let config = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
-            TokioResolver::builder_with_config(config, provider)
+            (of(Vec::new()), ResolverOpts::default())
         }),
         Resolvers::Servers(servers) => {
-            let servers = servers.iter().map(name_server).collect();
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-            TokioResolver::builder_with_config(config, provider)
+            (of(servers.iter().map(name_server).collect()), ResolverOpts::default())
         }
-    };
-    if let Some(anchors) = anchors {
-        // The hosts file is no part of the Internet's names, and nobody signed it.
-        builder.options_mut().use_hosts_file = ResolveHosts::Never;
-        builder = builder.with_trust_anchor(anchors);
     }
-    builder.build().map_err(|error| format!("[dns]: {error}"))
+}
+
+fn validating(
+    config: &ResolverConfig,
+    mut options: ResolverOpts,
+    anchors: Arc<TrustAnchors>,
+) -> Result<(TokioResolver, SecondLook), String> {
+    // The hosts file is no part of the Internet's names, and nobody signed it.
+    options.use_hosts_file = ResolveHosts::Never;
+    options.validate = true;
+    let second_look = SecondLook::new(config, &options, Arc::clone(&anchors))?;
+    let provider = TokioRuntimeProvider::default();
+    let resolver = TokioResolver::builder_with_config(config.clone(), provider)
+        .with_options(options)
+        .with_trust_anchor(anchors)
+        .build()
+        .map_err(|error| unusable(&error))?;
+    Ok((resolver, second_look))
+}
+
+fn unusable(error: &NetError) -> String {
+    format!("[dns]: {error}")
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {
