@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::root;
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 28] = [
+const PACKAGES: [(&str, &str); 29] = [
     ("curl", "a plain mail client"),
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
@@ -35,6 +35,7 @@ const PACKAGES: [(&str, &str); 28] = [
     ("softhsm2", "a token without hardware"),
     ("swaks", "a plain mail client"),
     ("tcpdump", "records what crosses the tests' Internet"),
+    ("unbound", "a recursive resolver before the tests' own DNS"),
     ("util-linux", "hosts of the tests' own: unshare, nsenter"),
 ];
 

@@ -40,4 +40,5 @@ pub mod sink;
 pub mod slapd;
 pub mod softhsm;
 pub mod tls_session;
+pub mod unbound;
 pub mod wire;

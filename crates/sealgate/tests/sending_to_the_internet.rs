@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +23,7 @@ use sealgate_testkit::pki::Pki;
 use sealgate_testkit::process;
 use sealgate_testkit::session::{Reply, send_smtp};
 use sealgate_testkit::tls_session::TlsSession;
+use sealgate_testkit::unbound::Unbound;
 
 /// An Internet, and a gate that sends to it.
 struct Internet {
@@ -33,11 +34,16 @@ struct Internet {
 impl Internet {
     fn new(pki: &Pki, zones: &[Zone], edit: impl FnOnce(&Gate)) -> Self {
         let dns = Nsd::start(zones);
+        Self::asking(dns.address, dns, pki, edit)
+    }
+
+    /// With another resolver between the gate and the DNS.
+    fn asking(resolver: SocketAddr, dns: Nsd, pki: &Pki, edit: impl FnOnce(&Gate)) -> Self {
         let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
         gate.set(&["hostname"], "gate.nec.example");
         gate.set(&["policy", "sign"], "never");
         gate.set(&["policy", "encrypt"], "never");
-        gate.set(&["dns", "resolvers"], vec![dns.address.to_string()]);
+        gate.set(&["dns", "resolvers"], vec![resolver.to_string()]);
         gate.set(&["dns", "trust_anchor"], text(&dns.trust_anchor()));
         gate.set(&["outside", "next_hop"], "mx");
         gate.set(&["outside", "ca"], text(&pki.root));
@@ -272,11 +278,14 @@ fn signed_zones_of_every_make_are_believed() {
          here A {0}\n_25._tcp.here TLSA 3 1 1 {digest}\n",
         server.address
     );
+    let abroad = "far MX 10 mx.three.example.\nmixed MX 10 mixed-host\n\
+                  mixed-host CNAME mx.three.example.\nsame CNAME one.example.\n\
+                  other CNAME two.example.\n";
     let zones = [
-        Zone::signed("one.example", &records),
+        Zone::signed("one.example", &format!("{records}{abroad}")),
         Zone::hashed("two.example", &records),
         Zone::signed("a.two.example", &records),
-        Zone::unsigned("three.example", &records),
+        Zone::unsigned("three.example", &format!("{records}back MX 10 mx.one.example.\n")),
         Zone::unsigned("a.one.example", &records),
         Zone::signed("four.example", &format!("* A {}\n", server.address)),
         Zone::hashed("five.example", &format!("* A {}\n", server.address)),
@@ -297,6 +306,12 @@ fn signed_zones_of_every_make_are_believed() {
         ("three.example", "none"),
         ("a.one.example", "none"),
         ("some.three.example", "none"),
+        // Exchangers and aliases in other zones.
+        ("same.one.example", "dane"),
+        ("other.one.example", "dane"),
+        ("far.one.example", "none"),
+        ("mixed.one.example", "none"),
+        ("back.three.example", "none"),
         ("here.three.example", "none"),
     ] {
         let reply = internet.send(&format!("bob@{domain}"));
@@ -544,4 +559,46 @@ fn resolvers_that_do_not_pass_on_signatures_are_told_of() {
     internet.gate.set(&["dns", "trust_anchor"], "nothing.key");
     let ran = internet.gate.run(&["check"], b"");
     assert!(String::from_utf8_lossy(&ran.stdout).contains("nothing.key"), "{ran:?}");
+}
+
+#[test]
+fn a_recursive_resolver_between_changes_nothing() {
+    let pki = Pki::new("Internet");
+    let alien = certified(&pki, "elsewhere.example");
+    let server = with_tls(&alien);
+    let digest = association(&alien.0, 1, 1);
+    let records = format!(
+        "@ MX 10 mx\nmx A {}\n_25._tcp.mx TLSA 3 1 1 {digest}\n* MX 10 mx\nsame CNAME @\n\
+         mixed MX 10 mixed-host\nmixed-host CNAME mx.three.example.\n",
+        server.address
+    );
+    for is_validating in [true, false] {
+        let dns = Nsd::start(&[
+            Zone::signed("one.example", &records),
+            Zone::hashed("two.example", &records),
+            Zone::unsigned("three.example", &records),
+            Zone::falsified("forged.example", &records, "10 mx.", "11 mx."),
+        ]);
+        let resolver = Unbound::start(&dns, is_validating);
+        let internet = Internet::asking(resolver.address, dns, &pki, |_| {});
+        for (domain, verified) in [
+            ("one.example", "dane"),
+            ("two.example", "dane"),
+            ("some.one.example", "dane"),
+            ("some.two.example", "dane"),
+            ("same.one.example", "dane"),
+            ("mixed.one.example", "none"),
+            ("three.example", "none"),
+        ] {
+            let reply = internet.send(&format!("bob@{domain}"));
+            assert_eq!(reply.code, 250, "{domain}: {reply:?}\n{}", internet.gate.log());
+            assert_eq!(internet.passage(&reply)["tls"]["verified"], verified, "{domain}");
+        }
+        let taken = server.taken().len();
+        let reply = internet.send("bob@forged.example");
+        let status = if is_validating { "451 4.4.3" } else { "451 4.7.5" };
+        assert_eq!(reply.status(), status, "{reply:?}");
+        assert_eq!(internet.send("bob@nosuch.example").status(), "550 5.1.2");
+        assert_eq!(server.taken().len(), taken);
+    }
 }
