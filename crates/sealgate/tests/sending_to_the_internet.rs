@@ -602,3 +602,49 @@ fn a_recursive_resolver_between_changes_nothing() {
         assert_eq!(server.taken().len(), taken);
     }
 }
+
+#[test]
+fn a_fixed_next_hop_proves_its_name_where_policy_demands_it() {
+    let pki = Pki::new("Internet");
+    let (good, wrong) = (
+        with_tls(&certified(&pki, "relay.out.example")),
+        with_tls(&certified(&pki, "else.example")),
+    );
+    let zone = format!("relay A {}\nwrong A {}\n", good.address, wrong.address);
+    let mut internet = Internet::new(&pki, &[Zone::unsigned("out.example", &zone)], |gate| {
+        gate.set(&["policy", "tls"], "verify");
+        gate.set(&["outside", "next_hop"], "smtp://relay.out.example");
+    });
+    let reply = internet.send("bob@abc.example");
+    assert_eq!(reply.code, 250, "{reply:?}\n{}", internet.gate.log());
+    assert_eq!(internet.passage(&reply)["tls"]["verified"], "certificate");
+    internet.gate.stop();
+    internet.gate.set(&["outside", "next_hop"], "smtp://wrong.out.example");
+    internet.gate.start();
+    assert_not_sent(&internet.send("bob@abc.example"), "451 4.7.5", &[&wrong]);
+}
+
+#[test]
+fn without_validation_nothing_is_proven_by_dns() {
+    let pki = Pki::new("Internet");
+    let alien = certified(&pki, "elsewhere.example");
+    let server = with_tls(&alien);
+    let records =
+        format!("@ MX 10 mx\nmx A {}\n_25._tcp.mx TLSA 3 1 1 {}\n", server.address, "0".repeat(64));
+    let zones = [
+        Zone::signed("one.example", &records),
+        Zone::falsified("forged.example", &records, "10 mx.", "11 mx."),
+    ];
+    let internet = Internet::new(&pki, &zones, |gate| {
+        gate.configure(|config| {
+            let dns = config["dns"].as_table_mut().unwrap();
+            dns.remove("trust_anchor");
+            dns.insert("dnssec".to_owned(), "off".into());
+        });
+    });
+    for domain in ["one.example", "forged.example"] {
+        let reply = internet.send(&format!("bob@{domain}"));
+        assert_eq!(reply.code, 250, "{domain}: {reply:?}");
+        assert_eq!(internet.passage(&reply)["dnssec"], false);
+    }
+}

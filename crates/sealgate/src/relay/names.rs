@@ -243,12 +243,10 @@ fn configuration(resolvers: &Resolvers) -> (ResolverConfig, ResolverOpts) {
 
 fn validating(
     config: &ResolverConfig,
-    mut options: ResolverOpts,
+    options: ResolverOpts,
     anchors: Arc<TrustAnchors>,
 ) -> Result<(TokioResolver, SecondLook), String> {
-    // The hosts file is no part of the Internet's names, and nobody signed it.
-    options.use_hosts_file = ResolveHosts::Never;
-    options.validate = true;
+    let options = validating_options(options);
     let second_look = SecondLook::new(config, &options, Arc::clone(&anchors))?;
     let provider = TokioRuntimeProvider::default();
     let resolver = TokioResolver::builder_with_config(config.clone(), provider)
@@ -257,6 +255,15 @@ fn validating(
         .build()
         .map_err(|error| unusable(&error))?;
     Ok((resolver, second_look))
+}
+
+fn validating_options(mut options: ResolverOpts) -> ResolverOpts {
+    // Signatures are asked for with EDNS (RFC 3225 §3), which resolv.conf leaves out unless told otherwise.
+    options.edns0 = true;
+    // The hosts file is no part of the Internet's names, and nobody signed it.
+    options.use_hosts_file = ResolveHosts::Never;
+    options.validate = true;
+    options
 }
 
 fn unusable(error: &NetError) -> String {
@@ -342,6 +349,15 @@ mod tests {
             alias("b.example.", "mx.example.", Proof::Secure),
         ];
         assert_eq!(read_a(&around), Err(NotFound::Failed));
+    }
+
+    #[test]
+    fn signatures_are_asked_for_whatever_resolv_conf_says() {
+        let mut system = ResolverOpts::default();
+        system.edns0 = false;
+        let options = validating_options(system);
+        assert!(options.edns0 && options.validate);
+        assert_eq!(options.use_hosts_file, ResolveHosts::Never);
     }
 
     #[test]
