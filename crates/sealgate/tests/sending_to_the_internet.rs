@@ -193,6 +193,7 @@ fn dane_decides_whom_mail_goes_to() {
         ("noname", format!("2 1 1 {}", association(&other.root, 1, 1))),
         ("full", format!("3 0 2 {}", association(&alien.0, 0, 2))),
     ];
+    let zeros = "0".repeat(64);
     let mut zone = String::new();
     for (name, record) in &records {
         let host = if *name == "ta" { "mx".to_owned() } else { format!("mx-{name}") };
@@ -201,9 +202,17 @@ fn dane_decides_whom_mail_goes_to() {
             of(name).address
         ));
     }
-    zone.push_str("alias MX 10 mx-alias\nmx-alias CNAME mx-ee\n");
+    // Aliases of the host and of the records; and a record of the key before the last beside the right one.
+    zone.push_str(&format!(
+        "alias MX 10 mx-alias\nmx-alias CNAME mx-ee\n\
+         elsewhere MX 10 mx-elsewhere\nmx-elsewhere A {0}\n\
+         _25._tcp.mx-elsewhere CNAME _dane\n_dane TLSA 3 1 1 {ee}\n\
+         two MX 10 mx-two\nmx-two A {0}\n\
+         _25._tcp.mx-two TLSA 3 1 1 {zeros}\n_25._tcp.mx-two TLSA 3 1 1 {ee}\n",
+        of("ee").address
+    ));
     let internet = Internet::new(&pki, &[Zone::signed("dane.example", &zone)], |_| {});
-    for name in ["ee", "ta", "full", "alias"] {
+    for name in ["ee", "ta", "full", "alias", "elsewhere", "two"] {
         let reply = internet.send(&format!("bob@{name}.dane.example"));
         assert_eq!(reply.code, 250, "{name}: {reply:?}\n{}", internet.gate.log());
         let passage = internet.passage(&reply);
@@ -212,10 +221,10 @@ fn dane_decides_whom_mail_goes_to() {
         assert_eq!(passage["tls"]["version"], "TLSv1_3");
     }
     // The server is asked for by the name that the records were found at.
-    let taken = of("ee").taken();
-    assert_eq!(taken.len(), 2);
-    assert!(taken.iter().all(|one| one.tls));
-    assert!(taken.iter().all(|one| one.asked_for.as_deref() == Some("mx-ee.dane.example")));
+    let asked_for: Vec<String> =
+        of("ee").taken().into_iter().map(|one| one.asked_for.unwrap()).collect();
+    let hosts = ["mx-ee", "mx-ee", "mx-elsewhere", "mx-two"];
+    assert_eq!(asked_for, hosts.map(|host| format!("{host}.dane.example")));
     for (name, status) in [
         ("wrong", "451 4.7.5"),
         ("wrongta", "451 4.7.5"),
@@ -230,7 +239,7 @@ fn dane_decides_whom_mail_goes_to() {
     for line in [
         "sealgate_tls_failures_total{type=\"starttls-not-supported\"} 1",
         "sealgate_tls_failures_total{type=\"certificate-not-trusted\"} 2",
-        "sealgate_tls_sessions_total{verified=\"dane\"} 4",
+        "sealgate_tls_sessions_total{verified=\"dane\"} 6",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
@@ -436,6 +445,60 @@ fn an_mta_sts_policy_decides_whom_mail_goes_to() {
     let reply = internet.send_with("bob@two.example", "TLS-Required: No\r\n");
     assert_eq!(reply.code, 250, "{reply:?}");
     assert_eq!(wrong.taken().len(), 1);
+}
+
+#[test]
+fn only_a_proper_policy_from_a_proven_host_is_taken() {
+    let pki = Pki::new("Internet");
+    let other = Pki::new("Other");
+    let server = plain();
+    let enforce = TESTING.replace("testing", "enforce");
+    let ok = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n";
+    let chunks: Vec<String> = enforce
+        .split_inclusive('\n')
+        .map(|line| format!("{:x}\r\n{line}\r\n", line.len()))
+        .collect();
+    let whole =
+        |head: &str, body: &str| format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let html = ok.replace("text/plain", "text/html");
+    let cases = [
+        ("good", true, whole(ok, &enforce)),
+        (
+            "chunked",
+            true,
+            format!("{ok}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks.concat()),
+        ),
+        ("endless", false, whole(ok, &format!("{enforce}{}", "x: y\r\n".repeat(20_000)))),
+        ("html", false, whole(&html, &enforce)),
+        ("gone", false, whole("HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\n", &enforce)),
+        ("alien", false, whole(ok, &enforce)),
+        ("misnamed", false, whole(ok, &enforce)),
+    ];
+    let hosts: Vec<PolicyHost> = cases
+        .iter()
+        .map(|(name, _, response)| {
+            let authority = if *name == "alien" { &other } else { &pki };
+            let of = if *name == "misnamed" { "good" } else { name };
+            let (chain, key) = certified(authority, &format!("mta-sts.{of}.example"));
+            let host = PolicyHost::start(&chain, &key, "");
+            host.answer_with(response);
+            host
+        })
+        .collect();
+    let zone = |(name, host): (&str, &PolicyHost)| {
+        let (mx, at) = (server.address, host.address);
+        let records =
+            format!("@ MX 10 mx\nmx A {mx}\n_mta-sts TXT \"v=STSv1; id=1;\"\nmta-sts A {at}\n");
+        Zone::unsigned(&format!("{name}.example"), &records)
+    };
+    let zones: Vec<Zone> = cases.iter().map(|case| case.0).zip(&hosts).map(zone).collect();
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for (name, taken, _) in &cases {
+        // The exchanger is none of the policy's: where that is taken, nothing goes there.
+        let reply = internet.send(&format!("bob@{name}.example"));
+        let code = if *taken { 451 } else { 250 };
+        assert_eq!(reply.code, code, "{name}: {reply:?}\n{}", internet.gate.log());
+    }
 }
 
 #[test]

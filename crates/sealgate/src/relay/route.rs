@@ -192,10 +192,7 @@ impl Router {
             Ok(_) => return Ok(Tlsa::Absent),
             Err(why) if why.is_certain() => return Ok(Tlsa::Absent),
             // RFC 7672 §2.1.1: nobody knows whether there are any, so nothing is delivered there now.
-            Err(_) => {
-                metrics::counter!(FAILURES, "type" => "dnssec-invalid").increment(1);
-                return Err(bogus(&name));
-            }
+            Err(_) => return Err(bogus(&name)),
         };
         let records = found.data.iter().filter_map(|data| match data {
             RData::TLSA(tlsa) => Some(tlsa),
@@ -358,6 +355,7 @@ fn look_up_failed(name: &str) -> Refusal {
 }
 
 fn bogus(name: &str) -> Refusal {
+    metrics::counter!(FAILURES, "type" => "dnssec-invalid").increment(1);
     let text = format!("the DNS answer for <{name}> is not correctly signed, try again later");
     Refusal::NextHop(Reply::new(451, (4, 7, 5), text))
 }
