@@ -138,7 +138,8 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
             &format!(
                 "@ MX 20 b\n@ MX 10 a\na A {}\nb A {}\nc A {nobody}\n\
                  away MX 10 c\naway MX 20 b\nnone MX 10 c\nold A {}\n\
-                 both MX 10 d\nd AAAA 100::1\nd A {}\nlost MX 5 nowhere\nlost MX 10 a\n",
+                 both MX 10 d\nd AAAA 100::1\nd A {}\nlost MX 5 nowhere\nlost MX 10 a\n\
+                 six MX 10 e\ne A {nobody}\ne AAAA ::ffff:{0}\nseven MX 10 f\nf AAAA ::ffff:{0}\n",
                 first.address, second.address, second.address, first.address
             ),
         ),
@@ -153,11 +154,13 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
         ("bob@old.abc.example", "250 2.0.0", 1, 2),
         ("bob@both.abc.example", "250 2.0.0", 2, 2),
         ("bob@lost.abc.example", "250 2.0.0", 3, 2),
-        ("bob@none.abc.example", "451 4.4.1", 3, 2),
-        ("bob@null.example", "556 5.1.10", 3, 2),
-        ("bob@nosuch.abc.example", "550 5.1.2", 3, 2),
-        ("bob@broken.example", "451 4.4.3", 3, 2),
-        ("bob@cname.example", "451 4.4.1", 3, 2),
+        ("bob@six.abc.example", "250 2.0.0", 4, 2),
+        ("bob@seven.abc.example", "250 2.0.0", 5, 2),
+        ("bob@none.abc.example", "451 4.4.1", 5, 2),
+        ("bob@null.example", "556 5.1.10", 5, 2),
+        ("bob@nosuch.abc.example", "550 5.1.2", 5, 2),
+        ("bob@broken.example", "451 4.4.3", 5, 2),
+        ("bob@cname.example", "451 4.4.1", 5, 2),
     ] {
         let reply = internet.send(to);
         assert_eq!(reply.status(), code, "{to}: {reply:?}\n{}", internet.gate.log());
@@ -165,53 +168,42 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
     }
 }
 
+/// A zone whose names `NAME` have an exchanger `mx-NAME` with a TLSA record.
+fn dane_zone(names: &[(&str, &Exchanger, String)]) -> Zone {
+    let of = |(name, exchanger, record): &(&str, &Exchanger, String)| {
+        let host = format!("mx-{name}");
+        let address = exchanger.address;
+        format!("{name} MX 10 {host}\n{host} A {address}\n_25._tcp.{host} TLSA {record}\n")
+    };
+    Zone::signed("dane.example", &names.iter().map(of).collect::<String>())
+}
+
 #[test]
-fn dane_decides_whom_mail_goes_to() {
+fn who_matches_his_tlsa_records_gets_mail() {
     let pki = Pki::new("Internet");
     let other = Pki::new("Other");
-    let good = certified(&pki, "mx.dane.example");
+    // Nobody verifies the certificate but by its TLSA record: another authority's, and another name.
     let alien = certified(&other, "elsewhere.example");
-    let names = ["ee", "ta", "wrong", "wrongta", "plain", "noname", "full"];
-    let servers: Vec<Exchanger> = names
-        .iter()
-        .map(|name| match *name {
-            "plain" => plain(),
-            // Nobody verifies the certificate but by its TLSA record: another authority's, and another name.
-            "ee" | "noname" | "full" => with_tls(&alien),
-            _ => with_tls(&good),
-        })
-        .collect();
-    let of = |name: &str| &servers[names.iter().position(|one| *one == name).unwrap()];
-    let ee = association(&alien.0, 1, 1);
-    let records = [
-        ("ee", format!("3 1 1 {ee}")),
-        // The authority, with the name of the domain: what an exchanger that serves many may have (RFC 7672 §3.2.2).
-        ("ta", format!("2 0 1 {}", association(&pki.root, 0, 1))),
-        ("wrong", format!("3 1 1 {ee}")),
-        ("wrongta", format!("2 1 1 {}", association(&other.root, 1, 1))),
-        ("plain", format!("3 1 1 {ee}")),
-        ("noname", format!("2 1 1 {}", association(&other.root, 1, 1))),
-        ("full", format!("3 0 2 {}", association(&alien.0, 0, 2))),
-    ];
+    let [ee, full] = [(); 2].map(|()| with_tls(&alien));
+    // The authority, with the name of the domain: what an exchanger that serves many may have (RFC 7672 §3.2.2).
+    let ta = with_tls(&certified(&pki, "ta.dane.example"));
+    let key = association(&alien.0, 1, 1);
     let zeros = "0".repeat(64);
-    let mut zone = String::new();
-    for (name, record) in &records {
-        let host = if *name == "ta" { "mx".to_owned() } else { format!("mx-{name}") };
-        zone.push_str(&format!(
-            "{name} MX 10 {host}\n{host} A {}\n_25._tcp.{host} TLSA {record}\n",
-            of(name).address
-        ));
-    }
-    // Aliases of the host and of the records; and a record of the key before the last beside the right one.
-    zone.push_str(&format!(
-        "alias MX 10 mx-alias\nmx-alias CNAME mx-ee\n\
+    let more = format!(
+        "3 1 1 {key}\nalias MX 10 mx-alias\nmx-alias CNAME mx-ee\n\
          elsewhere MX 10 mx-elsewhere\nmx-elsewhere A {0}\n\
-         _25._tcp.mx-elsewhere CNAME _dane\n_dane TLSA 3 1 1 {ee}\n\
+         _25._tcp.mx-elsewhere CNAME _dane\n_dane TLSA 3 1 1 {key}\n\
          two MX 10 mx-two\nmx-two A {0}\n\
-         _25._tcp.mx-two TLSA 3 1 1 {zeros}\n_25._tcp.mx-two TLSA 3 1 1 {ee}\n",
-        of("ee").address
-    ));
-    let internet = Internet::new(&pki, &[Zone::signed("dane.example", &zone)], |_| {});
+         _25._tcp.mx-two TLSA 3 1 1 {zeros}\n_25._tcp.mx-two TLSA 3 1 1 {key}",
+        ee.address
+    );
+    let zone = dane_zone(&[
+        // Beside it aliases of host and records, and the record of the key before the last beside the right one.
+        ("ee", &ee, more),
+        ("full", &full, format!("3 0 2 {}", association(&alien.0, 0, 2))),
+        ("ta", &ta, format!("2 0 1 {}", association(&pki.root, 0, 1))),
+    ]);
+    let internet = Internet::new(&pki, &[zone], |_| {});
     for name in ["ee", "ta", "full", "alias", "elsewhere", "two"] {
         let reply = internet.send(&format!("bob@{name}.dane.example"));
         assert_eq!(reply.code, 250, "{name}: {reply:?}\n{}", internet.gate.log());
@@ -221,27 +213,48 @@ fn dane_decides_whom_mail_goes_to() {
         assert_eq!(passage["tls"]["version"], "TLSv1_3");
     }
     // The server is asked for by the name that the records were found at.
-    let asked_for: Vec<String> =
-        of("ee").taken().into_iter().map(|one| one.asked_for.unwrap()).collect();
+    let asked_for: Vec<String> = ee.taken().into_iter().map(|one| one.asked_for.unwrap()).collect();
     let hosts = ["mx-ee", "mx-ee", "mx-elsewhere", "mx-two"];
     assert_eq!(asked_for, hosts.map(|host| format!("{host}.dane.example")));
-    for (name, status) in [
-        ("wrong", "451 4.7.5"),
-        ("wrongta", "451 4.7.5"),
-        ("noname", "451 4.7.5"),
-        ("plain", "451 4.7.4"),
+    let metrics = internet.metrics();
+    assert!(metrics.contains("sealgate_tls_sessions_total{verified=\"dane\"} 6"), "{metrics}");
+}
+
+#[test]
+fn who_does_not_match_his_tlsa_records_gets_none() {
+    let pki = Pki::new("Internet");
+    let other = Pki::new("Other");
+    let good = certified(&pki, "mx.dane.example");
+    let alien = certified(&other, "elsewhere.example");
+    let [key, anchor, misnamed] = [&good, &good, &alien].map(with_tls);
+    let stripped = plain();
+    let of_alien = format!("3 1 1 {}", association(&alien.0, 1, 1));
+    let of_other = format!("2 1 1 {}", association(&other.root, 1, 1));
+    let zone = dane_zone(&[
+        ("key", &key, of_alien.clone()),
+        ("anchor", &anchor, of_other.clone()),
+        ("misnamed", &misnamed, of_other),
+        ("stripped", &stripped, of_alien),
+    ]);
+    let internet = Internet::new(&pki, &[zone], |_| {});
+    for (name, status, exchanger) in [
+        ("key", "451 4.7.5", &key),
+        ("anchor", "451 4.7.5", &anchor),
+        ("misnamed", "451 4.7.5", &misnamed),
+        ("stripped", "451 4.7.4", &stripped),
     ] {
         let reply = internet.send(&format!("bob@{name}.dane.example"));
-        assert_not_sent(&reply, status, &[of(name)]);
+        assert_not_sent(&reply, status, &[exchanger]);
     }
-    // What is refused is counted by the words of RFC 8460 §4.3.
+    // Counted by the words of RFC 8460 §4.3.
     let metrics = internet.metrics();
-    for line in [
-        "sealgate_tls_failures_total{type=\"starttls-not-supported\"} 1",
-        "sealgate_tls_failures_total{type=\"certificate-not-trusted\"} 2",
-        "sealgate_tls_sessions_total{verified=\"dane\"} 6",
+    for (kind, count) in [
+        ("starttls-not-supported", 1),
+        ("certificate-not-trusted", 2),
+        ("certificate-host-mismatch", 1),
     ] {
-        assert!(metrics.contains(line), "{line}: {metrics}");
+        let line = format!("sealgate_tls_failures_total{{type=\"{kind}\"}} {count}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
     }
 }
 

@@ -160,9 +160,10 @@ impl Record {
         let reply = self.report.reply.as_ref();
         let reply = reply.map(|reply| format!("{} {} {}", reply.code, reply.enhanced, reply.text));
         let reason = self.report.reason.map_or("-", |reason| reason.as_str());
+        let passages: Vec<String> = self.passages.iter().map(ToString::to_string).collect();
         format!(
             "{} {} id={} client={} from=<{}> to=<{}> size={} seconds={:.3} verdict={} reason={} \
-             partial={} reply-lost={} aborted={} reply=\"{}\"",
+             to-hosts={} partial={} reply-lost={} aborted={} reply=\"{}\"",
             self.time,
             self.entrance,
             self.report.id,
@@ -173,6 +174,7 @@ impl Record {
             self.seconds,
             self.report.verdict.as_str(),
             reason,
+            passages.join(","),
             self.partial,
             self.reply_lost,
             self.aborted,

@@ -3,6 +3,7 @@
 //! In: policy, the envelope's REQUIRETLS (RFC 8689 §4.2.1) and the header's TLS-Required (§5). Out: a [`Demand`] for each
 //! recipient, before it is routed; a [`Passage`] for each copy, once it was admitted.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
@@ -54,6 +55,13 @@ pub(crate) struct LinkReport {
     pub(crate) cipher: String,
     /// How the server's name was proven: `dane`, `mta-sts`, `certificate` or `none`.
     pub(crate) verified: &'static str,
+}
+
+impl fmt::Display for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tls = self.tls.as_ref().map_or("plain", |tls| tls.verified);
+        write!(f, "{}[{}]/{tls}", self.host, self.address)
+    }
 }
 
 impl Transport {
