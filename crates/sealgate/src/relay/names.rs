@@ -81,11 +81,13 @@ impl Names {
         Ok(Self { plain, validating })
     }
 
-    /// Whether the resolvers pass on what is needed to validate their answers; `false` only where they answer and do not.
+    /// Whether the resolvers pass on what is needed to validate their answers; `false` only where they know the Internet's
+    /// root and do not.
     pub(crate) async fn is_able_to_validate(&self) -> bool {
         match self.look_up(".", RecordType::SOA).await {
             Ok(found) => found.secure || self.validating.is_none(),
-            Err(why) => why != NotFound::Bogus,
+            Err(NotFound::Bogus) => self.plain.lookup(".", RecordType::SOA).await.is_err(),
+            Err(_) => true,
         }
     }
 
