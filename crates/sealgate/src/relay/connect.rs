@@ -236,8 +236,8 @@ fn assurance(target: &Target, reach: &Reach) -> Result<(Assurance, &'static str)
     }
     if guard.tls == LinkTls::Verify {
         // A name out of plain DNS proves nothing: whoever can forge the answer has a certificate for the name in it.
-        let is_literal = target.host.parse::<IpAddr>().is_ok();
-        let is_sure = !target.absolute || guard.dnssec || is_literal;
+        // Without a domain it is the address that the recipient's address has in brackets.
+        let is_sure = !target.absolute || guard.dnssec || domain.is_none();
         let names = named(&[host.filter(|_| is_sure), domain]);
         return Ok((Assurance::Named(names), CERTIFICATE));
     }
@@ -303,6 +303,18 @@ mod tests {
         };
         let (assurance, _) = chosen(&plain, Tlsa::Absent).unwrap();
         assert_eq!(assurance, Assurance::Named(names(&["b.example"])));
+        let reach = Reach::default();
+        let numeric = Target { host: "192.0.2.1".to_owned(), ..target(plain.clone()) };
+        let (expected, _) = super::assurance(&numeric, &reach).unwrap();
+        assert_eq!(
+            expected,
+            Assurance::Named(names(&["b.example"])),
+            "an address out of plain DNS"
+        );
+        let literal = Guard { domain: None, ..plain.clone() };
+        let literal = Target { guard: literal, ..numeric };
+        let (expected, _) = super::assurance(&literal, &reach).unwrap();
+        assert_eq!(expected, Assurance::Named(names(&["192.0.2.1"])), "the recipient's own");
         let signed = Guard { dnssec: true, ..plain };
         let (assurance, _) = chosen(&signed, Tlsa::Absent).unwrap();
         assert_eq!(assurance, Assurance::Named(names(&["mx.b.example", "b.example"])));

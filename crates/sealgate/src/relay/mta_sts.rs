@@ -67,9 +67,7 @@ impl Policies {
         let valid = known.as_ref().filter(|known| known.until > now);
         let cached = valid.and_then(|known| known.policy.clone());
         let Some(id) = id else { return cached };
-        if known.as_ref().is_some_and(|known| known.id == id && known.until > now)
-            || known.as_ref().is_some_and(|known| known.retry > now)
-        {
+        if known.as_ref().is_some_and(|known| known.is_fresh(&id, now) || known.retry > now) {
             return cached;
         }
         let host = format!("mta-sts.{domain}");
@@ -114,6 +112,14 @@ impl Policies {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Whether it need not be asked for: renewed early, so that a host which is away for a while leaves no gap (RFC 8461 §3.3).
+    fn is_fresh(&self, id: &str, now: Instant) -> bool {
+        let half = self.policy.as_ref().map(|policy| policy.max_age / 2);
+        self.id == id && half.is_some_and(|half| self.until > now + half)
     }
 }
 
@@ -234,6 +240,17 @@ mod tests {
             assert_eq!(Policy::parse(&GOOD.replace(cut, put)), None, "{put}");
         }
         assert_eq!(Policy::parse("version: STSv1\nmode: enforce\nmax_age: 1\n"), None);
+    }
+
+    #[test]
+    fn a_policy_is_renewed_at_half_its_time() {
+        let policy = Policy::parse(GOOD).unwrap();
+        let (now, max_age) = (Instant::now(), policy.max_age);
+        let until = now + max_age;
+        let known = Known { id: "1".to_owned(), policy: Some(Arc::new(policy)), until, retry: now };
+        assert!(known.is_fresh("1", now));
+        assert!(!known.is_fresh("2", now));
+        assert!(!known.is_fresh("1", now + max_age / 2));
     }
 
     #[test]

@@ -43,7 +43,8 @@ impl SecondLook {
         let (servers, provider) = (config.name_servers().to_vec(), TokioRuntimeProvider::default());
         let pool = NameServerPool::from_config(servers, context, provider);
         let retry = RetryDnsHandle::new(pool, options.attempts);
-        Ok(Self { handle: DnssecDnsHandle::with_trust_anchor(retry, anchors) })
+        let handle = DnssecDnsHandle::with_trust_anchor(retry, anchors);
+        Ok(Self { handle: handle.validation_cache_size(VALIDATED_MAX) })
     }
 
     /// The answer's records, where all is well with them.
@@ -124,6 +125,9 @@ fn labels_in_common(one: &Name, other: &Name) -> u8 {
     }
     common.num_labels()
 }
+
+/// Record sets whose validation is remembered.
+const VALIDATED_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
