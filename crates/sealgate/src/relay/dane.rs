@@ -110,8 +110,8 @@ pub(crate) fn verify(
     now: UnixTime,
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<(), Error> {
-    let of_server = |one: &&Association| !one.is_anchor && one.matches(end_entity);
-    if associations.iter().find(of_server).is_some() {
+    let of_server = |one: &Association| !one.is_anchor && one.matches(end_entity);
+    if associations.iter().any(of_server) {
         return Ok(());
     }
     let mut anchors = RootCertStore::empty();
