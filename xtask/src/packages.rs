@@ -18,10 +18,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("gpgsm", "peer of the interoperability matrix"),
     ("iproute2", "networks and lines of the tests' own"),
     ("ldap-utils", "fills the directory server"),
+    ("ldnsutils", "signs the zones of the tests' own DNS"),
     ("libbcmail-java", "peer of the interoperability matrix"),
     ("mount", "what hosts of the tests' own see of the file system"),
     ("neomutt", "a plain mail client"),
-    ("nsd", "a name server with the tests' own zone"),
+    ("nsd", "the tests' own DNS, with a root of its own"),
     ("opensc", "puts certificates into tokens (pkcs11-tool), and logs calls of a module"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
     ("p11-kit", "puts a token behind a socket"),
@@ -39,6 +40,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("swaks", "a plain mail client"),
     ("systemd", "judges the units, and makes users and folders where the package is tried"),
     ("tcpdump", "records what crosses the tests' Internet"),
+    ("unbound", "a recursive resolver before the tests' own DNS"),
     ("util-linux", "hosts of the tests' own: unshare, nsenter"),
 ];
 

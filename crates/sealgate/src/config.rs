@@ -124,6 +124,8 @@ pub(crate) struct Outside {
     pub(crate) authenticate: bool,
     /// What a failed DMARC leads to.
     pub(crate) dmarc: Dmarc,
+    /// PEM file of the authorities of the Internet's servers, where they are not the system's.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// What follows where DMARC fails and the author's domain asks for refusal.
@@ -157,10 +159,14 @@ pub(crate) struct TlsFiles {
 }
 
 /// How names are looked up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dns {
     /// Whom to ask.
     pub(crate) resolvers: Resolvers,
+    /// Whether answers about the Internet's mail servers are validated (RFC 4035 §5).
+    pub(crate) dnssec: bool,
+    /// File with the DNSKEY records of a root other than the real one.
+    pub(crate) trust_anchor: Option<PathBuf>,
 }
 
 /// Whom to ask for names.

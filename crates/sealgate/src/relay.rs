@@ -12,13 +12,14 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use sealgate_core::address::Domain;
 use sealgate_core::dkim::Signer;
+use sealgate_core::report::Direction;
 use sealgate_core::smtp::server::{Limits as ServerLimits, Options};
 use sealgate_keys::stores::Stores;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, NextHop};
 use crate::domain_key;
 
 mod answers;
@@ -26,12 +27,15 @@ mod authentication;
 mod budget;
 mod connect;
 pub(crate) mod crypto_threads;
+mod dane;
 mod deliver;
 mod fanout;
 mod inherited;
 mod introduction;
 mod link;
 pub(crate) mod listener;
+mod mta_sts;
+pub(crate) mod names;
 mod pool;
 mod recipients;
 mod route;
@@ -40,6 +44,7 @@ mod stream;
 pub(crate) mod tls;
 mod trace;
 mod transaction;
+pub(crate) mod transport;
 mod veil;
 
 use authentication::Authenticator;
@@ -86,6 +91,8 @@ impl Settings {
             starttls: self.tls.is_some(),
             smtputf8: true,
             dsn: true,
+            // Only towards the Internet there is a next hop that may be able to.
+            requiretls: entrance.direction() == Direction::Outbound,
             limits: ServerLimits {
                 message_bytes_max: u64::try_from(limits.message_bytes_max).unwrap_or(u64::MAX),
                 recipients_max: limits.recipients_max,
@@ -116,13 +123,14 @@ impl Relay {
     /// A line that says what is wrong with the configuration.
     pub(crate) fn new(settings: Settings, stores: Stores) -> Result<Arc<Self>, String> {
         let hostname = settings.config.hostname.clone();
-        let router = Router::new(&settings.config.dns, &hostname)?;
+        let router =
+            Router::new(&settings.config.dns, settings.config.outside.ca.as_deref(), &hostname)?;
         let authenticator = Authenticator::new(router.resolver().clone());
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             crypto: CryptoThreads::new(stores.keys_are_remote()),
             stores: Arc::new(stores),
-            downstream: Downstream::new(router, hostname)?,
+            downstream: Downstream::new(router, hostname),
             recipients: Recipients::new(),
             authenticator,
             memory: Arc::default(),
@@ -201,6 +209,10 @@ impl Relay {
         if let Some(address) = config.observe.listen {
             let address = crate::observe::http::serve(Arc::clone(self), address).await?;
             line.push_str(&format!(" observe={address}"));
+        }
+        if config.outside.next_hop == NextHop::Mx {
+            let relay = Arc::clone(self);
+            tokio::spawn(async move { relay.downstream.router.probe().await });
         }
         let relay = Arc::downgrade(self);
         tokio::spawn(async move {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sealgate_core::address::Domain;
 use sealgate_core::policy::{
-    Content, Decision, Encrypt, Falsified, Order, Overrides, Pattern, Policy, Rule, Sign,
+    Content, Decision, Encrypt, Falsified, LinkTls, Order, Overrides, Pattern, Policy, Rule, Sign,
     SignerMismatch, UnauthenticatedEncryption,
 };
 use sealgate_keys::database::DatabaseUrl;
@@ -127,11 +127,12 @@ struct OutsideTable {
     next_hop: Option<Parsed<NextHop>>,
     authenticate: bool,
     dmarc: Dmarc,
+    ca: Option<PathBuf>,
 }
 
 impl Default for OutsideTable {
     fn default() -> Self {
-        Self { smtp: None, next_hop: None, authenticate: true, dmarc: Dmarc::Report }
+        Self { smtp: None, next_hop: None, authenticate: true, dmarc: Dmarc::Report, ca: None }
     }
 }
 
@@ -176,6 +177,7 @@ struct DecisionTable {
     encrypt: Option<Encrypt>,
     order: Option<Order>,
     content: Option<Content>,
+    tls: Option<LinkTls>,
     falsified: Option<Falsified>,
     unauthenticated_encryption: Option<UnauthenticatedEncryption>,
     signer_mismatch: Option<SignerMismatch>,
@@ -189,6 +191,7 @@ impl DecisionTable {
             encrypt: self.encrypt,
             order: self.order,
             content: self.content,
+            tls: self.tls,
             falsified: self.falsified,
             unauthenticated_encryption: self.unauthenticated_encryption,
             signer_mismatch: self.signer_mismatch,
@@ -208,6 +211,7 @@ struct RuleTable {
     encrypt: Option<Encrypt>,
     order: Option<Order>,
     content: Option<Content>,
+    tls: Option<LinkTls>,
     falsified: Option<Falsified>,
     unauthenticated_encryption: Option<UnauthenticatedEncryption>,
     signer_mismatch: Option<SignerMismatch>,
@@ -222,6 +226,7 @@ impl RuleTable {
             encrypt: self.encrypt,
             order: self.order,
             content: self.content,
+            tls: self.tls,
             falsified: self.falsified,
             unauthenticated_encryption: self.unauthenticated_encryption,
             signer_mismatch: self.signer_mismatch,
@@ -235,7 +240,16 @@ impl RuleTable {
 #[serde(default, deny_unknown_fields)]
 struct DnsTable {
     resolvers: ResolversValue,
+    dnssec: DnssecWord,
     trust_anchor: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DnssecWord {
+    #[default]
+    Validate,
+    Off,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -286,6 +300,9 @@ impl File {
             found
         } else if self.outside.dmarc == Dmarc::Refuse && !self.outside.authenticate {
             ("outside", "dmarc", "`dmarc = \"refuse\"` needs `authenticate = true`")
+        } else if self.dns.trust_anchor.is_some() && self.dns.dnssec == DnssecWord::Off {
+            let message = "`trust_anchor` is of no use with `dnssec = \"off\"`: keep one";
+            ("dns", "trust_anchor", message)
         } else if no_servers {
             ("dns", "resolvers", "`resolvers` is empty: write \"system\"")
         } else if self.outside.smtp.is_some() && self.inside.mail_server.is_none() {
@@ -335,6 +352,7 @@ impl File {
                 next_hop: self.outside.next_hop.map_or(NextHop::Mx, |hop| hop.0),
                 authenticate: self.outside.authenticate,
                 dmarc: self.outside.dmarc,
+                ca: self.outside.ca.map(|file| directory.join(file)),
             },
             dkim: self.dkim.map(|dkim| Dkim {
                 selector: dkim.selector,
@@ -351,17 +369,25 @@ impl File {
             key_server: self.key_server.map(|table| table.into_config(directory)),
             stores,
             policy: Arc::new(policy),
-            dns: Dns {
-                resolvers: match self.dns.resolvers {
-                    ResolversValue::Servers(list) => Resolvers::Servers(list),
-                    ResolversValue::Unset | ResolversValue::Word(SystemWord::System) => {
-                        Resolvers::System
-                    }
-                },
-            },
+            dns: self.dns.into_dns(directory),
             observe: Observe { listen: self.observe.listen, log: self.observe.log },
             limits,
             domains,
+        }
+    }
+}
+
+impl DnsTable {
+    fn into_dns(self, directory: &Path) -> Dns {
+        Dns {
+            resolvers: match self.resolvers {
+                ResolversValue::Servers(list) => Resolvers::Servers(list),
+                ResolversValue::Unset | ResolversValue::Word(SystemWord::System) => {
+                    Resolvers::System
+                }
+            },
+            dnssec: self.dnssec == DnssecWord::Validate,
+            trust_anchor: self.trust_anchor.map(|file| directory.join(file)),
         }
     }
 }

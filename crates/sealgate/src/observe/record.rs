@@ -11,6 +11,7 @@ use sealgate_core::report::{Direction, ReplyReport, Report};
 use serde::Serialize;
 
 use crate::config::LogFormat;
+use crate::relay::transport::Passage;
 
 /// A transaction's line.
 #[derive(Clone, Debug, Serialize)]
@@ -25,6 +26,8 @@ pub(crate) struct Record {
     to: Vec<String>,
     size_bytes: usize,
     seconds: f64,
+    /// How each copy went, in the order in which they were admitted.
+    passages: Vec<Passage>,
     /// Some recipients have it and some do not.
     partial: bool,
     /// The client was gone when it was answered.
@@ -56,6 +59,7 @@ impl Record {
             to: Vec::new(),
             size_bytes: 0,
             seconds: 0.0,
+            passages: Vec::new(),
             partial: false,
             reply_lost: false,
             aborted: false,
@@ -83,6 +87,12 @@ impl Record {
     /// From DATA to the reply.
     pub(crate) fn elapsed(mut self, elapsed: Duration) -> Self {
         self.seconds = elapsed.as_secs_f64();
+        self
+    }
+
+    /// How each copy went.
+    pub(crate) fn passages(mut self, passages: Vec<Passage>) -> Self {
+        self.passages = passages;
         self
     }
 
@@ -150,9 +160,10 @@ impl Record {
         let reply = self.report.reply.as_ref();
         let reply = reply.map(|reply| format!("{} {} {}", reply.code, reply.enhanced, reply.text));
         let reason = self.report.reason.map_or("-", |reason| reason.as_str());
+        let passages: Vec<String> = self.passages.iter().map(ToString::to_string).collect();
         format!(
             "{} {} id={} client={} from=<{}> to=<{}> size={} seconds={:.3} verdict={} reason={} \
-             partial={} reply-lost={} aborted={} reply=\"{}\"",
+             to-hosts={} partial={} reply-lost={} aborted={} reply=\"{}\"",
             self.time,
             self.entrance,
             self.report.id,
@@ -163,6 +174,7 @@ impl Record {
             self.seconds,
             self.report.verdict.as_str(),
             reason,
+            passages.join(","),
             self.partial,
             self.reply_lost,
             self.aborted,

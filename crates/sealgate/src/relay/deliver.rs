@@ -6,10 +6,8 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use sealgate_core::envelope::{Envelope, MailParameters};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
@@ -18,6 +16,7 @@ use sealgate_core::step::Parcel;
 use super::link::Link;
 use super::pool::Pool;
 use super::route::{Hop, Router};
+use super::transport::Transport;
 
 /// What every delivery needs.
 #[derive(Debug)]
@@ -28,7 +27,6 @@ pub(crate) struct Downstream {
     pub(crate) pool: Pool,
     /// Our EHLO name.
     pub(crate) hostname: String,
-    pub(super) tls: Arc<ClientConfig>,
 }
 
 /// One copy for one hop.
@@ -44,6 +42,8 @@ pub(crate) struct Consignment<'a> {
     pub(crate) recipients: Vec<usize>,
     /// Where to.
     pub(crate) hop: Hop,
+    /// Takes note of the connection.
+    pub(crate) transport: &'a Transport,
     /// The content was opened by us: what is said about it stays inside (REQUIREMENTS D25).
     pub(crate) opened: bool,
 }
@@ -67,11 +67,9 @@ enum Trouble {
 }
 
 impl Downstream {
-    /// # Errors
-    /// What is wrong with the TLS library; only if the program was built wrongly.
-    pub(crate) fn new(router: Router, hostname: String) -> Result<Self, String> {
-        let tls = super::tls::opportunistic_client()?;
-        Ok(Self { router, pool: Pool::default(), hostname, tls })
+    /// Without connections yet.
+    pub(crate) fn new(router: Router, hostname: String) -> Self {
+        Self { router, pool: Pool::default(), hostname }
     }
 
     /// Opens a transaction for a consignment: a pooled connection, or a new one where that is dead.
@@ -120,6 +118,7 @@ impl Downstream {
             match event {
                 Event::Admitted(replies) => {
                     let refused = consignment.refused(replies);
+                    consignment.transport.note(link.passage.clone());
                     return Ok((Some(Delivery { consignment, link }), refused));
                 }
                 Event::Refused(replies) if replies.iter().all(|reply| reply.code == 421) => {

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::deliver::{Consignment, Delivery, Downstream, Outcome};
 use super::introduction::Introduction;
 use super::route::Hop;
+use super::transport::{Demand, Transport};
 use crate::config::NextHop;
 
 /// What the deliveries of one transaction share.
@@ -37,6 +38,8 @@ pub(crate) struct Fanout<'a> {
     pub(crate) next_hop: &'a NextHop,
     /// Whom the mail server is told about.
     pub(crate) introduction: Option<&'a Introduction>,
+    /// What it demands of its way there, and how that was.
+    pub(crate) transport: &'a Transport,
     /// Which way.
     pub(crate) direction: Direction,
     /// Who and what.
@@ -73,7 +76,7 @@ impl Fanout<'_> {
 
     /// Copies by hop; recipients without a hop are answered at once.
     async fn consignments<'p>(&'p self, parcels: &'p [Parcel]) -> Vec<Consignment<'p>> {
-        let mut hops: HashMap<&Domain, Result<Hop, Refusal>> = HashMap::new();
+        let mut hops: HashMap<(&Domain, Demand), Result<Hop, Refusal>> = HashMap::new();
         let mut consignments: Vec<Consignment<'p>> = Vec::new();
         for parcel in parcels {
             let first_of_parcel = consignments.len();
@@ -82,14 +85,15 @@ impl Fanout<'_> {
             for index in &parcel.recipients {
                 let Some(recipient) = self.envelope.recipients.get(*index) else { continue };
                 let domain = recipient.address.domain();
-                if !hops.contains_key(domain) {
-                    let found = self.downstream.router.hop(self.next_hop, domain);
+                let demand = self.transport.demand(*index);
+                if !hops.contains_key(&(domain, demand)) {
+                    let found = self.downstream.router.hop(self.next_hop, domain, demand);
                     let hop = tokio::time::timeout_at(self.deadline, found).await;
                     let hop = hop.unwrap_or(Err(Refusal::NextHopUnreachable));
                     let introduction = self.introduction.cloned();
-                    hops.insert(domain, hop.map(|hop| Hop { introduction, ..hop }));
+                    hops.insert((domain, demand), hop.map(|hop| Hop { introduction, ..hop }));
                 }
-                match hops.get(domain) {
+                match hops.get(&(domain, demand)) {
                     Some(Ok(hop)) => {
                         let same = consignments.iter_mut().skip(first_of_parcel);
                         match same.into_iter().find(|other| other.hop.targets == hop.targets) {
@@ -100,6 +104,7 @@ impl Fanout<'_> {
                                 parcel,
                                 recipients: vec![*index],
                                 hop: hop.clone(),
+                                transport: self.transport,
                                 opened,
                             }),
                         }

@@ -7,8 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -38,6 +38,7 @@ use super::route::{self, Hop};
 use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
+use super::transport::{Demand, Transport};
 use super::{Relay, Settings, veil};
 use crate::config::ClientAddress;
 use crate::observe::record::Record;
@@ -283,7 +284,10 @@ impl Session {
     fn mail_server(&self) -> Option<Hop> {
         let inbound = self.entrance.direction() == Direction::Inbound;
         let server = &self.settings.config.inside.mail_server;
-        inbound.then(|| Hop { introduction: self.introduction(), ..route::fixed(server) })
+        inbound.then(|| Hop {
+            introduction: self.introduction(),
+            ..route::fixed(server, Demand::default())
+        })
     }
 
     /// What the mail server is told about the Internet's client.
@@ -342,6 +346,7 @@ impl Session {
             envelope,
             origin: self.origin(),
             introduction: self.introduction(),
+            transport: OnceLock::new(),
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let outcome = self.drive(&transaction, message, &mut answers).await;
@@ -362,6 +367,7 @@ impl Session {
         self.record(report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
             .partial(answers.is_partial())
+            .passages(transaction.transport.get().map(Transport::passages).unwrap_or_default())
             .reply_lost(written.is_err() || answers.client_is_gone)
             .write();
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }

@@ -3,8 +3,8 @@
 //! In: the envelope and the message. Out: an answer for each recipient, sent as it becomes known, and the [`Report`] for the
 //! log. The loop over the steps of the core is here; what is done with a message is not.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use super::deliver::Outcome;
 use super::fanout::Fanout;
 use super::introduction::Introduction;
 use super::trace::{self, Origin};
+use super::transport::Transport;
 use super::{Relay, Settings};
 use crate::config::{Dmarc, NextHop};
 
@@ -48,6 +49,8 @@ pub(crate) struct Transaction {
     pub(crate) origin: Origin,
     /// What the mail server is told about the client.
     pub(crate) introduction: Option<Introduction>,
+    /// How it is to go on and did; empty until it is known.
+    pub(crate) transport: OnceLock<Transport>,
 }
 
 /// Either direction of the core.
@@ -76,11 +79,19 @@ impl Transaction {
     ) -> Report {
         let limits = &self.settings.config.limits;
         let deadline = Instant::now() + Duration::from_secs(limits.delivery_secs_max);
-        let transformed = tokio::time::timeout_at(deadline, self.transform(Message::new(message)));
-        let late = Reply::new(451, (4, 4, 7), "the message took too long, try again later");
-        let transformed = transformed
-            .await
-            .unwrap_or_else(|_| Err(Box::new((Refusal::NextHop(late), self.empty_report()))));
+        let message = Message::new(message);
+        let header = message.header_section();
+        let policy = &self.settings.config.policy;
+        let early = |refusal| Box::new((refusal, self.empty_report()));
+        let transformed = match Transport::new(self.direction, policy, &self.envelope, header) {
+            Err(refusal) => Err(early(refusal)),
+            Ok(transport) => {
+                let _ = self.transport.set(transport);
+                let late = Reply::new(451, (4, 4, 7), "the message took too long, try again later");
+                let transformed = tokio::time::timeout_at(deadline, self.transform(message)).await;
+                transformed.unwrap_or_else(|_| Err(early(Refusal::NextHop(late))))
+            }
+        };
         match transformed {
             Err(refused) => {
                 let (refusal, report) = *refused;
@@ -103,6 +114,7 @@ impl Transaction {
                     downstream,
                     next_hop,
                     introduction: self.introduction.as_ref(),
+                    transport: self.transport.get_or_init(Transport::default),
                     direction,
                     envelope,
                     deadline,

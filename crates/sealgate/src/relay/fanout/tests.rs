@@ -45,9 +45,9 @@ async fn deliver_as(
     upstream: Protocol,
     content: &'static [u8],
 ) -> (Outcomes, bool) {
-    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()) };
-    let router = Router::new(&dns, "gate.nec.example").unwrap();
-    let downstream = Downstream::new(router, "gate.nec.example".to_owned()).unwrap();
+    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()), dnssec: false, trust_anchor: None };
+    let router = Router::new(&dns, None, "gate.nec.example").unwrap();
+    let downstream = Downstream::new(router, "gate.nec.example".to_owned());
     let server: Server = format!("smtp://{}", sink.address).parse().unwrap();
     let to = |text| Recipient::new(Address::parse(text).unwrap());
     let envelope = Envelope {
@@ -67,6 +67,7 @@ async fn deliver_as(
         downstream: &downstream,
         next_hop: &NextHop::Fixed(server),
         introduction: None,
+        transport: &Transport::default(),
         direction,
         envelope: &envelope,
         deadline: Instant::now() + std::time::Duration::from_secs(20),
