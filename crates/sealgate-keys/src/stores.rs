@@ -19,6 +19,7 @@ use sealgate_core::verify::Harvest;
 use crate::administration::Administration;
 use crate::cache::{Answer, Cache};
 use crate::database::{Database, DatabaseUrl};
+use crate::done_record::{DoneRecords, Hint};
 use crate::error::StoreError;
 use crate::learning::Learning;
 use crate::master_key::MasterKey;
@@ -97,6 +98,7 @@ pub struct Stores {
     trust: TrustSource,
     lookup_timeout: Duration,
     watch: Watch,
+    done_hint: Hint,
 }
 
 impl Stores {
@@ -130,6 +132,7 @@ impl Stores {
             trust: TrustSource::new(config.crls.clone()),
             lookup_timeout: config.lookup_timeout,
             watch: Watch::new(),
+            done_hint: Hint::default(),
             database,
             secret_keys,
         })
@@ -194,6 +197,11 @@ impl Stores {
     /// Closes the database; everything asked afterwards fails.
     pub async fn close(&self) {
         self.database.close().await;
+    }
+
+    /// Who has a message already.
+    pub fn done_records(&self) -> DoneRecords<'_> {
+        DoneRecords::new(&self.database, &self.done_hint)
     }
 
     /// The administrator's side of the stores.

@@ -22,12 +22,15 @@ mod budget;
 mod connect;
 pub(crate) mod crypto_threads;
 mod deliver;
+mod done;
 mod fanout;
+mod hops;
 mod link;
 pub(crate) mod listener;
 mod pool;
 mod route;
 mod session;
+pub(crate) mod settle;
 mod stream;
 pub(crate) mod tls;
 mod trace;
@@ -36,6 +39,8 @@ mod transaction;
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
 use deliver::Downstream;
+use done::Absence;
+use hops::Hops;
 use listener::Entrance;
 use route::Router;
 
@@ -89,6 +94,7 @@ pub(crate) struct Relay {
     stores: Arc<Stores>,
     crypto: CryptoThreads,
     downstream: Downstream,
+    absence: Absence,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
     draining: watch::Sender<bool>,
@@ -100,11 +106,13 @@ impl Relay {
     pub(crate) fn new(settings: Settings, stores: Stores) -> Result<Arc<Self>, String> {
         let hostname = settings.config.hostname.clone();
         let router = Router::new(&settings.config.dns, &hostname)?;
+        let hops = Hops::new(settings.config.limits.connections_per_next_hop_max);
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             stores: Arc::new(stores),
             crypto: CryptoThreads::new(),
-            downstream: Downstream::new(router, hostname)?,
+            downstream: Downstream::new(router, hostname, hops)?,
+            absence: Absence::default(),
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),
@@ -175,10 +183,14 @@ impl Relay {
         }
         let relay = Arc::downgrade(self);
         tokio::spawn(async move {
-            loop {
+            for round in 0_u64.. {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(relay) = relay.upgrade() else { return };
                 relay.downstream.pool.sweep();
+                relay.downstream.hops.sweep();
+                if round % DONE_SWEEP_ROUNDS == 0 {
+                    done::sweep(&relay).await;
+                }
             }
         });
         Ok(line)
@@ -245,5 +257,7 @@ impl Signals {
 
 /// How often idle downstream connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Old done-records are deleted every hour.
+const DONE_SWEEP_ROUNDS: u64 = 720;
 /// How often a drain looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(10);

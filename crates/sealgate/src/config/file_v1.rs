@@ -23,8 +23,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 use super::key_server::KeyServerTable;
 use super::stores_v1::{PublicKeysTable, SecretKeysTable, secret_source};
 use super::{
-    ClientAddress, Config, ConfigError, Dns, Inside, Limits, LogFormat, Network, NextHop, Observe,
-    Outside, Resolvers, Server, TlsFiles,
+    ClientAddress, Config, ConfigError, Dns, DoneRecord, Inside, Limits, LogFormat, Network,
+    NextHop, Observe, Outside, Resolvers, Server, TlsFiles,
 };
 
 /// Reads a file's text; relative paths in it start at `directory`.
@@ -84,6 +84,8 @@ struct File {
     policy: DecisionTable,
     #[serde(default)]
     rule: Vec<RuleTable>,
+    #[serde(default)]
+    delivery: DeliveryTable,
     #[serde(default)]
     dns: DnsTable,
     #[serde(default)]
@@ -214,6 +216,12 @@ impl RuleTable {
 
 #[derive(Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct DeliveryTable {
+    done_record: DoneRecord,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct DnsTable {
     resolvers: ResolversValue,
     trust_anchor: Option<PathBuf>,
@@ -320,6 +328,7 @@ impl File {
             key_server: self.key_server.map(|table| table.into_config(directory)),
             stores,
             policy: Arc::new(policy),
+            done_record: self.delivery.done_record,
             dns: Dns {
                 resolvers: match self.dns.resolvers {
                     ResolversValue::Servers(list) => Resolvers::Servers(list),

@@ -50,6 +50,7 @@ fn the_complete_example_holds_the_defaults() {
     assert_eq!(complete.inside.client_address, least.inside.client_address);
     assert_eq!(complete.inside.reply_pause, least.inside.reply_pause);
     assert_eq!(complete.outside.next_hop, least.outside.next_hop);
+    assert_eq!(complete.done_record, least.done_record);
     assert_eq!(complete.dns.resolvers, least.dns.resolvers);
     assert_eq!(complete.observe.log, least.observe.log);
 }

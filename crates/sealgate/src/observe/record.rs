@@ -11,6 +11,7 @@ use sealgate_core::report::{Direction, ReplyReport, Report};
 use serde::Serialize;
 
 use crate::config::LogFormat;
+use crate::relay::settle::Repair;
 
 /// A transaction's line.
 #[derive(Clone, Debug, Serialize)]
@@ -27,6 +28,8 @@ pub(crate) struct Record {
     seconds: f64,
     /// Some recipients have it and some do not.
     partial: bool,
+    /// What put that right.
+    repair: Option<Repair>,
     /// The client was gone when it was answered.
     reply_lost: bool,
     /// The client was gone before anything was delivered.
@@ -57,6 +60,7 @@ impl Record {
             size_bytes: 0,
             seconds: 0.0,
             partial: false,
+            repair: None,
             reply_lost: false,
             aborted: false,
         }
@@ -86,9 +90,10 @@ impl Record {
         self
     }
 
-    /// Some recipients have it and some do not.
-    pub(crate) fn partial(mut self, partial: bool) -> Self {
+    /// Some recipients have it and some do not, and what put that right.
+    pub(crate) fn partial(mut self, partial: bool, repair: Option<Repair>) -> Self {
         self.partial = partial;
+        self.repair = repair;
         self
     }
 
@@ -107,7 +112,7 @@ impl Record {
     /// Writes the line and counts.
     pub(crate) fn write(self) {
         self.count();
-        if self.partial {
+        if self.partial && matches!(self.repair, None | Some(Repair::Unwanted)) {
             tracing::error!(
                 id = self.report.id,
                 "partial: some recipients have this message and some do not"

@@ -5,12 +5,12 @@ use sealgate_core::smtp::Protocol;
 use sealgate_core::smtp::server::Server;
 
 use super::deliver::Outcome;
-use super::fanout;
+use super::settle::Outcomes;
 
 /// The answers so far.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    outcomes: Vec<Option<Result<Reply, Refusal>>>,
+    outcomes: Outcomes,
     said: usize,
     id: String,
     /// Nobody listens any more.
@@ -41,8 +41,12 @@ impl Answers {
     }
 
     /// Says what is left, and returns the reply that stands for all.
-    pub(crate) fn last_reply(&mut self, server: &mut Server, protocol: Protocol) -> Reply {
-        let joint = fanout::joint(&self.outcomes).result;
+    pub(crate) fn last_reply(
+        &mut self,
+        server: &mut Server,
+        protocol: Protocol,
+        joint: &Result<Reply, Refusal>,
+    ) -> Reply {
         if protocol == Protocol::Lmtp {
             self.say_known(server);
             for slot in &mut self.outcomes {
@@ -50,24 +54,20 @@ impl Answers {
             }
             self.say_known(server);
         } else {
-            server.answer(&self.reply(&joint));
+            server.answer(&self.reply(joint));
         }
-        self.reply(&joint)
+        self.reply(joint)
     }
 
-    /// Whether some recipients have the message and some do not.
-    pub(crate) fn is_partial(&self) -> bool {
-        fanout::joint(&self.outcomes).partial
+    /// What became of each recipient, as far as it is known.
+    pub(crate) fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
     }
 
     /// The reply to say; the server adds the id to refusals.
     fn reply(&self, outcome: &Result<Reply, Refusal>) -> Reply {
         match outcome {
-            Ok(reply) => {
-                let text: String = reply.text().chars().take(TEXT_CHARS_MAX).collect();
-                let id = &self.id;
-                Reply::new(250, (2, 0, 0), format!("delivered, next hop said: {text} (id {id})"))
-            }
+            Ok(reply) => Reply::new(250, (2, 0, 0), format!("{} (id {})", reply.text(), self.id)),
             Err(refusal) => match Reply::from(refusal) {
                 // 421 would close a session that goes on.
                 reply if reply.code == 421 => Reply { code: 451, ..reply },
@@ -76,6 +76,3 @@ impl Answers {
         }
     }
 }
-
-/// What is passed on of the next hop's words.
-const TEXT_CHARS_MAX: usize = 200;

@@ -31,7 +31,9 @@ use tokio_rustls::TlsAcceptor;
 use super::answers::Answers;
 use super::budget::{Connection, Reservation};
 use super::deliver::Outcome;
+use super::done::Done;
 use super::listener::Entrance;
+use super::settle::{Settled, Tally};
 use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
@@ -290,11 +292,13 @@ impl Session {
             id: self.id.clone(),
             envelope,
             origin: self.origin(),
+            message,
+            done: Done::default(),
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
-        let outcome = self.drive(&transaction, message, &mut answers).await;
+        let outcome = self.drive(&transaction, &mut answers).await;
         self.memory.resize(0, budget);
-        let Some(report) = outcome else {
+        let Some(settled) = outcome else {
             // The client is gone and nothing was delivered: it will send again.
             let report = Report::new(transaction.direction, &self.id);
             let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
@@ -303,28 +307,28 @@ impl Session {
             record.aborted().write();
             return Ok(Next::End);
         };
-        let reply = answers.last_reply(&mut self.server, self.entrance.protocol());
+        let protocol = self.entrance.protocol();
+        let reply = answers.last_reply(&mut self.server, protocol, &settled.result);
         let written = self.say().await;
+        let reply_lost = written.is_err() || answers.client_is_gone;
+        if reply_lost {
+            transaction.remember(answers.outcomes()).await;
+        }
         let recipients = &transaction.envelope.recipients;
-        self.record(report, &reply, recipients, size_bytes, started.elapsed())
+        self.record(settled.report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
-            .partial(answers.is_partial())
-            .reply_lost(written.is_err() || answers.client_is_gone)
+            .partial(settled.partial, settled.repair)
+            .reply_lost(reply_lost)
             .write();
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }
     }
 
     /// Runs the transaction and listens to the client meanwhile; `None` when it left before anything was released.
-    async fn drive(
-        &mut self,
-        transaction: &Transaction,
-        message: Bytes,
-        answers: &mut Answers,
-    ) -> Option<Report> {
+    async fn drive(&mut self, transaction: &Transaction, answers: &mut Answers) -> Option<Settled> {
         let released = AtomicBool::new(false);
         let (sender, mut receiver) = mpsc::unbounded_channel::<Outcome>();
         let lmtp = self.entrance.protocol() == Protocol::Lmtp;
-        let mut running = std::pin::pin!(transaction.run(message, &released, &sender));
+        let mut running = std::pin::pin!(transaction.run(&released, &sender));
         // Invariant 11: a panic ends this message only.
         let mut caught = std::pin::pin!(std::future::poll_fn(|context| {
             let poll = AssertUnwindSafe(|| running.as_mut().poll(context));
@@ -333,11 +337,11 @@ impl Session {
                 Err(_) => std::task::Poll::Ready(None),
             }
         }));
-        let report = loop {
+        let settled = loop {
             let listen = !answers.client_is_gone && self.input.len() < INPUT_BYTES;
             tokio::select! {
                 biased;
-                report = &mut caught => break report,
+                settled = &mut caught => break settled,
                 Some(outcome) = receiver.recv() => {
                     answers.take(outcome);
                     if lmtp && answers.say_known(&mut self.server) {
@@ -363,9 +367,11 @@ impl Session {
         while let Ok(outcome) = receiver.try_recv() {
             answers.take(outcome);
         }
-        Some(report.unwrap_or_else(|| {
+        Some(settled.unwrap_or_else(|| {
             metrics::counter!("sealgate_panics_total").increment(1);
-            Report::new(transaction.direction, &transaction.id)
+            let report = Report::new(transaction.direction, &transaction.id);
+            let (result, partial) = Tally::of(answers.outcomes()).into_result();
+            Settled { report, result, partial, repair: None }
         }))
     }
 
