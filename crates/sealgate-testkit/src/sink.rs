@@ -101,7 +101,7 @@ pub enum Stage {
     Rcpt(String),
     /// DATA.
     Data,
-    /// The final dot; over LMTP once a recipient, whose RCPT line it is.
+    /// The final dot; over LMTP once a recipient, whose RCPT line it is. Over SMTP all accepted RCPT lines, joined.
     Dot(String),
 }
 
@@ -188,7 +188,7 @@ fn take(state: &State, stream: &mut TcpStream, message: Received) -> Option<()> 
     let mut accepted = Received { recipients: Vec::new(), ..message.clone() };
     match state.protocol {
         Protocol::Smtp => {
-            let text = state.text(&Stage::Dot(String::new()), "250 2.0.0 taken");
+            let text = state.text(&Stage::Dot(message.recipients.join(" ")), "250 2.0.0 taken");
             // Kept before the reply is out, so that whoever reads the reply finds it.
             if text.starts_with('2') {
                 state.received.lock().unwrap().push(message);

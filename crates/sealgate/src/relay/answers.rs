@@ -30,33 +30,33 @@ impl Answers {
         }
     }
 
-    /// LMTP: says what can be said now; `true` if anything was.
-    pub(crate) fn say_known(&mut self, server: &mut Server) -> bool {
-        let before = self.said;
-        while let Some(Some(outcome)) = self.outcomes.get(self.said) {
-            server.answer(&self.reply(outcome));
-            self.said += 1;
-        }
-        self.said > before
+    /// LMTP: says the next answer, if it is known; whether it was.
+    pub(crate) fn say_next(&mut self, server: &mut Server) -> bool {
+        let Some(Some(outcome)) = self.outcomes.get(self.said) else { return false };
+        server.answer(&self.reply(outcome));
+        self.said += 1;
+        true
     }
 
-    /// Says what is left, and returns the reply that stands for all.
+    /// Nothing more is going to be known: who has no answer gets one that has him tried again.
+    pub(crate) fn complete(&mut self) {
+        for slot in &mut self.outcomes {
+            slot.get_or_insert(Err(Refusal::Internal));
+        }
+    }
+
+    /// SMTP: says the one answer for all. Returns it, as the log shows it.
     pub(crate) fn last_reply(
-        &mut self,
+        &self,
         server: &mut Server,
         protocol: Protocol,
         joint: &Result<Reply, Refusal>,
     ) -> Reply {
-        if protocol == Protocol::Lmtp {
-            self.say_known(server);
-            for slot in &mut self.outcomes {
-                slot.get_or_insert(Err(Refusal::Internal));
-            }
-            self.say_known(server);
-        } else {
-            server.answer(&self.reply(joint));
+        let reply = self.reply(joint);
+        if protocol == Protocol::Smtp {
+            server.answer(&reply);
         }
-        self.reply(joint)
+        reply
     }
 
     /// What became of each recipient, as far as it is known.

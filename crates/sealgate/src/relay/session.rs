@@ -308,6 +308,10 @@ impl Session {
             return Ok(Next::End);
         };
         let protocol = self.entrance.protocol();
+        if protocol == Protocol::Lmtp {
+            answers.complete();
+            self.say_known(&mut answers).await;
+        }
         let reply = answers.last_reply(&mut self.server, protocol, &settled.result);
         let written = self.say().await;
         let reply_lost = written.is_err() || answers.client_is_gone;
@@ -344,13 +348,8 @@ impl Session {
                 settled = &mut caught => break settled,
                 Some(outcome) = receiver.recv() => {
                     answers.take(outcome);
-                    if lmtp && answers.say_known(&mut self.server) {
-                        let pause = self.settings.config.inside.reply_pause;
-                        if self.say().await.is_err() {
-                            answers.client_is_gone = true;
-                        } else if !pause.is_zero() {
-                            tokio::time::sleep(pause).await;
-                        }
+                    if lmtp {
+                        self.say_known(answers).await;
                     }
                 }
                 read = self.stream.read(&mut self.input), if listen => {
@@ -373,6 +372,18 @@ impl Session {
             let (result, partial) = Tally::of(answers.outcomes()).into_result();
             Settled { report, result, partial, repair: None }
         }))
+    }
+
+    /// LMTP: says the answers that are known, each apart where the client needs that.
+    async fn say_known(&mut self, answers: &mut Answers) {
+        let pause = self.settings.config.inside.reply_pause;
+        while answers.say_next(&mut self.server) {
+            if !pause.is_zero() && !answers.client_is_gone {
+                answers.client_is_gone |= self.say().await.is_err();
+                tokio::time::sleep(pause).await;
+            }
+        }
+        answers.client_is_gone |= self.say().await.is_err();
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {
