@@ -14,10 +14,12 @@
     reason = "test code: a failure of the bed is a failure of the test"
 )]
 
+mod aside;
 pub mod bouncycastle;
 pub mod cms;
 pub mod der;
 pub mod dovecot;
+pub mod exim;
 pub mod fetch;
 pub mod fixtures;
 pub mod gate;
@@ -25,6 +27,7 @@ pub mod gpgsm;
 pub mod key_server;
 pub mod mail;
 pub mod netns;
+pub mod opensmtpd;
 pub mod openssl;
 pub mod peer;
 pub mod pki;
