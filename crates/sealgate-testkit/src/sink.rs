@@ -73,6 +73,11 @@ impl Sink {
         self.received()
     }
 
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.state.protocol
+    }
+
     /// How many connections were opened.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
@@ -86,6 +91,16 @@ pub enum Protocol {
     Lmtp,
     /// RFC 5321.
     Smtp,
+}
+
+impl Protocol {
+    /// Its name in an address, `lmtp`.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Lmtp => "lmtp",
+            Self::Smtp => "smtp",
+        }
+    }
 }
 
 /// Where in a session a sink is.
@@ -197,8 +212,15 @@ fn take(state: &State, stream: &mut TcpStream, message: Received) -> Option<()> 
         }
         Protocol::Lmtp => {
             for recipient in message.recipients {
-                if state.answer(stream, &Stage::Dot(recipient.clone()), "250 2.0.0 taken")? {
-                    accepted.recipients.push(recipient);
+                let stage = Stage::Dot(recipient.clone());
+                match state.answer(stream, &stage, "250 2.0.0 taken") {
+                    Some(true) => accepted.recipients.push(recipient),
+                    Some(false) => {}
+                    // Who was answered before has it.
+                    None => {
+                        state.received.lock().unwrap().push(accepted);
+                        return None;
+                    }
                 }
             }
         }
