@@ -3,11 +3,12 @@
 //! In: sender, received content and recipients. Out: who was served by an earlier transaction, of whatever copy of sealgate on
 //! the same database. A row holds hashes and a time; no address can be read in it. It is kept for [`KEPT_SECS`].
 //!
-//! Nearly always there is no row at all, and that is remembered for [`HINT_VALID`], so that a message costs no query.
-//! Whoever adds a row lets that time pass before the client hears of it: by then no copy believes the table empty.
+//! There are few rows, mostly none. Which ones is remembered for [`HINT_VALID`], so that the usual message costs no query.
+//! Whoever adds a row lets that time pass before the client hears of it: by then no copy believes that it is not there.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{self, Context, SHA256};
@@ -75,31 +76,63 @@ pub struct DoneRecords<'s> {
     hint: &'s Hint,
 }
 
-/// What was seen of the table last: when, and whether it had a row.
+/// What was seen of the table last, and when.
 #[derive(Debug, Default)]
-pub(crate) struct Hint(Mutex<Option<(Instant, bool)>>);
+pub(crate) struct Hint(Mutex<Option<(Instant, Seen)>>);
+
+/// What is in the table.
+#[derive(Clone, Debug)]
+enum Seen {
+    /// These messages and no others.
+    All(Arc<HashSet<Vec<u8>>>),
+    /// More than are kept in memory.
+    Many,
+}
 
 impl<'s> DoneRecords<'s> {
     pub(crate) fn new(database: &'s Database, hint: &'s Hint) -> Self {
         Self { database, hint }
     }
 
-    /// Whether a search can find anything: no query where the answer is known since [`HINT_VALID`] or less.
+    /// Whether there is any record: no query where that is known since [`HINT_VALID`] or less.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn any(&self) -> Result<bool, StoreError> {
-        let known = *self.hint.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((seen, any)) = known
-            && seen.elapsed() < HINT_VALID
+        Ok(match self.seen().await? {
+            Seen::All(messages) => !messages.is_empty(),
+            Seen::Many => true,
+        })
+    }
+
+    /// Whether there may be a record of this message; as cheap as [`Self::any`].
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn may_know(&self, message: &MessageKey) -> Result<bool, StoreError> {
+        Ok(match self.seen().await? {
+            Seen::All(messages) => messages.contains(message.0.as_slice()),
+            Seen::Many => true,
+        })
+    }
+
+    async fn seen(&self) -> Result<Seen, StoreError> {
+        let known = self.hint.lock().clone();
+        if let Some((at, seen)) = known
+            && at.elapsed() < HINT_VALID
         {
-            return Ok(any);
+            return Ok(seen);
         }
         // From before the query on: what another copy adds meanwhile counts as unseen.
         let asked = Instant::now();
-        let any = self.database.fetch_optional(Statement::new(ANY)).await?.is_some();
-        *self.hint.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, any));
-        Ok(any)
+        let rows = self.database.fetch_all(Statement::new(ALL).bind(REMEMBERED_MAX + 1)).await?;
+        let messages = rows.iter().map(|row| row.get::<Vec<u8>>("message"));
+        let messages: Result<HashSet<Vec<u8>>, _> = messages.collect();
+        let messages = messages.map_err(|error| self.database.error(&error))?;
+        let many = i64::try_from(messages.len()).is_ok_and(|count| count > REMEMBERED_MAX);
+        let seen = if many { Seen::Many } else { Seen::All(Arc::new(messages)) };
+        *self.hint.lock() = Some((asked, seen.clone()));
+        Ok(seen)
     }
 
     /// Who has this message already.
@@ -132,7 +165,7 @@ impl<'s> DoneRecords<'s> {
         let statement =
             Statement::new(ADD).bind(message.0.as_slice()).bind(&recipients).bind(unix_now());
         self.database.execute(statement).await?;
-        *self.hint.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.hint.lock() = None;
         Ok(())
     }
 
@@ -146,6 +179,12 @@ impl<'s> DoneRecords<'s> {
     }
 }
 
+impl Hint {
+    fn lock(&self) -> MutexGuard<'_, Option<(Instant, Seen)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 fn bytes(digest: &digest::Digest) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
@@ -154,7 +193,7 @@ fn bytes(digest: &digest::Digest) -> [u8; 32] {
     bytes
 }
 
-/// How long it is believed that the table holds nothing.
+/// How long it is believed that the table holds no more than was seen.
 pub const HINT_VALID: Duration = Duration::from_millis(500);
 /// Longer than a mail server keeps a message that it cannot deliver: 5 days at most of them (RFC 5321 §4.5.4.1).
 pub const KEPT_SECS: i64 = 6 * 24 * 3600;
@@ -162,7 +201,9 @@ pub const KEPT_SECS: i64 = 6 * 24 * 3600;
 const PURPOSE: &[u8] = b"sealgate done-record 1\0";
 /// 128 bits, within one message.
 const RECIPIENT_CHARS: usize = 32;
-const ANY: &str = "SELECT message FROM done_records LIMIT 1";
+/// Messages with records that are kept in memory.
+const REMEMBERED_MAX: i64 = 256;
+const ALL: &str = "SELECT message FROM done_records LIMIT $1";
 const FIND: &str = "SELECT recipients FROM done_records WHERE message = $1 AND written_at >= $2";
 const ADD: &str = "INSERT INTO done_records (message, recipients, written_at) VALUES ($1, $2, $3) \
                    ON CONFLICT (message) DO UPDATE SET \
@@ -210,6 +251,14 @@ mod tests {
         let served = records.find(&key).await.unwrap();
         assert!(served.contains(&key, &a) && served.contains(&key, &b));
         assert!(!served.contains(&key, &c));
+        assert!(records.find(&other).await.unwrap().is_empty());
+        assert!(records.may_know(&key).await.unwrap() && !records.may_know(&other).await.unwrap());
+        // More than are remembered: every message is asked for.
+        for number in 0..=REMEMBERED_MAX {
+            let key = MessageKey::new(None, &number.to_be_bytes());
+            records.add(&key, [&a]).await.unwrap();
+        }
+        assert!(records.may_know(&other).await.unwrap());
         assert!(records.find(&other).await.unwrap().is_empty());
     }
 

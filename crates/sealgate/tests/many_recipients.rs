@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::mail;
+use sealgate_testkit::postgres::Postgres;
 use sealgate_testkit::process::{self, await_that};
 use sealgate_testkit::session::{Reply, Session, send_lmtp, send_smtp};
 use sealgate_testkit::sink::{Protocol, Received, Sink, Stage};
@@ -224,6 +226,32 @@ fn a_second_attempt_skips_those_who_have_it_on_every_copy_of_sealgate() {
 }
 
 #[test]
+fn copies_on_one_postgresql_share_the_done_record() {
+    let server = Postgres::shared();
+    let url = server.url(&server.create_database());
+    let first = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
+    let mut init = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+    init.args(["init", "--domain", "nec.example", "--database", &url, "--dir"]);
+    process::run(init.arg(first.dir().join("shared")), b"").expect_ok("init");
+    let script = Script::default();
+    script.set("busy@", "450 4.2.1 busy");
+    let (inside, outside) = (Sink::smtp(), refusing_at_dot(Protocol::Smtp, &script));
+    let [one, other] = [(); 2].map(|()| {
+        gate(&inside, &outside, |gate| {
+            gate.set(&["database", "url"], url.as_str());
+            let key = first.dir().join("shared/master.key");
+            gate.set(&["master_key", "file"], key.to_str().unwrap());
+        })
+    });
+    assert_eq!(smtp(&other, &["else@a.example"]).code, 250);
+    assert_eq!(smtp(&one, &[OK, BUSY]).code, 450);
+    assert_eq!(smtp(&other, &[BUSY, OK]).code, 450);
+    script.clear();
+    assert_eq!(smtp(&other, &[OK, BUSY]).code, 250);
+    assert_eq!(counts(&outside, [OK, BUSY]), [1, 1]);
+}
+
+#[test]
 fn all_three_outcomes_end_well_for_each() {
     let script = Script::default();
     script.set("gone@", "550 5.1.1 gone");
@@ -301,6 +329,35 @@ fn a_lost_reply_makes_no_duplicate() {
         }
         assert_eq!(counts(&outside, to), [1, 1], "{protocol:?}");
     }
+}
+
+#[test]
+fn a_client_that_leaves_while_dots_are_held_leaves_nothing_behind() {
+    let (go, slow) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (gone, asked) = (Arc::clone(&go), Arc::clone(&slow));
+    let outside = Sink::scripted(Protocol::Smtp, move |stage| {
+        if matches!(stage, Stage::Rcpt(line) if line.contains("slow@")) {
+            asked.store(1, Ordering::SeqCst);
+            process::holds_within(process::PATIENCE, || gone.load(Ordering::SeqCst) == 1);
+        }
+        None
+    });
+    let gate = gate(&Sink::smtp(), &outside, |_| {});
+    let (mut client, _) = Session::connect(gate.ready().inside_smtp.unwrap());
+    client.command("EHLO client.example");
+    client.command(&format!("MAIL FROM:<{ALICE}>"));
+    client.command(&format!("RCPT TO:<{OK}>"));
+    client.command("RCPT TO:<slow@a.example>");
+    client.command("DATA");
+    client.content(MAIL);
+    await_that("the slow one to be asked", || slow.load(Ordering::SeqCst) == 1);
+    drop(client);
+    await_that("the abort in the log", || {
+        gate.log_lines().iter().any(|line| line["aborted"] == true)
+    });
+    go.store(1, Ordering::SeqCst);
+    assert_eq!(smtp(&gate, &["else@a.example"]).code, 250);
+    assert_eq!(counts(&outside, [OK, "slow@a.example"]), [0, 0]);
 }
 
 /// Kills a relay after it has passed on two of four replies, and gives the sink after a second attempt for all four.

@@ -116,6 +116,7 @@ impl Bed {
         let scheme = outside.protocol().scheme();
         gate.set(&["outside", "next_hop"], format!("{scheme}://{}", outside.address));
         if matches!(kind, Kind::OpenSmtpd) {
+            // It takes replies that arrive together for "too much data", and sends again what was accepted.
             gate.set(&["inside", "reply_pause_ms"], 50);
         }
         gate.start();

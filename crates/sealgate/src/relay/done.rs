@@ -1,8 +1,8 @@
 //! Who was served by an earlier transaction, and who is by this one: the relay's use of the done-record (REQUIREMENTS O10).
 //!
-//! The question is asked while the message is transformed. By default it costs a query only while there are records at all;
-//! with `done_record = "always"` it is one query and one write a message. A database that is away
-//! stops no mail: duplicates are possible then, and the log and `sealgate_done_record_failures_total` say so.
+//! The question is asked while the message is transformed. By default it costs no query for a message without a record;
+//! with `done_record = "always"` it is one query and one write a message. A database that is away stops no
+//! mail: duplicates are possible then, and the log and `sealgate_done_record_failures_total` say so.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -50,11 +50,15 @@ impl Transaction {
             return nobody(false);
         }
         let records = self.relay.stores.done_records();
+        let always = self.remembers_always();
         let found = timeout(PATIENCE, async {
-            if self.settings.config.done_record == DoneRecord::Partial && !records.any().await? {
+            if !always && !records.any().await? {
                 return Ok(None);
             }
             let key = self.message_key().await;
+            if !always && !records.may_know(&key).await? {
+                return Ok(None);
+            }
             records.find(&key).await.map(|served| Some((key, served)))
         });
         match found.await.map_err(|_| late()).flatten() {

@@ -69,7 +69,7 @@ impl Hops {
     /// Waits for so many connections, all at once, so that nobody holds some and waits for more.
     ///
     /// # Errors
-    /// [`busy`] after the deadline.
+    /// 451 4.4.5 after the deadline.
     pub(crate) async fn reserve(
         &self,
         hop: &Hop,

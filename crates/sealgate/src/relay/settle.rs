@@ -133,6 +133,9 @@ impl Transaction {
             Tally::Split(reply, _) => match self.notify(outcomes, remotes, deadline).await {
                 Handed::Over => {
                     self.note_refused(outcomes);
+                    if self.remembers_always() {
+                        self.remember(outcomes).await;
+                    }
                     done(Ok(reply), true, Some(Repair::Notification))
                 }
                 Handed::Unwanted => done(Ok(reply), true, Some(Repair::Unwanted)),
