@@ -179,19 +179,20 @@ fn escaped(address: &str) -> String {
     out
 }
 
-/// Breaks a long line between words (RFC 5322 §2.2.3).
+/// Breaks a long line between words (RFC 5322 §2.2.3), and a word that fits no line anywhere.
 fn folded(text: &str, break_with: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut column = 0_usize;
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        if column > 0 && column.saturating_add(word.len()) > LINE_CHARS {
+    for c in text.chars() {
+        let full = column >= LINE_CHARS && c == ' ' || column >= LINE_CHARS_MAX;
+        if full {
             out.push_str(break_with);
             column = 0;
-        } else if column > 0 {
-            out.push(' ');
         }
-        out.push_str(word);
-        column = column.saturating_add(word.len()).saturating_add(1);
+        if !(full && c == ' ') {
+            out.push(c);
+            column = column.saturating_add(1);
+        }
     }
     out
 }
@@ -220,11 +221,15 @@ fn from_xtext(text: &str) -> String {
 
 /// Of one reply, or one parameter; a reply line has 512 octets (RFC 5321 §4.5.3.1.5), a reply may have several.
 const TEXT_CHARS_MAX: usize = 2000;
-/// Where lines are broken.
-const LINE_CHARS: usize = 72;
+/// Lines are broken at the first space after this.
+const LINE_CHARS: usize = 60;
+/// Lines are broken anywhere after this, well below 998 (RFC 5322 §2.1.1).
+const LINE_CHARS_MAX: usize = 900;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::envelope::MailParameters;
 
@@ -305,6 +310,40 @@ mod tests {
         assert!(!text.contains("body words"), "the header section only, unless asked");
         assert!(!text.contains("\nX: injected"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_foreign_word_breaks_a_line_or_makes_a_field(
+            said in "(?s).{0,40}", orcpt in "(?s).{0,20}", long in 0_usize..2500, remote in "(?s).{0,9}"
+        ) {
+            let to = recipient("b@x.example", None, Some(&format!("rfc822;{orcpt}")));
+            let envelope = Envelope {
+                reverse_path: Some(Address::parse("alice@nec.example").unwrap()),
+                recipients: vec![to],
+                parameters: MailParameters { envid: Some(said.clone()), ..Default::default() },
+            };
+            let notification = Notification {
+                id: "ID1",
+                hostname: "gate.nec.example",
+                date: "Mon, 23 Nov 2026 09:00:00 +0000",
+                envelope: &envelope,
+                failed: vec![Failed {
+                    recipient: &envelope.recipients[0],
+                    reply: Reply::new(550, (5, 1, 1), format!("{said}{}", "x".repeat(long))),
+                    remote: Some(&remote),
+                }],
+                message: &Message::new(Bytes::from_static(MESSAGE)),
+            };
+            let text = text(&notification.write().unwrap().unwrap());
+            prop_assert!(text.is_ascii());
+            prop_assert!(text.split("\r\n").all(|line| line.len() <= 998));
+            prop_assert!(!text.replace("\r\n", "").contains(['\r', '\n', '\0']));
+            let status = text.split("message/delivery-status\r\n\r\n").nth(1).unwrap();
+            let status = status.split("\r\n--").next().unwrap();
+            let fields = status.lines().filter(|line| !line.starts_with('\t') && !line.is_empty());
+            prop_assert_eq!(fields.count(), 9, "{}", status);
+        }
     }
 
     #[test]

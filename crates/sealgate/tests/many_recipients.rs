@@ -197,6 +197,19 @@ fn a_notification_that_cannot_be_handed_over_is_tried_again_with_the_next_attemp
 }
 
 #[test]
+fn where_the_mail_server_refuses_the_notification_the_reply_tells() {
+    let (script, home) = (Script::default(), Script::default());
+    script.set("gone@", "550 5.1.1 gone");
+    home.set("alice@", "550 5.1.1 nobody here");
+    let (inside, outside) = (refusing_at_rcpt(&home), refusing_at_dot(Protocol::Smtp, &script));
+    let gate = gate(&inside, &outside, |_| {});
+    let reply = smtp(&gate, &[OK, GONE]);
+    assert_eq!(reply.status(), "550 5.1.1", "{reply:?}");
+    assert!(reply.text().contains("not delivered to <gone@b.example>, all others have it"));
+    assert_eq!(counts(&outside, [OK, GONE]), [1, 0]);
+}
+
+#[test]
 fn a_second_attempt_skips_those_who_have_it_on_every_copy_of_sealgate() {
     for at_dot in [false, true] {
         let script = Script::default();
@@ -525,6 +538,48 @@ fn a_silent_hop_keeps_the_others_waiting_for_half_the_time_only() {
     assert_eq!(reply.status(), "451 4.4.7", "{reply:?}");
     assert!(begun.elapsed() < Duration::from_secs(4));
     assert_eq!(counts(&outside, [OK, "slow@a.example"]), [1, 0]);
+}
+
+#[test]
+fn a_dot_without_an_answer_keeps_nobody_waiting_for_long() {
+    let script = |stage: &Stage| {
+        if matches!(stage, Stage::Dot(line) if line.contains("mute@")) {
+            thread::sleep(Duration::from_secs(9));
+        }
+        None
+    };
+    let outside = Sink::scripted(Protocol::Smtp, script);
+    let gate = gate(&Sink::smtp(), &outside, |gate| {
+        gate.set(&["limits", "answer_secs_max"], 7);
+    });
+    let reply = smtp(&gate, &["mute@a.example", OK]);
+    assert_eq!(reply.status(), "451 4.4.2", "{reply:?}");
+    assert_eq!(counts(&outside, [OK]), [1]);
+    assert!(reply.text().contains("not delivered to <mute@a.example>"), "{reply:?}");
+}
+
+#[test]
+fn coming_in_a_recipient_who_is_refused_before_the_dot_holds_back_everything_once() {
+    let script = Script::default();
+    script.set("no@", "550 5.1.1 no");
+    script.set("busy@", "450 4.2.1 busy");
+    let (inside, outside) = (refusing_at_rcpt(&script), Sink::smtp());
+    let gate = gate(&inside, &outside, |_| {});
+    let send =
+        |to: &[&str]| send_smtp(gate.ready().outside_smtp.unwrap(), "bob@a.example", to, MAIL);
+    let to = ["a@nec.example", "no@nec.example"];
+    let reply = send(&to);
+    assert_eq!(reply.status(), "550 5.1.1", "{reply:?}");
+    assert!(reply.text().contains("because of <no@nec.example>"), "{reply:?}");
+    assert_eq!(counts(&inside, to), [0, 0]);
+    // Who is there already is no reason to wait any more.
+    script.clear();
+    script.set("busy@", "450 4.2.1 busy");
+    let to = ["b@nec.example", "busy@nec.example", "c@nec.example"];
+    assert_eq!(send(&to).code, 450);
+    script.set("busy@", "550 5.2.1 gone");
+    assert_eq!(send(&to).code, 550);
+    assert_eq!(counts(&inside, to), [1, 0, 1]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use sealgate_core::address::Domain;
 use sealgate_core::envelope::{Envelope, MailParameters, Ret};
@@ -23,6 +24,7 @@ use sealgate_core::report::{Delivered, Direction};
 use sealgate_core::smtp::Protocol;
 use sealgate_core::step::Parcel;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::deliver::{Consignment, Delivery, Downstream, Outcome, too_late};
@@ -215,14 +217,36 @@ impl Fanout<'_> {
                 }
             }
         });
-        for (delivery, consignment) in join(contents).await.into_iter().flatten() {
-            if Instant::now() < self.deadline {
-                self.release(delivery).await;
-            } else {
-                self.answer_all(consignment, &too_late());
-            }
-        }
+        self.release_in_turn(join(contents).await.into_iter().flatten()).await;
         true
+    }
+
+    /// The dots, one after another; an answer that does not come soon is waited for while the next dot goes out.
+    async fn release_in_turn<'c>(
+        &self,
+        deliveries: impl Iterator<Item = (Delivery<'c>, &'c Consignment<'c>)>,
+    ) {
+        let mut turn: Option<oneshot::Receiver<()>> = None;
+        let mut releases = Vec::new();
+        for (delivery, consignment) in deliveries {
+            let (done, next) = oneshot::channel::<()>();
+            let before = turn.replace(next);
+            releases.push(async move {
+                if let Some(before) = before {
+                    // Nothing is ever sent: it ends when the one before drops its end.
+                    let _ = before.await;
+                }
+                if Instant::now() >= self.deadline {
+                    return self.answer_all(consignment, &too_late());
+                }
+                let mut release = std::pin::pin!(self.release(delivery));
+                if tokio::time::timeout(DOT_PATIENCE, release.as_mut()).await.is_err() {
+                    drop(done);
+                    release.await;
+                }
+            });
+        }
+        join(releases.into_iter()).await;
     }
 
     /// Connections for all, hop by hop in one order for every transaction, so that no two wait for each other.
@@ -245,6 +269,10 @@ impl Fanout<'_> {
 
     /// Whether a refusal before any dot holds back everything.
     fn must_stop_at(&self, refusal: &Refusal) -> bool {
+        // Once somebody has the message there is nothing to hold back for.
+        if self.served.contains(&true) || self.released.load(Ordering::Acquire) {
+            return false;
+        }
         if Reply::from(refusal).is_permanent() {
             self.direction == Direction::Inbound
         } else {
@@ -324,6 +352,8 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
 
 /// Content up to this size travels together with its dot: there is no time in which anything could change.
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
+/// How long the next dot waits for the answer to the one before.
+const DOT_PATIENCE: Duration = Duration::from_secs(5);
 /// Connections of one transaction that wait for their dots at once.
 const HELD_MAX: usize = 16;
 

@@ -3,7 +3,8 @@
 //!
 //! * Somebody is refused for now: 451, and those who have it go into the done-record, so that the next attempt skips them.
 //! * Going out, somebody is refused for good: 250, and a notification (RFC 3464) to the sender through the mail server
-//!   before that; where it cannot be handed over, 451 and the done-record.
+//!   before that. Where it cannot be handed over for now, 451 and the done-record; where the mail server refuses it for good, the
+//!   recipient's refusal, which names him.
 //! * Coming in, somebody is refused for good after others accepted: his refusal, which names him. The sender's server then
 //!   tells the sender; a notification of ours to a sender whom nobody has verified would be backscatter.
 
@@ -101,6 +102,7 @@ impl Tally {
 enum Handed {
     Over,
     NotOver,
+    Refused,
     Unwanted,
 }
 
@@ -122,6 +124,9 @@ impl Transaction {
         let done = |result, partial, repair| Settled { report, result, partial, repair };
         match tally {
             Tally::Accepted(reply) => done(Ok(reply), false, None),
+            Tally::Refused(refusal) if outcomes.contains(&None) => {
+                done(Err(self.naming(outcomes, &refusal)), false, None)
+            }
             Tally::Refused(refusal) => done(Err(refusal), false, None),
             Tally::Deferred(refusal) => {
                 let repair = self.remember_for_retry(outcomes).await;
@@ -130,7 +135,7 @@ impl Transaction {
             Tally::Split(_, refusal) if self.direction == Direction::Inbound => {
                 done(Err(self.naming(outcomes, &refusal)), true, Some(Repair::Reply))
             }
-            Tally::Split(reply, _) => match self.notify(outcomes, remotes, deadline).await {
+            Tally::Split(reply, refusal) => match self.notify(outcomes, remotes, deadline).await {
                 Handed::Over => {
                     self.note_refused(outcomes);
                     if self.remembers_always() {
@@ -139,6 +144,9 @@ impl Transaction {
                     done(Ok(reply), true, Some(Repair::Notification))
                 }
                 Handed::Unwanted => done(Ok(reply), true, Some(Repair::Unwanted)),
+                Handed::Refused => {
+                    done(Err(self.naming(outcomes, &refusal)), true, Some(Repair::Reply))
+                }
                 Handed::NotOver => {
                     let repair = self.remember_for_retry(outcomes).await;
                     let text = "some recipients were refused, and the notification could not be \
@@ -159,17 +167,29 @@ impl Transaction {
         written.then_some(Repair::DoneRecord)
     }
 
-    /// The refusal with the names of those whom the client did not get rid of the message for.
+    /// The refusal with the names of those whom it is about.
     fn naming(&self, outcomes: &Outcomes, refusal: &Refusal) -> Refusal {
         let reply = Reply::from(refusal);
-        let without = self.envelope.recipients.iter().zip(outcomes);
-        let names: Vec<String> = without
-            .filter(|(_, outcome)| !matches!(outcome, Some(Ok(_))))
+        let served = outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_))));
+        let about = |outcome: &Option<Result<Reply, Refusal>>| match outcome {
+            Some(outcome) => outcome.is_err(),
+            None => served,
+        };
+        let recipients = self.envelope.recipients.iter().zip(outcomes);
+        let names: Vec<String> = recipients
+            .filter(|(_, outcome)| about(outcome))
             .take(NAMES_MAX)
             .map(|(recipient, _)| format!("<{}>", printable(&recipient.address)))
             .collect();
-        let said: String = reply.text().chars().take(TEXT_CHARS_MAX).collect();
-        let text = format!("not delivered to {}, all others have it: {said}", names.join(", "));
+        if names.is_empty() {
+            return refusal.clone();
+        }
+        let (names, said) = (names.join(", "), reply.text());
+        let said: String = said.chars().take(TEXT_CHARS_MAX).collect();
+        let text = match served {
+            true => format!("not delivered to {names}, all others have it: {said}"),
+            false => format!("delivered to nobody because of {names}: {said}"),
+        };
         Refusal::NextHop(Reply { lines: vec![text], ..reply })
     }
 
@@ -183,6 +203,7 @@ impl Transaction {
         let outcome = match handed {
             Handed::Over => "handed-over",
             Handed::NotOver => "failed",
+            Handed::Refused => "refused",
             Handed::Unwanted => "unwanted",
         };
         metrics::counter!("sealgate_notifications_total", "outcome" => outcome).increment(1);
@@ -242,7 +263,8 @@ impl Transaction {
             Ok((_, Ok(_))) => Handed::Over,
             Ok((_, Err(refusal))) => {
                 tracing::error!(id = self.id, %refusal, "the mail server takes no notification");
-                Handed::NotOver
+                let permanent = Reply::from(&refusal).is_permanent();
+                if permanent { Handed::Refused } else { Handed::NotOver }
             }
             Err(_) => Handed::NotOver,
         }

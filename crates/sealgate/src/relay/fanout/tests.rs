@@ -70,8 +70,8 @@ async fn deliver_as(
         envelope: &envelope,
         served: &[false, false],
         remembers,
-        deadline: Instant::now() + std::time::Duration::from_secs(20),
-        answer_deadline: Instant::now() + std::time::Duration::from_secs(20),
+        deadline: Instant::now() + Duration::from_secs(20),
+        answer_deadline: Instant::now() + Duration::from_secs(20),
         released: &released,
         answers: sender,
     };
@@ -170,7 +170,7 @@ async fn nobody_there_is_for_now() {
 #[tokio::test]
 async fn joined_futures_all_end() {
     let wait = |millis| async move {
-        tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
+        tokio::time::sleep(Duration::from_millis(millis)).await;
         millis
     };
     assert_eq!(join([20, 1, 10].into_iter().map(wait)).await, [20, 1, 10]);
