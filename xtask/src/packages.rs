@@ -91,6 +91,8 @@ pub(crate) fn unpack_aside() -> Result<(), String> {
     for package in found.flatten() {
         quietly(Command::new("dpkg-deb").arg("-x").arg(package.path()).arg(&aside))?;
     }
+    // No program here runs as root because its file says so.
+    quietly(Command::new("chmod").arg("-R").arg("ug-s").arg(&aside))?;
     std::fs::remove_dir_all(&packages).map_err(|why| why.to_string())
 }
 
