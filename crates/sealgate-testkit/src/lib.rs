@@ -12,12 +12,14 @@
     reason = "test code: a failure of the bed is a failure of the test"
 )]
 
+mod aside;
 pub mod bouncycastle;
 pub mod cms;
 pub mod der;
 pub mod dkimpy;
 pub mod dovecot;
 pub mod exchanger;
+pub mod exim;
 pub mod fetch;
 pub mod fixtures;
 pub mod gate;
@@ -26,6 +28,7 @@ pub mod key_server;
 pub mod mail;
 pub mod netns;
 pub mod nsd;
+pub mod opensmtpd;
 pub mod openssl;
 pub mod peer;
 pub mod pki;

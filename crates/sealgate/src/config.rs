@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) stores: StoresConfig,
     /// Who must be signed for and encrypted to.
     pub(crate) policy: Arc<Policy>,
+    /// When it is written down who has a message already.
+    pub(crate) done_record: DoneRecord,
     /// How names are looked up.
     pub(crate) dns: Dns,
     /// Metrics, health and logs.
@@ -111,6 +113,17 @@ pub(crate) enum ClientAddress {
     Proxy,
     /// Postfix's XCLIENT.
     Xclient,
+}
+
+/// When it is written down who has a message already, so that a second attempt skips them (REQUIREMENTS O10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DoneRecord {
+    /// Where some recipients have it and some do not, or the client did not hear the reply.
+    #[default]
+    Partial,
+    /// Before every reply, so that a crash makes no duplicates either.
+    Always,
 }
 
 /// Between us and the Internet.

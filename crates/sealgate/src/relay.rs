@@ -29,7 +29,9 @@ mod connect;
 pub(crate) mod crypto_threads;
 mod dane;
 mod deliver;
+mod done;
 mod fanout;
+mod hops;
 mod inherited;
 mod introduction;
 mod link;
@@ -40,6 +42,7 @@ mod pool;
 mod recipients;
 mod route;
 mod session;
+pub(crate) mod settle;
 mod stream;
 pub(crate) mod tls;
 mod trace;
@@ -51,6 +54,8 @@ use authentication::Authenticator;
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
 use deliver::Downstream;
+use done::Absence;
+use hops::Hops;
 use inherited::Inherited;
 use listener::Entrance;
 use recipients::Recipients;
@@ -113,6 +118,7 @@ pub(crate) struct Relay {
     downstream: Downstream,
     recipients: Recipients,
     authenticator: Authenticator,
+    absence: Absence,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
     draining: watch::Sender<bool>,
@@ -126,13 +132,15 @@ impl Relay {
         let router =
             Router::new(&settings.config.dns, settings.config.outside.ca.as_deref(), &hostname)?;
         let authenticator = Authenticator::new(router.resolver().clone());
+        let hops = Hops::new(settings.config.limits.connections_per_next_hop_max);
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             crypto: CryptoThreads::new(stores.keys_are_remote()),
             stores: Arc::new(stores),
-            downstream: Downstream::new(router, hostname),
+            downstream: Downstream::new(router, hostname, hops),
             recipients: Recipients::new(),
             authenticator,
+            absence: Absence::default(),
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),
@@ -216,10 +224,14 @@ impl Relay {
         }
         let relay = Arc::downgrade(self);
         tokio::spawn(async move {
-            loop {
+            for round in 0_u64.. {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(relay) = relay.upgrade() else { return };
                 relay.downstream.pool.sweep();
+                relay.downstream.hops.sweep();
+                if round % DONE_SWEEP_ROUNDS == 0 {
+                    done::sweep(&relay).await;
+                }
             }
         });
         Ok(line)
@@ -295,5 +307,7 @@ impl Signals {
 
 /// How often idle downstream connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Old done-records are deleted every hour.
+const DONE_SWEEP_ROUNDS: u64 = 720;
 /// How often a drain looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(10);

@@ -23,8 +23,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 use super::key_server::KeyServerTable;
 use super::stores_v1::{PublicKeysTable, SecretKeysTable, secret_source};
 use super::{
-    ClientAddress, Config, ConfigError, Dkim, Dmarc, Dns, Inside, Limits, LogFormat, Network,
-    NextHop, Observe, Outside, Resolvers, Server, TlsFiles,
+    ClientAddress, Config, ConfigError, Dkim, Dmarc, Dns, DoneRecord, Inside, Limits, LogFormat,
+    Network, NextHop, Observe, Outside, Resolvers, Server, TlsFiles,
 };
 
 /// Reads a file's text; relative paths in it start at `directory`.
@@ -85,6 +85,8 @@ struct File {
     policy: DecisionTable,
     #[serde(default)]
     rule: Vec<RuleTable>,
+    #[serde(default)]
+    delivery: DeliveryTable,
     #[serde(default)]
     dns: DnsTable,
     #[serde(default)]
@@ -238,6 +240,12 @@ impl RuleTable {
 
 #[derive(Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct DeliveryTable {
+    done_record: DoneRecord,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct DnsTable {
     resolvers: ResolversValue,
     dnssec: DnssecWord,
@@ -369,6 +377,7 @@ impl File {
             key_server: self.key_server.map(|table| table.into_config(directory)),
             stores,
             policy: Arc::new(policy),
+            done_record: self.delivery.done_record,
             dns: self.dns.into_dns(directory),
             observe: Observe { listen: self.observe.listen, log: self.observe.log },
             limits,

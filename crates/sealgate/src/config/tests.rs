@@ -56,6 +56,7 @@ fn the_complete_example_holds_the_defaults() {
     assert_eq!(complete.dkim.unwrap().domains, least.domains);
     assert_eq!(complete.outside.ca, least.outside.ca);
     assert_eq!(complete.dns, least.dns);
+    assert_eq!(complete.done_record, least.done_record);
     assert_eq!(complete.observe.log, least.observe.log);
 }
 

@@ -11,6 +11,7 @@ use sealgate_core::report::{Direction, ReplyReport, Report};
 use serde::Serialize;
 
 use crate::config::LogFormat;
+use crate::relay::settle::Repair;
 use crate::relay::transport::Passage;
 
 /// A transaction's line.
@@ -30,6 +31,8 @@ pub(crate) struct Record {
     passages: Vec<Passage>,
     /// Some recipients have it and some do not.
     partial: bool,
+    /// What put that right.
+    repair: Option<Repair>,
     /// The client was gone when it was answered.
     reply_lost: bool,
     /// The client was gone before anything was delivered.
@@ -61,6 +64,7 @@ impl Record {
             seconds: 0.0,
             passages: Vec::new(),
             partial: false,
+            repair: None,
             reply_lost: false,
             aborted: false,
         }
@@ -96,9 +100,10 @@ impl Record {
         self
     }
 
-    /// Some recipients have it and some do not.
-    pub(crate) fn partial(mut self, partial: bool) -> Self {
+    /// Some recipients have it and some do not, and what put that right.
+    pub(crate) fn partial(mut self, partial: bool, repair: Option<Repair>) -> Self {
         self.partial = partial;
+        self.repair = repair;
         self
     }
 
@@ -117,7 +122,7 @@ impl Record {
     /// Writes the line and counts.
     pub(crate) fn write(self) {
         self.count();
-        if self.partial {
+        if self.partial && matches!(self.repair, None | Some(Repair::Unwanted)) {
             tracing::error!(
                 id = self.report.id,
                 "partial: some recipients have this message and some do not"
