@@ -91,13 +91,13 @@ impl Attribute {
     }
 }
 
-const ALGORITHM: &str = "Cryptographic Algorithm";
+pub(crate) const ALGORITHM: &str = "Cryptographic Algorithm";
 const LENGTH: &str = "Cryptographic Length";
 /// Of several links, those that are no Certificate Link are not read.
 pub(crate) const LINK: &str = "Link";
 pub(crate) const NAME: &str = "Name";
 const OBJECT_TYPE: &str = "Object Type";
-const STATE: &str = "State";
+pub(crate) const STATE: &str = "State";
 pub(crate) const USAGE_MASK: &str = "Cryptographic Usage Mask";
 /// Link Type (§9.1.3.2.20): Certificate Link.
 const CERTIFICATE_LINK: u32 = 0x101;
