@@ -161,6 +161,7 @@ pub(crate) fn entry(kind: &str, who: Value, keys: &[&str], operations: &[&str]) 
         (kind.to_owned(), who),
         ("keys".to_owned(), list(keys).into()),
         ("operations".to_owned(), list(operations).into()),
+        ("require_address".to_owned(), false.into()),
     ])
 }
 
