@@ -401,8 +401,9 @@ fn other(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
 pub const AWAY: Duration = Duration::from_secs(1);
 /// The same where it hung, and another can answer meanwhile.
 const HUNG: Duration = Duration::from_secs(4);
-/// Connections in use to one server. With those that are kept they stay below what our own server grants one client.
-const CONNECTIONS_MAX: usize = 32;
+/// Connections in use to one server. With those that are kept they stay below the 64 that our own server grants one
+/// client, which an administrator's commands beside the relay take up too.
+const CONNECTIONS_MAX: usize = 24;
 /// Connections kept to one server while nobody uses them.
 const KEPT_MAX: usize = 16;
 

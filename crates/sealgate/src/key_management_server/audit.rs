@@ -12,6 +12,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,8 +63,8 @@ struct Line<'a> {
     #[serde(flatten)]
     event: &'a Event<'a>,
     /// Refusals before this line that have none.
-    #[serde(skip_serializing_if = "is_zero")]
-    omitted: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<NonZeroU64>,
 }
 
 /// The trail.
@@ -195,6 +196,7 @@ impl Trail {
         }
         let file = self.file.as_mut().ok_or_else(|| io::Error::other("not open"))?;
         let time = jiff::Timestamp::now().to_string();
+        let omitted = NonZeroU64::new(omitted);
         let line = Line { previous: &self.previous, time, event, omitted };
         let mut line = serde_json::to_vec(&line).map_err(io::Error::other)?;
         let sum = sha256(&line);
@@ -303,11 +305,6 @@ pub(crate) fn verify(path: &Path, expect: Option<&str>) -> Result<Verified, Stri
 /// In hexadecimal.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// Of each text of an event: ten of them, every byte escaped in six, stay below a line.
