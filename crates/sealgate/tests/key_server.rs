@@ -568,12 +568,15 @@ fn a_key_is_used_only_for_an_address_that_it_is_for() {
     server.reload();
     let mut kmip = connect(&server);
     let sign = Parameters::default();
-    let (alices, nec) = (kmip.key_for(ALICE, usage::SIGN), kmip.key_for("@nec.example", usage::SIGN));
+    let (alices, nec) =
+        (kmip.key_for(ALICE, usage::SIGN), kmip.key_for("@nec.example", usage::SIGN));
     let alices_mail = kmip.key_for(ALICE, usage::DECRYPT);
     assert_eq!(reason(kmip.sign(&alices, sign)), ResultReason::PermissionDenied);
-    for (used_for, may) in
-        [(BOB, [false, false]), ("Alice@nec.example", [true, true]), ("carol@nec.example", [false, true])]
-    {
+    for (used_for, may) in [
+        (BOB, [false, false]),
+        ("Alice@nec.example", [true, true]),
+        ("carol@nec.example", [false, true]),
+    ] {
         kmip.used_for = Some(used_for.to_owned());
         let signed = [kmip.sign(&alices, sign).is_ok(), kmip.sign(&nec, sign).is_ok()];
         assert_eq!(signed, may, "{used_for}");
