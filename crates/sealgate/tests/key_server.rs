@@ -630,7 +630,7 @@ fn mail_is_signed_with_keys_of_the_second_server_while_the_first_hangs() {
     relay_gate.configure(|config| {
         set(config, &["secret_keys", "store"], "kmip");
         set(config, &["secret_keys", "kmip", "servers"], sockets);
-        set(config, &["secret_keys", "kmip", "timeout_secs"], 4);
+        set(config, &["secret_keys", "kmip", "timeout_secs"], 7);
         set(config, &["secret_keys", "kmip", "get"], "never");
     });
     let mail = b"From: alice@nec.example\r\nTo: alice@nec.example\r\nSubject: keys\r\n\
