@@ -62,8 +62,10 @@ pub(super) fn pair(
             _ => by_proof(there, owner, &id, &facts, certificates)?,
         };
         let Some(certificate) = certificate else {
-            let why = "this key has no certificate at the server: register that under its owner's \
-                       name, or destroy the key";
+            let why = format!(
+                "this key of {owner} has no certificate at the server: register that under its owner's name, or \
+                 destroy the key"
+            );
             return Err(unusable(&id, why));
         };
         if !pairs.iter().any(|pair| pair.certificate.der() == certificate.der()) {

@@ -41,6 +41,8 @@ struct Fake {
     registers: usize,
     /// What it was asked: the operation and the object.
     asked: Vec<(Operation, String)>,
+    /// Connections now, and at most so far.
+    connections: [usize; 2],
     before: String,
 }
 
@@ -57,6 +59,7 @@ impl FakeServer {
             takes_links: true,
             registers: usize::MAX,
             asked: Vec::new(),
+            connections: [0, 0],
             before: before.to_owned(),
         };
         let shared = Arc::new(Mutex::new(fake));
@@ -65,7 +68,17 @@ impl FakeServer {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let shared = Arc::clone(&shared);
-                std::thread::spawn(move || while serve(&stream, &shared).is_some() {});
+                std::thread::spawn(move || {
+                    let count = |change: fn(usize) -> usize| {
+                        let mut fake = shared.lock().unwrap();
+                        let [now, most] = &mut fake.connections;
+                        *now = change(*now);
+                        *most = (*most).max(*now);
+                    };
+                    count(|now| now + 1);
+                    while serve(&stream, &shared).is_some() {}
+                    count(|now| now - 1);
+                });
             }
         });
         server
@@ -339,7 +352,8 @@ fn a_key_that_belongs_to_no_certificate_is_an_error_and_no_absence() {
     for get in [KmipGet::Never, KmipGet::IfNeeded] {
         let refused = bed.store(get).find(ALICE).unwrap_err();
         assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
-        assert!(refused.to_string().contains("object a1"), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains("object a1") && said.contains(ALICE), "{said}");
     }
 }
 
@@ -499,4 +513,23 @@ fn a_list_that_may_be_cut_off_is_no_answer() {
     }
     let refused = bed.store(KmipGet::Never).find(ALICE).unwrap_err();
     assert!(refused.to_string().contains("more than 10000"), "{refused}");
+}
+
+/// Our own server closes a client's 65th connection.
+#[test]
+fn many_questions_at_once_share_a_bounded_number_of_connections() {
+    let bed = Bed::new(1);
+    let person = Person::signing();
+    bed.servers[0].put_certificate(&person);
+    bed.servers[0].put_key(&person, usage::SIGN);
+    let store = bed.store(KmipGet::Never);
+    std::thread::scope(|scope| {
+        let ask = || store.find(ALICE).map(|found| found.len());
+        let all: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
+        for one in all {
+            assert_eq!(one.join().unwrap().unwrap(), 1);
+        }
+    });
+    let [_, most] = bed.servers[0].fake().connections;
+    assert!((2..=40).contains(&most), "{most} connections at once");
 }
