@@ -12,6 +12,7 @@ pub mod cms;
 pub mod decrypt;
 pub mod encrypt;
 pub mod envelope;
+pub mod hex;
 pub mod inbound;
 pub mod keys;
 pub mod message;

@@ -100,7 +100,8 @@ impl Outbound {
                 queries.push(query);
             }
         }
-        if let Some(from) = from {
+        // Others' keys are nobody's to ask for here.
+        if let Some(from) = from.filter(|from| self.context.policy.is_ours(from)) {
             if signs {
                 queries.push(KeyQuery::Signing(from.clone()));
             }
@@ -132,7 +133,9 @@ impl Outbound {
         }
         let signer = self.signer(&entity, protection, keys)?;
         let treatments = self.treatments(&entity, keys)?;
-        let own = self.own_certificate(keys)?;
+        // Only what is encrypted needs a copy that its originator can open: other mail flows while the keys are away.
+        let encrypts = treatments.iter().any(|treatment| treatment.key.is_some());
+        let own = if encrypts { self.own_certificate(keys)? } else { None };
         let copies = Copies {
             context: &self.context,
             received: &self.received,

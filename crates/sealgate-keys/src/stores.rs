@@ -6,11 +6,13 @@
 //! and at once where the database tells of them (PostgreSQL).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sealgate_core::address::{Address, Domain};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use sealgate_core::address::Domain;
 use sealgate_core::keys::{LookupError, OwnKey, PublicKey};
 use sealgate_core::step::{KeyQuery, Keys};
 use sealgate_core::trust::TrustStore;
@@ -21,18 +23,20 @@ use crate::cache::{Answer, Cache};
 use crate::database::{Database, DatabaseUrl};
 use crate::error::StoreError;
 use crate::learning::Learning;
-use crate::master_key::MasterKey;
-use crate::public_key_store::directory_server::{DirectoryServer, LdapConfig};
-use crate::public_key_store::{self, PublicKeyStoreKind};
+use crate::master_key::held::HeldMasterKey;
+use crate::public_key_store::PublicKeyStoreKind;
+use crate::public_key_store::directory_server::LdapConfig;
 use crate::secret_key_store::key_management_server::KmipConfig;
 use crate::secret_key_store::pkcs11::Pkcs11Config;
 use crate::secret_key_store::{KeyPurpose, SecretKeyStoreKind};
 use crate::secret_source::SecretSource;
-use crate::trust_source::TrustSource;
 
+mod public_keys;
 pub(crate) mod secret_keys;
+mod settings;
 
 use secret_keys::SecretKeys;
+use settings::Settings;
 
 /// What the stores are made of.
 #[derive(Clone, Debug)]
@@ -89,13 +93,9 @@ impl Default for StoresConfig {
 #[derive(Debug)]
 pub struct Stores {
     database: Database,
-    config: StoresConfig,
-    secret_keys: SecretKeys,
-    directory: Option<DirectoryServer>,
+    settings: RwLock<Arc<Settings>>,
     cache: Cache,
     learning: Learning,
-    trust: TrustSource,
-    lookup_timeout: Duration,
     watch: Watch,
 }
 
@@ -105,45 +105,49 @@ impl Stores {
     /// # Errors
     /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
     pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
-        let (database, secret_keys) = match config.secret_keys {
-            SecretKeyStoreKind::Embedded => {
-                let master_key = MasterKey::read(&config.master_key)?;
-                let database = Database::open(&config.database).await?;
-                crate::key_check::verify(&database, &master_key, &config.master_key).await?;
-                (database, SecretKeys::Embedded(Arc::new(master_key)))
-            }
-            kind => {
-                let store = secret_keys::remote(config, kind)?;
-                (Database::open(&config.database).await?, SecretKeys::Remote(store))
-            }
-        };
-        let directory = config.ldap.clone().map(DirectoryServer::new).transpose()?;
+        let database = Database::open(&config.database).await?;
         Ok(Self {
-            config: config.clone(),
-            directory,
+            settings: RwLock::new(Arc::new(Settings::open(&database, config).await?)),
             cache: Cache::new(
                 config.cache_entries_max,
                 config.cache_ttl,
                 config.cache_negative_ttl,
             ),
             learning: Learning::new(),
-            trust: TrustSource::new(config.crls.clone()),
-            lookup_timeout: config.lookup_timeout,
             watch: Watch::new(),
             database,
-            secret_keys,
         })
+    }
+
+    /// Takes another configuration: the tables of the stores, what their files hold now, and the names of revocation lists.
+    /// Database and cache sizes stay. Answers that are under way end with what they began with.
+    ///
+    /// # Errors
+    /// [`StoreError`] as [`Self::open`], also where a password's or PIN's file cannot be used; nothing is changed then.
+    pub async fn reload(&self, config: &StoresConfig) -> Result<(), StoreError> {
+        let settings = Arc::new(self.settings().reload(&self.database, config).await?);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        // What is cached has handles of the former stores in it.
+        self.changed();
+        Ok(())
     }
 
     /// Answers the questions of one step. A question that cannot be answered in time gets a [`LookupError`].
     pub async fn answer(&self, queries: &[KeyQuery], keys: &mut Keys) {
-        let deadline = tokio::time::Instant::now() + self.lookup_timeout;
+        let deadline = tokio::time::Instant::now() + self.settings().config.lookup_timeout;
         let generation = self.generation_by(deadline).await;
-        for query in queries {
-            let answer = match self.cache.find(generation, query) {
-                Some(answer) => Ok(answer),
-                None => self.look_up_by(deadline, generation, query).await,
-            };
+        // After the generation: what former stores answer must not be kept for the present ones.
+        let settings = self.settings();
+        // At once: a store that is far away must not make many recipients wait for each other.
+        let mut queries = queries.iter();
+        let mut asked = FuturesUnordered::new();
+        loop {
+            while asked.len() < QUERIES_AT_ONCE_MAX
+                && let Some(query) = queries.next()
+            {
+                asked.push(self.ask(&settings, deadline, generation, query));
+            }
+            let Some((query, answer)) = asked.next().await else { return };
             match query {
                 KeyQuery::Public(address) => {
                     keys.public.insert(address.clone(), answer.map(Answer::into_public));
@@ -162,9 +166,10 @@ impl Stores {
     /// [`StoreError`] where nothing was read yet and the database does not answer, or a revocation list cannot be
     /// read.
     pub async fn trust(&self) -> Result<Arc<TrustStore>, StoreError> {
-        let deadline = tokio::time::Instant::now() + self.lookup_timeout;
+        let settings = self.settings();
+        let deadline = tokio::time::Instant::now() + settings.config.lookup_timeout;
         let generation = self.generation_by(deadline).await;
-        let current = self.trust.current(&self.database, generation);
+        let current = settings.trust.current(&self.database, generation);
         let error = match tokio::time::timeout_at(deadline, current).await {
             Ok(Ok(store)) => return Ok(store),
             Ok(Err(error)) => error,
@@ -173,7 +178,7 @@ impl Stores {
                 why: "no answer in time".to_owned(),
             },
         };
-        let last = self.trust.last();
+        let last = settings.trust.last();
         if last.is_some() {
             tracing::error!(%error, "anchors cannot be read, the last ones are used");
         }
@@ -196,35 +201,33 @@ impl Stores {
         self.database.close().await;
     }
 
+    /// Whether our keys are outside this process, so that using one may mean to wait.
+    pub fn keys_are_remote(&self) -> bool {
+        matches!(self.settings().secret_keys, SecretKeys::Remote(_))
+    }
+
     /// The administrator's side of the stores.
     pub fn administration(&self) -> Administration<'_> {
         Administration::new(self, &self.database)
     }
 
+    /// The stores of this moment.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Where secret keys are.
-    pub(crate) fn secret_keys(&self) -> &SecretKeys {
-        &self.secret_keys
-    }
-
-    /// The directory server, where one is described.
-    pub(crate) fn directory(&self) -> Option<&DirectoryServer> {
-        self.directory.as_ref()
-    }
-
-    /// What the stores were opened with.
-    pub(crate) fn config(&self) -> &StoresConfig {
-        &self.config
+    pub(crate) fn secret_keys(&self) -> SecretKeys {
+        self.settings().secret_keys.clone()
     }
 
     /// The master key, which a store outside this process does not need, and our own authority does.
-    pub(crate) async fn master_key(&self) -> Result<Arc<MasterKey>, StoreError> {
-        if let SecretKeys::Embedded(master_key) = &self.secret_keys {
+    pub(crate) async fn master_key(&self) -> Result<Arc<HeldMasterKey>, StoreError> {
+        let settings = self.settings();
+        if let SecretKeys::Embedded(master_key) = &settings.secret_keys {
             return Ok(Arc::clone(master_key));
         }
-        let source = &self.config.master_key;
-        let master_key = MasterKey::read(source)?;
-        crate::key_check::verify(&self.database, &master_key, source).await?;
-        Ok(Arc::new(master_key))
+        HeldMasterKey::open(&self.database, &settings.config.master_key).await.map(Arc::new)
     }
 
     /// Drops what is cached, after a change by this process.
@@ -233,79 +236,54 @@ impl Stores {
         self.cache.clear();
     }
 
+    /// One question, from the cache where it is known there.
+    async fn ask<'q>(
+        &self,
+        settings: &Settings,
+        deadline: tokio::time::Instant,
+        generation: u64,
+        query: &'q KeyQuery,
+    ) -> (&'q KeyQuery, Result<Answer, LookupError>) {
+        let answer = match self.cache.find(generation, query) {
+            Some(answer) => Ok(answer),
+            None => self.look_up_by(settings, deadline, generation, query).await,
+        };
+        (query, answer)
+    }
+
     async fn look_up_by(
         &self,
+        settings: &Settings,
         deadline: tokio::time::Instant,
         generation: u64,
         query: &KeyQuery,
     ) -> Result<Answer, LookupError> {
-        let found = tokio::time::timeout_at(deadline, self.look_up(query)).await;
+        let found = tokio::time::timeout_at(deadline, self.look_up(settings, query)).await;
         let answer = found
             .map_err(|_| LookupError("the key stores did not answer in time".to_owned()))?
             .map_err(|error| LookupError(error.to_string()))?;
-        self.cache.keep(generation, query, answer.clone());
-        Ok(answer)
+        if answer.complete {
+            self.cache.keep(generation, query, answer.keys.clone());
+        }
+        Ok(answer.keys)
     }
 
-    async fn look_up(&self, query: &KeyQuery) -> Result<Answer, StoreError> {
+    async fn look_up(&self, settings: &Settings, query: &KeyQuery) -> Result<Found, StoreError> {
+        let (database, secret_keys) = (&self.database, &settings.secret_keys);
         match query {
             KeyQuery::Decryption(address) => {
-                let keys =
-                    self.secret_keys.own_keys(&self.database, address, KeyPurpose::Encrypt).await?;
-                Ok(Answer::Own(keys.into()))
+                let keys = secret_keys.own_keys(database, address, KeyPurpose::Encrypt).await?;
+                Ok(Found::whole(Answer::Own(keys.into())))
             }
             KeyQuery::Public(address) => {
-                Ok(Answer::Public(self.public_keys(address).await?.into()))
+                let found = self.public_keys(settings, address).await?;
+                Ok(Found { keys: Answer::Public(found.keys.into()), complete: found.complete })
             }
             KeyQuery::Signing(address) => {
-                let mut keys =
-                    self.secret_keys.own_keys(&self.database, address, KeyPurpose::Sign).await?;
+                let mut keys = secret_keys.own_keys(database, address, KeyPurpose::Sign).await?;
                 keys.retain(|key| key.certificate.may_sign());
-                Ok(Answer::Own(keys.into()))
+                Ok(Found::whole(Answer::Own(keys.into())))
             }
-        }
-    }
-
-    /// What the directory server has; what its owner's software reads may have been learned from mail.
-    async fn in_directory(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
-        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
-        let mut keys = directory.find(address).await?;
-        if keys.iter().any(|key| key.capabilities.is_none()) {
-            let learned = public_key_store::embedded::learned(&self.database, address).await?;
-            for key in &mut keys {
-                key.capabilities = key.capabilities.or(learned);
-            }
-        }
-        Ok(keys)
-    }
-
-    /// Certificates from the first store that has any. That there is none is known only where every store has answered.
-    async fn public_keys(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
-        let mut keys = Vec::new();
-        let mut away = None;
-        for kind in &self.config.public_keys {
-            let found = match kind {
-                PublicKeyStoreKind::Embedded => {
-                    public_key_store::embedded::keys_for(&self.database, address).await
-                }
-                PublicKeyStoreKind::Ldap => self.in_directory(address).await,
-            };
-            match found {
-                Ok(found) => keys.extend(found),
-                Err(error) => away = Some(error),
-            }
-            if !keys.is_empty() {
-                break;
-            }
-        }
-        // A store outside this process is asked only for those whose keys it can have, and where nothing else is known.
-        let ours = self.config.domains.contains(address.domain());
-        if matches!(self.secret_keys, SecretKeys::Embedded(_)) || (ours && keys.is_empty()) {
-            keys.extend(self.secret_keys.own_certificates(&self.database, address).await?);
-        }
-        match away {
-            Some(error) if keys.is_empty() => Err(error),
-            _ => Ok(keys),
         }
     }
 
@@ -325,6 +303,20 @@ impl Stores {
             }
         }
         Ok(self.watch.generation.load(Ordering::Acquire))
+    }
+}
+
+/// An answer as it came from the stores.
+#[derive(Debug)]
+struct Found<T = Answer> {
+    keys: T,
+    /// Every store that was to be asked has answered; else the next question asks again.
+    complete: bool,
+}
+
+impl Found {
+    fn whole(keys: Answer) -> Self {
+        Self { keys, complete: true }
     }
 }
 
@@ -381,6 +373,9 @@ impl Watch {
                 .is_ok()
     }
 }
+
+/// Questions of one step that are asked at the same time.
+const QUERIES_AT_ONCE_MAX: usize = 32;
 
 /// How often changes of other processes are looked for, at most.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);

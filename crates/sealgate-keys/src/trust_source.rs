@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use sealgate_core::keys::Certificate;
@@ -20,6 +20,8 @@ use crate::import::crl;
 pub(crate) struct TrustSource {
     files: Vec<PathBuf>,
     state: Mutex<State>,
+    /// What was built last; read while another is being built, which may hang.
+    last: RwLock<Option<Arc<TrustStore>>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +43,7 @@ type Stamp = Option<(SystemTime, u64)>;
 
 impl TrustSource {
     pub(crate) fn new(files: Vec<PathBuf>) -> Self {
-        Self { files, state: Mutex::default() }
+        Self { files, state: Mutex::default(), last: RwLock::default() }
     }
 
     pub(crate) async fn current(
@@ -63,13 +65,14 @@ impl TrustSource {
         }
         let store = Arc::new(TrustStore::new(anchors, intermediates, crls));
         state.built = Some(Built { generation, stamps, store: Arc::clone(&store) });
+        let last = Some(Arc::clone(&store));
+        *self.last.write().unwrap_or_else(PoisonError::into_inner) = last;
         Ok(store)
     }
 
-    /// What was built last; `None` where nothing was, or another is being built.
+    /// What was built last; `None` where nothing was.
     pub(crate) fn last(&self) -> Option<Arc<TrustStore>> {
-        let state = self.state.try_lock().ok()?;
-        state.built.as_ref().map(|built| Arc::clone(&built.store))
+        self.last.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn stamps(&self) -> Vec<Stamp> {

@@ -1,5 +1,6 @@
 //! sealgate itself, as its users run it: `init` in a temporary directory, an edited configuration, `relay`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use crate::process::{self, Ran, Running};
 pub struct Gate {
     binary: PathBuf,
     relay: Option<Relay>,
+    environment: Vec<(String, OsString)>,
     dir: TempDir,
 }
 
@@ -45,10 +47,16 @@ impl Gate {
     /// `sealgate init` for these domains; every listener on port 0 of loopback. The program is
     /// `env!("CARGO_BIN_EXE_sealgate")` of the test.
     pub fn init(binary: &str, domains: &[&str]) -> Self {
+        Self::init_with(binary, domains, &[])
+    }
+
+    /// The same with further arguments, `["--database", url]`.
+    pub fn init_with(binary: &str, domains: &[&str], arguments: &[&str]) -> Self {
         let dir = process::open_temp_dir("gate");
-        let gate = Self { binary: PathBuf::from(binary), relay: None, dir };
+        let binary = PathBuf::from(binary);
+        let gate = Self { binary, relay: None, environment: Vec::new(), dir };
         let mut command = Command::new(&gate.binary);
-        command.current_dir(gate.dir()).args(["init", "--dir"]).arg(gate.dir());
+        command.current_dir(gate.dir()).args(["init", "--dir"]).arg(gate.dir()).args(arguments);
         for domain in domains {
             command.args(["--domain", domain]);
         }
@@ -60,6 +68,12 @@ impl Gate {
             set(config, &["observe", "listen"], "127.0.0.1:0");
         });
         gate
+    }
+
+    /// What its relay and commands find in their environment from now on, besides what the test has: a token's module
+    /// reads it.
+    pub fn set_environment(&mut self, environment: Vec<(String, OsString)>) {
+        self.environment = environment;
     }
 
     /// Where its configuration and stores are.
@@ -89,6 +103,7 @@ impl Gate {
     pub fn run(&self, arguments: &[&str], stdin: &[u8]) -> Ran {
         let mut command = Command::new(&self.binary);
         command.current_dir(self.dir()).args(arguments).arg("--config").arg(self.configuration());
+        command.envs(self.environment.clone());
         process::run(&mut command, stdin)
     }
 
@@ -125,7 +140,8 @@ impl Gate {
         if let Some(host) = host {
             command = host.within(&command);
         }
-        command.current_dir(self.dir()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.current_dir(self.dir()).envs(self.environment.clone());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut running = Running::start("sealgate relay", &mut command);
         let lines = BufReader::new(running.child().stdout.take().unwrap()).lines();
         let (sender, receiver) = mpsc::channel();

@@ -102,7 +102,7 @@ impl KeyServer {
             ring,
             audit,
             rates: Rates::default(),
-            crypto: CryptoThreads::new(),
+            crypto: CryptoThreads::new(false),
             strangers: Arc::default(),
             places: Arc::default(),
             local_places: Arc::default(),

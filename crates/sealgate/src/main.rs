@@ -1,6 +1,9 @@
 //! sealgate, a secure mail proxy between an organisation's mail server and the Internet: the program.
 
+use std::alloc::System;
 use std::process::ExitCode;
+
+use zeroizing_alloc::ZeroAlloc;
 
 mod cli;
 mod config;
@@ -8,6 +11,11 @@ mod demo;
 mod key_management_server;
 mod observe;
 mod relay;
+
+/// Whatever is freed is wiped: no plaintext and no key outlives its mail in memory that others are given next
+/// (REQUIREMENTS L4, L5). Buffers of mail pass through libraries that know nothing of wiping.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     cli::main()

@@ -5,6 +5,7 @@
 //! message is the core's affair, where keys are is the stores'.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ mod stream;
 pub(crate) mod tls;
 mod trace;
 mod transaction;
+mod veil;
 
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
@@ -105,8 +107,8 @@ impl Relay {
         let router = Router::new(&settings.config.dns, &hostname)?;
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
+            crypto: CryptoThreads::new(stores.keys_are_remote()),
             stores: Arc::new(stores),
-            crypto: CryptoThreads::new(),
             downstream: Downstream::new(router, hostname)?,
             memory: Arc::default(),
             connections: Arc::default(),
@@ -202,22 +204,31 @@ impl Relay {
             tokio::select! {
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
-                _ = signals.hang_up.recv() => self.reload(),
+                _ = signals.hang_up.recv() => self.reload().await,
             }
         }
     }
 
-    /// Takes the configuration anew; a wrong one changes nothing. Listeners, stores and resolvers stay as they are.
-    fn reload(&self) {
+    /// Takes configuration, TLS files and stores anew; where one of them is unusable nothing is changed. Listeners, database
+    /// and resolvers stay as they are, and what is under way ends with what it began with.
+    async fn reload(&self) {
         let path = self.settings().config.path.clone();
-        let loaded = Config::load(&path).map_err(|error| error.to_string()).and_then(Settings::new);
-        match loaded {
+        match self.load(&path).await {
             Ok(settings) => {
                 *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
                 tracing::info!(path = %path.display(), "configuration reloaded");
             }
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),
         }
+    }
+
+    /// The stores' part is taken over last: it is the only one that changes something by itself.
+    async fn load(&self, path: &Path) -> Result<Settings, String> {
+        let config = Config::load(path).map_err(|error| error.to_string())?;
+        let stores = config.stores.clone();
+        let settings = Settings::new(config)?;
+        self.stores.reload(&stores).await.map_err(|error| error.to_string())?;
+        Ok(settings)
     }
 
     /// No new connections; transactions may end.

@@ -10,12 +10,16 @@
     reason = "test code"
 )]
 
+#[path = "support/elsewhere.rs"]
+mod elsewhere;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use elsewhere::{PROGRAM, another_relay};
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::mail;
 use sealgate_testkit::postgres::{PASSWORD, Postgres, USER};
@@ -24,7 +28,6 @@ use sealgate_testkit::session::send_smtp;
 use sealgate_testkit::sink::Sink;
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sealgate");
 const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
 const WORDS: &str = "the quarterly turnover";
@@ -42,12 +45,9 @@ fn init(directory: &Path, arguments: &[&str]) -> Ran {
 /// Relays of nec.example that share a database of this server and a master key.
 fn relays<const COUNT: usize>(server: &Postgres, sink: &Sink) -> [Gate; COUNT] {
     let url = server.url(&server.create_database());
-    let first = tempfile::tempdir().unwrap();
-    init(first.path(), &["--database", &url]).expect_ok("init");
+    let first = Gate::init_with(PROGRAM, &["nec.example"], &["--database", &url]);
     std::array::from_fn(|_| {
-        let mut gate = Gate::init(PROGRAM, &["nec.example"]);
-        fs::copy(first.path().join("master.key"), gate.dir().join("master.key")).unwrap();
-        gate.set(&["database", "url"], url.as_str());
+        let mut gate = another_relay(&first, "nec.example", &url);
         gate.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
         gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
         gate.start();
@@ -113,6 +113,43 @@ fn keys_changed_through_one_relay_are_used_by_the_other() {
     noticed("Bob's certificate is gone", || send_out(&other).starts_with("550 5.7."));
     // A busy machine may delay one of them, not each.
     assert!(first.min(second).min(third) < Duration::from_secs(1));
+}
+
+/// One machine rotates the master key. The other waits for its copy and goes on without a restart, whether the copy comes
+/// afterwards or came before.
+#[test]
+fn two_relays_go_on_after_the_master_key_was_rotated() {
+    let (server, sink, abc) = (Postgres::shared(), Sink::smtp(), correspondent());
+    let [one, other] = relays(&server, &sink);
+    one.generate_key(ALICE, "p256");
+    one.trust(&abc, &[BOB]);
+    for gate in [&one, &other] {
+        noticed("keys of both", || send_out(gate) == "250 2.0.0");
+    }
+    let said = String::from_utf8(one.must(&["master-key", "rotate"], b"")).unwrap();
+    assert!(said.contains("3 secrets") && said.contains("master.key.old"), "{said}");
+    assert_eq!(send_out(&one), "250 2.0.0", "{}", one.log());
+    noticed("the other has the wrong key", || send_out(&other) == "451 4.7.5");
+    let refused = other.run(&["secret-key", "generate", "carol@nec.example"], b"");
+    assert_eq!(refused.code, 78, "{}", refused.stderr);
+    assert!(refused.stderr.contains("not the key that this database is sealed under"));
+    assert!(!refused.stderr.contains("carol"), "{}", refused.stderr);
+    fs::copy(one.dir().join("master.key"), other.dir().join("master.key")).unwrap();
+    noticed("the other has read its key again", || send_out(&other) == "250 2.0.0");
+
+    one.must(&["master-key", "rotate", "--prepare"], b"");
+    fs::copy(one.dir().join("master.key.new"), other.dir().join("master.key.new")).unwrap();
+    one.must(&["master-key", "rotate"], b"");
+    for _ in 0..20 {
+        assert_eq!(send_out(&one), "250 2.0.0", "{}", one.log());
+        assert_eq!(send_out(&other), "250 2.0.0", "{}", other.log());
+    }
+    let said = String::from_utf8(other.must(&["master-key", "rotate"], b"")).unwrap();
+    assert!(said.contains("finishes a rotation"), "{said}");
+    let keys = [&one, &other].map(|gate| fs::read(gate.dir().join("master.key")).unwrap());
+    assert_eq!(keys[0], keys[1]);
+    other.must(&["secret-key", "generate", "carol@nec.example", "--algorithm", "p256"], b"");
+    one.must(&["check"], b"");
 }
 
 #[test]

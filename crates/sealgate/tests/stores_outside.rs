@@ -10,12 +10,19 @@
     reason = "test code"
 )]
 
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::Path;
-use std::process::Command;
+#[path = "support/elsewhere.rs"]
+mod elsewhere;
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::time::{Duration, Instant};
 
-use sealgate_testkit::gate::{Gate, set};
+use elsewhere::{
+    PROGRAM, describe_kmip, describe_token, embedded, move_keys, serve_keys, set_master_key_aside,
+    use_directory, use_key_server,
+};
+use memory::occurrences;
+use sealgate_testkit::gate::Gate;
 use sealgate_testkit::key_server::KeyServer;
 use sealgate_testkit::mail;
 use sealgate_testkit::pki::{KeyKind, PASSWORD, Pki, Reads, pem_body};
@@ -23,10 +30,9 @@ use sealgate_testkit::process;
 use sealgate_testkit::pykmip_server::PyKmipServer;
 use sealgate_testkit::session::send_smtp;
 use sealgate_testkit::sink::Sink;
-use sealgate_testkit::slapd::{BASE, Person, Settings, Slapd};
-use sealgate_testkit::softhsm::{self, SoftHsm};
+use sealgate_testkit::slapd::{Person, Settings, Slapd};
+use sealgate_testkit::softhsm::SoftHsm;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sealgate");
 const ALICE: &str = "alice@nec.example";
 const WORDS: &str = "the quarterly turnover";
 /// How soon mail flows again once a store is back.
@@ -119,7 +125,7 @@ fn the_relays_memory_holds_no_secret_key() {
     let at = mail::find(&der, &[0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() + 5;
     let scalar = der[at..at + 32].to_vec();
     let words: Vec<u8> = scalar.iter().rev().copied().collect();
-    let holds = |id: u32| holds_bytes(id, &scalar) || holds_bytes(id, &words);
+    let holds = |id: u32| occurrences(id, &scalar) + occurrences(id, &words) > 0;
     assert!(holds(bed.keys.as_ref().unwrap().id()), "the search finds nothing where the key is");
     assert!(!holds(bed.relay.id()), "the relay holds the key");
 }
@@ -134,17 +140,9 @@ fn mail_is_sealed_and_opened_with_keys_at_pykmip() {
     for address in [ALICE, "bob@nec.example"] {
         gate.generate_key(address, "rsa2048");
     }
-    gate.configure(|config| {
-        let kmip = |name: &'static str| ["secret_keys", "kmip", name];
-        set(config, &kmip("servers"), vec![format!("localhost:{}", server.port)]);
-        set(config, &kmip("ca"), text(&server.pki.root));
-        set(config, &kmip("certificate"), text(&certificate));
-        set(config, &kmip("key"), text(&key));
-    });
-    let moved = gate.run(&["secret-key", "move", "--to", "kmip"], b"");
-    let moved = moved.expect_ok(&format!("secret-key move\n{}", server.log()));
-    assert!(mail::contains(&moved, "4 moved"));
-    gate.set(&["secret_keys", "store"], "kmip");
+    describe_kmip(&gate, server.port, &server.pki.root, &certificate, &key);
+    let moved = move_keys(&gate, "kmip");
+    assert!(moved.contains("4 moved"), "{moved}\n{}", server.log());
     let message = mail::message(ALICE, "bob@nec.example", "pykmip", &entity());
     let seal = ["seal", "--from", ALICE, "--to", "bob@nec.example"];
     let sealed = gate.must(&seal, &message);
@@ -163,54 +161,23 @@ fn mail_is_sealed_and_opened_with_keys_at_pykmip() {
 #[test]
 fn mail_is_sealed_and_opened_with_keys_in_a_token() {
     let token = SoftHsm::new();
-    let gate = Gate::init(PROGRAM, &["nec.example"]);
+    let mut gate = Gate::init(PROGRAM, &["nec.example"]);
     gate.generate_key(ALICE, "rsa2048");
     gate.generate_key("bob@nec.example", "p256");
-    gate.configure(|config| {
-        set(config, &["secret_keys", "pkcs11", "module"], text(&token.module()));
-        set(config, &["secret_keys", "pkcs11", "token"], softhsm::TOKEN);
-        set(config, &["secret_keys", "pkcs11", "pin_file"], text(&token.pin_file()));
-    });
-    let run = |arguments: &[&str], stdin: &[u8]| {
-        let mut command = Command::new(PROGRAM);
-        command.envs(token.environment()).args(arguments).arg("--config");
-        process::run(command.arg(gate.configuration()), stdin)
-            .expect_ok(&format!("sealgate {}", arguments.join(" ")))
-    };
-    let moved = String::from_utf8(run(&["secret-key", "move", "--to", "pkcs11"], b"")).unwrap();
+    describe_token(&mut gate, &token);
+    let moved = move_keys(&gate, "pkcs11");
     assert!(moved.contains("4 moved"), "{moved}");
-    assert_eq!(gate.must(&["secret-key", "list", "--json"], b"").trim_ascii(), b"[]");
-    gate.set(&["secret_keys", "store"], "pkcs11");
-    let listed = String::from_utf8(run(&["secret-key", "list"], b"")).unwrap();
+    assert!(embedded(&gate, "secret-key").is_empty());
+    let listed = String::from_utf8(gate.must(&["secret-key", "list"], b"")).unwrap();
     assert!(listed.contains(ALICE) && listed.contains("bob@nec.example"), "{listed}");
     for (from, to) in [(ALICE, "bob@nec.example"), ("bob@nec.example", ALICE)] {
         let message = mail::message(from, to, "token", &entity());
-        let sealed = run(&["seal", "--from", from, "--to", to], &message);
+        let sealed = gate.must(&["seal", "--from", from, "--to", to], &message);
         assert!(!mail::contains(&sealed, WORDS));
-        let opened = run(&["open", "--from", from, "--to", to], &sealed);
+        let opened = gate.must(&["open", "--from", from, "--to", to], &sealed);
         assert!(mail::contains(&opened, WORDS));
         assert!(mail::contains(&opened, "smime=pass"), "{}", String::from_utf8_lossy(&opened));
     }
-}
-
-/// Whether a process has these octets anywhere in its writable memory.
-fn holds_bytes(id: u32, needle: &[u8]) -> bool {
-    let maps = std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
-    let memory = std::fs::File::open(format!("/proc/{id}/mem")).unwrap();
-    let mut searched = 0_usize;
-    let mut found = false;
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with("rw")) {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        // Pages that were never touched, or belong to the kernel, cannot be read.
-        if memory.read_exact_at(&mut bytes, from).is_ok() {
-            searched += bytes.len();
-            found |= mail::find(&bytes, needle).is_some();
-        }
-    }
-    assert!(searched > 1_000_000, "only {searched} bytes of process {id} could be read");
-    found
 }
 
 struct Bed {
@@ -237,37 +204,14 @@ impl Bed {
         }
         let key_host = Gate::init(PROGRAM, &["nec.example"]);
         key_host.generate_key(ALICE, "rsa2048");
-        let socket = key_host.dir().join("keys.sock");
-        key_host.configure(|config| {
-            let uid = std::fs::metadata(key_host.dir()).unwrap().uid();
-            let mut relay = toml::Table::new();
-            set(&mut relay, &["uid"], i64::from(uid));
-            set(&mut relay, &["keys"], vec!["*@nec.example"]);
-            set(&mut relay, &["operations"], vec!["sign", "decrypt"]);
-            set(config, &["key_server", "socket"], text(&socket));
-            set(config, &["key_server", "relay"], vec![toml::Value::Table(relay)]);
-        });
-        let keys = KeyServer::start(PROGRAM, &key_host.configuration());
+        let keys = serve_keys(&key_host);
         let mut relay = Gate::init(PROGRAM, &["nec.example"]);
         relay.must(&["anchor", "import", others.root.to_str().unwrap()], b"");
-        relay.must(&["anchor", "import", key_host.authority().to_str().unwrap()], b"");
-        relay.configure(|config| {
-            set(config, &["secret_keys", "store"], "kmip");
-            set(
-                config,
-                &["secret_keys", "kmip", "servers"],
-                vec![format!("unix:{}", socket.display())],
-            );
-            set(config, &["secret_keys", "kmip", "get"], "never");
-            set(config, &["public_keys", "stores"], vec!["ldap"]);
-            set(config, &["public_keys", "ldap", "servers"], vec![directory.tls_url()]);
-            set(config, &["public_keys", "ldap", "ca"], text(&directory.pki.root));
-            set(config, &["public_keys", "ldap", "base"], BASE);
-            set(config, &["outside", "next_hop"], format!("smtp://{}", sink.address));
-            set(config, &["inside", "mail_server"], format!("smtp://{}", sink.address));
-        });
-        // The relay has no use for it.
-        std::fs::remove_file(relay.dir().join("master.key")).unwrap();
+        use_key_server(&relay, &keys, &key_host);
+        use_directory(&relay, &directory);
+        relay.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
+        relay.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
+        set_master_key_aside(&relay);
         relay.start();
         Self { relay, keys: Some(keys), key_host, directory, sink }
     }
@@ -291,8 +235,4 @@ impl Bed {
 
 fn entity() -> Vec<u8> {
     format!("Content-Type: text/plain; charset=us-ascii\r\n\r\n{WORDS}\r\n").into_bytes()
-}
-
-fn text(path: &Path) -> String {
-    path.to_str().unwrap().to_owned()
 }

@@ -359,3 +359,24 @@ fn an_unanswered_question_is_not_the_answer_no_key() {
     let refusal = world.send(prefer, MAIL, &["bob@abc.example"], &Keys::default()).unwrap_err();
     assert_eq!(refusal, Refusal::KeysUnavailable);
 }
+
+#[test]
+fn mail_that_needs_no_key_of_ours_flows_while_they_are_away() {
+    let world = World::new();
+    let mut keys = keys(&[], &[]);
+    let alice: Address = "alice@nec.example".parse().unwrap();
+    let carol: Address = "carol@abc.example".parse().unwrap();
+    keys.public.insert(carol, Ok(Vec::new()));
+    keys.own.insert(KeyQuery::Decryption(alice), Err(LookupError("away".to_owned())));
+    let decision = Decision { encrypt: Encrypt::Prefer, sign: Sign::Never, ..Decision::default() };
+    let done = world.send(decision, MAIL, &["carol@abc.example"], &keys).unwrap();
+    assert_eq!(kinds(&done), [""; 0]);
+
+    // Nobody's keys but ours are asked for.
+    let context = context("nec.example", &world.authority, Decision::default());
+    let envelope = envelope("dave@other.example", &["carol@abc.example"]);
+    let message = Message::new(Bytes::from_static(MAIL));
+    let mut outbound = Outbound::new(context, "ID".to_owned(), envelope, message, Vec::new());
+    let Step::Want(queries) = outbound.step(&Keys::default()) else { panic!("nothing is wanted") };
+    assert!(matches!(queries.as_slice(), [KeyQuery::Public(_)]), "{queries:?}");
+}

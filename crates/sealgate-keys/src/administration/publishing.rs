@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sealgate_core::address::Address;
-use sealgate_core::keys::Certificate;
+use sealgate_core::keys::{Certificate, Timestamp};
 
 use super::Administration;
 use crate::error::StoreError;
+use crate::learning::unix_now;
 use crate::owner::Owner;
 use crate::public_key_store::directory_server::Published;
 
@@ -27,10 +28,13 @@ impl Administration<'_> {
             let what = "no directory server is described: add a table [public_keys.ldap]";
             StoreError::Input(what.to_owned())
         };
-        let directory = self.stores.directory().ok_or_else(undescribed)?;
+        let settings = self.stores.settings();
+        let directory = settings.directory.as_ref().ok_or_else(undescribed)?;
         let mut people: BTreeMap<String, Vec<Arc<Certificate>>> = BTreeMap::new();
+        let now = Timestamp(unix_now());
         for entry in self.secret_keys(owner).await? {
-            if !entry.owner.starts_with('@') {
+            // What is over helps nobody there, and the directory gives out a bounded number.
+            if !entry.owner.starts_with('@') && entry.certificate.not_after() >= now {
                 people.entry(entry.owner).or_default().push(entry.certificate);
             }
         }
@@ -51,7 +55,7 @@ impl Administration<'_> {
     /// # Errors
     /// What is wrong with it.
     pub async fn check_directory(&self) -> Result<Option<String>, StoreError> {
-        match self.stores.directory() {
+        match &self.stores.settings().directory {
             Some(directory) => directory.check().await.map(Some),
             None => Ok(None),
         }

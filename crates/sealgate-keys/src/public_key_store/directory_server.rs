@@ -134,12 +134,20 @@ impl DirectoryServer {
     pub async fn find(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
         let question = self.question(address);
         let connections = Arc::clone(&self.connections);
-        let entries = detached(async move {
+        let found = detached(async move {
             let ask = |ldap, until| search::entries(ldap, until, question.clone());
             connections.run(ask).await
         })
         .await?;
-        Ok(candidates::of(address, &entries))
+        let candidates = candidates::of(address, &found.entries)?;
+        // An entry without a certificate here may have one where the server refers to.
+        if candidates.is_empty() && found.refers {
+            return Err(StoreError::Unavailable {
+                store: STORE.to_owned(),
+                why: search::Found::elsewhere(),
+            });
+        }
+        Ok(candidates)
     }
 
     /// Adds those of these certificates that the address's entry does not have yet. Other values stay as they are.

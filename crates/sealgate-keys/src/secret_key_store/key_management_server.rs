@@ -129,7 +129,7 @@ impl KeyManagementServer {
         let keys = self.names.keys(there, owner)?;
         for id in &keys {
             // Only what is revoked can be destroyed; what was never active need not be.
-            let _ = there.at.call(&Request::Revoke { id: id.clone() });
+            let _ = there.at.call(&keeper::revocation(id));
             let destroyed = there.at.call(&Request::Destroy { id: id.clone() });
             destroyed.map_err(|error| keeper::refused(owner, error))?;
         }

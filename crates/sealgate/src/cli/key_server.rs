@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use sealgate_keys::key_ring::KeyRing;
 
-use super::{Failure, Globals, output};
+use super::{Failure, Globals, memory, output};
 use crate::key_management_server::audit::{self, Verified};
 use crate::key_management_server::{KeyServer, Settings};
 use crate::observe;
@@ -33,7 +32,7 @@ impl KeyServerCommand {
         }
         let config = globals.load()?;
         observe::start(config.observe.log, globals.verbose);
-        forbid_dumps();
+        memory::forbid_dumps();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -64,14 +63,4 @@ fn verify(path: &Path, expect: Option<&str>) -> Result<(), Failure> {
     let text = "what was cut off before the first or behind the last does not show: keep the last digest elsewhere, \
                 and give it to the next look as --expect";
     output::line(text)
-}
-
-/// No core file, and no other process of this user may read our memory: there are keys in it (REQUIREMENTS L5). Before the
-/// first key is read.
-fn forbid_dumps() {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let limited = setrlimit(Resource::Core, none);
-    if let Err(error) = limited.and(set_dumpable_behavior(DumpableBehavior::NotDumpable)) {
-        tracing::warn!(%error, "core dumps cannot be forbidden");
-    }
 }

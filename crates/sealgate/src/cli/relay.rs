@@ -3,7 +3,7 @@
 use clap::Args;
 use sealgate_keys::stores::Stores;
 
-use super::{Failure, Globals};
+use super::{Failure, Globals, memory};
 use crate::config::ClientAddress;
 use crate::observe;
 use crate::relay::{Relay, Settings};
@@ -24,6 +24,7 @@ impl RelayCommand {
             return Err(Failure::Configuration(text.to_owned()));
         }
         observe::start(config.observe.log, globals.verbose);
+        memory::forbid_dumps();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

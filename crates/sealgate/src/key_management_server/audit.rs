@@ -20,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use sealgate_core::hex;
 
 use super::operations::REFUSED;
 use super::rate::{Rates, Taken};
@@ -304,7 +305,7 @@ pub(crate) fn verify(path: &Path, expect: Option<&str>) -> Result<Verified, Stri
 
 /// In hexadecimal.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::text(digest(&SHA256, bytes).as_ref())
 }
 
 /// Of each text of an event: ten of them, every byte escaped in six, stay below a line.

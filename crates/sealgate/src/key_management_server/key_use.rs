@@ -13,7 +13,7 @@ use sealgate_keys::kmip::enumeration::{
 };
 use sealgate_keys::kmip::request::{KeyUse, Parameters};
 use sealgate_keys::kmip::response::{Failure, Response};
-use sealgate_keys::secret_key_store::KeyPurpose;
+use sealgate_keys::secret_key_store::{KeyPurpose, KeyState};
 use zeroize::Zeroizing;
 
 use super::audit::Event;
@@ -69,6 +69,11 @@ impl Desk<'_> {
         self.client.may_use_for(&entry.owner, used.used_for.as_deref()).map_err(|text| {
             self.not_so(name, &entry, used, ResultReason::PermissionDenied, text)
         })?;
+        // KMIP 1.4 §3.22: it processes what was protected before, and protects nothing more.
+        if purpose == KeyPurpose::Sign && entry.state != KeyState::Active {
+            let text = "this key was revoked and signs no more";
+            return Err(self.not_so(name, &entry, used, ResultReason::PermissionDenied, text));
+        }
         self.take_use(&entry, name)?;
         let key = self.server.ring.key(id).await.map_err(|error| store_failure(&error))?;
         key.ok_or_else(|| failure(ResultReason::ItemNotFound, "no such object"))

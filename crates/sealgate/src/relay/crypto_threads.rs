@@ -15,10 +15,12 @@ pub(crate) struct CryptoThreads {
 }
 
 impl CryptoThreads {
-    /// One for each processor, and two at least: a key may be remote, and its thread only wait.
-    pub(crate) fn new() -> Self {
+    /// One for each processor. Where keys are remote most threads only wait, and a keeper that hangs must not hold up
+    /// all other mail (O12): then many.
+    pub(crate) fn new(keys_are_remote: bool) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { permits: Arc::new(Semaphore::new(processors.max(2))) }
+        let threads = if keys_are_remote { WAITING_THREADS } else { 2 };
+        Self { permits: Arc::new(Semaphore::new(processors.max(threads))) }
     }
 
     /// Runs `work` on one of them.
@@ -48,13 +50,16 @@ impl CryptoThreads {
     }
 }
 
+/// Enough to wait for a remote key at some hundred messages a second; tokio has 512 to lend.
+const WAITING_THREADS: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn a_panic_is_an_internal_error_and_nothing_more() {
-        let threads = CryptoThreads::new();
+        let threads = CryptoThreads::new(false);
         for _ in 0..20 {
             // Unwinds as a panic does, without the hook's message in the test's output.
             let panic = || std::panic::resume_unwind(Box::new("on purpose"));
@@ -66,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_too_long_is_put_off() {
-        let threads = CryptoThreads::new();
+        let threads = CryptoThreads::new(false);
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let wait = Arc::new(std::sync::Mutex::new(wait));
         let busy = threads.permits.available_permits();

@@ -35,7 +35,7 @@ use super::listener::Entrance;
 use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
-use super::{Relay, Settings};
+use super::{Relay, Settings, veil};
 use crate::observe::record::Record;
 
 /// A session.
@@ -272,7 +272,8 @@ impl Session {
     }
 
     async fn message(&mut self, envelope: Envelope, message: Bytes) -> io::Result<Next> {
-        let started = self.receiving_since.take().unwrap_or_else(Instant::now);
+        let dot = Instant::now();
+        let started = self.receiving_since.take().unwrap_or(dot);
         let size_bytes = message.len();
         let budget = self.settings.config.limits.memory_bytes_max;
         if !self.memory.resize(size_bytes.saturating_mul(MEMORY_FACTOR), budget) {
@@ -303,6 +304,7 @@ impl Session {
             record.aborted().write();
             return Ok(Next::End);
         };
+        veil::wait(&report, size_bytes, dot).await;
         let reply = answers.last_reply(&mut self.server, self.entrance.protocol());
         let written = self.say().await;
         let recipients = &transaction.envelope.recipients;

@@ -65,18 +65,15 @@ impl MailProgram {
                 imap,
             ],
             Self::Swaks => vec![("swaksrc", format!("server {server}\nfrom {user}\n")), pop3],
-            Self::Neomutt => vec![
-                imap,
-                (
-                    "neomuttrc",
-                    format!(
-                        "set from = \"{user}\"\nset smtp_url = \"smtp://{server}\"\n\
-                     set spoolfile = \"imap://{server}/INBOX\"\n\
+            Self::Neomutt => vec![(
+                "neomuttrc",
+                format!(
+                    "set from = \"{user}\"\nset smtp_url = \"smtp://{server}\"\n\
+                     set folder = \"imap://{server}\"\nset spoolfile = \"+INBOX\"\n\
                      set imap_user = \"{user}\"\nset imap_pass = \"{PASSWORD}\"\n\
                      set ssl_force_tls = no\n"
-                    ),
                 ),
-            ],
+            )],
         }
     }
 }
@@ -155,9 +152,32 @@ impl Client {
                 over_pop3
             }
             MailProgram::Swaks => self.run("curl", &["-sS", "-K", &self.path("pop3")]),
-            // neomutt reads on a terminal only; its user's mailbox is fetched over the same line.
-            MailProgram::Neomutt => self.run("curl", &["-sS", "-K", &self.path("imap")]),
+            MailProgram::Neomutt => self.read_on_a_terminal(),
         }
+    }
+
+    /// What a user of neomutt does: opens the mailbox, takes the first mail as it is, and as it is shown to him.
+    fn read_on_a_terminal(&self) -> Vec<u8> {
+        let [file, source, shown] = ["keystrokes", "source", "shown"].map(|name| self.path(name));
+        let keystrokes = format!(
+            "source {}\nset wait_key = no\n\
+             push \"<first-entry><pipe-message>cat > {source}<enter>\
+             <enter-command>set pipe_decode<enter><pipe-message>cat > {shown}<enter><exit>\"\n",
+            self.path("neomuttrc")
+        );
+        fs::write(&file, keystrokes).unwrap();
+        let printed = self.run("script", &["-qec", &format!("neomutt -F {file}"), "/dev/null"]);
+        let read = |path: &str| {
+            let said = String::from_utf8_lossy(&printed);
+            fs::read_to_string(path).unwrap_or_else(|why| panic!("{path}: {why}: {said}"))
+        };
+        let [source, shown] = [source, shown].map(|path| read(&path));
+        // neomutt gives lines as the system ends them.
+        let source = mail::with_crlf(source.as_bytes());
+        let content = mail::decoded_content(mail::signed_part(&source));
+        let text = String::from_utf8(content).unwrap().replace("\r\n", "\n");
+        assert!(shown.contains(&text), "neomutt shows {shown:?} of {text:?}");
+        source
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Vec<u8> {

@@ -1,8 +1,9 @@
 //! From the entries of an answer to candidates for one address.
 //!
 //! In: entries with whatever octets the directory has. Out: certificates that name the address (REQUIREMENTS G11), each
-//! once, the newest first, with the authorities found beside them. What does not parse is left out with a warning; no
-//! certificate is validated here.
+//! once, the newest first, with the authorities found beside them. What does not parse is left out with a warning, as is a
+//! certificate that cannot be used; where values were not looked at because they are too many, nothing found is no
+//! answer. No certificate is validated here.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -11,16 +12,29 @@ use sealgate_core::address::Address;
 use sealgate_core::cms::SignedData;
 use sealgate_core::keys::{Capabilities, Certificate, PublicKey};
 
-use super::CERTIFICATES_MAX;
 use super::entry::Entry;
+use super::{CERTIFICATES_MAX, STORE};
+use crate::error::StoreError;
 
 /// Candidates for an address.
-pub(super) fn of(address: &Address, entries: &[Entry]) -> Vec<PublicKey> {
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where there is none among the values that were looked at, and there are more.
+pub(super) fn of(address: &Address, entries: &[Entry]) -> Result<Vec<PublicKey>, StoreError> {
     let mut gathered = Gathered::default();
     for entry in entries {
         gathered.take_entry(entry);
     }
-    gathered.into_keys(address)
+    let is_whole = gathered.values <= VALUES_MAX;
+    let keys = gathered.into_keys(address);
+    if keys.is_empty() && !is_whole {
+        let why = format!(
+            "<{address}> has more than {VALUES_MAX} certificates, and none of those looked at names the address: \
+             take the old ones out of the directory"
+        );
+        return Err(StoreError::Unavailable { store: STORE.to_owned(), why });
+    }
+    Ok(keys)
 }
 
 #[derive(Debug, Default)]
@@ -147,7 +161,7 @@ mod tests {
     }
 
     fn found(entries: &[Entry]) -> Vec<Vec<u8>> {
-        let keys = of(&Address::parse(ALICE).unwrap(), entries);
+        let keys = of(&Address::parse(ALICE).unwrap(), entries).unwrap();
         keys.iter().map(|key| key.certificate.der().to_vec()).collect()
     }
 
@@ -177,7 +191,12 @@ mod tests {
             values.push(good.clone());
             found(&[entry(values)]).len()
         };
-        assert_eq!((many(VALUES_MAX - 1), many(VALUES_MAX)), (1, 0));
+        assert_eq!(many(VALUES_MAX - 1), 1);
+        let mut values = vec![b"none".to_vec(); VALUES_MAX];
+        values.push(good.clone());
+        let alice = Address::parse(ALICE).unwrap();
+        let why = of(&alice, &[entry(values)]).unwrap_err().to_string();
+        assert!(why.contains("more than 64 certificates"), "{why}");
 
         let years = 2000..2000 + i32::try_from(CERTIFICATES_MAX).unwrap() + 3;
         let renewed: Vec<_> = years.rev().map(|year| certificate(ALICE, year)).collect();
@@ -199,7 +218,7 @@ mod tests {
             let values = vec![octets, changed];
             let entries = [Entry { signed_data: values.clone(), ..entry(values) }];
             let alice = Address::parse(ALICE).unwrap();
-            for key in of(&alice, &entries) {
+            for key in of(&alice, &entries).unwrap() {
                 prop_assert!(key.certificate.names(&alice) && !key.pinned);
             }
         }

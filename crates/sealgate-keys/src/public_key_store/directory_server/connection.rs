@@ -177,8 +177,8 @@ impl Connections {
         let (ldap, who) = self.open(server).await?;
         let until = Instant::now() + self.timeout;
         let entries = search::entries(ldap, until, question.clone());
-        let entries = entries.await.map_err(Fault::into_reason)?;
-        if entries.is_empty() {
+        let found = entries.await.map_err(Fault::into_reason)?;
+        if found.entries.is_empty() {
             return Err(format!(
                 "`{}` cannot be read: correct `base`, or let us read it",
                 question.base

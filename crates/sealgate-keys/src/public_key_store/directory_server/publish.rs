@@ -46,7 +46,8 @@ pub(super) async fn apply(
     question: Question,
     certificates: Arc<[Arc<Certificate>]>,
 ) -> Result<Result<usize, NotOne>, Fault> {
-    let entries = search::entries(ldap.clone(), until, question).await?;
+    let found = search::entries(ldap.clone(), until, question).await?;
+    let entries = found.entries;
     let [entry] = entries.as_slice() else { return Ok(Err(NotOne(entries.len()))) };
     let mut changed = 0;
     for certificate in

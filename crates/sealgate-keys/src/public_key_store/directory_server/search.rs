@@ -24,6 +24,21 @@ pub(super) struct Question {
     pub(super) time_limit: Duration,
 }
 
+/// A whole answer of one server.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) entries: Vec<Entry>,
+    /// It knows of other servers that may have more entries (RFC 4511 §4.5.3).
+    pub(super) refers: bool,
+}
+
+impl Found {
+    /// The error of an answer in which what was looked for is missing here and may be elsewhere.
+    pub(super) fn elsewhere() -> String {
+        "refers to other servers: name in `base` what this server holds".to_owned()
+    }
+}
+
 /// Why one connection gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -72,7 +87,7 @@ pub(super) async fn entries(
     mut ldap: Ldap,
     until: Instant,
     question: Question,
-) -> Result<Vec<Entry>, Fault> {
+) -> Result<Found, Fault> {
     ldap.with_search_options(
         SearchOptions::new()
             .sizelimit(question.entries_max.try_into().unwrap_or(i32::MAX))
@@ -122,12 +137,12 @@ impl Answer {
         Ok(answer)
     }
 
-    fn judge(self, result: &LdapResult, question: &Question) -> Result<Vec<Entry>, Fault> {
+    fn judge(self, result: &LdapResult, question: &Question) -> Result<Found, Fault> {
         match result.rc {
-            SUCCESS if self.entries.is_empty() && self.references > 0 => Err(Fault::Answered(
-                "refers to other servers: name in `base` what this server holds".to_owned(),
-            )),
-            SUCCESS => Ok(self.entries),
+            SUCCESS if self.entries.is_empty() && self.references > 0 => {
+                Err(Fault::Answered(Found::elsewhere()))
+            }
+            SUCCESS => Ok(Found { entries: self.entries, refers: self.references > 0 }),
             SIZE_LIMIT_EXCEEDED => Err(Fault::Answered(too_many(question.entries_max))),
             NO_SUCH_OBJECT => Err(Fault::Answered(format!(
                 "`{}` is not there ({}): correct `base`, or let us read it",
@@ -232,7 +247,7 @@ mod tests {
         let judge = |rc, references| {
             Answer { entries: Vec::new(), references }.judge(&result(rc), &question())
         };
-        assert_eq!(judge(SUCCESS, 0), Ok(Vec::new()));
+        assert_eq!(judge(SUCCESS, 0), Ok(Found::default()));
         for (rc, references) in [(SUCCESS, 1), (SUCCESS, 3)] {
             assert!(matches!(judge(rc, references), Err(Fault::Answered(_))));
         }

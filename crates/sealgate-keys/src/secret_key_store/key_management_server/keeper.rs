@@ -12,7 +12,7 @@ use crate::kmip;
 use crate::kmip::attribute::{self, Attribute};
 use crate::kmip::client::{At, CallError, Client};
 use crate::kmip::enumeration::{
-    CryptographicAlgorithm, Operation, QueryFunction, ResultReason, State,
+    CryptographicAlgorithm, Operation, QueryFunction, ResultReason, RevocationReason, State,
 };
 use crate::kmip::object::Object;
 use crate::kmip::request::Request;
@@ -230,11 +230,16 @@ impl There<'_> {
 
     /// Where it cannot be destroyed it stays, which does no harm.
     pub(super) fn destroy(&self, id: &str) {
-        let _ = self.at.call(&Request::Revoke { id: id.to_owned() });
+        let _ = self.at.call(&revocation(id));
         if let Err(error) = self.at.call(&Request::Destroy { id: id.to_owned() }) {
             tracing::debug!(%error, id, "an object stays at the key management server");
         }
     }
+}
+
+/// Before an object is destroyed.
+pub(super) fn revocation(id: &str) -> Request {
+    Request::Revoke { id: id.to_owned(), reason: RevocationReason::CessationOfOperation }
 }
 
 pub(super) fn odd(answer: &Response) -> Fault {

@@ -4,22 +4,15 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::agreement::{self, EphemeralPrivateKey, agree_ephemeral};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{
-    OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey,
-};
-use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use sealgate_core::keys::{
-    Certificate, Digest, KeyKind, KeyTransport, SignatureScheme, SoftwareKey,
-};
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
+use sealgate_core::keys::{Certificate, Digest, KeyKind, KeyTransport, SoftwareKey};
 
 use super::keeper::{Fault, Found, KeyFacts, There, unusable};
 use super::key_use::{Act, NotDone};
 use super::{KmipGet, usage_of};
-use crate::kmip::enumeration::{CryptographicAlgorithm, Operation, ResultReason, usage};
+use crate::kmip::enumeration::{CryptographicAlgorithm, Operation, ResultReason, State, usage};
 use crate::secret_key_store::KeyPurpose;
-use crate::secret_key_store::proof::scheme_for;
+use crate::secret_key_store::proof::{DecryptingProof, KNOWN_TEXT, SigningProof};
 
 /// A key and its certificate.
 pub(super) struct Pair {
@@ -72,13 +65,15 @@ pub(super) fn pair(
             pairs.push(Pair { id, facts, certificate, fetched });
         }
     }
-    // What is in use no longer signs nothing new; where nothing else signs, that is an error when it is tried.
+    // What only signed and was revoked is done with. What is not in use yet waits where another signs; where none does,
+    // that is an error when it is tried.
     let signs = |pair: &Pair| pair.facts.is_active() && pair.certificate.may_sign();
-    if pairs.iter().any(signs) {
-        pairs.retain(|pair| {
-            pair.facts.is_active() || KeyPurpose::of(&pair.certificate) != Some(KeyPurpose::Sign)
-        });
-    }
+    let is_signed_for = pairs.iter().any(signs);
+    pairs.retain(|pair| {
+        KeyPurpose::of(&pair.certificate) != Some(KeyPurpose::Sign)
+            || pair.facts.is_active()
+            || (pair.facts.state == Some(State::PreActive) && !is_signed_for)
+    });
     Ok(pairs)
 }
 
@@ -161,11 +156,18 @@ pub(super) fn prove_by(
     if operation == Operation::Sign {
         return by_signing(there, address, id, certificate);
     }
-    for challenge in Challenge::all(certificate) {
-        let proof = challenge.put(there, address, id)?;
+    if let Some(proof) = DecryptingProof::new(certificate) {
+        let is_met_by = |plain: &[u8]| proof.is_met_by(plain);
+        let proof = by_decrypting(there, [address, id], &proof.transport(), is_met_by)?;
         if proof != Proof::Refused {
             return Ok(proof);
         }
+    }
+    // There are servers that do no PKCS #1 v1.5.
+    if let Some(encrypted_key) = oaep(certificate) {
+        let encrypted_key = encrypted_key.as_slice();
+        let transport = KeyTransport::RsaOaep { digest: Digest::Sha256, encrypted_key };
+        return by_decrypting(there, [address, id], &transport, |plain| plain == KNOWN_TEXT);
     }
     Ok(Proof::Refused)
 }
@@ -176,19 +178,10 @@ fn by_signing(
     id: &str,
     certificate: &Certificate,
 ) -> Result<Proof, Fault> {
-    let (scheme, algorithm) = if certificate.is_pss_only() {
-        let algorithm: &'static dyn VerificationAlgorithm = &signature::RSA_PSS_2048_8192_SHA256;
-        (SignatureScheme::RsaPss(Digest::Sha256), algorithm)
-    } else {
-        let Some(found) = scheme_for(certificate.key_kind()) else { return Ok(Proof::Refused) };
-        found
-    };
-    match Act::Sign(scheme, KNOWN_TEXT).at(there, id, address) {
-        Ok(signature) => {
-            let public = UnparsedPublicKey::new(algorithm, certificate.public_key_bytes());
-            let verified = public.verify(KNOWN_TEXT, &signature);
-            Ok(if verified.is_ok() { Proof::Right } else { Proof::Wrong })
-        }
+    let Some(proof) = SigningProof::new(certificate) else { return Ok(Proof::Refused) };
+    match Act::Sign(proof.scheme, KNOWN_TEXT).at(there, id, address) {
+        Ok(signature) if proof.is_met_by(certificate, &signature) => Ok(Proof::Right),
+        Ok(_) => Ok(Proof::Wrong),
         // A key of another kind fails too.
         Err(NotDone::Refused(failure)) if failure.reason == ResultReason::CryptographicFailure => {
             Ok(Proof::Refused)
@@ -197,76 +190,29 @@ fn by_signing(
     }
 }
 
-/// Something that only the certificate's key can decrypt, and what it is.
-struct Challenge {
-    way: Way,
-    data: Vec<u8>,
-    expected: Vec<u8>,
-}
-
-enum Way {
-    Ecdh,
-    Oaep,
-    Pkcs1,
-}
-
-impl Challenge {
-    /// The best way first.
-    fn all(certificate: &Certificate) -> Vec<Self> {
-        let made = match certificate.key_kind() {
-            KeyKind::Rsa { .. } => vec![Self::oaep(certificate), Self::pkcs1(certificate)],
-            KeyKind::P256 => vec![Self::ecdh(&agreement::ECDH_P256, certificate)],
-            KeyKind::P384 => vec![Self::ecdh(&agreement::ECDH_P384, certificate)],
-            KeyKind::P521 => vec![Self::ecdh(&agreement::ECDH_P521, certificate)],
-            KeyKind::X25519 => vec![Self::ecdh(&agreement::X25519, certificate)],
-            _ => Vec::new(),
-        };
-        made.into_iter().flatten().collect()
-    }
-
-    fn oaep(certificate: &Certificate) -> Option<Self> {
-        let public = PublicEncryptingKey::from_der(certificate.public_key_info_der()).ok()?;
-        let public = OaepPublicEncryptingKey::new(public).ok()?;
-        let mut room = vec![0; public.ciphertext_size()];
-        let data = public.encrypt(&OAEP_SHA256_MGF1SHA256, KNOWN_TEXT, &mut room, None).ok()?;
-        Some(Self { way: Way::Oaep, data: data.to_vec(), expected: KNOWN_TEXT.to_vec() })
-    }
-
-    fn pkcs1(certificate: &Certificate) -> Option<Self> {
-        let public = PublicEncryptingKey::from_der(certificate.public_key_info_der()).ok()?;
-        let public = Pkcs1PublicEncryptingKey::new(public).ok()?;
-        let mut room = vec![0; public.ciphertext_size()];
-        let data = public.encrypt(KNOWN_TEXT, &mut room).ok()?;
-        Some(Self { way: Way::Pkcs1, data: data.to_vec(), expected: KNOWN_TEXT.to_vec() })
-    }
-
-    fn ecdh(algorithm: &'static agreement::Algorithm, certificate: &Certificate) -> Option<Self> {
-        let ours = EphemeralPrivateKey::generate(algorithm, &SystemRandom::new()).ok()?;
-        let data = ours.compute_public_key().ok()?.as_ref().to_vec();
-        let theirs = agreement::UnparsedPublicKey::new(algorithm, certificate.public_key_bytes());
-        let expected = agree_ephemeral(ours, theirs, (), |z| Ok(z.to_vec())).ok()?;
-        Some(Self { way: Way::Ecdh, data, expected })
-    }
-
-    fn put(&self, there: &There<'_>, address: &str, id: &str) -> Result<Proof, Fault> {
-        let encrypted_key = self.data.as_slice();
-        let transport = match self.way {
-            Way::Ecdh => KeyTransport::Ecdh { ephemeral: encrypted_key },
-            Way::Oaep => KeyTransport::RsaOaep { digest: Digest::Sha256, encrypted_key },
-            Way::Pkcs1 => KeyTransport::RsaPkcs1 { encrypted_key },
-        };
-        match Act::Unwrap(&transport).at(there, id, address) {
-            Ok(plain) if *plain == self.expected => Ok(Proof::Right),
-            Ok(_) => Ok(Proof::Wrong),
-            // The padding of another key's ciphertext is wrong.
-            Err(NotDone::Refused(failure))
-                if failure.reason == ResultReason::CryptographicFailure =>
-            {
-                Ok(Proof::Wrong)
-            }
-            Err(other) => not_done(other),
+fn by_decrypting(
+    there: &There<'_>,
+    [address, id]: [&str; 2],
+    transport: &KeyTransport<'_>,
+    is_met_by: impl Fn(&[u8]) -> bool,
+) -> Result<Proof, Fault> {
+    match Act::Unwrap(transport).at(there, id, address) {
+        Ok(plain) if is_met_by(&plain) => Ok(Proof::Right),
+        Ok(_) => Ok(Proof::Wrong),
+        // The padding of another key's ciphertext is wrong.
+        Err(NotDone::Refused(failure)) if failure.reason == ResultReason::CryptographicFailure => {
+            Ok(Proof::Wrong)
         }
+        Err(other) => not_done(other),
     }
+}
+
+fn oaep(certificate: &Certificate) -> Option<Vec<u8>> {
+    let public = PublicEncryptingKey::from_der(certificate.public_key_info_der()).ok()?;
+    let public = OaepPublicEncryptingKey::new(public).ok()?;
+    let mut room = vec![0; public.ciphertext_size()];
+    let data = public.encrypt(&OAEP_SHA256_MGF1SHA256, KNOWN_TEXT, &mut room, None).ok()?;
+    Some(data.to_vec())
 }
 
 fn not_done(why: NotDone) -> Result<Proof, Fault> {
@@ -288,5 +234,3 @@ pub(super) fn is_of_the_moment(reason: ResultReason) -> bool {
             | ResultReason::AuthenticationNotSuccessful
     )
 }
-
-const KNOWN_TEXT: &[u8] = b"sealgate: whose key is this?";

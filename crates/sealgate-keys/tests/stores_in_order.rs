@@ -1,0 +1,181 @@
+//! Several public key stores, asked in order: what one has and nobody can use does not hide what the next one has, and is
+//! never the answer while another is away.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
+
+use std::time::{Duration, Instant};
+
+use rcgen::string::Ia5String;
+use rcgen::{CertificateParams, KeyPair, SanType};
+use sealgate_core::address::{Address, Domain};
+use sealgate_core::keys::{Certificate, LookupError};
+use sealgate_core::step::{KeyQuery, Keys};
+use sealgate_keys::administration::establish;
+use sealgate_keys::database::DatabaseUrl;
+use sealgate_keys::import::Material;
+use sealgate_keys::public_key_store::PublicKeyStoreKind::{self, Embedded, Ldap};
+use sealgate_keys::public_key_store::directory_server::{LdapBind, LdapConfig};
+use sealgate_keys::secret_source::SecretSource;
+use sealgate_keys::stores::{Stores, StoresConfig};
+use sealgate_testkit::pki::{KeyKind, Pki, Reads};
+use sealgate_testkit::slapd::{BASE, PEOPLE, Person, Settings, Slapd};
+use tempfile::TempDir;
+
+const BOB: &str = "bob@abc.example";
+/// REQUIREMENTS O12.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A directory server, and stores of an organisation that trusts its authority.
+struct Bed {
+    slapd: Slapd,
+    stores: Stores,
+    _directory: TempDir,
+}
+
+impl Bed {
+    async fn new(order: &[PublicKeyStoreKind]) -> Self {
+        let slapd = Slapd::start(Settings::default());
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("master.key");
+        let config = StoresConfig {
+            database: DatabaseUrl::Sqlite(directory.path().join("sealgate.db")),
+            master_key: SecretSource::File(key.clone()),
+            public_keys: order.to_vec(),
+            ldap: Some(LdapConfig {
+                servers: vec![slapd.tls_url()],
+                starttls: false,
+                ca: Some(slapd.pki.root.clone()),
+                bind: LdapBind::Anonymous,
+                base: BASE.to_owned(),
+                filter: "(mail={address})".to_owned(),
+                entries_max: 5,
+                timeout: Duration::from_secs(2),
+            }),
+            ..StoresConfig::default()
+        };
+        establish(&key, &config.database, &Domain::parse("nec.example").unwrap()).await.unwrap();
+        let stores = Stores::open(&config).await.unwrap();
+        let root = std::fs::read(&slapd.pki.root).unwrap();
+        for anchor in Material::read(&root, None).unwrap().certificates {
+            stores.administration().import_anchor(&anchor).await.unwrap();
+        }
+        Self { slapd, stores, _directory: directory }
+    }
+
+    /// Puts certificates into the directory.
+    fn list(&mut self, certificates: Vec<Vec<u8>>) {
+        let address = BOB.to_owned();
+        self.slapd.add_person(&Person { address, certificates, signed_data: Vec::new() });
+    }
+
+    /// Imports a certificate for Bob.
+    async fn pin(&self, der: &[u8]) {
+        let certificate = Certificate::from_der(der).unwrap();
+        let (owner, administration) = (BOB.parse().unwrap(), self.stores.administration());
+        administration.import_public_key(&owner, &certificate, &[]).await.unwrap();
+    }
+
+    /// Whether these are the answer before long: a server that was away is not asked again at once.
+    async fn gives(&self, expected: &[Vec<u8>]) -> bool {
+        let until = Instant::now() + BACK_WITHIN;
+        loop {
+            if self.ask().await.is_ok_and(|found| found == expected) {
+                return true;
+            }
+            if Instant::now() > until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn ask(&self) -> Result<Vec<Vec<u8>>, LookupError> {
+        let bob = Address::parse(BOB).unwrap();
+        let mut keys = Keys::default();
+        self.stores.answer(&[KeyQuery::Public(bob.clone())], &mut keys).await;
+        let found = keys.public.remove(&bob).unwrap()?;
+        Ok(found.iter().map(|key| key.certificate.der().to_vec()).collect())
+    }
+}
+
+fn usable(pki: &Pki) -> Vec<u8> {
+    pki.issue(BOB, KeyKind::P256, Reads::Unsaid).certificate_der()
+}
+
+/// A certificate of Bob's whose time is over.
+fn expired() -> Vec<u8> {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::Rfc822Name(Ia5String::try_from(BOB).unwrap())];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    assert!(Certificate::from_der(&der).unwrap().may_encrypt());
+    der
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_certificate_hides_no_later_stores_good_one() {
+    let mut bed = Bed::new(&[Embedded, Ldap]).await;
+    let good = usable(&bed.slapd.pki);
+    bed.list(vec![good.clone()]);
+    bed.pin(&expired()).await;
+    assert!(bed.ask().await.unwrap().last() == Some(&good));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strangers_certificate_in_the_directory_hides_no_imported_one() {
+    let mut bed = Bed::new(&[Ldap, Embedded]).await;
+    bed.list(vec![usable(&Pki::new("Stranger"))]);
+    let good = usable(&bed.slapd.pki);
+    bed.pin(&good).await;
+    assert!(bed.ask().await.unwrap().last() == Some(&good));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_expired_is_no_answer_while_another_store_is_away() {
+    let mut bed = Bed::new(&[Ldap, Embedded]).await;
+    let good = usable(&bed.slapd.pki);
+    bed.list(vec![good.clone()]);
+    bed.pin(&expired()).await;
+    bed.slapd.kill();
+    let away = bed.ask().await.unwrap_err();
+    assert!(away.0.contains("directory server"), "{away:?}");
+    bed.slapd.start_again();
+    assert!(bed.gives(&[good]).await, "what was said while it was away is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_later_store_had_while_the_first_was_away_is_not_kept() {
+    let mut bed = Bed::new(&[Ldap, Embedded]).await;
+    let (listed, pinned) = (usable(&bed.slapd.pki), usable(&bed.slapd.pki));
+    bed.list(vec![listed.clone()]);
+    bed.pin(&pinned).await;
+    bed.slapd.kill();
+    assert!(bed.ask().await.unwrap() == [pinned]);
+    bed.slapd.start_again();
+    assert!(bed.gives(&[listed]).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_without_certificate_beside_a_referral_is_not_no_key() {
+    let mut bed = Bed::new(&[Ldap]).await;
+    bed.list(Vec::new());
+    assert!(bed.ask().await.unwrap().is_empty());
+
+    let mut bed = Bed::new(&[Ldap]).await;
+    bed.list(Vec::new());
+    let elsewhere = format!(
+        "dn: ou=elsewhere,{PEOPLE}\nobjectClass: referral\nobjectClass: extensibleObject\nou: elsewhere\n\
+         ref: ldap://127.0.0.1:9/ou=elsewhere,{PEOPLE}\n"
+    );
+    bed.slapd.change("ldapadd", &elsewhere);
+    let why = bed.ask().await.unwrap_err();
+    assert!(why.0.contains("refers to other servers"), "{why:?}");
+}

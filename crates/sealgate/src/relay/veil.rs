@@ -1,0 +1,98 @@
+//! When the reply to a message from the Internet goes out, where its content was opened with one of our keys: at a full
+//! tick of a coarse clock, so that the time tells nothing of what was found inside (REQUIREMENTS 0.1, J1, J8).
+//!
+//! In: the report, the size, when the final dot came. Out: the time of the reply. A success that nobody can forge needs no
+//! veil: an authenticated decryption, or a valid signature inside.
+
+use std::time::Duration;
+
+use sealgate_core::report::{Delivered, Direction, Layer, Report, Verdict};
+use tokio::time::Instant;
+
+/// Waits until the reply may go out.
+pub(crate) async fn wait(report: &Report, size_bytes: usize, dot: Instant) {
+    if is_needed(report) {
+        tokio::time::sleep_until(reply_time(dot, Instant::now(), tick(size_bytes))).await;
+    }
+}
+
+/// Whatever was refused, and what is delivered of an unauthenticated encryption to one of our keys.
+fn is_needed(report: &Report) -> bool {
+    let is_open_to_changes = |layer: &Layer| match layer {
+        Layer::Encrypted { content, key, .. } => {
+            !key.is_empty() && !AUTHENTICATED.iter().any(|word| content.contains(word))
+        }
+        Layer::Signed { .. } => false,
+    };
+    report.direction == Direction::Inbound
+        && (report.delivered == Delivered::Nothing
+            || (report.verdict != Verdict::Pass && report.layers.iter().any(is_open_to_changes)))
+}
+
+/// The next full tick after the dot.
+fn reply_time(dot: Instant, now: Instant, tick: Duration) -> Instant {
+    let ticks = now.duration_since(dot).as_nanos() / tick.as_nanos() + 1;
+    dot + tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+}
+
+/// The sender knows the size: a longer message may show a longer tick.
+fn tick(size_bytes: usize) -> Duration {
+    let mebibytes = u32::try_from(size_bytes / MEBIBYTE).unwrap_or(u32::MAX);
+    TICK.saturating_mul(mebibytes.saturating_add(1))
+}
+
+/// What names of content ciphers with authentication contain.
+const AUTHENTICATED: [&str; 3] = ["gcm", "ccm", "poly1305"];
+/// Far above what opening and judging a message up to a mebibyte takes.
+const TICK: Duration = Duration::from_millis(100);
+const MEBIBYTE: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use sealgate_core::report::Format;
+
+    use super::*;
+
+    fn report(content: &str, key: &str, delivered: Delivered, verdict: Verdict) -> Report {
+        let mut report = Report::new(Direction::Inbound, "id");
+        report.delivered = delivered;
+        report.verdict = verdict;
+        report.layers.push(Layer::Encrypted {
+            format: Format::Smime,
+            content: content.to_owned(),
+            key: key.to_owned(),
+            recipient: String::new(),
+        });
+        report
+    }
+
+    #[test]
+    fn what_an_attacker_could_bring_about_is_veiled_and_nothing_else() {
+        use Delivered::{AsReceived, Nothing, Plain};
+        for (content, key, delivered, verdict, veiled) in [
+            ("aes-256-cbc", "rsa-pkcs1", Nothing, Verdict::Fail, true),
+            ("aes-256-gcm", "rsa-oaep-sha256", Nothing, Verdict::Fail, true),
+            ("aes-256-cbc", "rsa-pkcs1", Plain, Verdict::None, true),
+            ("aes-256-cbc", "rsa-pkcs1", AsReceived, Verdict::None, true),
+            ("aes-256-cbc", "rsa-pkcs1", Plain, Verdict::Pass, false),
+            ("aes-256-gcm", "rsa-pkcs1", Plain, Verdict::None, false),
+            ("aes-256-cbc", "", AsReceived, Verdict::None, false),
+        ] {
+            let report = report(content, key, delivered, verdict);
+            assert_eq!(is_needed(&report), veiled, "{report:?}");
+        }
+        assert!(!is_needed(&Report::new(Direction::Outbound, "id")));
+    }
+
+    #[test]
+    fn replies_go_out_at_full_ticks() {
+        let dot = Instant::now();
+        let after = |milliseconds| dot + Duration::from_millis(milliseconds);
+        for (now, reply) in [(0, 100), (3, 100), (99, 100), (100, 200), (250, 300)] {
+            assert_eq!(reply_time(dot, after(now), TICK), after(reply));
+        }
+        assert_eq!(tick(0), TICK);
+        assert_eq!(tick(MEBIBYTE - 1), TICK);
+        assert_eq!(tick(3 * MEBIBYTE), 4 * TICK);
+    }
+}

@@ -1,0 +1,311 @@
+//! Many clients at once: idle ones cost little memory, slow ones cost the others little, and more work than there is time
+//! for is put off quickly (REQUIREMENTS K9, K10). Claims are ratios within one run, of processor time where they can be.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use sealgate_testkit::gate::Gate;
+use sealgate_testkit::pki::Pki;
+use sealgate_testkit::process::await_that;
+use sealgate_testkit::session::{Session, send_smtp};
+use sealgate_testkit::sink::Sink;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+const MAIL: &[u8] = b"From: alice@nec.example\r\nTo: bob@abc.example\r\n\r\nx\r\n";
+const ALICE: &str = "alice@nec.example";
+const BOB: &str = "bob@abc.example";
+
+/// A relay that seals what Alice sends to Bob, with room for many.
+fn gate(sink: &Sink, connections_max: i64) -> Gate {
+    let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
+    gate.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
+    gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
+    gate.set(&["limits", "connections_max"], connections_max);
+    gate.set(&["limits", "connections_per_address_max"], connections_max);
+    // What `secret-key generate` makes unless told otherwise.
+    gate.generate_key(ALICE, "rsa3072");
+    let abc = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["abc.example"]);
+    abc.generate_key(BOB, "p256");
+    gate.trust(&abc, &[BOB]);
+    let pki = Pki::new("Gate");
+    let more = "subjectAltName=DNS:gate.nec.example\n";
+    let (certificate, key) = pki.issue_for_tls("gate", "/CN=gate.nec.example", "serverAuth", more);
+    for (name, path) in [("certificate", certificate), ("key", key)] {
+        let copy = gate.dir().join(name);
+        std::fs::copy(path, &copy).unwrap();
+        gate.set(&["tls", name], copy.to_str().unwrap());
+    }
+    std::fs::copy(&pki.root, gate.dir().join("root.pem")).unwrap();
+    gate.start();
+    gate
+}
+
+/// A field of /proc/PID/status in KiB.
+fn status_kib(id: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// User and system time so far, in clock ticks.
+fn cpu_ticks(id: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+async fn idle_with_tls(address: SocketAddr, tls: TlsConnector) -> TlsStream<tokio::net::TcpStream> {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut buffer = [0; 1024];
+    for command in ["EHLO client.example\r\n", "STARTTLS\r\n", ""] {
+        let octets = stream.read(&mut buffer).await.unwrap();
+        assert!(buffer.starts_with(b"2"), "{}", String::from_utf8_lossy(&buffer[..octets]));
+        stream.write_all(command.as_bytes()).await.unwrap();
+    }
+    tls.connect(ServerName::try_from("gate.nec.example").unwrap(), stream).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_idle_tls_connections_cost_less_than_a_gibibyte() {
+    const CONNECTIONS: usize = 10_000;
+    let sink = Sink::smtp();
+    let gate = gate(&sink, 20_000);
+    let outside = gate.ready().outside_smtp.unwrap();
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_file(gate.dir().join("root.pem")).unwrap();
+    roots.add(root).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    let tls = TlsConnector::from(Arc::new(config));
+
+    let before_kib = status_kib(gate.id(), "VmRSS:");
+    let mut idle = Vec::with_capacity(CONNECTIONS);
+    while idle.len() < CONNECTIONS {
+        let some: Vec<_> =
+            (0..100).map(|_| tokio::spawn(idle_with_tls(outside, tls.clone()))).collect();
+        for one in some {
+            idle.push(one.await.unwrap());
+        }
+    }
+    let after_kib = status_kib(gate.id(), "VmRSS:");
+    let each_kib = (after_kib - before_kib) / CONNECTIONS as u64;
+    println!("{CONNECTIONS} idle TLS connections: {after_kib} KiB in all, {each_kib} KiB each");
+    assert!(after_kib < 1 << 20, "{after_kib} KiB");
+
+    // They are all served still, and so is everybody else.
+    for stream in idle.iter_mut().step_by(CONNECTIONS / 10) {
+        stream.write_all(b"NOOP\r\n").await.unwrap();
+        let mut reply = [0; 64];
+        let octets = stream.read(&mut reply).await.unwrap();
+        assert!(reply.starts_with(b"250 "), "{}", String::from_utf8_lossy(&reply[..octets]));
+    }
+    let inside = gate.ready().inside_smtp.unwrap();
+    let reply = tokio::task::spawn_blocking(move || send_smtp(inside, ALICE, &[BOB], MAIL));
+    assert_eq!(reply.await.unwrap().code, 250);
+}
+
+/// Sends mail one after another over a few connections until told to stop; how many were taken.
+struct Load {
+    stop: Arc<AtomicBool>,
+    taken: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
+    /// The slowest refusal, in milliseconds.
+    slowest_refusal_ms: Arc<AtomicUsize>,
+    clients: Vec<thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr, clients: usize) -> Self {
+        let mut load = Self {
+            stop: Arc::default(),
+            taken: Arc::default(),
+            refused: Arc::default(),
+            slowest_refusal_ms: Arc::default(),
+            clients: Vec::new(),
+        };
+        for _ in 0..clients {
+            let stop = Arc::clone(&load.stop);
+            let (taken, refused) = (Arc::clone(&load.taken), Arc::clone(&load.refused));
+            let slowest = Arc::clone(&load.slowest_refusal_ms);
+            load.clients.push(thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let started = Instant::now();
+                    if one_session(address, &stop, &taken) {
+                        continue;
+                    }
+                    let took = usize::try_from(started.elapsed().as_millis()).unwrap();
+                    slowest.fetch_max(took, Ordering::Relaxed);
+                    refused.fetch_add(1, Ordering::Relaxed);
+                    // A mail server that is put off comes back after about as long as another's session takes.
+                    thread::sleep(Duration::from_millis(250));
+                }
+            }));
+        }
+        load
+    }
+
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn end(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().unwrap();
+        }
+        (self.taken.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    }
+}
+
+/// Some mails over one connection; false where it was put off with a 4xx.
+fn one_session(address: SocketAddr, stop: &AtomicBool, taken: &AtomicUsize) -> bool {
+    let (mut session, greeting) = Session::connect(address);
+    if greeting.code == 421 {
+        return false;
+    }
+    session.command("EHLO client.example");
+    for _ in 0..20 {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let envelope = format!("MAIL FROM:<{ALICE}>\r\nRCPT TO:<{BOB}>\r\nDATA\r\n");
+        session.send(envelope.as_bytes());
+        let replies = [session.reply(), session.reply(), session.reply()];
+        let codes = replies.map(|reply| reply.code);
+        if codes != [250, 250, 354] {
+            assert!(codes.iter().all(|code| *code < 500 || *code == 503 || *code == 554));
+            return false;
+        }
+        session.content(MAIL);
+        match session.reply().code {
+            250 => taken.fetch_add(1, Ordering::Relaxed),
+            code if (400..500).contains(&code) => return false,
+            code => panic!("{code}"),
+        };
+    }
+    session.command("QUIT");
+    true
+}
+
+/// Processor time of the relay for each of so many mails, in ticks.
+fn cost(gate: &Gate, load: &Load, mails: usize) -> f64 {
+    let (ticks, taken) = (cpu_ticks(gate.id()), load.taken());
+    await_that("mails go through", || load.taken() - taken >= mails);
+    (cpu_ticks(gate.id()) - ticks) as f64 / (load.taken() - taken) as f64
+}
+
+/// The middle of three measurements: the machine is shared.
+fn median(mut costs: [f64; 3]) -> f64 {
+    costs.sort_by(f64::total_cmp);
+    costs[1]
+}
+
+#[test]
+fn a_thousand_slow_senders_cost_the_others_little() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, 2_000);
+    let (outside, inside) = (gate.ready().outside_smtp.unwrap(), gate.ready().inside_smtp.unwrap());
+    let load = Load::start(inside, 4);
+    cost(&gate, &load, 50);
+    let alone = median([(); 3].map(|()| cost(&gate, &load, 1500)));
+
+    let mut slow: Vec<Session> = Vec::new();
+    for _ in 0..1_000 {
+        let (mut session, greeting) = Session::connect(outside);
+        assert_eq!(greeting.code, 220);
+        session.command("EHLO slow.example");
+        session.command("MAIL FROM:<bob@abc.example>");
+        session.command("RCPT TO:<alice@nec.example>");
+        assert_eq!(session.command("DATA").code, 354);
+        session.send(b"Subject: slow\r\n\r\n");
+        slow.push(session);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    // Each sends one octet a round, and a round takes a second.
+    let dripping = thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            for session in &mut slow {
+                session.send_unless_closed(b"x");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    let beside = median([(); 3].map(|()| cost(&gate, &load, 1500)));
+    stop.store(true, Ordering::Relaxed);
+    dripping.join().unwrap();
+    load.end();
+    println!("ticks a mail: {alone:.3} alone, {beside:.3} beside 1000 slow senders");
+    assert!(beside < alone * 1.2, "{alone} {beside}");
+}
+
+#[test]
+fn overload_is_put_off_quickly_and_costs_little_of_what_could_be_done() {
+    const CAPACITY: usize = 12;
+    let sink = Sink::smtp();
+    // A client that ends its connection begins the next before the relay has let go of the first.
+    let gate = gate(&sink, i64::try_from(CAPACITY).unwrap() + 4);
+    let inside = gate.ready().inside_smtp.unwrap();
+    let peak = Load::start(inside, CAPACITY);
+    cost(&gate, &peak, 50);
+    let at_peak = median([(); 3].map(|()| cost(&gate, &peak, 1500)));
+    let (_, refused) = peak.end();
+    assert_eq!(refused, 0, "fewer clients than there is room for");
+
+    let over = Load::start(inside, 3 * CAPACITY);
+    cost(&gate, &over, 50);
+    let overloaded = median([(); 3].map(|()| cost(&gate, &over, 1500)));
+    let slowest_ms = over.slowest_refusal_ms.load(Ordering::Relaxed);
+    let (taken, refused) = over.end();
+    println!(
+        "ticks a mail: {at_peak:.3} at peak, {overloaded:.3} at three times the clients; {taken} taken, {refused} put off, \
+         the slowest after {slowest_ms} ms"
+    );
+    assert!(refused > 0, "nobody was put off");
+    assert!(at_peak / overloaded >= 0.9, "{at_peak} {overloaded}");
+}
+
+#[test]
+fn one_connection_more_than_allowed_is_put_off_and_one_less_is_served() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, 3);
+    let outside = gate.ready().outside_smtp.unwrap();
+    let mut held: Vec<Session> = Vec::new();
+    for _ in 0..3 {
+        let (session, greeting) = Session::connect(outside);
+        assert_eq!(greeting.code, 220);
+        held.push(session);
+    }
+    let (_, greeting) = Session::connect(outside);
+    assert_eq!(greeting.status(), "421 4.7.0");
+    held.pop();
+    await_that("the place is free again", || Session::connect(outside).1.code == 220);
+    // What is put off costs no thread and leaves no connection behind.
+    for _ in 0..3 {
+        let _ = TcpStream::connect(outside).unwrap().write_all(b"QUIT\r\n");
+    }
+    await_that("places are free again", || Session::connect(outside).1.code == 220);
+}
