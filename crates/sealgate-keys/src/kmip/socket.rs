@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::waiting::Waiting;
+
 /// TCP or unix.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -38,9 +40,11 @@ impl Socket {
         Err(last)
     }
 
-    /// Connects to a unix socket, which succeeds or fails at once.
-    pub(super) fn unix(path: &Path, deadline: Instant) -> io::Result<Self> {
-        Ok(Self { inner: Inner::Unix(UnixStream::connect(path)?), deadline })
+    /// Connects to a unix socket, which waits while the server's backlog is full.
+    pub(super) fn unix(path: &Path, waiting: &Waiting, deadline: Instant) -> io::Result<Self> {
+        let path = path.to_owned();
+        let stream = waiting.until(deadline, move || UnixStream::connect(path))?;
+        Ok(Self { inner: Inner::Unix(stream), deadline })
     }
 
     /// From now on everything ends at this time.
@@ -87,7 +91,7 @@ impl Write for Socket {
     }
 }
 
-fn remaining(deadline: Instant) -> io::Result<Duration> {
+pub(super) fn remaining(deadline: Instant) -> io::Result<Duration> {
     let remaining = deadline.saturating_duration_since(Instant::now());
     if remaining.is_zero() { Err(no_answer()) } else { Ok(remaining) }
 }
@@ -97,6 +101,6 @@ fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { no_answer() } else { error }
 }
 
-fn no_answer() -> io::Error {
+pub(super) fn no_answer() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
 }

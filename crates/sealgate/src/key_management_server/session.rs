@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use sealgate_keys::kmip::attribute::Attribute;
@@ -52,7 +53,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Who it is now; nobody where the configuration does not name it, which is audited.
     fn identify(&self) -> Option<Client> {
-        let client = self.peer.identify(&self.server.settings().relays);
+        let settings = self.server.settings();
+        if !self.peer.is_of(settings.authorities.as_deref()) {
+            let peer = self.peer.describe();
+            tracing::info!(
+                peer,
+                "its certificate was verified with authorities that are ours no more"
+            );
+            return None;
+        }
+        let client = self.peer.identify(&settings.relays);
         if client.is_none() {
             let event = Event {
                 client: &self.peer.names(),
@@ -132,7 +142,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             tokio::time::sleep(wait).await;
         }
         let settings = self.server.settings();
-        let mut desk = Desk { server: &self.server, settings: &settings, client, pending };
+        let scanned = AtomicBool::new(false);
+        let mut desk = Desk { server: &self.server, settings: &settings, client, pending, scanned };
         let mut items = Vec::with_capacity(message.items.len());
         for RequestItem { batch_id, request } in message.items {
             let operation = request.operation();
@@ -143,6 +154,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if failed {
                 break;
             }
+        }
+        if desk.scanned.into_inner() {
+            tokio::time::sleep(pace.borrow(LISTING_COST, MESSAGES_PER_SECOND, Instant::now()))
+                .await;
         }
         (ResponseMessage { version: message.version, items }, false)
     }
