@@ -112,7 +112,7 @@ impl<'a> Subject<'a> {
 pub(super) struct RunningGate<'a> {
     gate: &'a mut Gate,
     keys: Option<KeyServer>,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     delivered: &'static str,
     log_start: usize,
     audit_start: usize,
@@ -156,13 +156,13 @@ fn audit(gate: &Gate) -> String {
 }
 
 /// The two sides of sealgate.
-enum Side {
+pub(super) enum Side {
     Inside,
     Outside,
 }
 
 impl<'a> RunningGate<'a> {
-    fn start(
+    pub(super) fn start(
         gate: &'a mut Gate,
         delivered: &'static str,
         side: Side,
@@ -185,7 +185,7 @@ impl<'a> RunningGate<'a> {
         }
     }
 
-    fn usage(&self) -> Result<Usage, String> {
+    pub(super) fn usage(&self) -> Result<Usage, String> {
         let mut usage = Usage::of_process(self.gate.id())?;
         if let Some(keys) = &self.keys {
             let theirs = Usage::of_process(keys.id())?;
@@ -195,7 +195,7 @@ impl<'a> RunningGate<'a> {
         Ok(usage)
     }
 
-    fn finish(&mut self, count: usize) -> Result<(), String> {
+    pub(super) fn finish(&mut self, count: usize) -> Result<(), String> {
         self.gate.stop();
         if let Some(keys) = self.keys.take() {
             keys.stop();
@@ -321,7 +321,7 @@ pub(super) const RECIPIENT: &str = "bob@abc.example";
 const FILLING: &str = "A letter of many lines, each as long as lines of letters are.";
 const PROOF_BYTES: usize = 2_000;
 /// All sessions come from one address.
-const CONNECTIONS_MAX: i64 = 500;
+pub(super) const CONNECTIONS_MAX: i64 = 500;
 /// The audit trail's file.
 const AUDIT: &str = "audit.jsonl";
 /// More than any load asks for.
