@@ -19,6 +19,7 @@ use crate::relay::{Signals, listener as tcp, tls};
 
 pub(crate) mod audit;
 mod entitlement;
+mod incoming;
 mod key_use;
 mod listener;
 mod objects;

@@ -177,7 +177,8 @@ pub(crate) fn verify(path: &Path) -> Result<u64, String> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
+    digest(&SHA256, bytes).as_ref().iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 /// A line is far shorter: names are bounded by those of mail and TLS.
