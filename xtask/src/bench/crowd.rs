@@ -76,7 +76,8 @@ fn many_recipients(bench: &Bench) -> Result<(Figure, Cost), String> {
     ours.trust(&others, &addresses);
     ours.set(&["limits", "connections_per_address_max"], CONNECTIONS_MAX);
     let case = Case::new(What::Sealing(Algorithm::Rsa2048), SMALL);
-    let message = subject::plain(SMALL);
+    // Who is not named would get a copy of his own.
+    let message = subject::plain(&recipients.join(">,\r\n <"), SMALL);
     let count = if bench.quick { CROWD_COUNT / 4 } else { CROWD_COUNT };
     let mut figures = Vec::new();
     for round in 1..=bench.rounds {

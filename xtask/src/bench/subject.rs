@@ -269,7 +269,7 @@ impl Organisations {
         let wire = capture::Sink::smtp();
         self.nec.set(&["outside", "next_hop"], format!("smtp://{}", wire.address));
         let inside = self.nec.start().inside_smtp.expect("a listener");
-        let reply = send_smtp(inside, SENDER, &[RECIPIENT], &plain(PROOF_BYTES));
+        let reply = send_smtp(inside, SENDER, &[RECIPIENT], &plain(RECIPIENT, PROOF_BYTES));
         self.nec.stop();
         let received = wire.received();
         let [copy] = received.as_slice() else {
@@ -290,16 +290,16 @@ impl Organisations {
 
 /// The message that X is given.
 pub(super) fn message(case: Case, all: &mut [Organisations]) -> Vec<u8> {
-    let plain = plain(case.bytes);
+    let plain = plain(RECIPIENT, case.bytes);
     let What::Opening(algorithm) = case.what else { return plain };
     let nec = &Organisations::find(all, algorithm).nec;
     nec.must(&["seal", "--from", SENDER, "--to", RECIPIENT], &plain)
 }
 
 /// A plain message of this size, header included.
-pub(super) fn plain(bytes: usize) -> Vec<u8> {
+pub(super) fn plain(to: &str, bytes: usize) -> Vec<u8> {
     let mut message = format!(
-        "From: <{SENDER}>\r\nTo: <{RECIPIENT}>\r\nSubject: a load\r\n\
+        "From: <{SENDER}>\r\nTo: <{to}>\r\nSubject: a load\r\n\
          Date: Mon, 23 Nov 2026 09:00:00 +0000\r\nMessage-ID: <1.load@nec.example>\r\n\
          MIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"
     );
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_message_has_the_size_asked_for() {
         for bytes in [10_000, 1_000_000] {
-            assert_eq!(plain(bytes).len(), bytes);
+            assert_eq!(plain(RECIPIENT, bytes).len(), bytes);
         }
     }
 
