@@ -21,6 +21,7 @@ pub(crate) mod audit;
 mod entitlement;
 mod incoming;
 mod key_use;
+mod lanes;
 mod listener;
 mod objects;
 mod operations;
@@ -30,6 +31,7 @@ mod register;
 mod session;
 
 use audit::Audit;
+use lanes::Lanes;
 use places::Places;
 use rate::Rates;
 
@@ -74,6 +76,7 @@ pub(crate) struct KeyServer {
     audit: Audit,
     rates: Rates,
     crypto: CryptoThreads,
+    lanes: Lanes,
     /// Connections over TLS by where they come from.
     places: Arc<Places>,
     /// Connections over the socket by user, counted apart: strangers of the network take up no place here.
@@ -85,7 +88,7 @@ pub(crate) struct KeyServer {
 
 impl KeyServer {
     /// # Errors
-    /// A line that says why the audit file cannot be written.
+    /// A line that says why the audit file cannot be written, or no thread be started.
     pub(crate) fn new(settings: Settings, ring: KeyRing) -> Result<Arc<Self>, String> {
         let path = settings.config.audit.as_deref();
         let audit = Audit::open(path).map_err(|error| {
@@ -97,6 +100,7 @@ impl KeyServer {
             audit,
             rates: Rates::default(),
             crypto: CryptoThreads::new(),
+            lanes: Lanes::start().map_err(|error| format!("no threads to serve on: {error}"))?,
             places: Arc::default(),
             local_places: Arc::default(),
             clients: Arc::default(),

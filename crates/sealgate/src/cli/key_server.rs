@@ -9,7 +9,6 @@ use sealgate_keys::key_ring::KeyRing;
 use super::{Failure, Globals, output};
 use crate::key_management_server::{KeyServer, Settings, audit};
 use crate::observe;
-use crate::relay::crypto_threads::CryptoThreads;
 
 /// Run the key management server in the foreground; SIGTERM drains, SIGHUP reloads
 #[derive(Debug, Args)]
@@ -36,8 +35,6 @@ impl KeyServerCommand {
         observe::start(config.observe.log, globals.verbose);
         forbid_dumps();
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            // Keys are used on these threads; one stays free.
-            .worker_threads(CryptoThreads::count().saturating_add(1))
             .enable_all()
             .build()
             .map_err(|error| Failure::Unavailable(format!("no threads to run on: {error}")))?;

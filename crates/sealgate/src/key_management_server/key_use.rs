@@ -97,7 +97,7 @@ impl Desk<'_> {
     }
 
     /// Uses the key and writes down how it went before anybody learns the result. Only so many keys are used at once, each
-    /// on the thread of its connection: another would cost a third as much again as the use itself.
+    /// on the thread of its connection.
     async fn work(
         &self,
         operation: &'static str,

@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 ..Event::default()
             };
             // The connection is closed either way.
-            let _ = tokio::task::block_in_place(|| self.server.audit.record(&event));
+            let _ = self.server.audit.record(&event);
         }
         client
     }

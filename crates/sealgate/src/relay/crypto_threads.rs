@@ -18,12 +18,8 @@ pub(crate) struct CryptoThreads {
 impl CryptoThreads {
     /// One for each processor, and two at least: a key may be remote, and its thread only wait.
     pub(crate) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(Self::count())) }
-    }
-
-    /// How many there are.
-    pub(crate) fn count() -> usize {
-        std::thread::available_parallelism().map_or(2, usize::from).max(2)
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { permits: Arc::new(Semaphore::new(processors.max(2))) }
     }
 
     /// Runs `work` on one of them.
@@ -44,8 +40,7 @@ impl CryptoThreads {
         outcome.await.map_err(|_| panicked())
     }
 
-    /// The same on the caller's thread, which saves two changes of threads. The runtime must have more workers than
-    /// [`Self::count`]: one that stays free for connections, signals and time.
+    /// The same on the caller's thread, which saves two changes of threads: for tasks that have a thread of their own.
     ///
     /// # Errors
     /// As [`Self::run`].
