@@ -20,7 +20,9 @@ use crate::relay::{Signals, listener as tcp, tls};
 
 pub(crate) mod audit;
 mod entitlement;
+mod incoming;
 mod key_use;
+mod lanes;
 mod listener;
 mod objects;
 mod operations;
@@ -30,6 +32,7 @@ mod register;
 mod session;
 
 use audit::Audit;
+use lanes::Lanes;
 use places::Places;
 use rate::Rates;
 
@@ -78,6 +81,7 @@ pub(crate) struct KeyServer {
     audit: Audit,
     rates: Rates,
     crypto: CryptoThreads,
+    lanes: Lanes,
     /// Connections over TLS that have not shown a certificate yet, by where they come from.
     strangers: Arc<Places>,
     /// Connections over TLS with a certificate of our authorities, by where they come from.
@@ -91,7 +95,7 @@ pub(crate) struct KeyServer {
 
 impl KeyServer {
     /// # Errors
-    /// A line that says why the audit file cannot be written.
+    /// A line that says why the audit file cannot be written, or no thread be started.
     pub(crate) fn new(settings: Settings, ring: KeyRing) -> Result<Arc<Self>, String> {
         let path = settings.config.audit.as_deref();
         let audit = Audit::open(path).map_err(|error| {
@@ -103,6 +107,7 @@ impl KeyServer {
             audit,
             rates: Rates::default(),
             crypto: CryptoThreads::new(false),
+            lanes: Lanes::start().map_err(|error| format!("no threads to serve on: {error}"))?,
             strangers: Arc::default(),
             places: Arc::default(),
             local_places: Arc::default(),

@@ -318,13 +318,7 @@ impl Connection {
         let message = RequestMessage::one(self.version, request.clone()).encode();
         self.stream.write_all(&message)?;
         self.stream.flush()?;
-        let mut header = [0; HEADER_BYTES];
-        self.stream.read_exact(&mut header)?;
-        let mut answer = Zeroizing::new(vec![0; message_bytes(&header).map_err(other)?]);
-        let (start, rest) = answer.split_at_mut(HEADER_BYTES);
-        start.copy_from_slice(&header);
-        self.stream.read_exact(rest)?;
-        let mut items = ResponseMessage::decode(&answer).map_err(other)?.items;
+        let mut items = ResponseMessage::decode(&self.answer()?).map_err(other)?.items;
         let item = items.pop().filter(|_| items.is_empty());
         let item = item.ok_or_else(|| other("not one answer to one request"))?;
         let asked = request.operation();
@@ -333,6 +327,32 @@ impl Connection {
             (_, Ok(_)) => Err(other("the answer to another request")),
             (_, Err(failure)) => Ok(Err(failure)),
         }
+    }
+}
+
+impl Connection {
+    /// One message, with one read as a rule. Nothing may follow it, because nothing else was asked.
+    fn answer(&mut self) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut first = Zeroizing::new([0; READ_BYTES]);
+        let mut filled = 0_usize;
+        while filled < HEADER_BYTES {
+            match self.stream.read(first.get_mut(filled..).unwrap_or_default()) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => filled = filled.saturating_add(read),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let header = first.first_chunk().ok_or_else(|| other("no header"))?;
+        let length = message_bytes(header).map_err(other)?;
+        let begun = first.get(..filled).unwrap_or_default();
+        let mut answer = Zeroizing::new(vec![0; length]);
+        let (start, rest) = answer
+            .split_at_mut_checked(filled)
+            .ok_or_else(|| other("more than one answer to one request"))?;
+        start.copy_from_slice(begun);
+        self.stream.read_exact(rest)?;
+        Ok(answer)
     }
 }
 
@@ -406,6 +426,8 @@ const HUNG: Duration = Duration::from_secs(4);
 const CONNECTIONS_MAX: usize = 24;
 /// Connections kept to one server while nobody uses them.
 const KEPT_MAX: usize = 16;
+/// A signature or a content-encryption key comes in less.
+const READ_BYTES: usize = 1024;
 
 #[cfg(test)]
 mod tests {

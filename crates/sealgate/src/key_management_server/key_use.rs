@@ -3,7 +3,6 @@
 //! A key is used only for what its certificate says, for a client that is entitled to its owner and to the operation, and not
 //! too often. All decryptions that fail give one answer.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealgate_core::keys::{Digest, KeyKind, KeyTransport, SecretKey, SignatureScheme};
@@ -18,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::audit::Event;
 use super::operations::{
-    DONE, Desk, FAILED, Found, REFUSED, event_of, failure, not_audited, serves, store_failure,
+    DONE, Desk, FAILED, Found, REFUSED, failure, not_audited, serves, store_failure,
 };
 use super::rate::Taken;
 use crate::config::KeyOperation;
@@ -117,24 +116,24 @@ impl Desk<'_> {
         Err(failure(ResultReason::GeneralFailure, text))
     }
 
-    /// Uses the key on a thread for that, and writes down how it went before anybody learns the result.
+    /// Uses the key and writes down how it went before anybody learns the result. Only so many keys are used at once, each
+    /// on the thread of its connection.
     async fn work(
         &self,
         operation: &'static str,
         key: RingKey,
         used: KeyUse,
-        work: impl FnOnce(&dyn SecretKey, &[u8]) -> Option<Zeroizing<Vec<u8>>> + Send + 'static,
+        work: impl FnOnce(&dyn SecretKey, &[u8]) -> Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Response, Failure> {
         let KeyUse { id, data, used_for, .. } = used;
-        let (server, client) = (Arc::clone(self.server), self.client.clone());
-        let done = self.server.crypto.run(CRYPTO_WAIT_MAX, move || {
+        let done = self.server.crypto.run_here(CRYPTO_WAIT_MAX, || {
             let result = work(key.secret.as_ref(), &data);
             let sha256 = key.entry.certificate.fingerprint().to_string();
             let outcome = if result.is_some() { DONE } else { FAILED };
             let used_for = used_for.as_deref().unwrap_or_default();
             let event =
-                Event { operation, outcome, used_for, ..event_of(&client, &key.entry, &sha256) };
-            server.audit.record(&event).map(|()| result)
+                Event { operation, outcome, used_for, ..self.event_of(&key.entry, &sha256) };
+            self.server.audit.record(&event).map(|()| result)
         });
         let Ok(written) = done.await else {
             let text = "the key server is busy, try again later";

@@ -79,9 +79,12 @@ fn admit_tls(server: &Arc<KeyServer>, stream: TcpStream, address: SocketAddr) {
         tracing::warn!(peer = from, "too many connections that have not shown a certificate");
         return;
     };
-    let server = Arc::clone(server);
-    tokio::spawn(async move {
+    let Ok(stream) = stream.into_std() else { return };
+    let served = Arc::clone(server);
+    server.lanes.serve(async move {
+        let server = served;
         let handshake = async {
+            let stream = TcpStream::from_std(stream)?;
             prepare(&stream)?;
             TlsAcceptor::from(tls).accept(stream).await
         };
@@ -133,9 +136,11 @@ fn admit_socket(server: &Arc<KeyServer>, stream: UnixStream) {
         tracing::warn!(peer = from, "too many connections");
         return;
     };
-    let server = Arc::clone(server);
-    tokio::spawn(async move {
-        let _place = place;
+    let Ok(stream) = stream.into_std() else { return };
+    let served = Arc::clone(server);
+    server.lanes.serve(async move {
+        let (server, _place) = (served, place);
+        let Ok(stream) = UnixStream::from_std(stream) else { return };
         Session { server, peer, stream }.run().await;
     });
 }

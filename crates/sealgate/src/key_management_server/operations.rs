@@ -134,7 +134,7 @@ impl Desk<'_> {
     pub(super) fn record(&self, event: &Event<'_>) -> Result<(), Failure> {
         let key = event.key.get(..IDENTIFIER_BYTES_MAX).unwrap_or(event.key);
         let event = Event { key: if key.is_ascii() { key } else { "?" }, ..event.clone() };
-        tokio::task::block_in_place(|| self.server.audit.record(&event)).map_err(|_| not_audited())
+        self.server.audit.record(&event).map_err(|_| not_audited())
     }
 
     /// Writes down how a change ended, which has happened, or not, whatever becomes of the line.

@@ -10,6 +10,7 @@
 //! others again.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
@@ -102,15 +103,18 @@ impl Fanout<'_> {
                 let Some(recipient) = self.envelope.recipients.get(*index) else { continue };
                 let domain = recipient.address.domain();
                 let demand = self.transport.demand(*index);
-                if !hops.contains_key(&(domain, demand)) {
-                    let found = self.downstream.router.hop(self.next_hop, domain, demand);
-                    let hop = tokio::time::timeout_at(self.deadline, found).await;
-                    let hop = hop.unwrap_or(Err(Refusal::NextHopUnreachable));
-                    let introduction = self.introduction.cloned();
-                    hops.insert((domain, demand), hop.map(|hop| Hop { introduction, ..hop }));
-                }
-                match hops.get(&(domain, demand)) {
-                    Some(Ok(hop)) => {
+                let hop = match hops.entry((domain, demand)) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => {
+                        let found = self.downstream.router.hop(self.next_hop, domain, demand);
+                        let hop = tokio::time::timeout_at(self.deadline, found).await;
+                        let hop = hop.unwrap_or(Err(Refusal::NextHopUnreachable));
+                        let introduction = self.introduction.cloned();
+                        unknown.insert(hop.map(|hop| Hop { introduction, ..hop }))
+                    }
+                };
+                match hop {
+                    Ok(hop) => {
                         let same = consignments.iter_mut().skip(first_of_parcel);
                         match same.into_iter().find(|other| other.hop.targets == hop.targets) {
                             Some(consignment) => consignment.recipients.push(*index),
@@ -125,11 +129,10 @@ impl Fanout<'_> {
                             }),
                         }
                     }
-                    Some(Err(refusal)) => {
+                    Err(refusal) => {
                         stop |= self.must_stop_at(refusal);
                         self.answer((*index, Err(refusal.clone())));
                     }
-                    None => {}
                 }
             }
         }
