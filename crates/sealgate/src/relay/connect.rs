@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(chosen(&guard, records).unwrap().1, "dane");
         let refusal = chosen(&guard, Tlsa::Absent).unwrap_err();
         assert!(refusal.to_string().starts_with("451 4.7.5"), "{refusal}");
-        let listed = Guard { sts: Sts::Listed, ..guard.clone() };
+        let listed = Guard { sts: Sts::Listed, ..guard };
         let expected = (Assurance::Named(names(&["mx.b.example"])), "mta-sts");
         assert_eq!(chosen(&listed, Tlsa::Absent).unwrap(), expected);
     }
@@ -325,7 +325,7 @@ mod tests {
             Assurance::Named(names(&["b.example"])),
             "an address out of plain DNS"
         );
-        let literal = Guard { domain: None, ..plain.clone() };
+        let literal = Guard { domain: None, ..plain };
         let literal = Target { guard: literal, ..numeric };
         let (expected, _) = super::assurance(&literal, &reach).unwrap();
         assert_eq!(expected, Assurance::Named(names(&["192.0.2.1"])), "the recipient's own");
