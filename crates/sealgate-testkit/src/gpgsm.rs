@@ -63,11 +63,13 @@ impl GpgSm {
         });
     }
 
-    /// Imports a key and its certificate until it signs.
+    /// Imports a key and its certificate until it signs: what was listed once may be gone again the next moment.
     fn import_rsa(&self, identity: &Identity) {
-        self.import(&identity.pkcs12, &identity.certificate);
         let signs = ["-u", &identity.address, "--detach-sign"];
-        self.until("sign with an imported key", || self.gpgsm(&signs, b"x"));
+        self.until("sign with an imported key", || {
+            self.import(&identity.pkcs12, &identity.certificate);
+            self.gpgsm(&signs, b"x")
+        });
     }
 
     fn until<T>(&self, what: &str, mut tried: impl FnMut() -> Result<T, String>) {

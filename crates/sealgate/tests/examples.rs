@@ -15,6 +15,7 @@ mod elsewhere;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use elsewhere::{PROGRAM, another_relay, serve_keys, set_master_key_aside, text};
 use rcgen::{
@@ -64,6 +65,9 @@ fn the_complete_example_starts() {
     let example = Example::read("complete");
     let gate = Gate::init(PROGRAM, &["nec.example"]);
     lay_tls_files(gate.dir(), "tls");
+    let dkim = ["genpkey", "-algorithm", "ed25519", "-out", "dkim.pem"];
+    process::run(Command::new("openssl").current_dir(gate.dir()).args(dkim), b"")
+        .expect_ok("openssl genpkey");
     fs::create_dir(gate.dir().join("crls")).unwrap();
     fs::write(gate.dir().join("crls/authority.crl"), revocation_list()).unwrap();
     example.runs(gate);
