@@ -190,7 +190,9 @@ impl Stores {
     /// # Errors
     /// [`StoreError`] where the database does not answer.
     pub async fn learn(&self, harvest: &Harvest) -> Result<(), StoreError> {
-        if self.learning.learn(&self.database, harvest).await? {
+        let settings = self.settings();
+        let keeps_candidates = settings.config.public_keys.contains(&PublicKeyStoreKind::Embedded);
+        if self.learning.learn(&self.database, harvest, keeps_candidates).await? {
             self.changed();
         }
         Ok(())
