@@ -489,6 +489,42 @@ fn check_warns_of_certificates_that_end_soon() {
 }
 
 #[test]
+fn check_finds_a_tls_key_of_another_certificate_and_a_tls_certificate_that_ends_soon() {
+    let bed = bed_with_keys();
+    for (name, days) in [("good", "90"), ("other", "90"), ("soon", "10")] {
+        bed.openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key \
+             -subj /CN={name} -days {days} -out {name}.pem -addext basicConstraints=CA:FALSE"
+        ));
+    }
+    let configuration = bed.read("sealgate.toml");
+    for (certificate, key, wrong) in [
+        ("good", "good", None),
+        ("good", "other", Some("")),
+        ("soon", "soon", Some("CN=soon ends")),
+    ] {
+        let of = |name: &str| bed.path(name).display().to_string();
+        let tls = format!(
+            "\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n",
+            of(&format!("{certificate}.pem")),
+            of(&format!("{key}.key"))
+        );
+        bed.write("sealgate.toml", format!("{configuration}{tls}"));
+        let output = bed.run_with(&["check", "--json"], b"");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = report["checks"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["check"] == "tls certificate").unwrap();
+        assert_eq!(row["ok"], wrong.is_none(), "{row}");
+        let detail = row["detail"].as_str().unwrap();
+        assert!(detail.contains(&of(&format!("{certificate}.pem"))), "{row}");
+        assert!(detail.contains(wrong.unwrap_or_default()), "{row}");
+        if wrong.is_some() {
+            assert_eq!(output.status.code(), Some(78));
+        }
+    }
+}
+
+#[test]
 fn manual_pages_and_completions_are_generated() {
     let bed = Bed::new();
     bed.good(&["man", "man"]);
