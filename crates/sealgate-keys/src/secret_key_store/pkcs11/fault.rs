@@ -113,10 +113,12 @@ pub(super) fn is_incapable(error: &Error) -> bool {
                     | RvError::AttributeSensitive
                     | RvError::AttributeTypeInvalid
                     | RvError::AttributeValueInvalid
+                    | RvError::CurveNotSupported
                     | RvError::FunctionNotSupported
                     | RvError::KeyFunctionNotPermitted
                     | RvError::KeySizeRange
                     | RvError::KeyTypeInconsistent
+                    | RvError::KeyUnextractable
                     | RvError::MechanismInvalid
                     | RvError::SessionReadOnly
                     | RvError::TemplateIncomplete

@@ -213,8 +213,10 @@ fn pairs(here: &Here<'_>, object: ObjectHandle, selector: &Selector) -> Result<V
     let label = name.label_text();
     let token = &here.connection.config.token;
     if facts.asks_each_time {
-        tracing::warn!(token, label, "skipped: this key wants the PIN for each use");
-        return Ok(Vec::new());
+        // Not "no key": mail would go out unsigned.
+        let why =
+            format!("the key `{label}` wants the PIN for each use, which a relay cannot give");
+        return Err(Fault::Incapable(why));
     }
     let candidates = match &selector.certificate {
         Some(path) => certificates_of_file(path)?,
