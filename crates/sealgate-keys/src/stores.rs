@@ -261,9 +261,18 @@ impl Stores {
         query: &KeyQuery,
     ) -> Result<Answer, LookupError> {
         let found = tokio::time::timeout_at(deadline, self.look_up(settings, query)).await;
-        let answer = found
-            .map_err(|_| LookupError("the key stores did not answer in time".to_owned()))?
-            .map_err(|error| LookupError(error.to_string()))?;
+        let answer = match found {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("the key stores did not answer in time".to_owned()),
+        };
+        let answer = answer.map_err(|why| {
+            let (KeyQuery::Decryption(address)
+            | KeyQuery::Public(address)
+            | KeyQuery::Signing(address)) = query;
+            // The reply to the sender does not say why.
+            tracing::warn!(%address, why, "no answer from the key stores: mail that needs it waits");
+            LookupError(why)
+        })?;
         if answer.complete {
             self.cache.keep(generation, query, answer.keys.clone());
         }
