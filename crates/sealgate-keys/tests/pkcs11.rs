@@ -210,6 +210,37 @@ fn mail_waits_for_a_key_that_may_not_decrypt() {
 }
 
 #[test]
+fn a_key_that_the_token_cannot_decrypt_with_is_not_left_there() {
+    inside("a_key_that_the_token_cannot_decrypt_with_is_not_left_there", |bed| {
+        let before = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&before, "r@nec.example", "01");
+        // SoftHSM does OAEP with SHA-1 only; for other digests it is given the bare key's work.
+        bed.forbid_mechanisms("CKM_RSA_X_509");
+        let token = Token::open(bed.config()).unwrap();
+        let alice = bed.person("alice@nec.example", RSA, SIGN_AND_ENCRYPT);
+        let result = token.insert(&[new_key(&alice, &alice)]);
+        let Err(StoreError::Input(why)) = result else { panic!("{result:?}") };
+        assert!(why.contains("RSAES-OAEP with SHA-256"), "{why}");
+        let listed = bed.token.tool(&["--list-objects"]);
+        assert!(!listed.contains("alice"), "{listed}");
+        let alice = bed.person("alice@nec.example", RSA, "digitalSignature");
+        assert_eq!(token.insert(&[new_key(&alice, &alice)]), Ok(()), "it signs, and needs no more");
+        // One that is there already: mail that needs what the token lacks waits.
+        let key = only(token.find("r@nec.example").unwrap());
+        signs(&key);
+        for given in given_to(&key.certificate) {
+            let plain = key.secret.unwrap(&given.request());
+            match given {
+                Given::Oaep(Digest::Sha256, _) => {
+                    assert!(matches!(plain, Err(KeyError::Unavailable(_))), "{plain:?}");
+                }
+                _ => assert_eq!(plain.unwrap().as_slice(), CONTENT_KEY),
+            }
+        }
+    });
+}
+
+#[test]
 fn a_trial_that_the_token_refuses_is_an_error_and_no_absent_key() {
     inside("a_trial_that_the_token_refuses_is_an_error_and_no_absent_key", |bed| {
         let owner = "p256@nec.example";
@@ -569,6 +600,13 @@ impl Bed {
             }
             self.token.tool(&arguments);
         }
+    }
+
+    /// Takes mechanisms from the token; before the module is loaded.
+    fn forbid_mechanisms(&self, names: &str) {
+        let path = self.directory.join("softhsm2.conf");
+        let configuration = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{configuration}slots.mechanisms = -{names}\n")).unwrap();
     }
 
     /// Changes what the key with a label may do.

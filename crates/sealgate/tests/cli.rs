@@ -489,7 +489,7 @@ fn check_warns_of_certificates_that_end_soon() {
 }
 
 #[test]
-fn check_finds_a_tls_key_of_another_certificate_and_a_tls_certificate_that_ends_soon() {
+fn check_finds_a_tls_key_of_another_certificate_and_one_whose_certificate_ends_soon() {
     let bed = bed_with_keys();
     for (name, days) in [("good", "90"), ("other", "90"), ("soon", "10")] {
         bed.openssl(&format!(
@@ -498,28 +498,51 @@ fn check_finds_a_tls_key_of_another_certificate_and_a_tls_certificate_that_ends_
         ));
     }
     let configuration = bed.read("sealgate.toml");
-    for (certificate, key, wrong) in [
-        ("good", "good", None),
-        ("good", "other", Some("")),
-        ("soon", "soon", Some("CN=soon ends")),
+    let of = |name: &str| bed.path(name).display().to_string();
+    for (what, table) in [
+        ("tls certificate", "[tls]".to_owned()),
+        (
+            "key server certificate",
+            format!(
+                "[[key_server.relay]]\nidentity = \"r\"\nkeys = [\"*\"]\noperations = [\"sign\"]\n\
+                 [key_server]\nlisten = \"127.0.0.1:0\"\nclient_ca = \"{}\"",
+                of("good.pem")
+            ),
+        ),
+        (
+            "kmip client certificate",
+            format!("[secret_keys.kmip]\nservers = [\"localhost:1\"]\nca = \"{}\"", of("good.pem")),
+        ),
+        (
+            "ldap client certificate",
+            format!(
+                "[public_keys.ldap]\nservers = [\"ldaps://localhost:1\"]\nca = \"{}\"\n\
+                 base = \"dc=x\"",
+                of("good.pem")
+            ),
+        ),
     ] {
-        let of = |name: &str| bed.path(name).display().to_string();
-        let tls = format!(
-            "\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n",
-            of(&format!("{certificate}.pem")),
-            of(&format!("{key}.key"))
-        );
-        bed.write("sealgate.toml", format!("{configuration}{tls}"));
-        let output = bed.run_with(&["check", "--json"], b"");
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let rows = report["checks"].as_array().unwrap();
-        let row = rows.iter().find(|row| row["check"] == "tls certificate").unwrap();
-        assert_eq!(row["ok"], wrong.is_none(), "{row}");
-        let detail = row["detail"].as_str().unwrap();
-        assert!(detail.contains(&of(&format!("{certificate}.pem"))), "{row}");
-        assert!(detail.contains(wrong.unwrap_or_default()), "{row}");
-        if wrong.is_some() {
-            assert_eq!(output.status.code(), Some(78));
+        for (certificate, key, wrong) in [
+            ("good", "good", None),
+            ("good", "other", Some("")),
+            ("soon", "soon", Some("CN=soon ends")),
+        ] {
+            let pem = of(&format!("{certificate}.pem"));
+            let key = of(&format!("{key}.key"));
+            let files = format!("certificate = \"{pem}\"\nkey = \"{key}\"\n");
+            bed.write("sealgate.toml", format!("{configuration}\n{table}\n{files}"));
+            let output = bed.run_with(&["check", "--json"], b"");
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            let rows = report["checks"].as_array().unwrap();
+            let row = rows.iter().find(|row| row["check"] == what);
+            let row = row.unwrap_or_else(|| panic!("{what}: {report}"));
+            assert_eq!(row["ok"], wrong.is_none(), "{row}");
+            let detail = row["detail"].as_str().unwrap();
+            assert!(detail.contains(&pem) || detail.contains(&key), "{row}");
+            assert!(detail.contains(wrong.unwrap_or_default()), "{row}");
+            if wrong.is_some() {
+                assert_eq!(output.status.code(), Some(78));
+            }
         }
     }
 }

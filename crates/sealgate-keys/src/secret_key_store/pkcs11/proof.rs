@@ -61,10 +61,15 @@ pub(super) fn is_fit(
     if !purpose.serves(KeyPurpose::Encrypt) {
         return Ok(());
     }
-    let proofs = DecryptingProof::all(certificate);
-    for proof in &proofs {
-        if !decrypts(here, object, certificate, proof)? {
-            return Err(Fault::Refused(format!("no {}", proof.name())));
+    for proof in &DecryptingProof::all(certificate) {
+        let name = proof.name();
+        match decrypts(here, object, certificate, proof) {
+            Ok(true) => {}
+            Ok(false) => return Err(Fault::Refused(format!("no {name}"))),
+            Err(Fault::Incapable(why) | Fault::Refused(why)) => {
+                return Err(Fault::Refused(format!("no {name}: {why}")));
+            }
+            Err(fault) => return Err(fault),
         }
     }
     Ok(())
