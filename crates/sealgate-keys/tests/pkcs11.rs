@@ -606,7 +606,9 @@ impl Bed {
     fn forbid_mechanisms(&self, names: &str) {
         let path = self.directory.join("softhsm2.conf");
         let configuration = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{configuration}slots.mechanisms = -{names}\n")).unwrap();
+        // SoftHSM does not see the first of those names.
+        let line = format!("slots.mechanisms = -CKM_DES_ECB,{names}\n");
+        fs::write(&path, format!("{configuration}{line}")).unwrap();
     }
 
     /// Changes what the key with a label may do.
