@@ -215,12 +215,14 @@ fn a_key_that_the_token_cannot_decrypt_with_is_not_left_there() {
         let before = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
         bed.import(&before, "r@nec.example", "01");
         // SoftHSM does OAEP with SHA-1 only; for other digests it is given the bare key's work.
-        bed.forbid_mechanisms("CKM_RSA_X_509");
+        bed.forbid_mechanisms("CKM_RSA_X_509,CKM_ECDH1_DERIVE");
         let token = Token::open(bed.config()).unwrap();
-        let alice = bed.person("alice@nec.example", RSA, SIGN_AND_ENCRYPT);
-        let result = token.insert(&[new_key(&alice, &alice)]);
-        let Err(StoreError::Input(why)) = result else { panic!("{result:?}") };
-        assert!(why.contains("RSAES-OAEP with SHA-256"), "{why}");
+        for (kind, lacks) in [(RSA, "RSAES-OAEP with SHA-256"), (P256, "ECDH")] {
+            let alice = bed.person("alice@nec.example", kind, SIGN_AND_ENCRYPT);
+            let result = token.insert(&[new_key(&alice, &alice)]);
+            let Err(StoreError::Input(why)) = result else { panic!("{kind:?}: {result:?}") };
+            assert!(why.contains(lacks), "{why}");
+        }
         let listed = bed.token.tool(&["--list-objects"]);
         assert!(!listed.contains("alice"), "{listed}");
         let alice = bed.person("alice@nec.example", RSA, "digitalSignature");
