@@ -72,7 +72,7 @@ pub(super) async fn refuse(
     Ok(())
 }
 
-/// All marks, one an owner and store; [`LISTED_MAX`] at most.
+/// All marks, one an owner and store; `LISTED_MAX` at most.
 pub(crate) async fn list(database: &Database) -> Result<Vec<Mark>, StoreError> {
     let select = Statement::new(
         "SELECT DISTINCT owner, store FROM moved_keys ORDER BY owner, store LIMIT $1",
