@@ -10,6 +10,7 @@
 pub mod address;
 pub mod cms;
 pub mod decrypt;
+pub mod dkim;
 pub mod encrypt;
 pub mod envelope;
 pub mod hex;
@@ -17,6 +18,7 @@ pub mod inbound;
 pub mod keys;
 pub mod message;
 pub mod mime;
+pub mod notification;
 pub mod outbound;
 pub mod policy;
 pub mod refusal;

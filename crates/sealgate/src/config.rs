@@ -45,10 +45,14 @@ pub(crate) struct Config {
     pub(crate) stores: StoresConfig,
     /// Who must be signed for and encrypted to.
     pub(crate) policy: Arc<Policy>,
+    /// When it is written down who has a message already.
+    pub(crate) done_record: DoneRecord,
     /// How names are looked up.
     pub(crate) dns: Dns,
     /// Metrics, health and logs.
     pub(crate) observe: Observe,
+    /// What our domains sign with, where they do.
+    pub(crate) dkim: Option<Dkim>,
     /// Our own key management server, where it is described.
     pub(crate) key_server: Option<KeyServerConfig>,
     /// REQUIREMENTS K.
@@ -93,6 +97,8 @@ pub(crate) struct Inside {
     pub(crate) mail_server: Server,
     /// How the mail server learns who the Internet client was.
     pub(crate) client_address: ClientAddress,
+    /// Whether the mail server is asked at RCPT.
+    pub(crate) check_recipients: bool,
     /// Pause between LMTP replies, for clients that mishandle replies that arrive together.
     pub(crate) reply_pause: Duration,
 }
@@ -109,6 +115,17 @@ pub(crate) enum ClientAddress {
     Xclient,
 }
 
+/// When it is written down who has a message already, so that a second attempt skips them (REQUIREMENTS O10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DoneRecord {
+    /// Where some recipients have it and some do not, or the client did not hear the reply.
+    #[default]
+    Partial,
+    /// Before every reply, so that a crash makes no duplicates either.
+    Always,
+}
+
 /// Between us and the Internet.
 #[derive(Clone, Debug)]
 pub(crate) struct Outside {
@@ -116,6 +133,33 @@ pub(crate) struct Outside {
     pub(crate) smtp: Option<SocketAddr>,
     /// Where sealed mail goes.
     pub(crate) next_hop: NextHop,
+    /// Whether SPF, DKIM, DMARC and ARC are looked at.
+    pub(crate) authenticate: bool,
+    /// What a failed DMARC leads to.
+    pub(crate) dmarc: Dmarc,
+    /// PEM file of the authorities of the Internet's servers, where they are not the system's.
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// What follows where DMARC fails and the author's domain asks for refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Dmarc {
+    /// It stands in Authentication-Results.
+    Report,
+    /// The mail is refused.
+    Refuse,
+}
+
+/// What our domains sign with: DKIM on what leaves, ARC on what comes in and is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Dkim {
+    /// The public key stands in DNS at SELECTOR._domainkey.DOMAIN.
+    pub(crate) selector: String,
+    /// PEM file of the secret key, RSA or Ed25519.
+    pub(crate) key: PathBuf,
+    /// For which domains.
+    pub(crate) domains: Vec<Domain>,
 }
 
 /// PEM files of the TLS server.
@@ -128,10 +172,14 @@ pub(crate) struct TlsFiles {
 }
 
 /// How names are looked up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dns {
     /// Whom to ask.
     pub(crate) resolvers: Resolvers,
+    /// Whether answers about the Internet's mail servers are validated (RFC 4035 §5).
+    pub(crate) dnssec: bool,
+    /// File with the DNSKEY records of a root other than the real one.
+    pub(crate) trust_anchor: Option<PathBuf>,
 }
 
 /// Whom to ask for names.

@@ -8,6 +8,7 @@ use zeroizing_alloc::ZeroAlloc;
 mod cli;
 mod config;
 mod demo;
+mod domain_key;
 mod key_management_server;
 mod observe;
 mod relay;

@@ -20,7 +20,9 @@ use tokio::net::TcpStream;
 use super::session::{block_on, now};
 use super::{Failure, Globals, failure, output};
 use crate::config::{Config, NextHop, Server, TlsFiles};
+use crate::relay::names::{NOT_ABLE, Names};
 use crate::relay::tls;
+use crate::relay::tls::client::Clients;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -108,6 +110,12 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         Err(error) => findings.push(Finding::failed("database", &Failure::from(error))),
     }
     check_tls(config, findings);
+    if let Some(dkim) = &config.dkim {
+        findings.push(match crate::domain_key::signer(dkim) {
+            Ok(_) => Finding::good("dkim key", dkim.key.display().to_string()),
+            Err(why) => Finding::failed("dkim key", &Failure::Configuration(why)),
+        });
+    }
     if config.outside.smtp.is_some() {
         findings.push(check_server("mail server", &config.inside.mail_server).await);
     }
@@ -116,6 +124,7 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         NextHop::Fixed(server) if goes_out => {
             findings.push(check_server("next hop", server).await);
         }
+        NextHop::Mx if goes_out => findings.extend(check_dns(config).await),
         NextHop::Fixed(_) | NextHop::Mx => {}
     }
     if !goes_out && config.outside.smtp.is_none() && config.key_server.is_none() {
@@ -253,6 +262,18 @@ fn check_pair(what: &'static str, certificate: &Path, key: &Path) -> Finding {
     let mut finding = ending(what, certificates.iter().map(|one| (named(one), &**one)));
     finding.detail = format!("{path}: {}", finding.detail);
     finding
+}
+
+/// What is wrong with the way to MX records; a machine that is offline at the moment is not.
+async fn check_dns(config: &Config) -> Option<Finding> {
+    let ca = config.outside.ca.as_deref();
+    let names = match Clients::new(ca).and_then(|_| Names::new(&config.dns)) {
+        Ok(names) => names,
+        Err(why) => return Some(Finding::bad("next hop", failure::CONFIGURATION, why)),
+    };
+    let able = tokio::time::timeout(CONNECT_TIMEOUT, names.is_able_to_validate()).await;
+    let finding = || Finding::bad("next hop", failure::CONFIGURATION, NOT_ABLE.to_owned());
+    (able == Ok(false)).then(finding)
 }
 
 async fn check_server(what: &'static str, server: &Server) -> Finding {

@@ -22,16 +22,24 @@ pub(crate) struct Limits {
     pub(crate) idle_secs_max: u64,
     /// K9: DATA slower than this, averaged, is cut off.
     pub(crate) data_bytes_per_sec_min: u64,
+    /// K9: for this long DATA may be as slow as it likes.
+    pub(crate) data_grace_secs: u64,
     /// K10: messages in flight, all copies counted.
     pub(crate) memory_bytes_max: usize,
     /// K11: how long a message waits for a crypto thread.
     pub(crate) crypto_wait_secs_max: u64,
     /// From the upstream's dot to the downstream's dot.
     pub(crate) delivery_secs_max: u64,
+    /// From the upstream's dot to the downstream's answer; the client upstream waits 10 minutes (RFC 5321 §4.5.3.2.6).
+    pub(crate) answer_secs_max: u64,
+    /// Connections to one next hop at once.
+    pub(crate) connections_per_next_hop_max: usize,
     /// Received fields (RFC 5321 §6.3).
     pub(crate) hops_max: usize,
     /// How long key stores may take.
     pub(crate) lookup_secs_max: u64,
+    /// How long DNS may take for SPF, DKIM, DMARC and ARC of one message (RFC 7208 §4.6.4 demands at least 20).
+    pub(crate) authentication_secs_max: u64,
     /// How long a drain waits for transactions.
     pub(crate) drain_secs_max: u64,
 }
@@ -47,11 +55,15 @@ impl Default for Limits {
             recipients_max: 1000,
             idle_secs_max: 300,
             data_bytes_per_sec_min: 1024,
+            data_grace_secs: 60,
             memory_bytes_max: 1024 * 1024 * 1024,
             crypto_wait_secs_max: 30,
             delivery_secs_max: 240,
+            answer_secs_max: 540,
+            connections_per_next_hop_max: 50,
             hops_max: 100,
             lookup_secs_max: 5,
+            authentication_secs_max: 20,
             drain_secs_max: 60,
         }
     }
@@ -77,8 +89,11 @@ impl Limits {
             ("memory_bytes_max", size(self.memory_bytes_max)),
             ("crypto_wait_secs_max", self.crypto_wait_secs_max),
             ("delivery_secs_max", self.delivery_secs_max),
+            ("answer_secs_max", self.answer_secs_max),
+            ("connections_per_next_hop_max", size(self.connections_per_next_hop_max)),
             ("hops_max", size(self.hops_max)),
             ("lookup_secs_max", self.lookup_secs_max),
+            ("authentication_secs_max", self.authentication_secs_max),
         ];
         values.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name)
     }

@@ -96,6 +96,7 @@ impl State {
             postmaster_domain: self.domain.clone(),
             starttls: false,
             smtputf8: true,
+            requiretls: false,
             dsn: false,
             limits: Limits::default(),
         });
@@ -192,7 +193,9 @@ pub(super) fn hand_over(
             client::Event::Answer { reply, .. } => answers.push(reply),
             client::Event::Idle => break,
             client::Event::Failed(failure) => return Err(io::Error::other(failure)),
-            client::Event::StartTls => return Err(io::Error::other("TLS was not asked for")),
+            client::Event::StartTls | client::Event::Checked(_) => {
+                return Err(io::Error::other("nothing of that was asked for"));
+            }
             client::Event::NeedInput => {
                 for chunk in client.output().drain(..) {
                     stream.write_all(&chunk)?;

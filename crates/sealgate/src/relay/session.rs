@@ -7,8 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +19,7 @@ use sealgate_core::policy::Encrypt;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::{Direction, Report};
 use sealgate_core::smtp::Protocol;
+use sealgate_core::smtp::client::Identity;
 use sealgate_core::smtp::command::Greeting;
 use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
@@ -31,11 +32,17 @@ use tokio_rustls::TlsAcceptor;
 use super::answers::Answers;
 use super::budget::{Connection, Reservation};
 use super::deliver::Outcome;
+use super::done::Done;
+use super::introduction::Introduction;
 use super::listener::Entrance;
+use super::route::{self, Hop};
+use super::settle::{Settled, Tally};
 use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
+use super::transport::{Demand, Transport};
 use super::{Relay, Settings, veil};
+use crate::config::ClientAddress;
 use crate::observe::record::Record;
 
 /// A session.
@@ -45,6 +52,8 @@ pub(crate) struct Session {
     settings: Arc<Settings>,
     entrance: Entrance,
     peer: SocketAddr,
+    /// Our end of the connection.
+    local: SocketAddr,
     server: Server,
     stream: Stream,
     input: BytesMut,
@@ -76,6 +85,7 @@ impl Session {
     ) -> Self {
         let options = settings.server_options(entrance);
         let id = trace::transaction_id();
+        let local = stream.local_addr().unwrap_or(peer);
         let (server, connection) = match admission {
             Ok(connection) => (Server::new(options), Some(connection)),
             Err(reply) => {
@@ -90,6 +100,7 @@ impl Session {
             settings,
             entrance,
             peer,
+            local,
             server,
             stream: Stream::Plain(stream),
             input: BytesMut::with_capacity(INPUT_BYTES),
@@ -103,7 +114,11 @@ impl Session {
     /// Serves the client to the end.
     pub(crate) async fn run(mut self) {
         // An error here is the client's connection breaking: there is nobody to tell.
-        if self.serve().await.is_ok() {
+        let served = self.serve().await;
+        if let Some(hop) = self.mail_server().filter(|hop| hop.introduction.is_some()) {
+            self.relay.downstream.pool.forget(&hop);
+        }
+        if served.is_ok() {
             self.linger().await;
         }
     }
@@ -178,7 +193,8 @@ impl Session {
         let allowed = Duration::from_secs(self.server.received_bytes() / rate);
         // What came fast earns no right to be silent without end.
         let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
-        let deadline = (since + CONTENT_GRACE + allowed).min(Instant::now() + idle_max);
+        let grace = Duration::from_secs(self.settings.config.limits.data_grace_secs);
+        let deadline = (since + grace + allowed).min(Instant::now() + idle_max);
         match timeout_at(deadline, self.stream.read(&mut self.input)).await {
             Ok(Ok(0)) => Ok(Next::End),
             Ok(Ok(_)) => Ok(Next::Go),
@@ -217,7 +233,7 @@ impl Session {
     }
 
     async fn recipient(&mut self, recipient: &Recipient) -> Next {
-        match self.admit(&recipient.address).await {
+        match self.admit(recipient).await {
             Ok(()) => self.server.accept(),
             Err(refusal) => {
                 let from = self.server.envelope().and_then(|e| e.reverse_path.clone());
@@ -228,10 +244,11 @@ impl Session {
     }
 
     /// Whether mail to this address may come in here.
-    async fn admit(&mut self, to: &Address) -> Result<(), Refusal> {
+    async fn admit(&mut self, recipient: &Recipient) -> Result<(), Refusal> {
+        let to = &recipient.address;
         let policy = Arc::clone(&self.settings.config.policy);
         match (self.entrance.direction(), policy.is_ours(to)) {
-            (Direction::Inbound, true) => return Ok(()),
+            (Direction::Inbound, true) => return self.ask_mail_server(recipient).await,
             (Direction::Inbound, false) => return Err(Refusal::NotOurs(to.clone())),
             (Direction::Outbound, true) => {
                 let text = "mail to our own domains is delivered by the mail server, not sent out";
@@ -252,6 +269,45 @@ impl Session {
         match keys.public.get(to) {
             Some(answer) => outbound::admit_recipient(context, from.as_ref(), to, answer),
             None => Err(Refusal::KeysUnavailable),
+        }
+    }
+
+    /// Whether the mail server takes mail for this recipient: its answer is ours.
+    async fn ask_mail_server(&self, recipient: &Recipient) -> Result<(), Refusal> {
+        if !self.settings.config.inside.check_recipients {
+            return Ok(());
+        }
+        let Some(envelope) = self.server.envelope() else { return Err(Refusal::Internal) };
+        let Some(hop) = self.mail_server() else { return Err(Refusal::Internal) };
+        self.relay.recipients.admit(&self.relay.downstream, &hop, envelope, recipient).await
+    }
+
+    /// Where opened mail goes, over connections of this session's own where the mail server is told about the client.
+    fn mail_server(&self) -> Option<Hop> {
+        let inbound = self.entrance.direction() == Direction::Inbound;
+        let server = &self.settings.config.inside.mail_server;
+        inbound.then(|| Hop {
+            introduction: self.introduction(),
+            ..route::fixed(server, Demand::default())
+        })
+    }
+
+    /// What the mail server is told about the Internet's client.
+    fn introduction(&self) -> Option<Introduction> {
+        if self.entrance.direction() == Direction::Outbound {
+            return None;
+        }
+        match self.settings.config.inside.client_address {
+            ClientAddress::None => None,
+            ClientAddress::Proxy => {
+                Some(Introduction::Proxy { client: self.peer, server: self.local })
+            }
+            ClientAddress::Xclient => {
+                let (greeting, hello) = self.server.hello().unwrap_or((Greeting::Helo, "unknown"));
+                let extended = greeting != Greeting::Helo;
+                let identity = Identity { address: self.peer, hello: hello.to_owned(), extended };
+                Some(Introduction::Xclient(identity))
+            }
         }
     }
 
@@ -291,11 +347,15 @@ impl Session {
             id: self.id.clone(),
             envelope,
             origin: self.origin(),
+            introduction: self.introduction(),
+            transport: OnceLock::new(),
+            message,
+            done: Done::default(),
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
-        let outcome = self.drive(&transaction, message, &mut answers).await;
+        let outcome = self.drive(&transaction, &mut answers).await;
         self.memory.resize(0, budget);
-        let Some(report) = outcome else {
+        let Some(settled) = outcome else {
             // The client is gone and nothing was delivered: it will send again.
             let report = Report::new(transaction.direction, &self.id);
             let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
@@ -304,29 +364,34 @@ impl Session {
             record.aborted().write();
             return Ok(Next::End);
         };
-        veil::wait(&report, size_bytes, dot).await;
-        let reply = answers.last_reply(&mut self.server, self.entrance.protocol());
+        veil::wait(&settled.report, size_bytes, dot).await;
+        let protocol = self.entrance.protocol();
+        if protocol == Protocol::Lmtp {
+            answers.complete();
+            self.say_known(&mut answers).await;
+        }
+        let reply = answers.last_reply(&mut self.server, protocol, &settled.result);
         let written = self.say().await;
+        let reply_lost = written.is_err() || answers.client_is_gone;
+        if reply_lost {
+            transaction.remember(answers.outcomes()).await;
+        }
         let recipients = &transaction.envelope.recipients;
-        self.record(report, &reply, recipients, size_bytes, started.elapsed())
+        self.record(settled.report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
-            .partial(answers.is_partial())
-            .reply_lost(written.is_err() || answers.client_is_gone)
+            .partial(settled.partial, settled.repair)
+            .passages(transaction.transport.get().map(Transport::passages).unwrap_or_default())
+            .reply_lost(reply_lost)
             .write();
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }
     }
 
     /// Runs the transaction and listens to the client meanwhile; `None` when it left before anything was released.
-    async fn drive(
-        &mut self,
-        transaction: &Transaction,
-        message: Bytes,
-        answers: &mut Answers,
-    ) -> Option<Report> {
+    async fn drive(&mut self, transaction: &Transaction, answers: &mut Answers) -> Option<Settled> {
         let released = AtomicBool::new(false);
         let (sender, mut receiver) = mpsc::unbounded_channel::<Outcome>();
         let lmtp = self.entrance.protocol() == Protocol::Lmtp;
-        let mut running = std::pin::pin!(transaction.run(message, &released, &sender));
+        let mut running = std::pin::pin!(transaction.run(&released, &sender));
         // Invariant 11: a panic ends this message only.
         let mut caught = std::pin::pin!(std::future::poll_fn(|context| {
             let poll = AssertUnwindSafe(|| running.as_mut().poll(context));
@@ -335,20 +400,15 @@ impl Session {
                 Err(_) => std::task::Poll::Ready(None),
             }
         }));
-        let report = loop {
+        let settled = loop {
             let listen = !answers.client_is_gone && self.input.len() < INPUT_BYTES;
             tokio::select! {
                 biased;
-                report = &mut caught => break report,
+                settled = &mut caught => break settled,
                 Some(outcome) = receiver.recv() => {
                     answers.take(outcome);
-                    if lmtp && answers.say_known(&mut self.server) {
-                        let pause = self.settings.config.inside.reply_pause;
-                        if self.say().await.is_err() {
-                            answers.client_is_gone = true;
-                        } else if !pause.is_zero() {
-                            tokio::time::sleep(pause).await;
-                        }
+                    if lmtp {
+                        self.say_known(answers).await;
                     }
                 }
                 read = self.stream.read(&mut self.input), if listen => {
@@ -365,10 +425,24 @@ impl Session {
         while let Ok(outcome) = receiver.try_recv() {
             answers.take(outcome);
         }
-        Some(report.unwrap_or_else(|| {
+        Some(settled.unwrap_or_else(|| {
             metrics::counter!("sealgate_panics_total").increment(1);
-            Report::new(transaction.direction, &transaction.id)
+            let report = Report::new(transaction.direction, &transaction.id);
+            let (result, partial) = Tally::of(answers.outcomes()).into_result();
+            Settled { report, result, partial, repair: None }
         }))
+    }
+
+    /// LMTP: says the answers that are known, each apart where the client needs that.
+    async fn say_known(&mut self, answers: &mut Answers) {
+        let pause = self.settings.config.inside.reply_pause;
+        while answers.say_next(&mut self.server) {
+            if !pause.is_zero() && !answers.client_is_gone {
+                answers.client_is_gone |= self.say().await.is_err();
+                tokio::time::sleep(pause).await;
+            }
+        }
+        answers.client_is_gone |= self.say().await.is_err();
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {
@@ -443,8 +517,6 @@ impl Session {
 
 /// Memory of a message in flight, copies and transformation included, as a multiple of its size.
 const MEMORY_FACTOR: usize = 3;
-/// Content may start slowly.
-const CONTENT_GRACE: Duration = Duration::from_secs(60);
 /// Input that is kept while a message is delivered, and room for a usual read.
 const INPUT_BYTES: usize = 64 << 10;
 /// TLS handshakes.

@@ -84,9 +84,11 @@ fn capabilities_are_read() {
         dsn: true,
         eight_bit_mime: true,
         pipelining: true,
+        requiretls: false,
         size: Some(Some(1000)),
         smtputf8: true,
         starttls: false,
+        xclient: XclientAttributes::default(),
     };
     assert_eq!(*client.capabilities(), expected);
 }
@@ -278,11 +280,41 @@ fn what_the_server_lacks_is_told_before_anything_is_sent() {
 }
 
 #[test]
+fn mail_that_requires_tls_goes_only_to_those_who_offer_that_within_tls() {
+    let parameters = MailParameters { requiretls: true, ..MailParameters::default() };
+    let to = recipients(&["a@x"]);
+    let transaction = Transaction {
+        reverse_path: None,
+        parameters: &parameters,
+        recipients: to.iter().collect(),
+        size_bytes: 3,
+        eight_bit: false,
+    };
+    let lack = Some(Lack::Extension(Extension::RequireTls));
+    let mut plain = smtp();
+    idle(&mut plain, "250-REQUIRETLS\r\n");
+    assert_eq!(plain.start(&transaction).err(), lack);
+    for (offer, lack) in [("250-REQUIRETLS\r\n", None), ("", lack)] {
+        let mut client = Client::new(options(Protocol::Smtp, Tls::Required));
+        hear(&mut client, "220 hello\r\n250-b.example\r\n250 STARTTLS\r\n220 go on\r\n");
+        client.tls_started();
+        assert_eq!(
+            hear(&mut client, &format!("250-b.example\r\n{offer}250 HELP\r\n")),
+            [Event::Idle]
+        );
+        sent(&mut client);
+        assert_eq!(client.start(&transaction).err(), lack);
+        assert_eq!(sent(&mut client).contains("MAIL FROM:<> REQUIRETLS\r\n"), lack.is_none());
+    }
+}
+
+#[test]
 fn parameters_go_only_to_those_who_know_them() {
     let parameters = MailParameters {
         size_bytes: Some(7),
         eight_bit: true,
         smtputf8: false,
+        requiretls: false,
         ret: Some(Ret::Headers),
         envid: Some("e+2B".to_owned()),
     };
@@ -402,6 +434,7 @@ fn through_both(protocol: Protocol, message: &[Bytes], piece: usize) -> Vec<(Env
         starttls: false,
         smtputf8: true,
         dsn: true,
+        requiretls: false,
         limits: Limits::default(),
     });
     let mut client = Client::new(options(protocol, Tls::IfOffered));
@@ -515,8 +548,78 @@ proptest! {
                     client.tls_started();
                 }
                 Event::Answer { recipient, .. } => prop_assert!(recipient < 2),
+                Event::Checked(_) => prop_assert!(false, "nothing was asked"),
                 Event::Failed(_) | Event::NeedInput => break,
             }
         }
     }
+}
+
+fn check(client: &mut Client, to: &[Recipient]) {
+    let parameters = MailParameters::default();
+    let transaction = Transaction {
+        reverse_path: None,
+        parameters: &parameters,
+        recipients: to.iter().collect(),
+        size_bytes: 0,
+        eight_bit: false,
+    };
+    client.check(&transaction).unwrap();
+}
+
+#[test]
+fn a_check_of_recipients_is_taken_back() {
+    let to = recipients(&["a@x", "b@x"]);
+    let mut client = smtp();
+    idle(&mut client, "250-PIPELINING\r\n250-SIZE 10\r\n");
+    check(&mut client, &to);
+    assert_eq!(sent(&mut client), "MAIL FROM:<>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nRSET\r\n");
+    let events = hear(&mut client, "250 ok\r\n550 5.1.1 no\r\n250 ok\r\n250 ok\r\n");
+    let [Event::Checked(replies), Event::Idle] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(replies.iter().map(|reply| reply.code).collect::<Vec<_>>(), [550, 250]);
+
+    // Without pipelining nothing is asked that has become pointless.
+    let mut client = smtp();
+    idle(&mut client, "");
+    check(&mut client, &to);
+    let _ = sent(&mut client);
+    hear(&mut client, "451 4.7.1 later\r\n");
+    assert_eq!(sent(&mut client), "RSET\r\n");
+    // 421 at any point is everybody's answer and the end.
+    let mut client = smtp();
+    idle(&mut client, "250-PIPELINING\r\n");
+    check(&mut client, &to);
+    let events = hear(&mut client, "250 ok\r\n250 ok\r\n250 ok\r\n421 4.3.2 closing\r\n");
+    let [Event::Refused(replies), Event::Failed(_)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert!(replies.iter().all(|reply| reply.code == 421));
+}
+
+#[test]
+fn a_client_is_introduced_and_greeted_anew() {
+    let identity = Identity {
+        address: "192.0.2.7:4025".parse().unwrap(),
+        hello: "mx.abc.example".to_owned(),
+        extended: true,
+    };
+    let mut client = smtp();
+    idle(&mut client, "250-XCLIENT NAME ADDR HELO\r\n");
+    client.introduce(&identity);
+    let said = sent(&mut client);
+    assert_eq!(said, "XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE] HELO=mx.abc.example\r\n");
+    assert!(hear(&mut client, "220 b.example\r\n").is_empty());
+    assert_eq!(sent(&mut client), "EHLO mx.abc.example\r\n");
+    assert_eq!(hear(&mut client, "250-b.example\r\n250 SIZE\r\n"), [Event::Idle]);
+
+    // Where it is not offered, or refused, the connection is of no use.
+    let mut client = smtp();
+    idle(&mut client, "");
+    client.introduce(&identity);
+    assert_eq!(hear(&mut client, ""), [Event::Failed(Failure::XclientNotOffered)]);
+    let mut client = smtp();
+    idle(&mut client, "250-XCLIENT ADDR\r\n");
+    client.introduce(&identity);
+    let events = hear(&mut client, "550 5.7.0 not you\r\n");
+    assert!(matches!(events.as_slice(), [Event::Failed(Failure::Refused(_))]), "{events:?}");
 }

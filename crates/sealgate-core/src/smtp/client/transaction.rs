@@ -1,5 +1,6 @@
 //! What one transaction asks of a server, and what a server offers for it.
 
+use super::xclient::XclientAttributes;
 use crate::address::Address;
 use crate::envelope::{MailParameters, Recipient};
 use crate::refusal::{Extension, Refusal};
@@ -13,12 +14,16 @@ pub struct Capabilities {
     pub eight_bit_mime: bool,
     /// RFC 2920.
     pub pipelining: bool,
+    /// RFC 8689.
+    pub requiretls: bool,
     /// RFC 1870; the limit in octets, where one is given.
     pub size: Option<Option<u64>>,
     /// RFC 6531.
     pub smtputf8: bool,
     /// RFC 3207.
     pub starttls: bool,
+    /// Postfix's XCLIENT, with what may be said in it.
+    pub xclient: XclientAttributes,
 }
 
 /// One transaction.
@@ -30,7 +35,7 @@ pub struct Transaction<'a> {
     pub parameters: &'a MailParameters,
     /// RCPT TO.
     pub recipients: Vec<&'a Recipient>,
-    /// Octets of the message.
+    /// Octets of the message; 0: not known, and not said.
     pub size_bytes: u64,
     /// Whether the content has octets above 127.
     pub eight_bit: bool,
