@@ -36,17 +36,24 @@ impl Learning {
         Self { lately }
     }
 
-    /// Says whether answers to look-ups change by it.
+    /// Says whether answers to look-ups change by it. Candidates are kept only where the embedded store is one that is asked:
+    /// in another one nobody would ever accept or use them.
     pub(crate) async fn learn(
         &self,
         database: &Database,
         harvest: &Harvest,
+        keeps_candidates: bool,
     ) -> Result<bool, StoreError> {
         let owner = harvest.address.lookup_key();
         let now = unix_now();
         let signed_at = harvest.signed_at.map_or(0, |time| time.0.min(now));
         let mut lesson = Lesson {
-            certificates: harvest.certificates.iter().map(|c| c.fingerprint()).collect(),
+            certificates: harvest
+                .certificates
+                .iter()
+                .filter(|_| keeps_candidates)
+                .map(|c| c.fingerprint())
+                .collect(),
             capabilities: harvest.capabilities,
             signed_at,
         };
@@ -68,7 +75,7 @@ impl Learning {
             }
         }
         for certificate in &harvest.certificates {
-            if certificate.may_encrypt() {
+            if keeps_candidates && certificate.may_encrypt() {
                 let intermediates = &harvest.intermediates;
                 let key = NewPublicKey { owner: &owner, certificate, intermediates };
                 embedded::learn_candidate(database, &key, now).await?;

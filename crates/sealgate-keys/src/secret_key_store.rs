@@ -26,6 +26,17 @@ pub enum SecretKeyStoreKind {
     Pkcs11,
 }
 
+impl SecretKeyStoreKind {
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Kmip => "kmip",
+            Self::Pkcs11 => "pkcs11",
+        }
+    }
+}
+
 /// A store outside this process. Its calls block, each with a deadline of its own; the relay makes them on threads for
 /// that.
 pub trait RemoteStore: Send + Sync + fmt::Debug {

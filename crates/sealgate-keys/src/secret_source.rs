@@ -34,7 +34,7 @@ impl SecretSource {
     /// The bytes as they stand there, `SECRET_BYTES_MAX` of them at most.
     ///
     /// # Errors
-    /// [`StoreError::Secret`] where it is missing or readable by others.
+    /// [`StoreError::Secret`] where it is missing, longer or readable by others.
     pub fn read(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         match self {
             Self::Credential(name) => {
@@ -95,9 +95,13 @@ impl SecretSource {
                 self.error(&format!("others may read it (mode {mode:04o}): chmod 600 {path}"))
             );
         }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX));
-        let limit = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX);
+        // One more shows that there is more; nothing is left behind by a vector that grows.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX.saturating_add(1)));
+        let limit = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
         file.take(limit).read_to_end(&mut bytes).map_err(|error| self.error(&error.to_string()))?;
+        if bytes.len() > SECRET_BYTES_MAX {
+            return Err(self.error(&format!("longer than {SECRET_BYTES_MAX} octets")));
+        }
         Ok(bytes)
     }
 
@@ -130,5 +134,21 @@ mod tests {
             let read = source.read_line().ok();
             assert_eq!(read.as_ref().map(|read| read.as_str()), line, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_is_too_long_is_refused_and_not_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        let source = SecretSource::File(path.clone());
+        let longest = "x".repeat(SECRET_BYTES_MAX);
+        std::fs::write(&path, &longest).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        assert_eq!(source.read_line().unwrap().as_str(), longest);
+        std::fs::write(&path, format!("{longest}x")).unwrap();
+        let text = source.read_line().unwrap_err().to_string();
+        assert!(text.ends_with("longer than 256 octets"), "{text}");
+        assert!(!text.contains('x'.to_string().repeat(9).as_str()), "{text}");
     }
 }

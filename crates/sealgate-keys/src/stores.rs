@@ -193,7 +193,9 @@ impl Stores {
     /// # Errors
     /// [`StoreError`] where the database does not answer.
     pub async fn learn(&self, harvest: &Harvest) -> Result<(), StoreError> {
-        if self.learning.learn(&self.database, harvest).await? {
+        let settings = self.settings();
+        let keeps_candidates = settings.config.public_keys.contains(&PublicKeyStoreKind::Embedded);
+        if self.learning.learn(&self.database, harvest, keeps_candidates).await? {
             self.changed();
         }
         Ok(())
@@ -267,9 +269,18 @@ impl Stores {
         query: &KeyQuery,
     ) -> Result<Answer, LookupError> {
         let found = tokio::time::timeout_at(deadline, self.look_up(settings, query)).await;
-        let answer = found
-            .map_err(|_| LookupError("the key stores did not answer in time".to_owned()))?
-            .map_err(|error| LookupError(error.to_string()))?;
+        let answer = match found {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("the key stores did not answer in time".to_owned()),
+        };
+        let answer = answer.map_err(|why| {
+            let (KeyQuery::Decryption(address)
+            | KeyQuery::Public(address)
+            | KeyQuery::Signing(address)) = query;
+            // The reply to the sender does not say why.
+            tracing::warn!(%address, why, "no answer from the key stores: mail that needs it waits");
+            LookupError(why)
+        })?;
         if answer.complete {
             self.cache.keep(generation, query, answer.keys.clone());
         }

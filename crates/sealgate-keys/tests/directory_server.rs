@@ -422,7 +422,8 @@ async fn the_first_server_that_answers_is_used_and_the_first_of_all_preferred() 
 
     first.kill();
     assert_eq!(find(&directory, ALICE).await.unwrap(), std::slice::from_ref(&other));
-    let line = directory.check().await.unwrap();
+    let line = directory.check().await.unwrap_err().to_string();
+    assert!(line.contains(&format!("{}: ", first.tls_url())), "the server that fails: {line}");
     assert!(line.contains("refused") && line.contains("bound as anonymous"), "{line}");
 
     first.start_again();

@@ -142,6 +142,123 @@ fn a_key_is_found_by_the_label_or_id_that_the_configuration_names() {
 }
 
 #[test]
+fn two_keys_of_one_label_without_an_id_are_not_taken_for_each_other() {
+    inside("two_keys_of_one_label_without_an_id_are_not_taken_for_each_other", |bed| {
+        for (owner, kind, decrypting) in
+            [("r@nec.example", RSA, "keyEncipherment"), ("p256@nec.example", P256, "keyAgreement")]
+        {
+            let decrypts = bed.person(owner, kind, decrypting);
+            bed.import_without_id(&decrypts, owner);
+            bed.import_without_id(&bed.person(owner, kind, "digitalSignature"), owner);
+        }
+        let token = Token::open(bed.config()).unwrap();
+        for owner in ["r@nec.example", "p256@nec.example"] {
+            each_does_its_own(&token.find(owner).unwrap());
+        }
+        // Found again after the token was away.
+        let mut remoting = bed.token.serve();
+        let mut config = bed.config();
+        config.module = remoting.module();
+        let token = Token::open(config).unwrap();
+        let keys = token.find("r@nec.example").unwrap();
+        remoting.kill();
+        assert!(matches!(keys[0].secret.sign(RSA_SHA256, MESSAGE), Err(KeyError::Unavailable(_))));
+        remoting.start();
+        let signing = keys.iter().find(|key| key.certificate.may_sign()).unwrap();
+        assert!(works_within(signing, RETURN_PATIENCE));
+        each_does_its_own(&keys);
+    });
+}
+
+#[test]
+fn a_handle_does_not_become_that_of_another_key_with_its_name() {
+    inside("a_handle_does_not_become_that_of_another_key_with_its_name", |bed| {
+        for (owner, kind) in [("r@nec.example", RSA), ("p256@nec.example", P256)] {
+            bed.import(&bed.person(owner, kind, SIGN_AND_ENCRYPT), owner, "01");
+            let token = Token::open(bed.config()).unwrap();
+            let key = only(token.find(owner).unwrap());
+            signs(&key);
+            assert_eq!(token.remove(owner), Ok(1));
+            bed.import(&bed.person(owner, kind, SIGN_AND_ENCRYPT), owner, "01");
+            let scheme = if kind == RSA { RSA_SHA256 } else { ECDSA_SHA256 };
+            let signature = key.secret.sign(scheme, MESSAGE);
+            assert!(matches!(signature, Err(KeyError::Unavailable(_))), "{owner}: {signature:?}");
+            signs(&only(token.find(owner).unwrap()));
+        }
+    });
+}
+
+#[test]
+fn mail_waits_for_a_key_that_may_not_decrypt() {
+    inside("mail_waits_for_a_key_that_may_not_decrypt", |bed| {
+        for (owner, kind) in [("r@nec.example", RSA), ("p256@nec.example", P256)] {
+            let person = bed.person(owner, kind, SIGN_AND_ENCRYPT);
+            bed.import(&person, owner, "01");
+            let token = Token::open(bed.config()).unwrap();
+            assert_eq!(token.find(owner).unwrap().len(), 1);
+            let forbidden =
+                if kind == RSA { Attribute::Decrypt(false) } else { Attribute::Derive(false) };
+            bed.change(owner, &[forbidden]);
+            let key = only(token.find(owner).unwrap());
+            signs(&key);
+            for given in given_to(&key.certificate) {
+                let plain = key.secret.unwrap(&given.request());
+                assert!(matches!(plain, Err(KeyError::Unavailable(_))), "{owner}: {plain:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_key_that_the_token_cannot_decrypt_with_is_not_left_there() {
+    inside("a_key_that_the_token_cannot_decrypt_with_is_not_left_there", |bed| {
+        let before = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&before, "r@nec.example", "01");
+        // SoftHSM does OAEP with SHA-1 only; for other digests it is given the bare key's work.
+        bed.forbid_mechanisms("CKM_RSA_X_509,CKM_ECDH1_DERIVE");
+        let token = Token::open(bed.config()).unwrap();
+        for (kind, lacks) in [(RSA, "RSAES-OAEP with SHA-256"), (P256, "ECDH")] {
+            let alice = bed.person("alice@nec.example", kind, SIGN_AND_ENCRYPT);
+            let result = token.insert(&[new_key(&alice, &alice)]);
+            let Err(StoreError::Input(why)) = result else { panic!("{kind:?}: {result:?}") };
+            assert!(why.contains(lacks), "{why}");
+        }
+        let listed = bed.token.tool(&["--list-objects"]);
+        assert!(!listed.contains("alice"), "{listed}");
+        let alice = bed.person("alice@nec.example", RSA, "digitalSignature");
+        assert_eq!(token.insert(&[new_key(&alice, &alice)]), Ok(()), "it signs, and needs no more");
+        // One that is there already: mail that needs what the token lacks waits.
+        let key = only(token.find("r@nec.example").unwrap());
+        signs(&key);
+        for given in given_to(&key.certificate) {
+            let plain = key.secret.unwrap(&given.request());
+            match given {
+                Given::Oaep(Digest::Sha256, _) => {
+                    assert!(matches!(plain, Err(KeyError::Unavailable(_))), "{plain:?}");
+                }
+                _ => assert_eq!(plain.unwrap().as_slice(), CONTENT_KEY),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_trial_that_the_token_refuses_is_an_error_and_no_absent_key() {
+    inside("a_trial_that_the_token_refuses_is_an_error_and_no_absent_key", |bed| {
+        let owner = "p256@nec.example";
+        bed.import(&bed.person(owner, P256, SIGN_AND_ENCRYPT), owner, "01");
+        let token = Token::open(bed.config()).unwrap();
+        signs(&only(token.find(owner).unwrap()));
+        // Cannot sign, so that it is tried by agreeing on a key.
+        bed.change(owner, &[Attribute::Sign(false)]);
+        assert_eq!(token.find(owner).unwrap().len(), 1);
+        bed.change(owner, &[Attribute::Derive(false)]);
+        let found = token.find(owner);
+        assert!(matches!(found, Err(StoreError::Unavailable { .. })), "{found:?}");
+    });
+}
+
+#[test]
 fn a_key_is_taken_in_used_and_destroyed() {
     inside("a_key_is_taken_in_used_and_destroyed", |bed| {
         let token = Token::open(bed.config()).unwrap();
@@ -296,6 +413,28 @@ fn a_wrong_pin_is_tried_once_and_a_right_one_when_it_is_there() {
 }
 
 #[test]
+fn a_wrong_pin_of_another_process_is_not_followed_by_a_try_of_this_one() {
+    inside("a_wrong_pin_of_another_process_is_not_followed_by_a_try_of_this_one", |bed| {
+        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&person, "r@nec.example", "01");
+        let mut command = Command::new("pkcs11-tool");
+        command.arg("--module").arg(bed.token.module()).envs(bed.token.environment());
+        command.args(["--token-label", TOKEN, "--login", "--pin", "00000000", "--list-objects"]);
+        assert!(!process::run(&mut command, b"").ok(), "a wrong PIN is refused");
+        let mut config = bed.config();
+        config.module = bed.spy();
+        let token = Token::open(config).unwrap();
+        let text = token.find("r@nec.example").unwrap_err().to_string();
+        assert!(text.contains("log in once with the vendor's tool"), "{text}");
+        assert_eq!(bed.logins(), 0);
+        // Logs in with the right one.
+        bed.token.tool(&["--list-objects"]);
+        signs(&only(token.find("r@nec.example").unwrap()));
+        assert_eq!(bed.logins(), 1);
+    });
+}
+
+#[test]
 fn a_missing_token_or_module_is_named() {
     inside("a_missing_token_or_module_is_named", |bed| {
         let mut config = bed.config();
@@ -320,8 +459,9 @@ fn a_token_pulled_and_put_back_works_again_with_the_same_handle() {
         let key = only(token.find("r@nec.example").unwrap());
         signs(&key);
         bed.token.set_present(false);
-        // Objects in this module's memory outlive its files; a look-up does not.
-        let _ = key.secret.sign(RSA_SHA256, MESSAGE);
+        // "Away", which lets mail wait, and never "no".
+        let away = key.secret.sign(RSA_SHA256, MESSAGE);
+        assert!(matches!(away, Err(KeyError::Unavailable(_))), "{away:?}");
         bed.token.set_present(true);
         assert!(works_within(&key, RETURN_PATIENCE));
         assert_eq!(token.find("r@nec.example").unwrap().len(), 1);
@@ -445,6 +585,46 @@ impl Bed {
         self.token.import_certificate(&person.certificate, label, id);
     }
 
+    /// As some vendors' tools do.
+    fn import_without_id(&self, person: &Person, label: &str) {
+        for (pem, kind) in [(&person.key, "privkey"), (&person.certificate, "cert")] {
+            let der = self.directory.join("object.der");
+            fs::write(&der, pem_body(pem)).unwrap();
+            let mut arguments = vec!["--write-object", der.to_str().unwrap(), "--type", kind];
+            arguments.extend(["--label", label]);
+            if kind == "privkey" {
+                arguments.extend([
+                    "--sensitive",
+                    "--usage-sign",
+                    "--usage-decrypt",
+                    "--usage-derive",
+                ]);
+            }
+            self.token.tool(&arguments);
+        }
+    }
+
+    /// Takes mechanisms from the token; before the module is loaded.
+    fn forbid_mechanisms(&self, names: &str) {
+        let path = self.directory.join("softhsm2.conf");
+        let configuration = fs::read_to_string(&path).unwrap();
+        // SoftHSM does not see the first of those names.
+        let line = format!("slots.mechanisms = -CKM_DES_ECB,{names}\n");
+        fs::write(&path, format!("{configuration}{line}")).unwrap();
+    }
+
+    /// Changes what the key with a label may do.
+    fn change(&self, label: &str, attributes: &[Attribute]) {
+        let module = Pkcs11::new(self.token.module()).unwrap();
+        let slots = module.get_slots_with_initialized_token().unwrap();
+        let session = module.open_rw_session(slots[0]).unwrap();
+        let label = Attribute::Label(label.as_bytes().to_vec());
+        let named = [Attribute::Class(ObjectClass::PRIVATE_KEY), label];
+        let keys = session.find_objects(&named).unwrap();
+        assert_eq!(keys.len(), 1);
+        session.update_attributes(keys[0], attributes).unwrap();
+    }
+
     /// A module that logs calls and passes them on.
     fn spy(&self) -> PathBuf {
         PathBuf::from(format!("/usr/lib/{}-linux-gnu/pkcs11/pkcs11-spy.so", std::env::consts::ARCH))
@@ -558,6 +738,65 @@ fn encrypted_oaep(certificate: &Certificate, algorithm: &'static OaepAlgorithm) 
     let mut out = vec![0; key.ciphertext_size()];
     key.encrypt(algorithm, CONTENT_KEY, &mut out, None).unwrap();
     out
+}
+
+/// What a key is given to decrypt.
+enum Given {
+    Ecdh(Vec<u8>),
+    Oaep(Digest, Vec<u8>),
+    Pkcs1(Vec<u8>),
+}
+
+impl Given {
+    fn request(&self) -> KeyTransport<'_> {
+        match self {
+            Self::Ecdh(ephemeral) => KeyTransport::Ecdh { ephemeral },
+            Self::Oaep(digest, encrypted_key) => {
+                KeyTransport::RsaOaep { digest: *digest, encrypted_key }
+            }
+            Self::Pkcs1(encrypted_key) => KeyTransport::RsaPkcs1 { encrypted_key },
+        }
+    }
+}
+
+/// All that a certificate of RSA or P-256 can be given.
+fn given_to(certificate: &Certificate) -> Vec<Given> {
+    if certificate.public_key_bytes().len() == 65 {
+        let theirs = EphemeralPrivateKey::generate(&agreement::ECDH_P256, &SystemRandom::new());
+        return vec![Given::Ecdh(theirs.unwrap().compute_public_key().unwrap().as_ref().to_vec())];
+    }
+    vec![
+        Given::Pkcs1(encrypted_pkcs1(certificate)),
+        Given::Oaep(Digest::Sha1, encrypted_oaep(certificate, &OAEP_SHA1_MGF1SHA1)),
+        Given::Oaep(Digest::Sha256, encrypted_oaep(certificate, &OAEP_SHA256_MGF1SHA256)),
+    ]
+}
+
+/// One signs, the other decrypts, each as its certificate says.
+fn each_does_its_own(keys: &[RemoteKey]) {
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    for key in keys {
+        if key.certificate.may_sign() {
+            signs(key);
+        } else if key.certificate.public_key_bytes().len() == 65 {
+            agrees(key);
+        } else {
+            decrypts_rsa(key);
+        }
+    }
+    assert_eq!(keys.iter().filter(|key| key.certificate.may_sign()).count(), 1);
+}
+
+/// On the same secret as its correspondent.
+fn agrees(key: &RemoteKey) {
+    let algorithm = &agreement::ECDH_P256;
+    let theirs = EphemeralPrivateKey::generate(algorithm, &SystemRandom::new()).unwrap();
+    let ephemeral = theirs.compute_public_key().unwrap();
+    let request = KeyTransport::Ecdh { ephemeral: ephemeral.as_ref() };
+    let agreed = key.secret.unwrap(&request).unwrap();
+    let public = agreement::UnparsedPublicKey::new(algorithm, key.certificate.public_key_bytes());
+    let expected = agreement::agree_ephemeral(theirs, public, (), |z| Ok(z.to_vec())).unwrap();
+    assert_eq!(agreed.as_slice(), expected);
 }
 
 /// All paddings, and none of them where the ciphertext is another's.

@@ -489,6 +489,65 @@ fn check_warns_of_certificates_that_end_soon() {
 }
 
 #[test]
+fn check_finds_a_tls_key_of_another_certificate_and_one_whose_certificate_ends_soon() {
+    let bed = bed_with_keys();
+    for (name, days) in [("good", "90"), ("other", "90"), ("soon", "10")] {
+        bed.openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key \
+             -subj /CN={name} -days {days} -out {name}.pem -addext basicConstraints=CA:FALSE"
+        ));
+    }
+    let configuration = bed.read("sealgate.toml");
+    let of = |name: &str| bed.path(name).display().to_string();
+    for (what, table) in [
+        ("tls certificate", "[tls]".to_owned()),
+        (
+            "key server certificate",
+            format!(
+                "[[key_server.relay]]\nidentity = \"r\"\nkeys = [\"*\"]\noperations = [\"sign\"]\n\
+                 [key_server]\nlisten = \"127.0.0.1:0\"\nclient_ca = \"{}\"",
+                of("good.pem")
+            ),
+        ),
+        (
+            "kmip client certificate",
+            format!("[secret_keys.kmip]\nservers = [\"localhost:1\"]\nca = \"{}\"", of("good.pem")),
+        ),
+        (
+            "ldap client certificate",
+            format!(
+                "[public_keys.ldap]\nservers = [\"ldaps://localhost:1\"]\nca = \"{}\"\n\
+                 base = \"dc=x\"",
+                of("good.pem")
+            ),
+        ),
+    ] {
+        for (certificate, key, wrong) in [
+            ("good", "good", None),
+            ("good", "other", Some("")),
+            ("soon", "soon", Some("CN=soon ends")),
+        ] {
+            let pem = of(&format!("{certificate}.pem"));
+            let key = of(&format!("{key}.key"));
+            let files = format!("certificate = \"{pem}\"\nkey = \"{key}\"\n");
+            bed.write("sealgate.toml", format!("{configuration}\n{table}\n{files}"));
+            let output = bed.run_with(&["check", "--json"], b"");
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            let rows = report["checks"].as_array().unwrap();
+            let row = rows.iter().find(|row| row["check"] == what);
+            let row = row.unwrap_or_else(|| panic!("{what}: {report}"));
+            assert_eq!(row["ok"], wrong.is_none(), "{row}");
+            let detail = row["detail"].as_str().unwrap();
+            assert!(detail.contains(&pem) || detail.contains(&key), "{row}");
+            assert!(detail.contains(wrong.unwrap_or_default()), "{row}");
+            if wrong.is_some() {
+                assert_eq!(output.status.code(), Some(78));
+            }
+        }
+    }
+}
+
+#[test]
 fn manual_pages_and_completions_are_generated() {
     let bed = Bed::new();
     bed.good(&["man", "man"]);

@@ -180,6 +180,62 @@ fn mail_is_sealed_and_opened_with_keys_in_a_token() {
     }
 }
 
+/// Between `secret-key move` and the change of the configuration mail neither goes out unsigned nor comes in sealed.
+#[test]
+fn mail_of_moved_keys_waits_until_their_store_is_named() {
+    const BOB: &str = "bob@abc.example";
+    let token = SoftHsm::new();
+    let sink = Sink::smtp();
+    let mut gate = Gate::init(PROGRAM, &["nec.example"]);
+    let abc = Gate::init(PROGRAM, &["abc.example"]);
+    gate.generate_key(ALICE, "rsa2048");
+    abc.generate_key(BOB, "rsa2048");
+    gate.trust(&abc, &[BOB]);
+    abc.trust(&gate, &[ALICE]);
+    let message = mail::message(BOB, ALICE, "in", &entity());
+    let sealed = abc.must(&["seal", "--from", BOB, "--to", ALICE], &message);
+    describe_token(&mut gate, &token);
+    gate.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
+    gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
+    let ready = gate.start();
+    let inside = || {
+        let message = mail::message(ALICE, BOB, "out", &entity());
+        send_smtp(ready.inside_smtp.unwrap(), ALICE, &[BOB], &message)
+    };
+    let outside = || send_smtp(ready.outside_smtp.unwrap(), BOB, &[ALICE], &sealed);
+    assert_eq!((inside().code, outside().code), (250, 250), "{}", gate.log());
+    sink.await_received(2);
+
+    gate.must(&["secret-key", "move", "--to", "pkcs11"], b"");
+    for send in [&inside as &dyn Fn() -> sealgate_testkit::session::Reply, &outside] {
+        // Another process's change is seen within a second; until then the key is in memory.
+        let mut replies = Vec::new();
+        process::await_that("mail waits", || {
+            replies.push(send());
+            replies.last().unwrap().code != 250
+        });
+        let reply = replies.pop().unwrap();
+        assert_eq!(reply.code, 451, "{reply:?}");
+        assert!(format!("{reply:?}").contains("4.7.5"), "{reply:?}");
+    }
+    assert!(gate.log().contains("[secret_keys] store ="), "{}", gate.log());
+    let checked = gate.run(&["check"], b"");
+    assert!(!checked.ok(), "`check` does not see it");
+
+    gate.set(&["secret_keys", "store"], "pkcs11");
+    gate.signal("HUP");
+    for send in [&inside as &dyn Fn() -> sealgate_testkit::session::Reply, &outside] {
+        process::await_that("mail flows again", || send().code == 250);
+    }
+    for received in sink.received() {
+        let is_outgoing = mail::contains(&received.content, "smime.p7m");
+        assert!(is_outgoing != mail::contains(&received.content, WORDS), "plain or unopened");
+        if !is_outgoing {
+            assert!(mail::contains(&received.content, "smime=pass"), "not verified");
+        }
+    }
+}
+
 struct Bed {
     // Dropped from the top: what asks ends before what answers.
     relay: Gate,

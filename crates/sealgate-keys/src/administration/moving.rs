@@ -7,6 +7,7 @@ use sealgate_core::keys::Certificate;
 
 use super::Administration;
 use crate::error::StoreError;
+use crate::learning::unix_now;
 use crate::owner::Owner;
 use crate::secret_key_store::{NewSecretKey, RemoteStore, SecretKeyStoreKind, embedded, proof};
 use crate::stores::secret_keys::{blocking, remote};
@@ -46,8 +47,8 @@ impl Administration<'_> {
             let done =
                 Moved { owner: key.owner.clone(), certificate: Arc::clone(&key.certificate) };
             let store = Arc::clone(&store);
-            blocking(move || take_in(store.as_ref(), key)).await?;
-            embedded::remove_one(database, id).await?;
+            let key = blocking(move || take_in(store.as_ref(), key)).await?;
+            embedded::leave(database, id, &key, to, unix_now()).await?;
             self.stores.changed();
             count = count.saturating_add(1);
             moved(done);
@@ -60,17 +61,118 @@ impl Administration<'_> {
     }
 }
 
-/// Takes in a key; one that is there already, from a move that was cut off, is proven to be the same.
-fn take_in(store: &dyn RemoteStore, key: NewSecretKey) -> Result<(), StoreError> {
-    let one = std::slice::from_ref(&key);
-    match store.insert(one) {
-        Err(StoreError::Exists(what)) => {
-            let found = store.find(&key.owner)?;
-            let same = found.iter().find(|found| found.certificate.der() == key.certificate.der());
-            let same = same.ok_or(StoreError::Exists(what))?;
-            proof::prove(same.secret.as_ref(), &key)
-                .map_err(|why| StoreError::Input(format!("{}: {why}", key.owner)))
+/// Takes in a key and gives it back once the store has shown that it does there what mail needs, each way of decrypting
+/// too: what is removed here cannot be had again. One that is there already, from a move that was cut off, is proven in the
+/// same way.
+fn take_in(store: &dyn RemoteStore, key: NewSecretKey) -> Result<NewSecretKey, StoreError> {
+    let exists = match store.insert(std::slice::from_ref(&key)) {
+        Ok(()) => None,
+        Err(StoreError::Exists(what)) => Some(what),
+        Err(other) => return Err(other),
+    };
+    let found = store.find(&key.owner)?;
+    let same = found.iter().find(|found| found.certificate.der() == key.certificate.der());
+    let owner = &key.owner;
+    let same = same.ok_or_else(|| match exists {
+        Some(what) => StoreError::Exists(what),
+        None => StoreError::Input(format!("{owner}: the store took the key and does not find it")),
+    })?;
+    proof::prove(same.secret.as_ref(), &key)
+        .map_err(|why| StoreError::Input(format!("{owner}: the key stays here: {why}")))?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use sealgate_core::address::Domain;
+    use sealgate_core::keys::{KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey};
+    use std::time::SystemTime;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::authority::{Algorithm, Authority};
+    use crate::secret_key_store::{KeyPurpose, RemoteKey, SecretKeyEntry};
+
+    /// Takes every key and says `Ok`; what it then does with it depends.
+    #[derive(Debug)]
+    struct Taking {
+        key: RemoteKey,
+    }
+
+    impl RemoteStore for Taking {
+        fn find(&self, _owner: &str) -> Result<Vec<RemoteKey>, StoreError> {
+            Ok(vec![self.key.clone()])
         }
-        other => other,
+        fn list(&self) -> Result<Vec<SecretKeyEntry>, StoreError> {
+            Ok(Vec::new())
+        }
+        fn insert(&self, _keys: &[NewSecretKey]) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn remove(&self, _owner: &str) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+        fn check(&self) -> Result<String, StoreError> {
+            Ok(String::new())
+        }
+    }
+
+    /// Does everything but one way of decrypting.
+    #[derive(Debug)]
+    struct Lacking {
+        key: SoftwareKey,
+        lacks: &'static str,
+    }
+
+    impl SecretKey for Lacking {
+        fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+            self.key.sign(scheme, message)
+        }
+        fn unwrap(&self, transport: &KeyTransport<'_>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+            let way = match transport {
+                KeyTransport::Ecdh { .. } => "ECDH",
+                KeyTransport::RsaOaep { .. } => "OAEP",
+                KeyTransport::RsaPkcs1 { .. } => "PKCS1",
+                _ => "",
+            };
+            if way == self.lacks {
+                return Err(KeyError::Unavailable("not permitted".to_owned()));
+            }
+            self.key.unwrap(transport)
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_decrypt_in_its_new_store_stays_here() {
+        let domain = Domain::parse("nec.example").unwrap();
+        let authority = Authority::generate(&domain, SystemTime::now()).unwrap();
+        let authority = Authority::load(&authority.pkcs8, &authority.certificate).unwrap();
+        let owner: Owner = "alice@nec.example".parse().unwrap();
+        for (algorithm, ways) in
+            [(Algorithm::Rsa2048, &["PKCS1", "OAEP"][..]), (Algorithm::P256, &["ECDH"])]
+        {
+            let [_, made] = authority.issue(&owner, algorithm, SystemTime::now()).unwrap();
+            for lacks in ways.iter().copied().chain(["nothing"]) {
+                let key = SoftwareKey::from_pkcs8(&made.pkcs8).unwrap();
+                let new = NewSecretKey {
+                    owner: owner.lookup_key(),
+                    purpose: KeyPurpose::of(&made.certificate).unwrap(),
+                    pkcs8: made.pkcs8.clone(),
+                    certificate: Arc::clone(&made.certificate),
+                    chain: Vec::new(),
+                };
+                let certificate = Arc::clone(&made.certificate);
+                let secret = Arc::new(Lacking { key, lacks });
+                let key = RemoteKey { certificate, chain: Vec::new(), secret };
+                let taken = take_in(&Taking { key }, new).map(|_| ()).map_err(|e| e.to_string());
+                match lacks {
+                    "nothing" => assert_eq!(taken, Ok(())),
+                    way => {
+                        let text = taken.unwrap_err();
+                        assert!(text.contains(way) && text.contains("stays here"), "{text}");
+                    }
+                }
+            }
+        }
     }
 }

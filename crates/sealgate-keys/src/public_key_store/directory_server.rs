@@ -179,7 +179,7 @@ impl DirectoryServer {
     /// Connects to every server anew and reads the base there: one line for `sealgate check`.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where none of them answers as it must.
+    /// [`StoreError::Unavailable`] that names each which does not answer as it must.
     pub async fn check(&self) -> Result<String, StoreError> {
         let question = Question {
             scope: Scope::Base,

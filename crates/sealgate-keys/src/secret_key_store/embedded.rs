@@ -14,7 +14,11 @@ use crate::database::{self, Database, Statement};
 use crate::error::StoreError;
 use crate::key_check;
 use crate::master_key::{MasterKey, Row};
-use crate::secret_key_store::{KeyPurpose, KeyState, NewSecretKey, SecretKeyEntry};
+use crate::secret_key_store::{
+    KeyPurpose, KeyState, NewSecretKey, SecretKeyEntry, SecretKeyStoreKind,
+};
+
+pub(crate) mod moved;
 
 /// A row as stored; the secret still wrapped.
 pub(crate) struct StoredKey {
@@ -126,7 +130,13 @@ pub(crate) async fn keys_for(
     );
     let mailbox = address.lookup_key();
     let select = select.bind(&mailbox).bind(&domain).bind(purpose.as_str());
-    collect(database, select).await
+    let keys = collect(database, select).await?;
+    // What the mailbox signs with itself needs no key of its domain; mail may be encrypted to either.
+    let is_own = |key: &StoredKey| !key.is_of_domain();
+    let needs_domain = purpose != KeyPurpose::Sign || !keys.iter().any(is_own);
+    let owners: &[&str] = if needs_domain { &[&mailbox, &domain] } else { &[&mailbox] };
+    moved::refuse(database, owners, purpose).await?;
+    Ok(keys)
 }
 
 /// All keys, or those of one owner.
@@ -189,17 +199,33 @@ pub(crate) async fn insert(
             let what = format!("{}: this key is in the store already", key.owner);
             return Err(StoreError::Exists(what));
         }
+        moved::forget(&mut change, &key.owner, Some(key.purpose)).await?;
     }
     change.commit().await
 }
 
-/// Removes all keys of an owner and says how many there were.
+/// Removes all keys of an owner and says how many there were; where all were moved, how many marks of that are gone.
 pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, StoreError> {
     let mut change = database.begin_change().await?;
     let delete = Statement::new("DELETE FROM secret_keys WHERE owner = $1").bind(owner);
     let removed = change.execute(delete).await?;
+    let forgotten = moved::forget(&mut change, owner, None).await?;
     change.commit().await?;
-    Ok(removed)
+    Ok(if removed == 0 { forgotten } else { removed })
+}
+
+/// Removes one row whose key is in another store now, and leaves a mark of that.
+pub(crate) async fn leave(
+    database: &Database,
+    id: &str,
+    key: &NewSecretKey,
+    store: SecretKeyStoreKind,
+    now: i64,
+) -> Result<(), StoreError> {
+    let mut change = database.begin_change().await?;
+    change.execute(Statement::new("DELETE FROM secret_keys WHERE id = $1").bind(id)).await?;
+    moved::mark(&mut change, key, store, now).await?;
+    change.commit().await
 }
 
 /// The rows of one owner, or all.

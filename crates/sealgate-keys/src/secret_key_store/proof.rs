@@ -3,7 +3,10 @@
 
 use aws_lc_rs::agreement::{self, EphemeralPrivateKey, agree_ephemeral};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{Pkcs1PublicEncryptingKey, PublicEncryptingKey};
+use aws_lc_rs::rsa::{
+    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPublicEncryptingKey,
+    Pkcs1PublicEncryptingKey, PublicEncryptingKey,
+};
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use sealgate_core::keys::{Certificate, Digest, KeyKind, KeyTransport, SecretKey, SignatureScheme};
 
@@ -20,10 +23,17 @@ pub(crate) fn prove(handle: &dyn SecretKey, key: &NewSecretKey) -> Result<(), St
         }
     }
     if key.purpose.serves(KeyPurpose::Encrypt) {
-        let proof = DecryptingProof::new(certificate).ok_or("its public key does not encrypt")?;
-        let plain = handle.unwrap(&proof.transport()).map_err(|error| error.to_string())?;
-        if !proof.is_met_by(&plain) {
-            return Err("it decrypts with another key".to_owned());
+        let proofs = DecryptingProof::all(certificate);
+        // What decrypts nowhere loses nothing where it signs.
+        if proofs.is_empty() && !key.purpose.serves(KeyPurpose::Sign) {
+            return Err("its public key does not encrypt".to_owned());
+        }
+        for proof in proofs {
+            let plain = handle.unwrap(&proof.transport());
+            let plain = plain.map_err(|error| format!("no {}: {error}", proof.name()))?;
+            if !proof.is_met_by(&plain) {
+                return Err("it decrypts with another key".to_owned());
+            }
         }
     }
     Ok(())
@@ -71,15 +81,24 @@ impl SigningProof {
 
 /// What is given to be decrypted, and what must come of it.
 pub(crate) struct DecryptingProof {
-    is_rsa: bool,
+    way: Way,
     given: Vec<u8>,
     expected: Vec<u8>,
 }
 
+/// How mail's keys come to a recipient.
+#[derive(Clone, Copy)]
+enum Way {
+    Ecdh,
+    Oaep(Digest),
+    Pkcs1,
+}
+
 impl DecryptingProof {
-    /// `None` for kinds of keys that do not decrypt.
+    /// The one that every store can do; `None` for kinds of keys that do not decrypt.
     pub(crate) fn new(certificate: &Certificate) -> Option<Self> {
         match certificate.key_kind() {
+            // With PKCS #1 v1.5 padding: there is no store and no token that has less.
             KeyKind::Rsa { .. } => Self::encrypted(certificate),
             KeyKind::P256 => Self::agreed(&agreement::ECDH_P256, certificate),
             KeyKind::P384 => Self::agreed(&agreement::ECDH_P384, certificate),
@@ -89,12 +108,33 @@ impl DecryptingProof {
         }
     }
 
+    /// One for each way in which mail to this certificate may come; none for kinds of keys that do not decrypt.
+    pub(crate) fn all(certificate: &Certificate) -> Vec<Self> {
+        let first = Self::new(certificate);
+        let is_rsa = first.as_ref().is_some_and(|proof| matches!(proof.way, Way::Pkcs1));
+        let oaep = [(Digest::Sha1, &OAEP_SHA1_MGF1SHA1), (Digest::Sha256, &OAEP_SHA256_MGF1SHA256)];
+        let oaep = oaep.into_iter().filter(|_| is_rsa);
+        let more = oaep.filter_map(|(digest, scheme)| Self::padded(digest, scheme, certificate));
+        first.into_iter().chain(more).collect()
+    }
+
+    /// What it proves, for messages.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.way {
+            Way::Ecdh => "key agreement (ECDH)",
+            Way::Oaep(Digest::Sha1) => "decryption of RSAES-OAEP with SHA-1",
+            Way::Oaep(_) => "decryption of RSAES-OAEP with SHA-256",
+            Way::Pkcs1 => "decryption of RSAES-PKCS1-v1_5",
+        }
+    }
+
     /// What is given.
     pub(crate) fn transport(&self) -> KeyTransport<'_> {
-        if self.is_rsa {
-            KeyTransport::RsaPkcs1 { encrypted_key: &self.given }
-        } else {
-            KeyTransport::Ecdh { ephemeral: &self.given }
+        let encrypted_key = &self.given;
+        match self.way {
+            Way::Ecdh => KeyTransport::Ecdh { ephemeral: &self.given },
+            Way::Oaep(digest) => KeyTransport::RsaOaep { digest, encrypted_key },
+            Way::Pkcs1 => KeyTransport::RsaPkcs1 { encrypted_key },
         }
     }
 
@@ -103,14 +143,26 @@ impl DecryptingProof {
         plain == self.expected
     }
 
-    /// With PKCS #1 v1.5 padding: there is no store and no token that has less.
     fn encrypted(certificate: &Certificate) -> Option<Self> {
         let key = PublicEncryptingKey::from_der(certificate.public_key_info_der()).ok()?;
         let key = Pkcs1PublicEncryptingKey::new(key).ok()?;
         let mut given = vec![0; key.ciphertext_size()];
         let length = key.encrypt(KNOWN_TEXT, &mut given).ok()?.len();
         given.truncate(length);
-        Some(Self { is_rsa: true, given, expected: KNOWN_TEXT.to_vec() })
+        Some(Self { way: Way::Pkcs1, given, expected: KNOWN_TEXT.to_vec() })
+    }
+
+    fn padded(
+        digest: Digest,
+        scheme: &'static OaepAlgorithm,
+        certificate: &Certificate,
+    ) -> Option<Self> {
+        let key = PublicEncryptingKey::from_der(certificate.public_key_info_der()).ok()?;
+        let key = OaepPublicEncryptingKey::new(key).ok()?;
+        let mut given = vec![0; key.ciphertext_size()];
+        let length = key.encrypt(scheme, KNOWN_TEXT, &mut given, None).ok()?.len();
+        given.truncate(length);
+        Some(Self { way: Way::Oaep(digest), given, expected: KNOWN_TEXT.to_vec() })
     }
 
     fn agreed(algorithm: &'static agreement::Algorithm, certificate: &Certificate) -> Option<Self> {
@@ -118,7 +170,7 @@ impl DecryptingProof {
         let given = ours.compute_public_key().ok()?.as_ref().to_vec();
         let theirs = agreement::UnparsedPublicKey::new(algorithm, certificate.public_key_bytes());
         let expected = agree_ephemeral(ours, theirs, (), |z| Ok(z.to_vec())).ok()?;
-        Some(Self { is_rsa: false, given, expected })
+        Some(Self { way: Way::Ecdh, given, expected })
     }
 }
 

@@ -191,7 +191,16 @@ impl SecretKeys {
                 let verify = move |master_key: Arc<_>| async move {
                     embedded::verify(database, &master_key).await
                 };
-                match master_key.used(database, verify).await? {
+                let verified = master_key.used(database, verify).await?;
+                let moved = embedded::moved::list(database).await?;
+                if let Some(first) = moved.first() {
+                    let who = match moved.len() {
+                        1 => first.owner.clone(),
+                        more => format!("{} and {} more", first.owner, more - 1),
+                    };
+                    return Err(embedded::moved::unavailable(&who, &first.store));
+                }
+                match verified {
                     0 => Ok("none; make one with `sealgate secret-key generate ADDR`".to_owned()),
                     count => Ok(format!("{count} usable")),
                 }

@@ -2,12 +2,15 @@
 
 use std::net::ToSocketAddrs as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use sealgate_core::keys::{Certificate, Timestamp};
+use sealgate_keys::import::Material;
 use sealgate_keys::master_key::MasterKey;
 use sealgate_keys::public_key_store::PublicKeyState;
+use sealgate_keys::public_key_store::directory_server::LdapBind;
 use sealgate_keys::secret_key_store::SecretKeyStoreKind;
 use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::Stores;
@@ -16,8 +19,9 @@ use tokio::net::TcpStream;
 
 use super::session::{block_on, now};
 use super::{Failure, Globals, failure, output};
-use crate::config::{Config, NextHop, Server};
+use crate::config::{Config, NextHop, Server, TlsFiles};
 use crate::relay::names::{NOT_ABLE, Names};
+use crate::relay::tls;
 use crate::relay::tls::client::Clients;
 
 #[derive(Debug, Args)]
@@ -105,10 +109,7 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         }
         Err(error) => findings.push(Finding::failed("database", &Failure::from(error))),
     }
-    if let Some(tls) = &config.tls {
-        findings.push(check_readable("tls certificate", &tls.certificate));
-        findings.push(check_readable("tls key", &tls.key));
-    }
+    check_tls(config, findings);
     if let Some(dkim) = &config.dkim {
         findings.push(match crate::domain_key::signer(dkim) {
             Ok(_) => Finding::good("dkim key", dkim.key.display().to_string()),
@@ -223,13 +224,44 @@ fn ending<'a>(
     Finding::bad(what, failure::CONFIGURATION, detail)
 }
 
-fn check_readable(what: &'static str, path: &Path) -> Finding {
-    match std::fs::File::open(path) {
-        Ok(_) => Finding::good(what, path.display().to_string()),
-        Err(error) => {
-            Finding::bad(what, failure::CONFIGURATION, format!("{}: {error}", path.display()))
-        }
+/// Certificates with which we show ourselves on connections, as a server and as a client.
+fn check_tls(config: &Config, findings: &mut Vec<Finding>) {
+    if let Some(files) = &config.tls {
+        findings.push(check_pair("tls certificate", &files.certificate, &files.key));
     }
+    if let Some(tls) = config.key_server.as_ref().and_then(|server| server.tls.as_ref()) {
+        let TlsFiles { certificate, key } = &tls.files;
+        findings.push(check_pair("key server certificate", certificate, key));
+    }
+    let kmip = config.stores.kmip.as_ref().and_then(|kmip| kmip.tls.as_ref());
+    if let Some(files) = kmip {
+        findings.push(check_pair("kmip client certificate", &files.certificate, &files.key));
+    }
+    let bind = config.stores.ldap.as_ref().map(|ldap| &ldap.bind);
+    if let Some(LdapBind::Certificate { certificate, key }) = bind {
+        findings.push(check_pair("ldap client certificate", certificate, key));
+    }
+}
+
+/// Whether the key is the certificate's, and no certificate of the chain ends soon.
+fn check_pair(what: &'static str, certificate: &Path, key: &Path) -> Finding {
+    let files = TlsFiles { certificate: certificate.to_owned(), key: key.to_owned() };
+    if let Err(why) = tls::server(&files) {
+        return Finding::bad(what, failure::CONFIGURATION, why);
+    }
+    let path = certificate.display();
+    let read = || {
+        let bytes = std::fs::read(certificate).map_err(|error| error.to_string())?;
+        Material::read(&bytes, None).map_err(|error| error.to_string())
+    };
+    let certificates = match read() {
+        Ok(material) => material.certificates,
+        Err(why) => return Finding::bad(what, failure::CONFIGURATION, format!("{path}: {why}")),
+    };
+    let named = |one: &Arc<Certificate>| one.subject().to_owned();
+    let mut finding = ending(what, certificates.iter().map(|one| (named(one), &**one)));
+    finding.detail = format!("{path}: {}", finding.detail);
+    finding
 }
 
 /// What is wrong with the way to MX records; a machine that is offline at the moment is not.

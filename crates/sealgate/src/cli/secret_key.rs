@@ -216,7 +216,7 @@ async fn move_keys(session: &Session, owner: Option<&Owner>, to: StoreName) -> R
     };
     let count = administration.move_secret_keys(to.into(), owner, tell).await?;
     output::line(&format!(
-        "{count} moved; the relay uses them after [secret_keys] store is changed"
+        "{count} moved; mail of their owners waits until [secret_keys] store is changed"
     ))
 }
 

@@ -154,23 +154,27 @@ impl Connections {
         }
     }
 
-    /// Asks every server, on a connection of its own.
+    /// Asks every server, on a connection of its own. One that fails is a fault, although look-ups go on with the others: it
+    /// is missed only when they fail too.
     pub(super) async fn check(&self, question: &Question) -> Result<String, StoreError> {
-        let mut lines = Vec::new();
-        let mut answers = 0;
+        let (mut lines, mut failed) = (Vec::new(), Vec::new());
         for server in &self.servers {
             let line = match timeout(self.timeout, self.check_server(server, question)).await {
                 Ok(Ok(who)) => {
-                    answers += 1;
-                    format!("{server}: bound as {who}, {} is there", question.base)
+                    lines.push(format!("{server}: bound as {who}, {} is there", question.base));
+                    continue;
                 }
                 Ok(Err(why)) => format!("{server}: {why}"),
                 Err(_) => format!("{server}: no answer in time"),
             };
-            lines.push(line);
+            failed.push(line);
         }
-        let line = lines.join("; ");
-        if answers == 0 { Err(unavailable(line)) } else { Ok(line) }
+        // What fails stands first, where it is seen.
+        if failed.is_empty() {
+            return Ok(lines.join("; "));
+        }
+        failed.append(&mut lines);
+        Err(unavailable(failed.join("; ")))
     }
 
     async fn check_server(&self, server: &Server, question: &Question) -> Result<String, String> {

@@ -190,7 +190,8 @@ impl Connection {
         }
     }
 
-    /// A PIN that was refused is not tried again: a few tries lock the token.
+    /// A PIN that was refused is not tried again: a few tries lock the token. What other processes tried is known only by the
+    /// token's flags: after a wrong PIN somebody who knows the right one must have logged in before a new process tries.
     fn log_in(&self, session: &Session, token: &TokenInfo) -> Result<(), Fault> {
         let source = &self.config.pin;
         let pin = source.read_line().map_err(Fault::Store)?;
@@ -208,8 +209,17 @@ impl Connection {
                  once with the vendor's tool",
             ));
         }
+        if token.user_pin_count_low() && !self.module.has_tried_pin(label) {
+            return Err(refuse(
+                "a wrong PIN was given to it since its last login, and sealgate does not risk a lock: \
+                 see that the PIN there is right and log in once with the vendor's tool",
+            ));
+        }
         match session.login(UserType::User, Some(&AuthPin::new(pin.as_str().into()))) {
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                self.module.accept_pin(label, &pin);
+                Ok(())
+            }
             Err(Error::Pkcs11(
                 RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
                 _,

@@ -22,7 +22,7 @@ pub(super) struct Module {
     path: PathBuf,
     functions: Pkcs11,
     gate: RwLock<Gate>,
-    refused_pins: Mutex<Vec<RefusedPin>>,
+    tried_pins: Mutex<Vec<TriedPin>>,
 }
 
 /// Since when the module is as it is.
@@ -35,10 +35,11 @@ pub(super) struct Gate {
     tried: Option<Instant>,
 }
 
-/// A PIN that a token did not take.
-struct RefusedPin {
+/// The last PIN that a token was given by this process.
+struct TriedPin {
     token: String,
     digest: Vec<u8>,
+    was_right: bool,
 }
 
 impl Module {
@@ -56,7 +57,7 @@ impl Module {
             path: path.to_owned(),
             functions,
             gate: RwLock::default(),
-            refused_pins: Mutex::default(),
+            tried_pins: Mutex::default(),
         });
         loaded.push(Arc::clone(&module));
         Ok(module)
@@ -125,16 +126,30 @@ impl Module {
     /// Whether the token refused this PIN before.
     pub(super) fn is_refused_pin(&self, token: &str, pin: &str) -> bool {
         let digest = digest(pin);
-        lock(&self.refused_pins)
+        lock(&self.tried_pins)
             .iter()
-            .any(|refused| refused.token == token && refused.digest == digest)
+            .any(|tried| tried.token == token && !tried.was_right && tried.digest == digest)
     }
 
-    /// Remembers that the token refused this PIN, until it refuses another one.
+    /// Whether this process knows what became of a PIN that it gave to the token.
+    pub(super) fn has_tried_pin(&self, token: &str) -> bool {
+        lock(&self.tried_pins).iter().any(|tried| tried.token == token)
+    }
+
+    /// Remembers that the token refused this PIN, until it is given another one.
     pub(super) fn refuse_pin(&self, token: &str, pin: &str) {
-        let mut refused = lock(&self.refused_pins);
-        refused.retain(|known| known.token != token);
-        refused.push(RefusedPin { token: token.to_owned(), digest: digest(pin) });
+        self.remember_pin(token, pin, false);
+    }
+
+    /// Remembers that the token took this PIN.
+    pub(super) fn accept_pin(&self, token: &str, pin: &str) {
+        self.remember_pin(token, pin, true);
+    }
+
+    fn remember_pin(&self, token: &str, pin: &str, was_right: bool) {
+        let mut tried = lock(&self.tried_pins);
+        tried.retain(|known| known.token != token);
+        tried.push(TriedPin { token: token.to_owned(), digest: digest(pin), was_right });
     }
 }
 

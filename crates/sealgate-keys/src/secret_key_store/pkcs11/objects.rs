@@ -2,7 +2,7 @@
 //!
 //! A certificate belongs to a key where it has the key's id or label and its public key is the key's: by the modulus, by
 //! the public key object beside it, or else by a proof ([`super::proof`]). What belongs to none is skipped with a line in
-//! the log.
+//! the log; where the token refuses the proof, nothing is known, which is an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,6 +67,10 @@ impl Selector {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) name: KeyName,
+    /// The key itself, which others may share the name with.
+    pub(super) object: ObjectHandle,
+    /// What the object's handle is good in.
+    pub(super) generation: u64,
     pub(super) certificate: Arc<Certificate>,
     pub(super) chain: Vec<Arc<Certificate>>,
 }
@@ -104,17 +108,33 @@ pub(super) fn find_keys(here: &Here<'_>, selectors: &[Selector]) -> Result<Vec<F
     Ok(found)
 }
 
-/// The object of a key that was found before.
-pub(super) fn key_object(here: &Here<'_>, name: &KeyName) -> Result<ObjectHandle, Fault> {
+/// The object of a key that was found before: of those with its name the one that is the other half of its certificate.
+pub(super) fn key_object(
+    here: &Here<'_>,
+    name: &KeyName,
+    certificate: &Certificate,
+) -> Result<ObjectHandle, Fault> {
     here.confirm()?;
-    let mut template = vec![Attribute::Label(name.label.clone())];
-    if !name.id.is_empty() {
-        template.push(Attribute::Id(name.id.clone()));
+    let label = (!name.label.is_empty()).then(|| Attribute::Label(name.label.clone()));
+    let id = (!name.id.is_empty()).then(|| Attribute::Id(name.id.clone()));
+    let template: Vec<_> = label.into_iter().chain(id).collect();
+    let mut refused = None;
+    for object in secret_keys(here, &template, KEYS_OF_OWNER_MAX)? {
+        let facts = facts(here, object)?;
+        if facts.label != name.label || facts.id != name.id {
+            continue;
+        }
+        match belongs(here, object, &facts, certificate) {
+            Ok(true) => return Ok(object),
+            Ok(false) => {}
+            Err(fault @ (Fault::Incapable(_) | Fault::Refused(_))) => refused = Some(fault),
+            Err(fault) => return Err(fault),
+        }
     }
-    let object = secret_keys(here, &template, 1)?.first().copied();
-    object.ok_or_else(|| {
-        Fault::Away(format!("the key `{}` is no longer in the token", name.label_text()))
-    })
+    let label = name.label_text();
+    Err(refused.unwrap_or_else(|| {
+        Fault::Away(format!("the key `{label}` of this certificate is no longer in the token"))
+    }))
 }
 
 /// Private keys with these attributes.
@@ -147,6 +167,15 @@ pub(super) struct KeyFacts {
     kind: Option<KeyType>,
     modulus: Vec<u8>,
     asks_each_time: bool,
+    pub(super) may: Uses,
+}
+
+/// What a private key object may be used for; `None` where the token does not tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Uses {
+    pub(super) sign: Option<bool>,
+    pub(super) decrypt: Option<bool>,
+    pub(super) derive: Option<bool>,
 }
 
 /// Reads them; what the token does not tell stays empty.
@@ -157,6 +186,9 @@ pub(super) fn facts(here: &Here<'_>, object: ObjectHandle) -> Result<KeyFacts, F
         AttributeType::KeyType,
         AttributeType::Modulus,
         AttributeType::AlwaysAuthenticate,
+        AttributeType::Sign,
+        AttributeType::Decrypt,
+        AttributeType::Derive,
     ];
     let mut facts = KeyFacts::default();
     for attribute in here.session.get_attributes(object, &wanted)? {
@@ -166,6 +198,9 @@ pub(super) fn facts(here: &Here<'_>, object: ObjectHandle) -> Result<KeyFacts, F
             Attribute::KeyType(kind) => facts.kind = Some(kind),
             Attribute::Modulus(modulus) => facts.modulus = modulus,
             Attribute::AlwaysAuthenticate(asks) => facts.asks_each_time = asks,
+            Attribute::Sign(may) => facts.may.sign = Some(may),
+            Attribute::Decrypt(may) => facts.may.decrypt = Some(may),
+            Attribute::Derive(may) => facts.may.derive = Some(may),
             _ => {}
         }
     }
@@ -178,22 +213,38 @@ fn pairs(here: &Here<'_>, object: ObjectHandle, selector: &Selector) -> Result<V
     let label = name.label_text();
     let token = &here.connection.config.token;
     if facts.asks_each_time {
-        tracing::warn!(token, label, "skipped: this key wants the PIN for each use");
-        return Ok(Vec::new());
+        // Not "no key": mail would go out unsigned.
+        let why =
+            format!("the key `{label}` wants the PIN for each use, which a relay cannot give");
+        return Err(Fault::Incapable(why));
     }
     let candidates = match &selector.certificate {
         Some(path) => certificates_of_file(path)?,
         None => certificates(here, &name)?,
     };
     let mut found = Vec::new();
+    let mut refused = None;
     for certificate in &candidates {
-        if belongs(here, object, &facts, certificate)? {
-            found.push(Found {
+        match belongs(here, object, &facts, certificate) {
+            Ok(true) => found.push(Found {
                 name: name.clone(),
+                object,
+                generation: here.generation,
                 certificate: Arc::clone(certificate),
                 chain: chain_of(certificate, &candidates),
-            });
+            }),
+            Ok(false) => {}
+            Err(fault @ (Fault::Incapable(_) | Fault::Refused(_))) => refused = Some(fault),
+            Err(fault) => return Err(fault),
         }
+    }
+    // A key with a certificate of its own has no other public key, whatever a trial with another one came to. Without one
+    // nobody knows whether this key is there, and "none" would let mail go out unsigned.
+    if found.is_empty()
+        && let Some(fault) = refused
+    {
+        tracing::warn!(token, label, "the token refuses the trial that pairs key and certificate");
+        return Err(fault);
     }
     if found.is_empty() {
         tracing::warn!(
@@ -274,19 +325,22 @@ fn belongs(
     }
     match public_point(here, facts)? {
         Some(point) => Ok(point == certificate.public_key_bytes()),
-        None => proof::is_proven(here, object, certificate),
+        None => proof::is_proven(here, object, facts.may, certificate),
     }
 }
 
-/// The point of the public key object with the key's id, which few tokens need and many have.
+/// The point of the public key object with the key's id, which few tokens need and many have. `None` also where several
+/// keys share that id: then it tells nothing.
 fn public_point(here: &Here<'_>, facts: &KeyFacts) -> Result<Option<Vec<u8>>, Fault> {
     if facts.id.is_empty() {
         return Ok(None);
     }
     let template = [Attribute::Id(facts.id.clone())];
-    let Some(object) = search(here, ObjectClass::PUBLIC_KEY, &template, 1)?.first().copied() else {
+    let objects = search(here, ObjectClass::PUBLIC_KEY, &template, 2)?;
+    let [object] = *objects.as_slice() else { return Ok(None) };
+    if secret_keys(here, &template, 2)?.len() != 1 {
         return Ok(None);
-    };
+    }
     let attributes = here.session.get_attributes(object, &[AttributeType::EcPoint])?;
     Ok(attributes.into_iter().find_map(|attribute| match attribute {
         // DER by the standard, bare in some tokens.

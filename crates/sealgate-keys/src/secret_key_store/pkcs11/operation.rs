@@ -1,7 +1,7 @@
 //! A secret key in a token: signs and unwraps there.
 //!
 //! Messages are hashed here and the digests signed there, because that is what most tokens have. The handle keeps label
-//! and id, so that it outlives the removal of the token.
+//! and id, so that it outlives the removal of the token, and the certificate, so that it never becomes another key's.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,9 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::types::Ulong;
 use der::asn1::UintRef;
 use der::{Encode, Sequence};
-use sealgate_core::keys::{Digest, KeyError, KeyKind, KeyTransport, SecretKey, SignatureScheme};
+use sealgate_core::keys::{
+    Certificate, Digest, KeyError, KeyKind, KeyTransport, SecretKey, SignatureScheme,
+};
 use zeroize::Zeroizing;
 
 use super::connection::Here;
@@ -32,6 +34,7 @@ pub(super) struct TokenKey {
     pub(super) store: Arc<Store>,
     pub(super) name: KeyName,
     pub(super) kind: KeyKind,
+    pub(super) certificate: Arc<Certificate>,
     /// The object's handle and the generation that it is good in.
     pub(super) object: Arc<Mutex<Option<(u64, ObjectHandle)>>>,
 }
@@ -43,6 +46,7 @@ impl TokenKey {
         work: impl Fn(&Here<'_>, ObjectHandle) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Fault> {
         let name = self.name.clone();
+        let certificate = Arc::clone(&self.certificate);
         let known = Arc::clone(&self.object);
         self.store.call(CALL_PATIENCE, move |connection, own| {
             connection.run(own, |here| {
@@ -53,7 +57,7 @@ impl TokenKey {
                         result => return Ok(result?),
                     }
                 }
-                let object = key_object(here, &name)?;
+                let object = key_object(here, &name, &certificate)?;
                 *lock(&known) = Some((here.generation, object));
                 Ok(work(here, object)?)
             })
@@ -67,7 +71,7 @@ impl SecretKey for TokenKey {
         let prepared = Prepared::new(kind, scheme, message).ok_or(KeyError::Failed)?;
         let result = self.with_object(move |here, object| sign(here, object, kind, &prepared));
         result.map_err(|fault| {
-            if let Fault::Refused(why) = &fault {
+            if let Fault::Incapable(why) | Fault::Refused(why) = &fault {
                 let label = self.name.label_text();
                 tracing::warn!(label, ?scheme, why, "the token does not sign");
             }
@@ -249,7 +253,8 @@ fn agree(
             Attribute::Value(value) => Some(Zeroizing::new(value)),
             _ => None,
         })
-        .ok_or(Error::InvalidValue)
+        // It agreed and keeps the secret to itself.
+        .ok_or(Error::NotSupported)
 }
 
 /// r and s end to end as ECDSA-Sig-Value (RFC 5480 appendix A).

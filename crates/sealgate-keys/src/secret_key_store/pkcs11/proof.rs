@@ -1,32 +1,78 @@
 //! Proves that a token's secret key is the other half of a certificate's public key, by using both.
 
 use cryptoki::object::ObjectHandle;
-use sealgate_core::keys::Certificate;
+use sealgate_core::keys::{Certificate, KeyKind};
 
 use super::connection::Here;
 use super::fault::Fault;
+use super::objects::Uses;
 use super::operation::{Prepared, Request, sign, unwrap};
+use crate::secret_key_store::KeyPurpose;
 use crate::secret_key_store::proof::{DecryptingProof, KNOWN_TEXT, SigningProof};
 
-/// Whether it is, by a signature where the certificate allows that, else by a decryption or key agreement. A token that
-/// refuses the operation proves nothing.
+/// Whether it is, by a signature or else by a decryption or key agreement: by what the key may do, and where the token does
+/// not tell that, by what the certificate allows. One way proves both, because it is one pair of keys.
+///
+/// # Errors
+/// [`Fault::Incapable`] and [`Fault::Refused`] where the token does neither, which proves nothing.
 pub(super) fn is_proven(
     here: &Here<'_>,
     object: ObjectHandle,
+    may: Uses,
     certificate: &Certificate,
 ) -> Result<bool, Fault> {
-    let result = if certificate.may_sign() {
-        by_signature(here, object, certificate)
+    let decrypts = if matches!(certificate.key_kind(), KeyKind::Rsa { .. }) {
+        may.decrypt
     } else {
-        by_decryption(here, object, certificate)
+        may.derive
     };
-    match result {
-        Err(Fault::Refused(why)) => {
-            tracing::warn!(subject = certificate.subject(), why, "the token refuses the key's use");
-            Ok(false)
+    let signs_first = match (may.sign, decrypts) {
+        (Some(false), _) => false,
+        (_, Some(false)) => true,
+        _ => certificate.may_sign(),
+    };
+    let trials: [fn(&Here<'_>, ObjectHandle, &Certificate) -> Result<bool, Fault>; 2] =
+        if signs_first { [by_signature, by_decryption] } else { [by_decryption, by_signature] };
+    let [first, second] = trials;
+    match first(here, object, certificate) {
+        Err(refusal @ (Fault::Incapable(_) | Fault::Refused(_))) => {
+            second(here, object, certificate).map_err(|fault| match fault {
+                Fault::Incapable(_) | Fault::Refused(_) => refusal,
+                other => other,
+            })
         }
         other => other,
     }
+}
+
+/// Everything that the key is for, each way that mail needs.
+///
+/// # Errors
+/// [`Fault::Refused`] that says what it does not do.
+pub(super) fn is_fit(
+    here: &Here<'_>,
+    object: ObjectHandle,
+    purpose: KeyPurpose,
+    certificate: &Certificate,
+) -> Result<(), Fault> {
+    if purpose.serves(KeyPurpose::Sign) && !by_signature(here, object, certificate)? {
+        return Err(Fault::Refused("it signs with another key".to_owned()));
+    }
+    if !purpose.serves(KeyPurpose::Encrypt) {
+        return Ok(());
+    }
+    for proof in &DecryptingProof::all(certificate) {
+        let name = proof.name();
+        match decrypts(here, object, certificate, proof) {
+            Ok(true) => {}
+            Ok(false) => return Err(Fault::Refused(format!("no {name}"))),
+            Err(Fault::Incapable(why) | Fault::Refused(why)) => {
+                return Err(Fault::Refused(format!("no {name}: {why}")));
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(())
 }
 
 fn by_signature(
@@ -35,8 +81,10 @@ fn by_signature(
     certificate: &Certificate,
 ) -> Result<bool, Fault> {
     let kind = certificate.key_kind();
-    let Some(proof) = SigningProof::new(certificate) else { return Ok(false) };
-    let Some(prepared) = Prepared::new(kind, proof.scheme, KNOWN_TEXT) else { return Ok(false) };
+    let Some(proof) = SigningProof::new(certificate) else { return unprovable() };
+    let Some(prepared) = Prepared::new(kind, proof.scheme, KNOWN_TEXT) else {
+        return unprovable();
+    };
     let signature = sign(here, object, kind, &prepared)?;
     Ok(proof.is_met_by(certificate, &signature))
 }
@@ -46,8 +94,23 @@ fn by_decryption(
     object: ObjectHandle,
     certificate: &Certificate,
 ) -> Result<bool, Fault> {
-    let Some(proof) = DecryptingProof::new(certificate) else { return Ok(false) };
+    match DecryptingProof::new(certificate) {
+        Some(proof) => decrypts(here, object, certificate, &proof),
+        None => unprovable(),
+    }
+}
+
+fn decrypts(
+    here: &Here<'_>,
+    object: ObjectHandle,
+    certificate: &Certificate,
+    proof: &DecryptingProof,
+) -> Result<bool, Fault> {
     let request = Request::new(&proof.transport());
     let plain = unwrap(here, object, certificate.key_kind(), &request)?;
     Ok(plain.is_some_and(|plain| proof.is_met_by(&plain)))
+}
+
+fn unprovable() -> Result<bool, Fault> {
+    Err(Fault::Incapable("a kind of key that does not do this".to_owned()))
 }

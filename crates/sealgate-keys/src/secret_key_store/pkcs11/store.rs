@@ -78,7 +78,8 @@ impl Token {
             store: Arc::clone(&self.store),
             name: found.name,
             kind: found.certificate.key_kind(),
-            object: Arc::new(Mutex::new(None)),
+            certificate: Arc::clone(&found.certificate),
+            object: Arc::new(Mutex::new(Some((found.generation, found.object)))),
         };
         RemoteKey { certificate: found.certificate, chain: found.chain, secret: Arc::new(secret) }
     }
@@ -232,7 +233,9 @@ fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
     let created = made.create(&template);
     new_key::wipe(&mut template);
     let object = created.map_err(|error| match Fault::from(error) {
-        Fault::Refused(why) => refuse(&format!("the token does not take this key ({why})")),
+        Fault::Incapable(why) | Fault::Refused(why) => {
+            refuse(&format!("the token does not take this key ({why})"))
+        }
         other => other,
     })?;
     for certificate in std::iter::once(&new.certificate).chain(&new.chain) {
@@ -247,9 +250,15 @@ fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
     }
     let found = find_keys(here, &[Selector::of_label(&new.label)])?;
     let is_found = found.iter().any(|found| found.certificate == new.certificate);
-    if !is_found || !proof::is_proven(here, object, &new.certificate)? {
+    if !is_found {
         return Err(refuse("the token took the key and does not use it as its certificate says"));
     }
+    proof::is_fit(here, object, new.purpose, &new.certificate).map_err(|fault| match fault {
+        Fault::Incapable(why) | Fault::Refused(why) => {
+            refuse(&format!("the token took the key and does not use it ({why})"))
+        }
+        other => other,
+    })?;
     made.objects.clear();
     Ok(())
 }
