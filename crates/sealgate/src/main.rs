@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[macro_use]
+mod failpoint;
+
 mod cli;
 mod config;
 mod demo;

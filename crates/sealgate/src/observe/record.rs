@@ -106,6 +106,7 @@ impl Record {
 
     /// Writes the line and counts.
     pub(crate) fn write(self) {
+        failpoint!(blocking "record.write");
         self.count();
         if self.partial {
             tracing::error!(

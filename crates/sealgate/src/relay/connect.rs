@@ -23,10 +23,12 @@ impl Downstream {
         let mut permanent = None;
         let mut temporary = None;
         for target in &hop.targets {
+            failpoint!("connect.look_up");
             let Ok(addresses) = self.router.addresses(target).await else {
                 temporary.get_or_insert(Refusal::NextHopUnreachable);
                 continue;
             };
+            failpoint!("connect.looked_up");
             for address in addresses {
                 match self.open(hop, &target.host, address).await {
                     Ok(link) => return Ok(link),
@@ -39,6 +41,7 @@ impl Downstream {
                 }
             }
         }
+        failpoint!("connect.failed");
         metrics::counter!("sealgate_next_hop_failures_total").increment(1);
         // For good only where every host said so: a primary that is away comes back (RFC 5321 §5.1).
         Err(temporary.or(permanent).unwrap_or(Refusal::NextHopUnreachable))
@@ -67,7 +70,9 @@ impl Downstream {
         address: SocketAddr,
         tls: Tls,
     ) -> Result<Link, OpenError> {
+        failpoint!("connect.open");
         let stream = TcpStream::connect(address).await.map_err(|_| OpenError::Io)?;
+        failpoint!("connect.opened");
         super::listener::prepare(&stream).map_err(|_| OpenError::Io)?;
         let hostname = self.hostname.clone();
         let options = Options { protocol: hop.protocol(), hostname, tls };
@@ -80,7 +85,10 @@ impl Downstream {
         metrics::counter!("sealgate_downstream_connections_total").increment(1);
         loop {
             match link.next().await.map_err(|_| OpenError::Io)? {
-                Event::Idle => return Ok(link),
+                Event::Idle => {
+                    failpoint!("connect.greeted");
+                    return Ok(link);
+                }
                 Event::StartTls => link = self.start_tls(link, host).await?,
                 Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
                     return Err(OpenError::Refused(reply));
@@ -95,11 +103,13 @@ impl Downstream {
     async fn start_tls(&self, mut link: Link, host: &str) -> Result<Link, OpenError> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
+        failpoint!("connect.starttls");
         let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
         let tls = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, plain)
             .await
             .map_err(OpenError::Tls)?;
+        failpoint!("connect.tls_started");
         let mut client = link.client;
         client.tls_started();
         let stream = Stream::Tls(Box::new(tls.into()));

@@ -86,12 +86,14 @@ impl Downstream {
             (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect())
         };
         while let Some(link) = self.pool.take(&consignment.hop) {
+            failpoint!("deliver.pooled");
             match self.begin(link, consignment).await {
                 Ok(admitted) => return admitted,
                 Err(Trouble::Final(refusal)) => return refuse_all(refusal),
                 Err(Trouble::Broken(_)) => {}
             }
         }
+        failpoint!("deliver.connect");
         let begun = match self.connect(&consignment.hop).await {
             Ok(link) => self.begin(link, consignment).await,
             Err(refusal) => return refuse_all(refusal),
@@ -107,6 +109,7 @@ impl Downstream {
         mut link: Link,
         consignment: &'a Consignment<'a>,
     ) -> Result<(Option<Delivery<'a>>, Vec<Outcome>), Trouble> {
+        failpoint!("deliver.begin");
         let transaction = consignment.transaction();
         match link.client.start(&transaction) {
             Ok(()) => {}
@@ -119,6 +122,7 @@ impl Downstream {
             let event = link.next().await.map_err(|_| Trouble::Broken(Refusal::NextHopTimeout))?;
             match event {
                 Event::Admitted(replies) => {
+                    failpoint!("deliver.admitted");
                     let refused = consignment.refused(replies);
                     return Ok((Some(Delivery { consignment, link }), refused));
                 }
@@ -127,6 +131,7 @@ impl Downstream {
                     return Err(Trouble::Broken(Refusal::NextHopUnreachable));
                 }
                 Event::Refused(replies) => {
+                    failpoint!("deliver.refused");
                     let refused = consignment.refused(replies);
                     // Whether the connection can be used again shows in the next event.
                     if let Ok(Event::Idle) = link.next().await {
@@ -178,7 +183,10 @@ impl Delivery<'_> {
     /// Where the connection broke.
     pub(crate) async fn send_content(&mut self) -> io::Result<()> {
         self.queue_content();
-        self.link.write().await
+        failpoint!("deliver.content");
+        self.link.write().await?;
+        failpoint!("deliver.content_sent");
+        Ok(())
     }
 
     /// Sends the final dot and hands over each answer as it comes; the connection goes back to the pool.
@@ -188,13 +196,19 @@ impl Delivery<'_> {
         mut answer: impl FnMut(Outcome),
     ) {
         let mut open: Vec<usize> = (0..self.consignment.recipients.len()).collect();
+        failpoint!("deliver.dot");
         if !self.link.interrupted {
             self.link.client.release();
         }
         let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+        // What breaks here shows again, and is judged, at the next event.
+        if self.link.write().await.is_ok() {
+            failpoint!("deliver.dot_sent");
+        }
         loop {
             match tokio::time::timeout_at(deadline, self.link.next()).await {
                 Ok(Ok(Event::Answer { recipient, reply })) => {
+                    failpoint!("deliver.answered");
                     open.retain(|index| *index != recipient);
                     let hop = &self.consignment.hop;
                     let result = match reply.is_positive() {
@@ -206,6 +220,7 @@ impl Delivery<'_> {
                     if let Some(index) = self.consignment.recipients.get(recipient) {
                         answer((*index, result));
                     }
+                    failpoint!("deliver.answer_passed");
                 }
                 Ok(Ok(Event::Idle)) if self.link.interrupted => return,
                 Ok(Ok(Event::Idle)) => {
@@ -216,6 +231,7 @@ impl Delivery<'_> {
                 Ok(Ok(_)) => {}
             }
         }
+        failpoint!("deliver.unanswered");
         // No answer after the dot: delivered or not, nobody knows; a duplicate is better than a loss. Those refused at RCPT
         // have been answered for before and are not asked about again by the caller.
         for recipient in open {

@@ -80,8 +80,10 @@ impl Fanout<'_> {
                 let Some(recipient) = self.envelope.recipients.get(*index) else { continue };
                 let domain = recipient.address.domain();
                 if !hops.contains_key(domain) {
+                    failpoint!("fanout.route");
                     let found = self.downstream.router.hop(self.next_hop, domain);
                     let hop = tokio::time::timeout_at(self.deadline, found).await;
+                    failpoint!("fanout.routed");
                     hops.insert(domain, hop.unwrap_or(Err(Refusal::NextHopUnreachable)));
                 }
                 match hops.get(domain) {
@@ -120,6 +122,7 @@ impl Fanout<'_> {
 
     /// One copy, whatever becomes of the others.
     async fn deliver_alone(&self, consignment: &Consignment<'_>) {
+        failpoint!("fanout.alone");
         let (delivery, refused) = self.admit(consignment).await;
         refused.into_iter().for_each(|outcome| self.answer(outcome));
         if let Some(delivery) = delivery {
@@ -129,17 +132,20 @@ impl Fanout<'_> {
 
     /// Content and dot.
     async fn finish(&self, mut delivery: Delivery<'_>, consignment: &Consignment<'_>) {
+        failpoint!("fanout.content");
         if consignment.parcel.size_bytes() <= TOGETHER_BYTES_MAX {
             delivery.queue_content();
         } else if let Err(refusal) = self.send_content(&mut delivery).await {
             return self.answer_all(consignment, &refusal);
         }
+        failpoint!("fanout.release");
         self.released.store(true, Ordering::Release);
         delivery.release(self.downstream, |outcome| self.answer(outcome)).await;
     }
 
     async fn deliver_jointly(&self, consignments: &[Consignment<'_>]) {
         let admitted = join(consignments.iter().map(|consignment| self.admit(consignment))).await;
+        failpoint!("fanout.admitted");
         let mut deliveries = Vec::new();
         let mut refused = false;
         for ((delivery, outcomes), consignment) in admitted.into_iter().zip(consignments) {
@@ -164,6 +170,7 @@ impl Fanout<'_> {
         if join(contents).await.iter().any(Result::is_err) {
             return;
         }
+        failpoint!("fanout.dots_held");
         self.release_in_turn(deliveries).await;
     }
 
@@ -171,6 +178,7 @@ impl Fanout<'_> {
     async fn release_in_turn(&self, deliveries: Vec<(Delivery<'_>, &Consignment<'_>)>) {
         let mut accepted = false;
         for (delivery, _) in deliveries {
+            failpoint!("fanout.dot_in_turn");
             self.released.store(true, Ordering::Release);
             let (mut refused_for_now, mut refused_for_good) = (false, false);
             let watch = |outcome: Outcome| {
@@ -182,6 +190,7 @@ impl Fanout<'_> {
                 self.answer(outcome);
             };
             delivery.release(self.downstream, watch).await;
+            failpoint!("fanout.dot_answered");
             // For now: all will be sent again. For good before anything was accepted: all are refused.
             if refused_for_now || (refused_for_good && !accepted) {
                 return;

@@ -102,6 +102,7 @@ impl Session {
 
     /// Serves the client to the end.
     pub(crate) async fn run(mut self) {
+        failpoint!("session.run");
         // An error here is the client's connection breaking: there is nobody to tell.
         if self.serve().await.is_ok() {
             self.linger().await;
@@ -109,6 +110,7 @@ impl Session {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
+        failpoint!("session.start");
         loop {
             let next = match self.server.advance(&mut self.input) {
                 Event::Close => {
@@ -153,6 +155,7 @@ impl Session {
         self.say().await?;
         let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
         // Within a transaction a drain lets the client finish.
+        failpoint!("session.replied");
         let between = self.server.envelope().is_none();
         if between && *self.draining.borrow() {
             self.server.close(&Reply::from(&Refusal::ShuttingDown));
@@ -174,6 +177,7 @@ impl Session {
 
     /// Reads content, no slower than the minimum rate averaged (K9).
     async fn more_content(&mut self, since: Instant) -> io::Result<Next> {
+        failpoint!("session.content");
         let rate = self.settings.config.limits.data_bytes_per_sec_min.max(1);
         let allowed = Duration::from_secs(self.server.received_bytes() / rate);
         // What came fast earns no right to be silent without end.
@@ -201,6 +205,7 @@ impl Session {
     }
 
     fn mail(&mut self, from: Option<Address>, size_bytes: Option<u64>) -> Next {
+        failpoint!(blocking "session.mail");
         self.settings = self.relay.settings();
         self.id = trace::transaction_id();
         self.context = None;
@@ -213,10 +218,12 @@ impl Session {
         } else {
             self.server.accept();
         }
+        failpoint!(blocking "session.mail_answered");
         Next::Go
     }
 
     async fn recipient(&mut self, recipient: &Recipient) -> Next {
+        failpoint!("session.rcpt");
         match self.admit(&recipient.address).await {
             Ok(()) => self.server.accept(),
             Err(refusal) => {
@@ -224,6 +231,7 @@ impl Session {
                 self.refused_early(from.as_ref(), Some(&recipient.address), &refusal);
             }
         }
+        failpoint!("session.rcpt_answered");
         Next::Go
     }
 
@@ -244,11 +252,14 @@ impl Session {
             return Ok(());
         }
         if self.context.is_none() {
+            failpoint!("session.rcpt_context");
             self.context = Some(Transaction::context(&self.relay, &self.settings).await?);
         }
         let Some(context) = &self.context else { return Err(Refusal::Internal) };
         let mut keys = Keys::default();
+        failpoint!("session.rcpt_look_up");
         self.relay.stores.answer(&[KeyQuery::Public(to.clone())], &mut keys).await;
+        failpoint!("session.rcpt_looked_up");
         match keys.public.get(to) {
             Some(answer) => outbound::admit_recipient(context, from.as_ref(), to, answer),
             None => Err(Refusal::KeysUnavailable),
@@ -256,6 +267,7 @@ impl Session {
     }
 
     fn data(&mut self) -> Next {
+        failpoint!(blocking "session.data");
         self.receiving_since = Some(Instant::now());
         self.server.accept();
         Next::Go
@@ -273,6 +285,7 @@ impl Session {
 
     async fn message(&mut self, envelope: Envelope, message: Bytes) -> io::Result<Next> {
         let dot = Instant::now();
+        failpoint!("session.dot");
         let started = self.receiving_since.take().unwrap_or(dot);
         let size_bytes = message.len();
         let budget = self.settings.config.limits.memory_bytes_max;
@@ -283,6 +296,7 @@ impl Session {
             }
             return Ok(self.discarded(&reply));
         }
+        failpoint!("session.memory_reserved");
         let transaction = Transaction {
             relay: Arc::clone(&self.relay),
             settings: Arc::clone(&self.settings),
@@ -294,8 +308,10 @@ impl Session {
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let outcome = self.drive(&transaction, message, &mut answers).await;
+        failpoint!("session.driven");
         self.memory.resize(0, budget);
         let Some(report) = outcome else {
+            failpoint!("session.aborted");
             // The client is gone and nothing was delivered: it will send again.
             let report = Report::new(transaction.direction, &self.id);
             let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
@@ -305,14 +321,17 @@ impl Session {
             return Ok(Next::End);
         };
         veil::wait(&report, size_bytes, dot).await;
+        failpoint!("session.last_reply");
         let reply = answers.last_reply(&mut self.server, self.entrance.protocol());
         let written = self.say().await;
+        failpoint!("session.last_replied");
         let recipients = &transaction.envelope.recipients;
         self.record(report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
             .partial(answers.is_partial())
             .reply_lost(written.is_err() || answers.client_is_gone)
             .write();
+        failpoint!("session.recorded");
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }
     }
 
@@ -341,14 +360,17 @@ impl Session {
                 biased;
                 report = &mut caught => break report,
                 Some(outcome) = receiver.recv() => {
+                    failpoint!("session.answer");
                     answers.take(outcome);
                     if lmtp && answers.say_known(&mut self.server) {
+                        failpoint!("session.lmtp_reply");
                         let pause = self.settings.config.inside.reply_pause;
                         if self.say().await.is_err() {
                             answers.client_is_gone = true;
                         } else if !pause.is_zero() {
                             tokio::time::sleep(pause).await;
                         }
+                        failpoint!("session.lmtp_replied");
                     }
                 }
                 read = self.stream.read(&mut self.input), if listen => {
@@ -356,6 +378,7 @@ impl Session {
                         if !released.load(Ordering::Acquire) {
                             return None;
                         }
+                        failpoint!("session.client_gone");
                         // Too late to take back: the delivery goes on (O6).
                         answers.client_is_gone = true;
                     }
@@ -372,13 +395,16 @@ impl Session {
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {
+        failpoint!("session.starttls");
         self.say().await?;
+        failpoint!("session.starttls_replied");
         let Some(tls) = self.settings.tls.clone() else { return Ok(Next::End) };
         let Some(tcp) = self.stream.take_plain() else { return Ok(Next::End) };
         let tls = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(tcp))
             .await
             .map_err(io::Error::from)??;
         self.stream = Stream::Tls(Box::new(tls.into()));
+        failpoint!("session.tls_started");
         self.server.tls_started();
         Ok(Next::Go)
     }
@@ -423,6 +449,7 @@ impl Session {
 
     /// Ends the connection so that the last reply arrives: closing with unread input would reset it.
     async fn linger(&mut self) {
+        failpoint!("session.linger");
         if self.stream.shutdown().await.is_err() || self.input.is_empty() && self.server.has_quit()
         {
             return;

@@ -71,6 +71,7 @@ impl Transaction {
         answers: &UnboundedSender<Outcome>,
     ) -> Report {
         let limits = &self.settings.config.limits;
+        failpoint!("transaction.start");
         let deadline = Instant::now() + Duration::from_secs(limits.delivery_secs_max);
         let transformed = tokio::time::timeout_at(deadline, self.transform(Message::new(message)));
         let late = Reply::new(451, (4, 4, 7), "the message took too long, try again later");
@@ -79,6 +80,7 @@ impl Transaction {
             .unwrap_or_else(|_| Err(Box::new((Refusal::NextHop(late), self.empty_report()))));
         match transformed {
             Err(refused) => {
+                failpoint!("transaction.refused");
                 let (refusal, report) = *refused;
                 for index in 0..self.envelope.recipients.len() {
                     let _ = answers.send((index, Err(refusal.clone())));
@@ -86,6 +88,7 @@ impl Transaction {
                 report
             }
             Ok(done) => {
+                failpoint!("transaction.transformed");
                 self.learn(done.harvest);
                 let inbound = NextHop::Fixed(self.settings.config.inside.mail_server.clone());
                 let next_hop = match self.direction {
@@ -105,6 +108,7 @@ impl Transaction {
                     answers,
                 };
                 fanout.deliver(self.upstream, &done.parcels).await;
+                failpoint!("transaction.delivered");
                 done.report
             }
         }
@@ -131,7 +135,9 @@ impl Transaction {
         let config = &self.settings.config;
         let early = |refusal| Box::new((refusal, self.empty_report()));
         trace::check_loop(&message, &config.hostname, config.limits.hops_max).map_err(early)?;
+        failpoint!("transaction.context");
         let context = Self::context(&self.relay, &self.settings).await.map_err(early)?;
+        failpoint!("transaction.context_known");
         let received = trace::received_field(&self.origin, &config.hostname, &self.id);
         let (id, envelope) = (self.id.clone(), self.envelope.clone());
         let size_bytes = message.bytes().len();
@@ -148,21 +154,32 @@ impl Transaction {
         // is caught around the whole transaction.
         if size_bytes <= INLINE_BYTES_MAX {
             match processor.step(&keys) {
-                Step::Want(queries) => self.relay.stores.answer(&queries, &mut keys).await,
+                Step::Want(queries) => {
+                    failpoint!("transaction.look_up");
+                    self.relay.stores.answer(&queries, &mut keys).await;
+                    failpoint!("transaction.looked_up");
+                }
                 Step::Done(done) => return Ok(*done),
                 Step::Refused(refused) => return Err(refused),
             }
         }
         for _ in 0..ROUNDS_MAX {
             let wait_max = Duration::from_secs(config.limits.crypto_wait_secs_max);
+            failpoint!("transaction.compute");
             let computed = self.relay.crypto.run(wait_max, move || {
+                failpoint!(blocking "transaction.computing");
                 let step = processor.step(&keys);
+                failpoint!(blocking "transaction.computed_step");
                 (processor, keys, step)
             });
             let (again, known, step) = computed.await.map_err(early)?;
             (processor, keys) = (again, known);
+            failpoint!("transaction.computed");
             match step {
-                Step::Want(queries) => self.relay.stores.answer(&queries, &mut keys).await,
+                Step::Want(queries) => {
+                    failpoint!("transaction.look_up_large");
+                    self.relay.stores.answer(&queries, &mut keys).await;
+                }
                 Step::Done(done) => return Ok(*done),
                 Step::Refused(refused) => return Err(refused),
             }
@@ -176,6 +193,7 @@ impl Transaction {
         let Some(harvest) = harvest else { return };
         let relay = Arc::clone(&self.relay);
         tokio::spawn(async move {
+            failpoint!("transaction.learn");
             if let Err(error) = relay.stores.learn(&harvest).await {
                 tracing::warn!(%error, "certificates of a verified mail could not be kept");
             }
