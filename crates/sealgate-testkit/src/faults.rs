@@ -27,16 +27,19 @@ mod keeper;
 mod ledger;
 mod line;
 mod points;
+mod stores;
 mod summary;
 mod upstream;
 mod world;
 
 pub use points::points;
+pub use stores::StoreKind;
 pub use summary::Summary;
 
 use downstream::Downstream;
 use keeper::Keeper;
 use ledger::Side;
+use stores::Stores;
 use upstream::{Doors, GATE, Upstream};
 use world::World;
 
@@ -55,6 +58,8 @@ pub struct Course {
     pub random_for: Duration,
     /// What the mail server inside speaks.
     pub mail_server: Protocol,
+    /// Where keys are.
+    pub stores: StoreKind,
 }
 
 /// Runs it.
@@ -62,9 +67,10 @@ pub struct Course {
 /// # Panics
 /// Where the relay does something that nobody planned: it does not start, ends by itself or does not end.
 pub fn run(course: &Course) -> Summary {
-    let nec = Gate::init(course.binary.to_str().unwrap(), &["nec.example"]);
-    let abc = Gate::init(course.binary.to_str().unwrap(), &world::DOMAINS_OUTSIDE);
-    let letters = world::make_keys(&nec, &abc);
+    let binary = course.binary.to_str().unwrap();
+    let (mut stores, nec) = Stores::start(course.stores, binary, &["nec.example"]);
+    let abc = Gate::init(binary, &world::DOMAINS_OUTSIDE);
+    let letters = world::make_keys(&nec, &abc, &mut stores);
     let world = Arc::new(World::new(course.seed, letters));
     let tls = Tls::new(&nec);
     let outside = Downstream::start(&world, Protocol::Smtp, false, &tls.server);
@@ -93,6 +99,7 @@ pub fn run(course: &Course) -> Summary {
         let again = |point: &&&String| !keeper.kill_at(point, POINT_PATIENCE * 4);
         not_reached = missed.iter().filter(again).map(|point| (**point).clone()).collect();
     }
+    let trouble = stores.trouble(&world);
     let until = Instant::now() + course.random_for;
     while Instant::now() < until {
         keeper.live_randomly(&points, until);
@@ -101,6 +108,7 @@ pub fn run(course: &Course) -> Summary {
     upstream.stop_submitting();
     keeper.live_calmly(CALM_PATIENCE, || world.ledger.progress().1 == 0);
     upstream.end();
+    trouble.end();
     let mut summary = world.ledger.judge();
     summary.not_reached = not_reached;
     summary.starts = keeper.starts;

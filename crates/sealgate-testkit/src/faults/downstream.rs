@@ -70,6 +70,8 @@ impl Downstream {
                     let hello = if offers_tls { HELLO_TLS } else { HELLO };
                     self.answer(&mut channel, None, "hello", hello)?;
                 }
+                // Without extensions there is no ENVID, and nobody could tell the copies apart.
+                "HELO" => channel.send(b"502 5.5.1 EHLO only\r\n")?,
                 "STARTTLS" => {
                     channel.send(b"220 2.0.0 go on\r\n")?;
                     channel = channel.start_server(&self.tls)?;
@@ -181,7 +183,8 @@ impl Downstream {
             self.world.ledger.struck(Side::Downstream, &kind, attempt);
         }
         if misdeed.is_none_or(|(_, kept)| kept) {
-            self.keep(attempt, to, content);
+            let answered = misdeed.is_none_or(|(misdeed, _)| misdeed == Misdeed::AnswerThenClose);
+            self.keep(attempt, to, content, answered);
         }
         match misdeed.map(|(misdeed, _)| misdeed) {
             None => channel.send(b"250 2.0.0 taken\r\n"),
@@ -224,9 +227,9 @@ impl Downstream {
         (misdeed, kept)
     }
 
-    fn keep(&self, attempt: Option<Attempt>, to: &[String], content: &[u8]) {
+    fn keep(&self, attempt: Option<Attempt>, to: &[String], content: &[u8], answered: bool) {
         if let Some(attempt) = attempt {
-            to.iter().for_each(|recipient| self.world.ledger.stored(attempt, recipient));
+            to.iter().for_each(|to| self.world.ledger.stored(attempt, to, answered));
             return;
         }
         // A notification of the relay's own (RFC 3464 §2.2.1, §2.3.2).

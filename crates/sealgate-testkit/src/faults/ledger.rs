@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::summary::Summary;
 
@@ -66,11 +66,20 @@ pub(super) enum Side {
 #[derive(Debug, Default)]
 struct Books {
     mails: Vec<Entry>,
-    copies: HashMap<(usize, String), Vec<usize>>,
+    copies: HashMap<(usize, String), Vec<Kept>>,
     notified: HashSet<(usize, String)>,
     strikes: Vec<Strike>,
     faults: BTreeMap<String, u64>,
     leaked: Vec<String>,
+}
+
+/// A copy that a sink holds.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    /// Of which attempt.
+    number: usize,
+    /// Whether the sink said so.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -121,7 +130,7 @@ impl Ledger {
         entry.attempts.push(Try { began: Instant::now(), ended: None, told: HashMap::new() });
         let recipients = entry.open.iter().map(|index| entry.mail.recipients[*index].clone());
         let mail = Mail { recipients: recipients.collect(), ..entry.mail.clone() };
-        (Attempt { message, number, jointly: mail.door == Door::InsideSmtp }, mail)
+        (Attempt { message, number, jointly: mail.door != Door::InsideLmtp }, mail)
     }
 
     /// A recipient's reply, as soon as it was read.
@@ -140,14 +149,18 @@ impl Ledger {
         let mut books = self.books.lock().unwrap();
         let entry = &mut books.mails[attempt.message];
         entry.attempts[attempt.number].ended = Some(Instant::now());
+        if entry.open.is_empty() {
+            // A long run has many messages.
+            entry.mail.content = Vec::new();
+        }
         !entry.open.is_empty()
     }
 
     /// A sink keeps a copy for this recipient.
-    pub(super) fn stored(&self, attempt: Attempt, recipient: &str) {
+    pub(super) fn stored(&self, attempt: Attempt, recipient: &str, answered: bool) {
         let mut books = self.books.lock().unwrap();
         let key = (attempt.message, recipient.to_owned());
-        books.copies.entry(key).or_default().push(attempt.number);
+        books.copies.entry(key).or_default().push(Kept { number: attempt.number, answered });
     }
 
     /// The sender was notified that this recipient does not get the message.
@@ -221,7 +234,7 @@ impl Books {
                     .push(format!("m{message} {:?} {recipient} {codes:?}", entry.mail.door));
             }
         }
-        for number in copies {
+        for Kept { number, .. } in copies {
             let contradicted = told(*number).is_some_and(|code| code / 100 == 5);
             if contradicted && self.struck_in(message, *number, entry).is_empty() {
                 summary.contradicted.push(format!("m{message} {recipient}: stored and refused"));
@@ -229,12 +242,13 @@ impl Books {
         }
         // Of several copies one is right; every other was stored in an attempt that was not told so.
         let uncertain =
-            copies.iter().filter(|number| !told(**number).is_some_and(|code| code / 100 == 2));
+            copies.iter().filter(|copy| !told(copy.number).is_some_and(|code| code / 100 == 2));
         let extra = copies.len().saturating_sub(1);
         let mut explained = 0;
-        for number in uncertain.take(extra) {
+        for copy in uncertain.take(extra) {
             explained += 1;
-            match self.window(message, *number, entry, told(*number)) {
+            let Kept { number, .. } = copy;
+            match self.window(message, *copy, entry, told(*number)) {
                 Some(window) => *summary.duplicated.entry(window).or_default() += 1,
                 None => {
                     let word = format!("m{message}.{number} {:?} {recipient}", entry.mail.door);
@@ -251,22 +265,22 @@ impl Books {
     fn window(
         &self,
         message: usize,
-        number: usize,
+        Kept { number, answered }: Kept,
         entry: &Entry,
         told: Option<u16>,
     ) -> Option<&'static str> {
         let sides = self.struck_in(message, number, entry);
-        let partial = entry.mail.door == Door::InsideSmtp
+        let partial = entry.mail.door != Door::InsideLmtp
             && entry.mail.recipients.iter().any(|other| {
                 let copies = self.copies.get(&(message, other.clone()));
-                !copies.is_some_and(|copies| copies.contains(&number))
+                !copies.is_some_and(|copies| copies.iter().any(|copy| copy.number == number))
             });
         match told {
             // Nobody told this client anything.
             None if sides.contains(&Side::Upstream) => Some("14 upstream gone before the reply"),
             None if sides.contains(&Side::Relay) => Some("9-10 relay failed after the dot"),
+            Some(_) if partial && answered => Some("12 a part was deferred"),
             _ if sides.contains(&Side::Downstream) => Some("9, 11 answer lost downstream"),
-            Some(_) if partial => Some("12 a part was deferred"),
             Some(_) if sides.contains(&Side::Relay) => {
                 Some("6 relay failed after the dot, told 451")
             }
@@ -283,12 +297,15 @@ impl Books {
             .iter()
             .filter(|strike| match strike.attempt {
                 Some(hit) => hit.message == message && hit.number == number,
-                None => attempt.began <= strike.when && strike.when <= ended,
+                None => attempt.began <= strike.when && strike.when <= ended + NOTICED_WITHIN,
             })
             .map(|strike| strike.side)
             .collect()
     }
 }
+
+/// What the relay did to itself is read off its log a little later.
+const NOTICED_WITHIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
@@ -311,7 +328,7 @@ mod tests {
         assert_eq!(ledger.judge().lost.len(), 2);
         let attempt = Attempt { message: 0, number: 0, jointly: false };
         ledger.notified(attempt, "x@abc.example");
-        ledger.stored(Attempt { message: 1, ..attempt }, "x@abc.example");
+        ledger.stored(Attempt { message: 1, ..attempt }, "x@abc.example", true);
         assert!(ledger.judge().lost.is_empty());
     }
 
@@ -321,13 +338,13 @@ mod tests {
             let ledger = Ledger::default();
             let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
             let (first, _) = ledger.begin(message);
-            ledger.stored(first, "x@abc.example");
+            ledger.stored(first, "x@abc.example", true);
             if struck {
                 ledger.struck(Side::Relay, "killed", None);
             }
             assert!(ledger.end(first));
             let (second, _) = ledger.begin(message);
-            ledger.stored(second, "x@abc.example");
+            ledger.stored(second, "x@abc.example", true);
             ledger.told(second, "x@abc.example", 250);
             ledger.end(second);
             let summary = ledger.judge();

@@ -162,7 +162,7 @@ impl Shared {
         for recipient in recipients {
             match channel.command(&format!("RCPT TO:<{recipient}>"))? {
                 250 => accepted.push(recipient),
-                code => self.world.ledger.told(attempt, recipient, code),
+                code => self.tell_all(attempt, &[recipient], code)?,
             }
         }
         Some(accepted)

@@ -1,8 +1,11 @@
 //! What all parties of a run share: chance, the books, and the messages that can be sent.
 
+use std::sync::atomic::AtomicBool;
+
 use super::chance::Chance;
 use super::downstream::CANARY;
 use super::ledger::{Door, Ledger, Mail};
+use super::stores::Stores;
 use crate::gate::Gate;
 
 /// The shared part of a run.
@@ -10,6 +13,8 @@ use crate::gate::Gate;
 pub(super) struct World {
     pub(super) chance: Chance,
     pub(super) ledger: Ledger,
+    /// A relay that is started now may find that it cannot.
+    pub(super) stores_are_away: AtomicBool,
     /// Mail from outside, sealed for one of ours each.
     letters: Vec<Letter>,
 }
@@ -23,7 +28,12 @@ pub(super) struct Letter {
 
 impl World {
     pub(super) fn new(seed: u64, letters: Vec<Letter>) -> Self {
-        Self { chance: Chance::new(seed), ledger: Ledger::default(), letters }
+        Self {
+            chance: Chance::new(seed),
+            ledger: Ledger::default(),
+            stores_are_away: AtomicBool::new(false),
+            letters,
+        }
     }
 
     /// A new message, going out or coming in.
@@ -72,14 +82,14 @@ impl World {
 }
 
 /// Keys on both sides, and what the one outside sends us.
-pub(super) fn make_keys(nec: &Gate, abc: &Gate) -> Vec<Letter> {
+pub(super) fn make_keys(nec: &Gate, abc: &Gate, stores: &mut Stores) -> Vec<Letter> {
     for address in INSIDE {
         nec.generate_key(address, "p256");
     }
     for address in OUTSIDE {
         abc.generate_key(address, "p256");
     }
-    nec.trust(abc, &OUTSIDE);
+    stores.introduce(nec, abc, &OUTSIDE);
     abc.trust(nec, &INSIDE);
     let plain = |to: &str| {
         let from = OUTSIDE[0];
