@@ -12,6 +12,7 @@ mod package;
 mod packages;
 mod test;
 mod tidy;
+mod torture;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["package", options @ ..] => package::run(options),
         ["bench", options @ ..] => bench::run(options),
+        ["torture", options @ ..] => torture::run(options),
         ["packages"] => packages::install().map(|()| true).unwrap_or_else(|why| {
             eprintln!("{why}");
             false
@@ -50,6 +52,9 @@ cargo xtask tidy              the project's own rules about its text
 cargo xtask packages          only install the Debian packages that the tests need
 cargo xtask package           make the Debian package in target/package
       [--binary PATH]         out of this program, and build none
+cargo xtask torture           break everything around a relay, and lose nothing (docs/RELIABILITY.md)
+      [--minutes N]           for so long (10), then it ends by itself
+      [--seed S]              decides every choice (1)
 cargo xtask bench             measure against a plain Postfix relay, write docs/BENCHMARKS.md
       [--quick]               a short run, printed only
       [--rounds N]            each figure is the median of so many (3)

@@ -116,6 +116,38 @@ pub fn run(course: &Course) -> Summary {
     summary
 }
 
+/// Runs after runs until the time is up, each in a world of its own: another seed, another protocol of the mail server,
+/// another kind of key stores. Each is printed; the sum of all is returned.
+///
+/// # Panics
+/// As [`run`].
+pub fn torture(first: &Course, time: Duration) -> Summary {
+    let end = Instant::now() + time;
+    let mut total = Summary::default();
+    for round in 0.. {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let course = Course {
+            seed: first.seed.wrapping_add(round),
+            every_point: round % 4 < 2,
+            random_for: left.min(ROUND),
+            mail_server: if round % 2 == 0 { Protocol::Lmtp } else { Protocol::Smtp },
+            stores: if round % 4 < 2 { StoreKind::Embedded } else { StoreKind::Servers },
+            ..first.clone()
+        };
+        let summary = run(&course);
+        let Course { seed, mail_server, stores, .. } = course;
+        println!(
+            "--- round {round}: seed {seed}, {mail_server:?} inside, {stores:?} stores\n{summary}"
+        );
+        total.add(summary);
+    }
+    println!("--- all rounds, from seed {} on", first.seed);
+    total
+}
+
 /// Both sides' TLS.
 struct Tls {
     server: Arc<ServerConfig>,
@@ -182,6 +214,8 @@ fn configure(
     Doors { lmtp, smtp, outside: outer, tls: Arc::clone(&tls.client) }
 }
 
+/// The random part of one run of a long one.
+const ROUND: Duration = Duration::from_secs(150);
 /// How long a point may take to be reached.
 const POINT_PATIENCE: Duration = Duration::from_secs(4);
 /// How long everything that is open may take once nothing breaks any more.

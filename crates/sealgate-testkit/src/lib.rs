@@ -18,6 +18,7 @@ pub mod bouncycastle;
 pub mod cms;
 pub mod der;
 pub mod dovecot;
+#[cfg(feature = "faults")]
 pub mod faults;
 pub mod fetch;
 pub mod fixtures;

@@ -51,6 +51,34 @@ impl Summary {
             && u64::try_from(extra).is_ok_and(|extra| extra <= self.fault_count())
     }
 
+    /// Takes another run's into this one.
+    pub fn add(&mut self, other: Self) {
+        for (sum, more) in [
+            (&mut self.messages, other.messages),
+            (&mut self.recipients, other.recipients),
+            (&mut self.attempts, other.attempts),
+            (&mut self.delivered, other.delivered),
+            (&mut self.bounced, other.bounced),
+            (&mut self.notified, other.notified),
+            (&mut self.starts, other.starts),
+        ] {
+            *sum += more;
+        }
+        self.start_max = self.start_max.max(other.start_max);
+        self.lost.extend(other.lost);
+        self.open.extend(other.open);
+        self.unexplained.extend(other.unexplained);
+        self.contradicted.extend(other.contradicted);
+        self.leaked.extend(other.leaked);
+        self.not_reached.extend(other.not_reached);
+        for (window, count) in other.duplicated {
+            *self.duplicated.entry(window).or_default() += count;
+        }
+        for (kind, count) in other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+    }
+
     /// All faults.
     pub fn fault_count(&self) -> u64 {
         self.faults.values().sum()
