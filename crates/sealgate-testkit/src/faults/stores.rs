@@ -1,7 +1,8 @@
-//! The key stores of a run, and what befalls them: the database and the directory server are killed, silenced and brought
-//! back, a file is locked by somebody else.
+//! The key stores of a run, and what befalls them: database, directory server and key server are killed, silenced and
+//! brought back, a file is locked by somebody else.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use super::ledger::Side;
 use super::world::World;
 use crate::gate::{Gate, set};
+use crate::key_server::KeyServer;
 use crate::mail;
 use crate::postgres::Postgres;
 use crate::slapd::{BASE, Person, Settings, Slapd};
@@ -21,7 +23,7 @@ use crate::slapd::{BASE, Person, Settings, Slapd};
 pub enum StoreKind {
     /// A SQLite file.
     Embedded,
-    /// PostgreSQL, and OpenLDAP for certificates of others.
+    /// PostgreSQL, OpenLDAP for certificates of others, and a key server for secret keys.
     Servers,
 }
 
@@ -29,7 +31,15 @@ pub enum StoreKind {
 #[derive(Debug)]
 pub(super) enum Stores {
     Embedded { database: PathBuf },
-    Servers { postgres: Box<Postgres>, directory: Box<Slapd> },
+    Servers { postgres: Box<Postgres>, directory: Box<Slapd>, keys: Box<Keys> },
+}
+
+/// A key server and where its keys are.
+#[derive(Debug)]
+pub(super) struct Keys {
+    binary: String,
+    host: Gate,
+    server: Option<KeyServer>,
 }
 
 impl Stores {
@@ -52,9 +62,33 @@ impl Stores {
                     set(config, &["public_keys", "ldap", "ca"], root);
                     set(config, &["public_keys", "ldap", "base"], BASE);
                 });
-                (Self::Servers { postgres, directory }, gate)
+                let host = Gate::init(binary, domains);
+                let keys = Box::new(Keys { binary: binary.to_owned(), host, server: None });
+                (Self::Servers { postgres, directory, keys }, gate)
             }
         }
+    }
+
+    /// Where our secret keys are made.
+    pub(super) fn key_host<'s>(&'s self, ours: &'s Gate) -> &'s Gate {
+        match self {
+            Self::Embedded { .. } => ours,
+            Self::Servers { keys, .. } => &keys.host,
+        }
+    }
+
+    /// Lets our gate use the keys that were made.
+    pub(super) fn serve_keys(&mut self, ours: &Gate) {
+        let Self::Servers { keys, .. } = self else { return };
+        keys.serve();
+        let socket = keys.socket();
+        ours.configure(|config| {
+            set(config, &["secret_keys", "store"], "kmip");
+            let servers = vec![format!("unix:{}", socket.display())];
+            set(config, &["secret_keys", "kmip", "servers"], servers);
+            set(config, &["secret_keys", "kmip", "get"], "never");
+        });
+        ours.must(&["anchor", "import", keys.host.authority().to_str().unwrap()], b"");
     }
 
     /// Makes the other one's people known to our gate.
@@ -106,7 +140,7 @@ impl Stores {
                 note("database locked");
                 lock(database, 100 + world.chance.below(2000));
             }
-            Self::Servers { postgres, directory } => match world.chance.below(4) {
+            Self::Servers { postgres, directory, keys } => match world.chance.below(6) {
                 0 => {
                     note("database killed");
                     postgres.kill();
@@ -120,6 +154,18 @@ impl Stores {
                     postgres.signal_all("CONT");
                 }
                 2 => {
+                    note("key server killed");
+                    keys.server.take().unwrap().kill();
+                    pause();
+                    keys.serve();
+                }
+                3 => {
+                    note("key server silent");
+                    keys.server.as_ref().unwrap().signal("STOP");
+                    pause();
+                    keys.server.as_ref().unwrap().signal("CONT");
+                }
+                4 => {
                     note("directory killed");
                     directory.kill();
                     pause();
@@ -133,6 +179,26 @@ impl Stores {
                 }
             },
         }
+    }
+}
+
+impl Keys {
+    fn socket(&self) -> PathBuf {
+        self.host.dir().join("keys.sock")
+    }
+
+    /// For processes of the user who runs this, who may sign and decrypt for everybody.
+    fn serve(&mut self) {
+        let uid = fs::metadata(self.host.dir()).unwrap().uid();
+        let mut relay = toml::Table::new();
+        set(&mut relay, &["uid"], i64::from(uid));
+        set(&mut relay, &["keys"], vec!["*"]);
+        set(&mut relay, &["operations"], vec!["sign", "decrypt"]);
+        self.host.configure(|config| {
+            set(config, &["key_server", "socket"], self.socket().to_str().unwrap());
+            set(config, &["key_server", "relay"], vec![toml::Value::Table(relay)]);
+        });
+        self.server = Some(KeyServer::start(&self.binary, &self.host.configuration()));
     }
 }
 

@@ -84,13 +84,14 @@ impl World {
 /// Keys on both sides, and what the one outside sends us.
 pub(super) fn make_keys(nec: &Gate, abc: &Gate, stores: &mut Stores) -> Vec<Letter> {
     for address in INSIDE {
-        nec.generate_key(address, "p256");
+        stores.key_host(nec).generate_key(address, "p256");
     }
     for address in OUTSIDE {
         abc.generate_key(address, "p256");
     }
     stores.introduce(nec, abc, &OUTSIDE);
-    abc.trust(nec, &INSIDE);
+    abc.trust(stores.key_host(nec), &INSIDE);
+    stores.serve_keys(nec);
     let plain = |to: &str| {
         let from = OUTSIDE[0];
         format!(
