@@ -1,12 +1,13 @@
 //! Faults on every side of a relay, and the comparison of what every mail server was told with what every sink holds
 //! (REQUIREMENTS O1, O2, O8, §5, §6).
 //!
-//! In: the program and a [`Course`]. Out: a [`Summary`]. Mail servers' queues and Internet clients ([`upstream`]) hand in mail that is tried again
-//! until it is delivered or bounced; sinks ([`downstream`]) keep copies and misbehave; lines ([`line`]) between them break; the relay
-//! ([`keeper`]) kills, stops and delays itself at its fail points and is started again. Every copy carries the number of the attempt that it came
+//! In: the program and a [`Course`]. Out: a [`Summary`]. Mail servers' queues and Internet clients (`upstream`) hand in mail that is tried again
+//! until it is delivered or bounced; sinks (`downstream`) keep copies and misbehave; lines (`line`) between them break; the relay
+//! (`keeper`) kills, stops and delays itself at its fail points and is started again. Every copy carries the number of the attempt that it came
 //! from (ENVID, RFC 3461), so that each copy too many is laid to the fault that allows it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ mod downstream;
 mod keeper;
 mod ledger;
 mod line;
+mod names;
 mod points;
 mod stores;
 mod summary;
@@ -39,6 +41,7 @@ pub use summary::Summary;
 use downstream::Downstream;
 use keeper::Keeper;
 use ledger::Side;
+use names::Exchanger;
 use stores::Stores;
 use upstream::{Doors, GATE, Upstream};
 use world::World;
@@ -60,6 +63,8 @@ pub struct Course {
     pub mail_server: Protocol,
     /// Where keys are.
     pub stores: StoreKind,
+    /// Whether each domain outside has a mail exchanger of its own, found by DNS; else one server takes all.
+    pub exchangers: bool,
 }
 
 /// Runs it.
@@ -75,7 +80,8 @@ pub fn run(course: &Course) -> Summary {
     let tls = Tls::new(&nec);
     let outside = Downstream::start(&world, Protocol::Smtp, false, &tls.server);
     let inside = Downstream::start(&world, course.mail_server, true, &tls.server);
-    let doors = configure(&nec, &world, course.mail_server, (outside, inside), &tls);
+    let doors = configure(&nec, &world, course, inside, &tls);
+    lead_out(&nec, &world, course, outside);
     let lines = Doors {
         lmtp: line::lay(&world, Side::Upstream, doors.lmtp),
         smtp: line::lay(&world, Side::Upstream, doors.smtp),
@@ -135,6 +141,7 @@ pub fn torture(first: &Course, time: Duration) -> Summary {
             random_for: left.min(ROUND),
             mail_server: if round % 2 == 0 { Protocol::Lmtp } else { Protocol::Smtp },
             stores: if round % 4 < 2 { StoreKind::Embedded } else { StoreKind::Servers },
+            exchangers: round % 3 != 0,
             ..first.clone()
         };
         let summary = run(&course);
@@ -189,19 +196,17 @@ impl Tls {
 fn configure(
     gate: &Gate,
     world: &Arc<World>,
-    mail_server: Protocol,
-    (outside, inside): (std::net::SocketAddr, std::net::SocketAddr),
+    course: &Course,
+    inside: SocketAddr,
     tls: &Tls,
 ) -> Doors {
-    let outside = line::lay(world, Side::Downstream, outside);
     let inside = line::lay(world, Side::Downstream, inside);
-    let scheme = if mail_server == Protocol::Lmtp { "lmtp" } else { "smtp" };
+    let scheme = if course.mail_server == Protocol::Lmtp { "lmtp" } else { "smtp" };
     let [lmtp, smtp, outer] = [(); 3].map(|()| loopback(free_port()));
     gate.set(&["hostname"], GATE);
     gate.set(&["inside", "lmtp"], lmtp.to_string());
     gate.set(&["inside", "smtp"], smtp.to_string());
     gate.set(&["outside", "smtp"], outer.to_string());
-    gate.set(&["outside", "next_hop"], format!("smtp://{outside}"));
     gate.set(&["inside", "mail_server"], format!("{scheme}://{inside}"));
     for (limit, value) in [
         ("delivery_secs_max", 10),
@@ -216,6 +221,21 @@ fn configure(
 
 /// The random part of one run of a long one.
 const ROUND: Duration = Duration::from_secs(150);
+/// The way out: a line to the sink outside, or one for each domain and a name server that knows them.
+fn lead_out(gate: &Gate, world: &Arc<World>, course: &Course, outside: SocketAddr) {
+    if !course.exchangers {
+        let outside = line::lay(world, Side::Downstream, outside);
+        return gate.set(&["outside", "next_hop"], format!("smtp://{outside}"));
+    }
+    let exchangers = Exchanger::for_each(&world::DOMAINS_OUTSIDE);
+    let names = names::serve(world, &exchangers);
+    for exchanger in exchangers {
+        line::lay_from(exchanger.listener, world, Side::Downstream, outside);
+    }
+    gate.set(&["outside", "next_hop"], "mx");
+    gate.set(&["dns", "resolvers"], vec![names.to_string()]);
+}
+
 /// How long a point may take to be reached.
 const POINT_PATIENCE: Duration = Duration::from_secs(4);
 /// How long everything that is open may take once nothing breaks any more.

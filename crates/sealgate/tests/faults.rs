@@ -26,6 +26,7 @@ fn course(seed: u64) -> Course {
         random_for: Duration::from_secs(12),
         mail_server: Protocol::Lmtp,
         stores: StoreKind::Embedded,
+        exchangers: false,
     }
 }
 
@@ -48,11 +49,12 @@ fn whatever_breaks_nothing_is_lost_and_nothing_leaks() {
 }
 
 #[test]
-fn key_stores_that_die_and_come_back_cost_no_mail() {
+fn key_stores_and_name_servers_that_fail_and_come_back_cost_no_mail() {
     let summary = run(&Course {
         every_point: false,
         mail_server: Protocol::Smtp,
         stores: StoreKind::Servers,
+        exchangers: true,
         ..course(5_321)
     });
     println!("{summary}");

@@ -61,6 +61,8 @@ pub(super) enum Side {
     Upstream,
     /// A key store.
     Stores,
+    /// The name server.
+    Names,
 }
 
 #[derive(Debug, Default)]

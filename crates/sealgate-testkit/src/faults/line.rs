@@ -36,6 +36,12 @@ struct Plan {
 pub(super) fn lay(world: &Arc<World>, side: Side, target: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
+    lay_from(listener, world, side, target);
+    address
+}
+
+/// A line from here to `target`.
+pub(super) fn lay_from(listener: TcpListener, world: &Arc<World>, side: Side, target: SocketAddr) {
     let world = Arc::clone(world);
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
@@ -43,7 +49,6 @@ pub(super) fn lay(world: &Arc<World>, side: Side, target: SocketAddr) -> SocketA
             thread::spawn(move || carry(&world, side, &client, target));
         }
     });
-    address
 }
 
 fn carry(world: &Arc<World>, side: Side, client: &TcpStream, target: SocketAddr) -> Option<()> {
