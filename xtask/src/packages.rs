@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::root;
 
 /// Every package, with what it is for.
-const PACKAGES: [(&str, &str); 28] = [
+const PACKAGES: &[(&str, &str)] = &[
     ("curl", "a plain mail client"),
     ("default-jdk-headless", "compiles and runs the BouncyCastle peer"),
     ("dovecot-imapd", "mailboxes read over IMAP"),
@@ -21,6 +21,7 @@ const PACKAGES: [(&str, &str); 28] = [
     ("libbcmail-java", "peer of the interoperability matrix"),
     ("mount", "what hosts of the tests' own see of the file system"),
     ("neomutt", "a plain mail client"),
+    ("nsd", "a name server with the tests' own zone"),
     ("opensc", "puts certificates into tokens (pkcs11-tool), and logs calls of a module"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
     ("p11-kit", "puts a token behind a socket"),
@@ -28,6 +29,9 @@ const PACKAGES: [(&str, &str); 28] = [
     ("postfix", "the mail server in front of sealgate, and the load generator of the benchmark"),
     ("postgresql", "database of both embedded key stores"),
     ("python3", "runs PyKMIP"),
+    ("python3-authres", "reads what dkimpy seals"),
+    ("python3-dkim", "verifies and makes DKIM and ARC signatures"),
+    ("python3-dnspython", "looks up its keys"),
     ("python3-venv", "keeps PyKMIP apart"),
     ("slapd", "the directory server with certificates"),
     ("socat", "ends of the tests' lines, and clients behind them"),

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use crate::address::Address;
+use crate::dkim::arc::Chain;
 use crate::envelope::Envelope;
 use crate::inbound::peel::{Peeled, Peeler};
 use crate::message::Message;
@@ -14,7 +15,7 @@ use crate::mime::{self, Cryptographic, Entity};
 use crate::outbound::Context;
 use crate::policy::{Decision, Falsified, SignerMismatch, UnauthenticatedEncryption};
 use crate::refusal::Refusal;
-use crate::report::{Delivered, Direction, Layer, Reason, Report, Verdict};
+use crate::report::{AuthenticationResult, Delivered, Direction, Layer, Reason, Report, Verdict};
 use crate::step::{Done, KeyQuery, Keys, Parcel, Step};
 
 mod peel;
@@ -31,6 +32,8 @@ pub struct Inbound {
     message: Message,
     received: Vec<u8>,
     report: Report,
+    /// The ARC chain as it came; `None`: not known, and not continued.
+    chain: Option<Chain>,
     /// Parsed before the keys were asked for; `None` before that.
     asked_for: Option<Entity>,
 }
@@ -45,7 +48,19 @@ impl Inbound {
         received: Vec<u8>,
     ) -> Self {
         let report = Report::new(Direction::Inbound, &id);
-        Self { context, envelope, message, received, report, asked_for: None }
+        Self { context, envelope, message, received, report, chain: None, asked_for: None }
+    }
+
+    /// Adds what was found out about the message as it came (SPF, DKIM, DMARC, ARC), to be told with the result.
+    #[must_use]
+    pub fn authenticated(
+        mut self,
+        results: Vec<AuthenticationResult>,
+        chain: Option<Chain>,
+    ) -> Self {
+        self.report.authentication = results;
+        self.chain = chain;
+        self
     }
 
     /// The next thing to do, given the answers so far.
@@ -206,12 +221,20 @@ impl Inbound {
         }
         let mut message = vec![self.top(report), Bytes::from(head)];
         message.extend(transportable(inner));
-        Parcel {
-            recipients,
-            eight_bit: message.iter().skip(2).any(|piece| !piece.is_ascii()),
-            message,
-            delivered: Delivered::Plain,
+        let eight_bit = message.iter().skip(2).any(|piece| !piece.is_ascii());
+        if let Some(set) = self.arc_set(report, &message) {
+            message.insert(0, set);
         }
+        Parcel { recipients, eight_bit, message, delivered: Delivered::Plain }
+    }
+
+    /// What was found out before we changed the message, sealed with what it is now (E6). Mail does not wait for it.
+    fn arc_set(&self, report: &Report, message: &[Bytes]) -> Option<Bytes> {
+        let (signer, chain) = (self.context.dkim.as_ref()?, self.chain?);
+        let results = result_fields::results(report);
+        let sealed =
+            signer.seal(message, chain, &self.context.hostname, &results, self.context.now);
+        sealed.ok().flatten()
     }
 
     fn top(&self, report: &Report) -> Bytes {

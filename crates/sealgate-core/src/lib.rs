@@ -10,8 +10,10 @@
 pub mod address;
 pub mod cms;
 pub mod decrypt;
+pub mod dkim;
 pub mod encrypt;
 pub mod envelope;
+pub mod hex;
 pub mod inbound;
 pub mod keys;
 pub mod message;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::address::Address;
+use crate::address::{Address, Domain};
+use crate::dkim::Signer;
 use crate::encrypt::{self, Chosen, NoKey};
 use crate::envelope::Envelope;
-use crate::keys::{LookupError, OwnKey, PublicKey, Timestamp};
+use crate::keys::{KeyError, LookupError, OwnKey, PublicKey, Timestamp};
 use crate::message::Message;
 use crate::mime::{self, Cryptographic, Entity, Protection};
 use crate::outbound::copies::{Copies, Treatment};
@@ -38,6 +39,8 @@ pub struct Context {
     pub hostname: String,
     /// The time of verification.
     pub now: Timestamp,
+    /// Signs for our domains what leaves, and seals what comes in and is changed.
+    pub dkim: Option<Arc<Signer>>,
 }
 
 /// One outbound message. Call [`Outbound::step`] until it is done or refused; it computes (signs, encrypts), so call it
@@ -126,7 +129,7 @@ impl Outbound {
         let protection = protection(&entity);
         if protection == Protection::Encrypted {
             self.report.reason = Some(Reason::AlreadyEncrypted);
-            return Ok(self.as_received(&entity));
+            return self.signed_for_domain(&entity, self.as_received(&entity));
         }
         if protection == Protection::Signed {
             self.report.reason = Some(Reason::AlreadySigned);
@@ -144,7 +147,30 @@ impl Outbound {
             signer,
             own,
         };
-        copies.make(treatments, &mut self.report)
+        let parcels = copies.make(treatments, &mut self.report)?;
+        self.signed_for_domain(&entity, parcels)
+    }
+
+    /// The author's domain signs each copy as it leaves (DKIM, B15); nothing is done to one afterwards.
+    fn signed_for_domain(
+        &self,
+        entity: &Entity,
+        mut parcels: Vec<Parcel>,
+    ) -> Result<Vec<Parcel>, Refusal> {
+        let Some(signer) = &self.context.dkim else { return Ok(parcels) };
+        let from = entity.header.from_mailboxes().unwrap_or_default();
+        let authors = from.iter().chain(&self.envelope.reverse_path).map(Address::domain);
+        let ours: Option<&Domain> = authors.into_iter().find(|domain| signer.signs_for(domain));
+        let Some(domain) = ours else { return Ok(parcels) };
+        for parcel in &mut parcels {
+            let signed = signer.sign(&parcel.message, domain, self.context.now);
+            let field = signed.map_err(|error| match error {
+                KeyError::Unavailable(_) => Refusal::KeysUnavailable,
+                KeyError::Failed => Refusal::Internal,
+            })?;
+            parcel.message.insert(0, field);
+        }
+        Ok(parcels)
     }
 
     /// REQUIREMENTS B8: mail that its sender encrypted passes, its body untouched.

@@ -22,6 +22,20 @@ pub struct Report {
     pub reason: Option<Reason>,
     /// Cryptographic layers from the outside in.
     pub layers: Vec<Layer>,
+    /// Inbound: what SPF, DKIM, DMARC and ARC say of the message as it came.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub authentication: Vec<AuthenticationResult>,
+}
+
+/// The result of one method of e-mail authentication (RFC 8601 §2.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuthenticationResult {
+    /// `spf`, `dkim`, `dmarc`, `arc`.
+    pub method: &'static str,
+    /// `pass`, `fail`, `none`, `temperror`, ...
+    pub result: &'static str,
+    /// What it is about, `header.d` and a domain, say.
+    pub properties: Vec<(&'static str, String)>,
 }
 
 impl Report {
@@ -35,6 +49,7 @@ impl Report {
             verdict: Verdict::None,
             reason: None,
             layers: Vec::new(),
+            authentication: Vec::new(),
         }
     }
 }

@@ -20,14 +20,17 @@ use crate::owner::Owner;
 use crate::public_key_store::embedded::NewPublicKey;
 use crate::public_key_store::{self, PublicKeyEntry};
 use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
+use crate::secret_source::SecretSource;
 use crate::stores::Stores;
 use crate::stores::secret_keys::SecretKeys;
 use crate::trust_source::{Role, certificates as authorities};
 
 mod moving;
 mod publishing;
+mod rotation;
 
 pub use moving::Moved;
+pub use rotation::{Rotation, prepare_master_key, rotate_master_key};
 
 /// The administrator's side of [`Stores`].
 #[derive(Clone, Copy, Debug)]
@@ -50,14 +53,36 @@ pub async fn establish(
         let what = format!("{}: exists already and is left alone", master_key.display());
         return Err(StoreError::Exists(what));
     }
-    let database = Database::create(database).await?;
-    let master_key = MasterKey::create(master_key)?;
-    crate::key_check::establish(&database, &master_key).await?;
+    let (url, path) = (database, master_key);
+    let database = Database::create(url).await?;
     let made = Authority::generate(domain, SystemTime::now())?;
+    let master_key = MasterKey::create(path)?;
+    let established = establish_in(&database, &master_key, &made).await;
+    database.close().await;
+    if !established? {
+        // Nothing is sealed under it: another `init` was first.
+        let removed = std::fs::remove_file(path);
+        removed.map_err(|error| SecretSource::File(path.to_owned()).error(&error.to_string()))?;
+        let what = format!("{url}: holds a sealgate already and is left alone");
+        return Err(StoreError::Exists(what));
+    }
+    Ok(made.certificate)
+}
+
+/// Seals the authority in an empty database; says whether it was empty. The change keeps all others out: of two at once
+/// the second finds what the first has written.
+async fn establish_in(
+    database: &Database,
+    master_key: &MasterKey,
+    made: &KeyAndCertificate,
+) -> Result<bool, StoreError> {
     let id = certificates::random_id()?;
     let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
     let wrapped = master_key.wrap(&row, &made.pkcs8)?;
     let mut change = database.begin_change().await?;
+    if !crate::key_check::establish(&mut change, master_key).await? {
+        return Ok(false);
+    }
     let insert = Statement::new(
         "INSERT INTO own_authorities (id, wrapped, certificate, created_at) \
          VALUES ($1, $2, $3, $4)",
@@ -68,8 +93,7 @@ pub async fn establish(
     .bind(unix_now());
     change.execute(insert).await?;
     change.commit().await?;
-    database.close().await;
-    Ok(made.certificate)
+    Ok(true)
 }
 
 impl<'a> Administration<'a> {
@@ -316,10 +340,13 @@ impl<'a> Administration<'a> {
     }
 
     async fn load_authority(&self) -> Result<Authority, StoreError> {
-        let (id, wrapped, certificate) = self.authority_row().await?;
-        let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
-        let secret = self.stores.master_key().await?.unwrap(&row, &wrapped)?;
-        Authority::load(&secret, &certificate)
+        let load = move |master_key: Arc<MasterKey>| async move {
+            let (id, wrapped, certificate) = self.authority_row().await?;
+            let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
+            let secret = master_key.unwrap(&row, &wrapped)?;
+            Authority::load(&secret, &certificate)
+        };
+        self.stores.master_key().await?.used(self.database, load).await
     }
 
     async fn authority_row(&self) -> Result<(String, Vec<u8>, Arc<Certificate>), StoreError> {

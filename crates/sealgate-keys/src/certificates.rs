@@ -1,9 +1,9 @@
 //! Lists of certificates as one column, and random names for rows.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use der::{Reader, SliceReader};
+use sealgate_core::hex;
 use sealgate_core::keys::Certificate;
 
 use crate::error::StoreError;
@@ -32,11 +32,7 @@ pub(crate) fn random_id() -> Result<String, StoreError> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| StoreError::Authority("the random number generator failed".to_owned()))?;
-    Ok(bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(hex::text(&bytes))
 }
 
 /// Certificates in one column, as REQUIREMENTS K4 has it for one message.

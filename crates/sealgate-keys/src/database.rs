@@ -180,6 +180,29 @@ enum Transaction {
 }
 
 impl Change<'_> {
+    /// Where this happens.
+    pub(crate) fn database(&self) -> &Database {
+        self.database
+    }
+
+    /// Rows as this change sees them.
+    pub(crate) async fn fetch_all(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let rows = match &mut self.transaction {
+            Transaction::Postgres(change) => {
+                let rows = change.fetch_all(&statement).await;
+                rows.map(|rows| rows.into_iter().map(Row::Postgres).collect())
+            }
+            Transaction::Sqlite(transaction) => {
+                let rows = statement.query::<Sqlite>().fetch_all(&mut **transaction).await;
+                rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
+            }
+        };
+        rows.map_err(|error| self.database.error(&error))
+    }
+
     /// Runs a statement and says how many rows it touched.
     pub(crate) async fn execute(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
         let done = match &mut self.transaction {

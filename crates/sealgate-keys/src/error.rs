@@ -58,6 +58,8 @@ pub enum StoreError {
     WrongMasterKey {
         /// File or credential.
         source: String,
+        /// Where the right one lies, if that is known.
+        right: Option<String>,
     },
 }
 
@@ -85,10 +87,15 @@ impl fmt::Display for StoreError {
             Self::Exists(what) | Self::Input(what) | Self::NotFound(what) => f.write_str(what),
             Self::Secret { source, why } => write!(f, "secret {source}: {why}"),
             Self::Unavailable { store, why } => write!(f, "{store}: {why}"),
-            Self::WrongMasterKey { source } => write!(
+            Self::WrongMasterKey { source, right: None } => write!(
                 f,
-                "master key {source}: not the key that this database was made with; restore the \
+                "master key {source}: not the key that this database is sealed under; restore the \
                  right one"
+            ),
+            Self::WrongMasterKey { source, right: Some(right) } => write!(
+                f,
+                "master key {source}: not the key that this database is sealed under, which is \
+                 older than the last rotation; {right} is the right one: copy it to {source}"
             ),
         }
     }

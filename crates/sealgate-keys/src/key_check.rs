@@ -1,37 +1,81 @@
-//! Tells the right master key from a wrong one: a known text, wrapped when the database was made.
+//! Tells the right master key from a wrong one: a known text, wrapped when the database was made and again by each
+//! rotation, in one transaction with what is sealed under the key.
 
-use crate::database::{Database, Statement};
+use crate::database::{Change, Database, Row as DatabaseRow, Statement};
 use crate::error::StoreError;
 use crate::master_key::{MasterKey, Row};
-use crate::secret_source::SecretSource;
 
-/// Puts the known text into a new database.
-pub(crate) async fn establish(
-    database: &Database,
-    master_key: &MasterKey,
-) -> Result<(), StoreError> {
-    let wrapped = master_key.wrap(&ROW, KNOWN_TEXT)?;
-    let insert = Statement::new("INSERT INTO facts (name, value) VALUES ($1, $2)");
-    database.execute(insert.bind(ROW.id).bind(&wrapped)).await?;
-    Ok(())
+/// The wrapped text.
+pub(crate) struct Check {
+    wrapped: Vec<u8>,
 }
 
-/// Whether this master key made this database.
-pub(crate) async fn verify(
-    database: &Database,
-    master_key: &MasterKey,
-    source: &SecretSource,
-) -> Result<(), StoreError> {
-    let select = Statement::new("SELECT value FROM facts WHERE name = $1").bind(ROW.id);
-    let Some(row) = database.fetch_optional(select).await? else {
-        return establish(database, master_key).await;
-    };
-    let wrapped: Vec<u8> = row.get("value").map_err(|error| database.error(&error))?;
-    match master_key.unwrap(&ROW, &wrapped) {
-        Ok(text) if text.as_slice() == KNOWN_TEXT => Ok(()),
-        _ => Err(StoreError::WrongMasterKey { source: source.to_string() }),
+impl Check {
+    /// Whether this is the key.
+    pub(crate) fn is_opened_by(&self, key: &MasterKey) -> bool {
+        key.unwrap(&ROW, &self.wrapped).is_ok_and(|text| text.as_slice() == KNOWN_TEXT)
+    }
+
+    fn from_row(database: &Database, row: &DatabaseRow) -> Result<Self, StoreError> {
+        Ok(Self { wrapped: row.get("value").map_err(|error| database.error(&error))? })
     }
 }
 
+/// What the database holds; `None` in a new one.
+pub(crate) async fn stored(database: &Database) -> Result<Option<Check>, StoreError> {
+    let row = database.fetch_optional(Statement::new(SELECT).bind(ROW.id)).await?;
+    row.map(|row| Check::from_row(database, &row)).transpose()
+}
+
+/// Whether the database is sealed under this key.
+pub(crate) async fn fits(database: &Database, key: &MasterKey) -> Result<bool, StoreError> {
+    Ok(stored(database).await?.is_some_and(|check| check.is_opened_by(key)))
+}
+
+/// Within a change, which keeps every other writer out: whether what is written now may be sealed under this key.
+///
+/// # Errors
+/// [`StoreError::WrongMasterKey`].
+pub(crate) async fn require(change: &mut Change<'_>, key: &MasterKey) -> Result<(), StoreError> {
+    let rows = change.fetch_all(Statement::new(SELECT).bind(ROW.id)).await?;
+    let check = rows.first().map(|row| Check::from_row(change.database(), row)).transpose()?;
+    if check.is_some_and(|check| check.is_opened_by(key)) {
+        return Ok(());
+    }
+    Err(StoreError::WrongMasterKey { source: "in memory".to_owned(), right: None })
+}
+
+/// Puts the known text into a new database; says whether none was there.
+pub(crate) async fn establish(
+    change: &mut Change<'_>,
+    key: &MasterKey,
+) -> Result<bool, StoreError> {
+    let wrapped = key.wrap(&ROW, KNOWN_TEXT)?;
+    let insert = Statement::new(
+        "INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+    );
+    Ok(change.execute(insert.bind(ROW.id).bind(&wrapped)).await? > 0)
+}
+
+/// The same, where nothing else is to be written.
+///
+/// # Errors
+/// [`StoreError::WrongMasterKey`] where another process was first, with another key.
+pub(crate) async fn establish_in(database: &Database, key: &MasterKey) -> Result<(), StoreError> {
+    let mut change = database.begin_change().await?;
+    establish(&mut change, key).await?;
+    require(&mut change, key).await?;
+    change.commit().await
+}
+
+/// Makes this the key of the database.
+pub(crate) async fn replace(change: &mut Change<'_>, key: &MasterKey) -> Result<(), StoreError> {
+    let wrapped = key.wrap(&ROW, KNOWN_TEXT)?;
+    let update = Statement::new("UPDATE facts SET value = $1 WHERE name = $2");
+    change.execute(update.bind(&wrapped).bind(ROW.id)).await?;
+    require(change, key).await
+}
+
+const SELECT: &str = "SELECT value FROM facts WHERE name = $1";
 const ROW: Row<'_> = Row { table: "facts", id: "master-key-check", owner: "" };
 const KNOWN_TEXT: &[u8] = b"sealgate";

@@ -17,16 +17,17 @@ use crate::database::Database;
 use crate::error::StoreError;
 use crate::import::Material;
 use crate::learning::unix_now;
-use crate::master_key::MasterKey;
+use crate::master_key::held::HeldMasterKey;
 use crate::owner::Owner;
 use crate::secret_key_store::embedded::{self, StoredKey};
-use crate::secret_key_store::{KeyPurpose, NewSecretKey};
+use crate::secret_key_store::{KeyPurpose, KeyState, NewSecretKey};
+use crate::stores::secret_keys::blocking;
 use crate::stores::{StoresConfig, WATCH_INTERVAL};
 
 /// The keys.
 pub struct KeyRing {
     database: Database,
-    master_key: Arc<MasterKey>,
+    master_key: HeldMasterKey,
     keys: moka::sync::Cache<(u64, String), RingKey>,
     /// Whose a certificate is, by its SHA-256: a short cut, never the only way.
     certificates: moka::sync::Cache<(u64, String), OwnedCertificate>,
@@ -44,6 +45,8 @@ pub struct KeyEntry {
     pub owner: String,
     /// What it is for.
     pub purpose: KeyPurpose,
+    /// Where it is in its life.
+    pub state: KeyState,
     /// Its certificate.
     pub certificate: Arc<Certificate>,
     /// Issuers upwards.
@@ -74,9 +77,8 @@ impl KeyRing {
     /// # Errors
     /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
     pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
-        let master_key = MasterKey::read(&config.master_key)?;
         let database = Database::open(&config.database).await?;
-        crate::key_check::verify(&database, &master_key, &config.master_key).await?;
+        let master_key = HeldMasterKey::open(&database, &config.master_key).await?;
         let (entries_max, ttl) = (config.cache_entries_max, config.cache_ttl);
         Ok(Self {
             keys: moka::sync::Cache::builder().max_capacity(entries_max).time_to_live(ttl).build(),
@@ -87,7 +89,7 @@ impl KeyRing {
             watch: Watch::default(),
             scanning: tokio::sync::Mutex::default(),
             database,
-            master_key: Arc::new(master_key),
+            master_key,
         })
     }
 
@@ -155,19 +157,20 @@ impl KeyRing {
         if let Some(key) = self.keys.get(&place) {
             return Ok(Some(key));
         }
-        let Some(row) = embedded::by_id(&self.database, id).await? else { return Ok(None) };
-        let master_key = Arc::clone(&self.master_key);
-        // Parsing checks the key, which takes a large RSA key a millisecond.
-        let parse = move || {
-            let secret = row.open(&master_key, None)?.secret;
-            Ok(RingKey { entry: Arc::new(entry(&row)?), secret })
+        let open = move |master_key: Arc<_>| async move {
+            let Some(row) = embedded::by_id(&self.database, id).await? else { return Ok(None) };
+            // Parsing checks the key, which takes a large RSA key a millisecond.
+            let parse = move || {
+                let secret = row.open(&master_key, None)?.secret;
+                Ok(Some(RingKey { entry: Arc::new(entry(&row)?), secret }))
+            };
+            blocking(parse).await
         };
-        let key = tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| {
-            let database = "secret_keys".to_owned();
-            Err(StoreError::Database { database, why: error.to_string() })
-        })?;
-        self.keys.insert(place, key.clone());
-        Ok(Some(key))
+        let key = self.master_key.used(&self.database, open).await?;
+        if let Some(key) = &key {
+            self.keys.insert(place, key.clone());
+        }
+        Ok(key)
     }
 
     /// A key's secret as PKCS#8; `None` where there is none of this name.
@@ -175,8 +178,11 @@ impl KeyRing {
     /// # Errors
     /// As [`Self::of_owner`].
     pub async fn pkcs8(&self, id: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let row = embedded::by_id(&self.database, id).await?;
-        row.map(|row| row.pkcs8(&self.master_key)).transpose()
+        let open = move |master_key: Arc<_>| async move {
+            let row = embedded::by_id(&self.database, id).await?;
+            row.map(|row| row.pkcs8(&master_key)).transpose()
+        };
+        self.master_key.used(&self.database, open).await
     }
 
     /// The certificate with this SHA-256 (lower-case hexadecimal), a key's own or of its chain, if it is anybody's for
@@ -244,7 +250,11 @@ impl KeyRing {
                 chain: key.chain,
             });
         }
-        embedded::insert(&self.database, &self.master_key, &new, unix_now()).await?;
+        let keys = new.as_slice();
+        let insert = move |master_key: Arc<_>| async move {
+            embedded::insert(&self.database, &master_key, keys, unix_now()).await
+        };
+        self.master_key.used(&self.database, insert).await?;
         self.changed();
         let entries = self.of_owner(&owner.lookup_key()).await?;
         let is_new = |entry: &KeyEntry| {
@@ -254,6 +264,16 @@ impl KeyRing {
         entries.into_iter().find(is_new).ok_or_else(|| {
             StoreError::NotFound(format!("{owner}: the key was removed while it came in"))
         })
+    }
+
+    /// Revokes one key; says whether it was there and not revoked as badly already.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer.
+    pub async fn revoke(&self, id: &str, state: KeyState) -> Result<bool, StoreError> {
+        let revoked = embedded::revoke(&self.database, id, state).await?;
+        self.changed();
+        Ok(revoked)
     }
 
     /// Removes one key; says whether it was there.
@@ -306,6 +326,7 @@ fn entry(row: &StoredKey) -> Result<KeyEntry, StoreError> {
         id: row.id().to_owned(),
         owner: row.owner().to_owned(),
         purpose: KeyPurpose::of(&certificate).ok_or_else(|| row.corrupt())?,
+        state: row.state(),
         certificate,
         chain: row.chain()?,
     })

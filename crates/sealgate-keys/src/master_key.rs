@@ -12,10 +12,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use sealgate_core::hex;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::StoreError;
 use crate::secret_source::SecretSource;
+
+pub(crate) mod held;
+pub(crate) mod successor;
 
 /// The key itself.
 pub struct MasterKey {
@@ -40,14 +44,7 @@ impl MasterKey {
     /// [`StoreError::Secret`] where the file exists or cannot be written.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         let source = SecretSource::File(path.to_owned());
-        let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
-        aws_lc_rs::rand::fill(bytes.as_mut_slice())
-            .map_err(|_| source.error("the random number generator failed"))?;
-        let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES + 1));
-        for byte in bytes.iter() {
-            text.push_str(&Zeroizing::new(format!("{byte:02x}")));
-        }
-        text.push('\n');
+        let text = new_key_text().map_err(|why| source.error(why))?;
         OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -55,8 +52,7 @@ impl MasterKey {
             .open(path)
             .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
             .map_err(|error| source.error(&error.to_string()))?;
-        Self::from_bytes(bytes.as_slice())
-            .ok_or_else(|| source.error("the cryptographic library refused the key"))
+        Self::read(&source)
     }
 
     /// Wraps a secret for one row.
@@ -106,7 +102,7 @@ impl MasterKey {
         }
         let text = std::str::from_utf8(bytes).ok()?.trim();
         let key = Zeroizing::new(if text.len() == 2 * KEY_BYTES {
-            decode_hex(text)?
+            hex::read(text)?
         } else {
             decode_base64(text)?
         });
@@ -151,9 +147,15 @@ impl Row<'_> {
     }
 }
 
-fn decode_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks_exact(2);
-    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+/// What a new key's file holds: hexadecimal digits and the line's end.
+fn new_key_text() -> Result<Zeroizing<String>, &'static str> {
+    let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice())
+        .map_err(|_| "the random number generator failed")?;
+    let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES + 1));
+    hex::write(&mut text, bytes.as_slice());
+    text.push('\n');
+    Ok(text)
 }
 
 /// RFC 4648 §4, for the one length that a key has.

@@ -135,6 +135,35 @@ impl KeyPurpose {
     }
 }
 
+/// Where a secret key is in its life (KMIP 1.4 §3.22). One that is not active decrypts what is old, and no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyState {
+    /// In use.
+    #[default]
+    Active,
+    /// Others may have it.
+    Compromised,
+    /// Superseded, or its owner is gone.
+    Deactivated,
+}
+
+impl KeyState {
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Compromised => "compromised",
+            Self::Deactivated => "deactivated",
+        }
+    }
+
+    /// The state that a word means; `None` for others.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        let states = [Self::Active, Self::Compromised, Self::Deactivated];
+        states.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
 /// What is known of a secret key without touching the secret.
 #[derive(Clone, Debug)]
 pub struct SecretKeyEntry {

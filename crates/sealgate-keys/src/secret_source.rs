@@ -62,6 +62,29 @@ impl SecretSource {
         Ok(Zeroizing::new(line.to_owned()))
     }
 
+    /// Where the next secret lies before it takes this one's place.
+    pub fn successor(&self) -> Self {
+        self.beside(".new")
+    }
+
+    /// Where the one before this lies.
+    pub(crate) fn former(&self) -> Self {
+        self.beside(".old")
+    }
+
+    /// The same name with an ending; beside the file itself where a link leads to it.
+    fn beside(&self, ending: &str) -> Self {
+        match self {
+            Self::Credential(name) => Self::Credential(format!("{name}{ending}")),
+            Self::File(path) => {
+                let mut name =
+                    path.canonicalize().unwrap_or_else(|_| path.clone()).into_os_string();
+                name.push(ending);
+                Self::File(PathBuf::from(name))
+            }
+        }
+    }
+
     fn read_file(&self, path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let file = File::open(path).map_err(|error| self.error(&error.to_string()))?;
         let metadata = file.metadata().map_err(|error| self.error(&error.to_string()))?;

@@ -6,8 +6,8 @@
 //! and at once where the database tells of them (PostgreSQL).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -23,19 +23,20 @@ use crate::cache::{Answer, Cache};
 use crate::database::{Database, DatabaseUrl};
 use crate::error::StoreError;
 use crate::learning::Learning;
-use crate::master_key::MasterKey;
+use crate::master_key::held::HeldMasterKey;
 use crate::public_key_store::PublicKeyStoreKind;
-use crate::public_key_store::directory_server::{DirectoryServer, LdapConfig};
+use crate::public_key_store::directory_server::LdapConfig;
 use crate::secret_key_store::key_management_server::KmipConfig;
 use crate::secret_key_store::pkcs11::Pkcs11Config;
 use crate::secret_key_store::{KeyPurpose, SecretKeyStoreKind};
 use crate::secret_source::SecretSource;
-use crate::trust_source::TrustSource;
 
 mod public_keys;
 pub(crate) mod secret_keys;
+mod settings;
 
 use secret_keys::SecretKeys;
+use settings::Settings;
 
 /// What the stores are made of.
 #[derive(Clone, Debug)]
@@ -92,13 +93,9 @@ impl Default for StoresConfig {
 #[derive(Debug)]
 pub struct Stores {
     database: Database,
-    config: StoresConfig,
-    secret_keys: SecretKeys,
-    directory: Option<DirectoryServer>,
+    settings: RwLock<Arc<Settings>>,
     cache: Cache,
     learning: Learning,
-    trust: TrustSource,
-    lookup_timeout: Duration,
     watch: Watch,
 }
 
@@ -108,40 +105,39 @@ impl Stores {
     /// # Errors
     /// [`StoreError`]: no database, no master key, one that is readable by others or belongs to another database.
     pub async fn open(config: &StoresConfig) -> Result<Self, StoreError> {
-        let (database, secret_keys) = match config.secret_keys {
-            SecretKeyStoreKind::Embedded => {
-                let master_key = MasterKey::read(&config.master_key)?;
-                let database = Database::open(&config.database).await?;
-                crate::key_check::verify(&database, &master_key, &config.master_key).await?;
-                (database, SecretKeys::Embedded(Arc::new(master_key)))
-            }
-            kind => {
-                let store = secret_keys::remote(config, kind)?;
-                (Database::open(&config.database).await?, SecretKeys::Remote(store))
-            }
-        };
-        let directory = config.ldap.clone().map(DirectoryServer::new).transpose()?;
+        let database = Database::open(&config.database).await?;
         Ok(Self {
-            config: config.clone(),
-            directory,
+            settings: RwLock::new(Arc::new(Settings::open(&database, config).await?)),
             cache: Cache::new(
                 config.cache_entries_max,
                 config.cache_ttl,
                 config.cache_negative_ttl,
             ),
             learning: Learning::new(),
-            trust: TrustSource::new(config.crls.clone()),
-            lookup_timeout: config.lookup_timeout,
             watch: Watch::new(),
             database,
-            secret_keys,
         })
+    }
+
+    /// Takes another configuration: the tables of the stores, what their files hold now, and the names of revocation lists.
+    /// Database and cache sizes stay. Answers that are under way end with what they began with.
+    ///
+    /// # Errors
+    /// [`StoreError`] as [`Self::open`], also where a password's or PIN's file cannot be used; nothing is changed then.
+    pub async fn reload(&self, config: &StoresConfig) -> Result<(), StoreError> {
+        let settings = Arc::new(self.settings().reload(&self.database, config).await?);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        // What is cached has handles of the former stores in it.
+        self.changed();
+        Ok(())
     }
 
     /// Answers the questions of one step. A question that cannot be answered in time gets a [`LookupError`].
     pub async fn answer(&self, queries: &[KeyQuery], keys: &mut Keys) {
-        let deadline = tokio::time::Instant::now() + self.lookup_timeout;
+        let deadline = tokio::time::Instant::now() + self.settings().config.lookup_timeout;
         let generation = self.generation_by(deadline).await;
+        // After the generation: what former stores answer must not be kept for the present ones.
+        let settings = self.settings();
         // At once: a store that is far away must not make many recipients wait for each other.
         let mut queries = queries.iter();
         let mut asked = FuturesUnordered::new();
@@ -149,7 +145,7 @@ impl Stores {
             while asked.len() < QUERIES_AT_ONCE_MAX
                 && let Some(query) = queries.next()
             {
-                asked.push(self.ask(deadline, generation, query));
+                asked.push(self.ask(&settings, deadline, generation, query));
             }
             let Some((query, answer)) = asked.next().await else { return };
             match query {
@@ -170,9 +166,10 @@ impl Stores {
     /// [`StoreError`] where nothing was read yet and the database does not answer, or a revocation list cannot be
     /// read.
     pub async fn trust(&self) -> Result<Arc<TrustStore>, StoreError> {
-        let deadline = tokio::time::Instant::now() + self.lookup_timeout;
+        let settings = self.settings();
+        let deadline = tokio::time::Instant::now() + settings.config.lookup_timeout;
         let generation = self.generation_by(deadline).await;
-        let current = self.trust.current(&self.database, generation);
+        let current = settings.trust.current(&self.database, generation);
         let error = match tokio::time::timeout_at(deadline, current).await {
             Ok(Ok(store)) => return Ok(store),
             Ok(Err(error)) => error,
@@ -181,7 +178,7 @@ impl Stores {
                 why: "no answer in time".to_owned(),
             },
         };
-        let last = self.trust.last();
+        let last = settings.trust.last();
         if last.is_some() {
             tracing::error!(%error, "anchors cannot be read, the last ones are used");
         }
@@ -206,7 +203,7 @@ impl Stores {
 
     /// Whether our keys are outside this process, so that using one may mean to wait.
     pub fn keys_are_remote(&self) -> bool {
-        matches!(self.secret_keys, SecretKeys::Remote(_))
+        matches!(self.settings().secret_keys, SecretKeys::Remote(_))
     }
 
     /// The administrator's side of the stores.
@@ -214,30 +211,23 @@ impl Stores {
         Administration::new(self, &self.database)
     }
 
+    /// The stores of this moment.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Where secret keys are.
-    pub(crate) fn secret_keys(&self) -> &SecretKeys {
-        &self.secret_keys
-    }
-
-    /// The directory server, where one is described.
-    pub(crate) fn directory(&self) -> Option<&DirectoryServer> {
-        self.directory.as_ref()
-    }
-
-    /// What the stores were opened with.
-    pub(crate) fn config(&self) -> &StoresConfig {
-        &self.config
+    pub(crate) fn secret_keys(&self) -> SecretKeys {
+        self.settings().secret_keys.clone()
     }
 
     /// The master key, which a store outside this process does not need, and our own authority does.
-    pub(crate) async fn master_key(&self) -> Result<Arc<MasterKey>, StoreError> {
-        if let SecretKeys::Embedded(master_key) = &self.secret_keys {
+    pub(crate) async fn master_key(&self) -> Result<Arc<HeldMasterKey>, StoreError> {
+        let settings = self.settings();
+        if let SecretKeys::Embedded(master_key) = &settings.secret_keys {
             return Ok(Arc::clone(master_key));
         }
-        let source = &self.config.master_key;
-        let master_key = MasterKey::read(source)?;
-        crate::key_check::verify(&self.database, &master_key, source).await?;
-        Ok(Arc::new(master_key))
+        HeldMasterKey::open(&self.database, &settings.config.master_key).await.map(Arc::new)
     }
 
     /// Drops what is cached, after a change by this process.
@@ -249,24 +239,26 @@ impl Stores {
     /// One question, from the cache where it is known there.
     async fn ask<'q>(
         &self,
+        settings: &Settings,
         deadline: tokio::time::Instant,
         generation: u64,
         query: &'q KeyQuery,
     ) -> (&'q KeyQuery, Result<Answer, LookupError>) {
         let answer = match self.cache.find(generation, query) {
             Some(answer) => Ok(answer),
-            None => self.look_up_by(deadline, generation, query).await,
+            None => self.look_up_by(settings, deadline, generation, query).await,
         };
         (query, answer)
     }
 
     async fn look_up_by(
         &self,
+        settings: &Settings,
         deadline: tokio::time::Instant,
         generation: u64,
         query: &KeyQuery,
     ) -> Result<Answer, LookupError> {
-        let found = tokio::time::timeout_at(deadline, self.look_up(query)).await;
+        let found = tokio::time::timeout_at(deadline, self.look_up(settings, query)).await;
         let answer = found
             .map_err(|_| LookupError("the key stores did not answer in time".to_owned()))?
             .map_err(|error| LookupError(error.to_string()))?;
@@ -276,20 +268,19 @@ impl Stores {
         Ok(answer.keys)
     }
 
-    async fn look_up(&self, query: &KeyQuery) -> Result<Found, StoreError> {
+    async fn look_up(&self, settings: &Settings, query: &KeyQuery) -> Result<Found, StoreError> {
+        let (database, secret_keys) = (&self.database, &settings.secret_keys);
         match query {
             KeyQuery::Decryption(address) => {
-                let keys =
-                    self.secret_keys.own_keys(&self.database, address, KeyPurpose::Encrypt).await?;
+                let keys = secret_keys.own_keys(database, address, KeyPurpose::Encrypt).await?;
                 Ok(Found::whole(Answer::Own(keys.into())))
             }
             KeyQuery::Public(address) => {
-                let found = self.public_keys(address).await?;
+                let found = self.public_keys(settings, address).await?;
                 Ok(Found { keys: Answer::Public(found.keys.into()), complete: found.complete })
             }
             KeyQuery::Signing(address) => {
-                let mut keys =
-                    self.secret_keys.own_keys(&self.database, address, KeyPurpose::Sign).await?;
+                let mut keys = secret_keys.own_keys(database, address, KeyPurpose::Sign).await?;
                 keys.retain(|key| key.certificate.may_sign());
                 Ok(Found::whole(Answer::Own(keys.into())))
             }

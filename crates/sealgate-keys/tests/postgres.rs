@@ -249,6 +249,39 @@ async fn a_database_in_use_is_left_alone_and_an_empty_one_named() {
     }
 }
 
+/// One makes the database, the other finds it made; neither leaves a key that opens nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_make_a_database_at_once_one_does() {
+    let server = Postgres::shared();
+    for _ in 0..3 {
+        let url: DatabaseUrl = server.socket_url(&server.create_database()).parse().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let keys = ["one", "other"].map(|name| directory.path().join(name));
+        let [one, other] = keys.clone().map(|key| {
+            let url = url.clone();
+            tokio::spawn(async move {
+                establish(&key, &url, &Domain::parse("nec.example").unwrap()).await
+            })
+        });
+        let made = [one.await.unwrap(), other.await.unwrap()];
+        let refused: Vec<_> = made.iter().filter_map(|made| made.as_ref().err()).collect();
+        let [StoreError::Exists(why)] = refused.as_slice() else { panic!("{refused:?}") };
+        assert!(why.contains("holds a sealgate already"), "{why}");
+        for (key, made) in keys.into_iter().zip(made) {
+            assert_eq!(key.exists(), made.is_ok());
+            let Ok(authority) = made else { continue };
+            let master_key = SecretSource::File(key);
+            let config =
+                StoresConfig { database: url.clone(), master_key, ..StoresConfig::default() };
+            let stores = Stores::open(&config).await.unwrap();
+            let anchors = stores.administration().anchors().await.unwrap();
+            assert_eq!(anchors.len(), 1);
+            assert_eq!(anchors[0].der(), authority.der());
+            generate(&stores, "alice@nec.example").await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn several_may_open_at_once() {
     let server = Postgres::shared();

@@ -1,7 +1,5 @@
-//! Mail servers, wires and peers for sealgate's tests: real Postfix, Dovecot, PostgreSQL, `openssl`, gpgsm and
+//! Mail servers, wires and peers for sealgate's tests: real Postfix, Dovecot, OpenLDAP, PostgreSQL, `openssl`, gpgsm and
 //! BouncyCastle, and small stand-ins whose every byte a test controls.
-//! Mail servers, wires and peers for sealgate's tests: real Postfix, Dovecot, OpenLDAP, `openssl`, gpgsm and BouncyCastle, and
-//! small stand-ins whose every byte a test controls.
 //!
 //! Everything listens on loopback only, lives in a temporary directory of its own and ends when its value is dropped.
 //! This is test code: what goes wrong panics with a text that says what, and with the log of the server concerned.
@@ -17,6 +15,7 @@
 pub mod bouncycastle;
 pub mod cms;
 pub mod der;
+pub mod dkimpy;
 pub mod dovecot;
 #[cfg(feature = "faults")]
 pub mod faults;
@@ -39,4 +38,6 @@ pub mod session;
 pub mod sink;
 pub mod slapd;
 pub mod softhsm;
+pub mod upstream;
 pub mod wire;
+pub mod zone;

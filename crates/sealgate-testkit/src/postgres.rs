@@ -119,6 +119,24 @@ impl Postgres {
         self.end("QUIT");
     }
 
+    /// SIGKILL for the server process and all its children, as when the machine runs out of memory.
+    pub fn crash(&self) {
+        // Stopped first, so that it starts no child meanwhile.
+        let id = self.server.lock().unwrap().as_ref().expect("the server does not run").id();
+        self.signal_all("STOP");
+        let path = format!("/proc/{id}/task/{id}/children");
+        let children = fs::read_to_string(path).unwrap();
+        self.signal_all("KILL");
+        let mut server = self.server.lock().unwrap().take().expect("the server does not run");
+        server.child().wait().unwrap();
+        let children = children.split_whitespace().map(|child| child.parse().unwrap());
+        let mut children: Vec<u32> = children.collect();
+        process::await_that("the server's children are gone", || {
+            children.retain(|child| process::is_running(*child));
+            children.is_empty()
+        });
+    }
+
     /// Sends the server process and all its children a signal: `STOP` and `CONT` make it silent.
     pub fn signal_all(&self, signal: &str) {
         let id = self.server.lock().unwrap().as_ref().expect("the server does not run").id();

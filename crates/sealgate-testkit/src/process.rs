@@ -93,6 +93,12 @@ pub fn end(id: u32, name: &str) {
     println!("{name}, process {id}, does not end");
 }
 
+/// Whether it is there and no zombie: nobody waits for a killed server's children where nothing reaps orphans.
+pub(crate) fn is_running(id: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
 /// No libc here, because our crates forbid unsafe code: the shell's own kill does it.
 fn send_signal(id: u32, signal: &str) {
     let script = format!("kill -{signal} {id}");

@@ -181,7 +181,7 @@ impl Remoting {
         let _ = server.child().wait();
         for child in children {
             send_signal(child, "KILL");
-            let is_gone = || !is_running(child);
+            let is_gone = || !process::is_running(child);
             assert!(process::holds_within(PATIENCE, is_gone), "process {child} does not end");
         }
         let _ = fs::remove_file(&self.socket);
@@ -227,12 +227,6 @@ fn send_signal(id: u32, signal: &str) {
     let script = format!("kill -{signal} {id}");
     let status = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
     assert!(status.is_ok(), "no shell to send SIG{signal} to {id}");
-}
-
-/// Whether it is there and no zombie: nobody waits for a killed server's children where nothing reaps orphans.
-fn is_running(id: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 fn configuration_file(directory: &Path) -> PathBuf {

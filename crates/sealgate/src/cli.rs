@@ -21,6 +21,7 @@ mod files;
 mod init;
 mod key_server;
 mod man;
+mod master_key;
 mod memory;
 mod open;
 mod output;
@@ -99,6 +100,9 @@ enum Command {
     /// The organisation's own authority
     #[command(subcommand)]
     Ca(ca::Ca),
+    /// The key under which the embedded secret keys are sealed
+    #[command(subcommand)]
+    MasterKey(master_key::MasterKey),
     /// Two organisations on this machine, and a mail from one to the other before your eyes
     Demo(demo::Demo),
     /// Write manual pages into a directory
@@ -146,6 +150,7 @@ impl Cli {
             Command::PublicKey(command) => command.run(&globals),
             Command::Anchor(command) => command.run(&globals),
             Command::Ca(command) => command.run(&globals),
+            Command::MasterKey(command) => command.run(&globals),
             Command::Demo(command) => command.run(),
             Command::Man(command) => command.run(Self::command()),
             Command::Completions(command) => command.run(Self::command()),

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) dns: Dns,
     /// Metrics, health and logs.
     pub(crate) observe: Observe,
+    /// What our domains sign with, where they do.
+    pub(crate) dkim: Option<Dkim>,
     /// Our own key management server, where it is described.
     pub(crate) key_server: Option<KeyServerConfig>,
     /// REQUIREMENTS K.
@@ -93,6 +95,8 @@ pub(crate) struct Inside {
     pub(crate) mail_server: Server,
     /// How the mail server learns who the Internet client was.
     pub(crate) client_address: ClientAddress,
+    /// Whether the mail server is asked at RCPT.
+    pub(crate) check_recipients: bool,
     /// Pause between LMTP replies, for clients that mishandle replies that arrive together.
     pub(crate) reply_pause: Duration,
 }
@@ -116,6 +120,31 @@ pub(crate) struct Outside {
     pub(crate) smtp: Option<SocketAddr>,
     /// Where sealed mail goes.
     pub(crate) next_hop: NextHop,
+    /// Whether SPF, DKIM, DMARC and ARC are looked at.
+    pub(crate) authenticate: bool,
+    /// What a failed DMARC leads to.
+    pub(crate) dmarc: Dmarc,
+}
+
+/// What follows where DMARC fails and the author's domain asks for refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Dmarc {
+    /// It stands in Authentication-Results.
+    Report,
+    /// The mail is refused.
+    Refuse,
+}
+
+/// What our domains sign with: DKIM on what leaves, ARC on what comes in and is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Dkim {
+    /// The public key stands in DNS at SELECTOR._domainkey.DOMAIN.
+    pub(crate) selector: String,
+    /// PEM file of the secret key, RSA or Ed25519.
+    pub(crate) key: PathBuf,
+    /// For which domains.
+    pub(crate) domains: Vec<Domain>,
 }
 
 /// PEM files of the TLS server.

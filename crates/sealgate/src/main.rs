@@ -1,6 +1,9 @@
 //! sealgate, a secure mail proxy between an organisation's mail server and the Internet: the program.
 
+use std::alloc::System;
 use std::process::ExitCode;
+
+use zeroizing_alloc::ZeroAlloc;
 
 #[macro_use]
 mod failpoint;
@@ -8,9 +11,15 @@ mod failpoint;
 mod cli;
 mod config;
 mod demo;
+mod domain_key;
 mod key_management_server;
 mod observe;
 mod relay;
+
+/// Whatever is freed is wiped: no plaintext and no key outlives its mail in memory that others are given next
+/// (REQUIREMENTS L4, L5). Buffers of mail pass through libraries that know nothing of wiping.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     cli::main()

@@ -5,11 +5,13 @@
 //! message is the core's affair, where keys are is the stores'.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use sealgate_core::address::Domain;
+use sealgate_core::dkim::Signer;
 use sealgate_core::smtp::server::{Limits as ServerLimits, Options};
 use sealgate_keys::stores::Stores;
 use tokio::net::TcpListener;
@@ -17,17 +19,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::domain_key;
 
 mod answers;
+mod authentication;
 mod budget;
 mod connect;
 pub(crate) mod crypto_threads;
 mod deliver;
 mod fanout;
 mod inherited;
+mod introduction;
 mod link;
 pub(crate) mod listener;
 mod pool;
+mod recipients;
 mod route;
 mod session;
 mod stream;
@@ -36,11 +42,13 @@ mod trace;
 mod transaction;
 mod veil;
 
+use authentication::Authenticator;
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
 use deliver::Downstream;
 use inherited::Inherited;
 use listener::Entrance;
+use recipients::Recipients;
 use route::Router;
 
 /// What a configuration means to the relay; replaced as a whole by a reload.
@@ -50,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     /// STARTTLS, where a certificate is given.
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Signs for our domains, where they have a key.
+    pub(crate) dkim: Option<Arc<Signer>>,
     hostname: Domain,
     postmaster_domain: Domain,
 }
@@ -59,10 +69,11 @@ impl Settings {
     /// A line that says what is wrong with the TLS files or the names.
     pub(crate) fn new(config: Config) -> Result<Self, String> {
         let tls = config.tls.as_ref().map(tls::server).transpose()?;
+        let dkim = config.dkim.as_ref().map(domain_key::signer).transpose()?;
         let hostname = Domain::parse(&config.hostname)
             .map_err(|_| format!("hostname `{}` is no domain name", config.hostname))?;
         let postmaster_domain = config.domains.first().unwrap_or(&hostname).clone();
-        Ok(Self { config, tls, hostname, postmaster_domain })
+        Ok(Self { config, tls, dkim, hostname, postmaster_domain })
     }
 
     fn server_options(&self, entrance: Entrance) -> Options {
@@ -93,6 +104,8 @@ pub(crate) struct Relay {
     stores: Arc<Stores>,
     crypto: CryptoThreads,
     downstream: Downstream,
+    recipients: Recipients,
+    authenticator: Authenticator,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
     draining: watch::Sender<bool>,
@@ -104,11 +117,14 @@ impl Relay {
     pub(crate) fn new(settings: Settings, stores: Stores) -> Result<Arc<Self>, String> {
         let hostname = settings.config.hostname.clone();
         let router = Router::new(&settings.config.dns, &hostname)?;
+        let authenticator = Authenticator::new(router.resolver().clone());
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             crypto: CryptoThreads::new(stores.keys_are_remote()),
             stores: Arc::new(stores),
             downstream: Downstream::new(router, hostname)?,
+            recipients: Recipients::new(),
+            authenticator,
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),
@@ -203,22 +219,31 @@ impl Relay {
             tokio::select! {
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
-                _ = signals.hang_up.recv() => self.reload(),
+                _ = signals.hang_up.recv() => self.reload().await,
             }
         }
     }
 
-    /// Takes the configuration anew; a wrong one changes nothing. Listeners, stores and resolvers stay as they are.
-    fn reload(&self) {
+    /// Takes configuration, TLS files and stores anew; where one of them is unusable nothing is changed. Listeners, database
+    /// and resolvers stay as they are, and what is under way ends with what it began with.
+    async fn reload(&self) {
         let path = self.settings().config.path.clone();
-        let loaded = Config::load(&path).map_err(|error| error.to_string()).and_then(Settings::new);
-        match loaded {
+        match self.load(&path).await {
             Ok(settings) => {
                 *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
                 tracing::info!(path = %path.display(), "configuration reloaded");
             }
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),
         }
+    }
+
+    /// The stores' part is taken over last: it is the only one that changes something by itself.
+    async fn load(&self, path: &Path) -> Result<Settings, String> {
+        let config = Config::load(path).map_err(|error| error.to_string())?;
+        let stores = config.stores.clone();
+        let settings = Settings::new(config)?;
+        self.stores.reload(&stores).await.map_err(|error| error.to_string())?;
+        Ok(settings)
     }
 
     /// No new connections; transactions may end.

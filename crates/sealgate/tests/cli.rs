@@ -163,7 +163,7 @@ fn a_configuration_that_cannot_be_used_ends_with_78() {
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     bed.write("master.key", "00".repeat(32));
     let error = bed.bad(&["secret-key", "list"], 78);
-    assert!(error.contains("not the key that this database was made with"), "{error}");
+    assert!(error.contains("not the key that this database is sealed under"), "{error}");
     std::fs::remove_file(bed.path("sealgate.db")).unwrap();
     let error = bed.bad(&["secret-key", "list"], 78);
     assert!(error.contains("no such database") && error.contains("sealgate init"), "{error}");

@@ -356,6 +356,7 @@ impl Bed {
             trust: Arc::new(TrustStore::new(anchors, intermediates, self.crls.clone())),
             hostname: "gate.ours.example".to_owned(),
             now,
+            dkim: None,
         };
         let envelope = Envelope {
             reverse_path: Address::parse("sender@elsewhere.example").ok(),

@@ -21,7 +21,7 @@ use sealgate_core::keys::Certificate;
 use sealgate_keys::kmip::attribute::Attribute;
 use sealgate_keys::kmip::enumeration::{
     CryptographicAlgorithm, HashingAlgorithm, KeyFormat, ObjectType, Operation, PaddingMethod,
-    QueryFunction, ResultReason, State, usage,
+    QueryFunction, ResultReason, RevocationReason, State, usage,
 };
 use sealgate_keys::kmip::message::{RequestItem, RequestMessage, Version};
 use sealgate_keys::kmip::object::{Object, PrivateKey};
@@ -124,6 +124,70 @@ fn rsa_keys_are_found_sign_and_decrypt_and_every_use_is_audited() {
     assert_eq!((mode("audit.log"), mode("keys.sock")), (0o600, 0o660));
     assert!(server.stop().success());
     assert!(!gate.dir().join("keys.sock").exists());
+}
+
+/// KMIP 1.4 §3.22: a key that was revoked protects nothing more and processes what is old.
+#[test]
+fn a_revoked_key_signs_no_more_and_decrypts_what_is_old() {
+    let operations = ["sign", "decrypt", "destroy"];
+    let (gate, server) = start("rsa2048", &["*@nec.example"], &operations);
+    let mut kmip = connect(&server);
+    let (signs, decrypts) = (kmip.key_for(ALICE, usage::SIGN), kmip.key_for(ALICE, usage::DECRYPT));
+    let pss = padded(PaddingMethod::Pss, Some(HashingAlgorithm::Sha256));
+    assert!(kmip.sign(&signs, pss).is_ok());
+    let certificate = Certificate::from_der(&kmip.certificate_of(&decrypts)).unwrap();
+    let public = PublicEncryptingKey::from_der(certificate.public_key_info_der()).unwrap();
+    let mut room = [0; 256];
+    let public = Pkcs1PublicEncryptingKey::new(public).unwrap();
+    let encrypted = public.encrypt(MESSAGE, &mut room).unwrap();
+    let revoke = |kmip: &mut Kmip, id: &str, reason| {
+        assert!(kmip.call(Request::Revoke { id: id.to_owned(), reason }).is_ok());
+    };
+    let state = |kmip: &mut Kmip, id: &str| kmip.attributes(id, &["State"]);
+    revoke(&mut kmip, &signs, RevocationReason::CessationOfOperation);
+    assert_eq!(state(&mut kmip, &signs), [Attribute::State(State::Deactivated)]);
+    assert_eq!(reason(kmip.sign(&signs, pss)), ResultReason::PermissionDenied);
+    // Worse is taken over, better is not.
+    revoke(&mut kmip, &signs, RevocationReason::KeyCompromise);
+    revoke(&mut kmip, &signs, RevocationReason::Unspecified);
+    assert_eq!(state(&mut kmip, &signs), [Attribute::State(State::Compromised)]);
+    let again = kmip.call(Request::Activate { id: signs.clone() });
+    assert_eq!(reason(again), ResultReason::IllegalOperation);
+    assert_eq!(reason(kmip.sign(&signs, pss)), ResultReason::PermissionDenied);
+    revoke(&mut kmip, &decrypts, RevocationReason::KeyCompromise);
+    let plain = kmip.decrypt(&decrypts, padded(PaddingMethod::Pkcs1, None), encrypted).unwrap();
+    assert_eq!(plain, MESSAGE);
+    assert_eq!(audited(&server, "revoke", "done").len(), 4);
+    assert_eq!(audited(&server, "revoke", "done")[1]["reason"], "compromised");
+    assert_eq!(audited(&server, "sign", "refused").len(), 2);
+    // The program itself neither signs with the one nor encrypts to the other.
+    let message = format!("From: {ALICE}\r\nTo: {ALICE}\r\n\r\nhello\r\n");
+    let seal = ["seal", "--from", ALICE, "--to", ALICE];
+    gate.set(&["policy", "sign"], "always");
+    gate.set(&["policy", "encrypt"], "never");
+    assert_eq!(gate.run(&seal, message.as_bytes()).code, 65, "nothing to sign with");
+    gate.set(&["policy", "sign"], "never");
+    gate.set(&["policy", "encrypt"], "require");
+    assert_eq!(gate.run(&seal, message.as_bytes()).code, 65, "nothing to encrypt to");
+    // A new key takes its place.
+    gate.set(&["policy", "sign"], "always");
+    gate.generate_key(ALICE, "p256");
+    let fresh = kmip.keys_of(ALICE).into_iter().find(|id| ![&signs, &decrypts].contains(&id));
+    assert!(fresh.is_some());
+    let (sealed, report) = gate.process(&seal, message.as_bytes());
+    assert!(sealed.ok(), "{}", sealed.stderr);
+    let report = report.unwrap().to_string();
+    assert!(report.contains("ecdsa") && !report.contains("rsa-"), "{report}");
+    revoke_is_only_for_the_entitled(&gate, &server, &signs);
+}
+
+fn revoke_is_only_for_the_entitled(gate: &Gate, server: &KeyServer, id: &str) {
+    configure(gate, vec![relay(own_uid(gate), &["*@nec.example"], USES)], |_| {});
+    server.reload();
+    let mut kmip = connect(server);
+    let reason_given = RevocationReason::Unspecified;
+    let refused = kmip.call(Request::Revoke { id: id.to_owned(), reason: reason_given });
+    assert_eq!(reason(refused), ResultReason::PermissionDenied);
 }
 
 #[test]
@@ -407,7 +471,7 @@ fn a_key_is_brought_used_and_destroyed() {
     assert!(other.sign(&id, sha256).is_ok());
     let with_key = other.call(Request::Destroy { id: certificate_id.clone() });
     assert_eq!(reason(with_key), ResultReason::IllegalOperation);
-    done(other.call(Request::Revoke { id: id.clone() }));
+    done(other.call(Request::Revoke { id: id.clone(), reason: RevocationReason::Unspecified }));
     done(other.call(Request::Destroy { id: id.clone() }));
     assert_eq!(reason(other.sign(&id, sha256)), ResultReason::ItemNotFound);
     assert!(other.keys_of(address).is_empty());

@@ -10,7 +10,8 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -25,9 +26,12 @@ use sealgate_keys::kmip::enumeration::usage;
 use sealgate_keys::kmip::request::{Parameters, Request};
 use sealgate_testkit::gate::{self, Gate};
 use sealgate_testkit::key_server::KeyServer;
+use sealgate_testkit::mail;
 use sealgate_testkit::pki::{KeyKind, Pki, Reads};
 use sealgate_testkit::process::await_that;
 use sealgate_testkit::pykmip_client::{self, ClientFiles};
+use sealgate_testkit::session::send_smtp;
+use sealgate_testkit::sink::Sink;
 use toml::{Table, Value};
 
 #[path = "support/elsewhere.rs"]
@@ -291,6 +295,104 @@ fn mail_is_sealed_and_opened_with_keys_that_are_at_the_key_server() {
     }
     let again = String::from_utf8(relay_gate.must(&["secret-key", "list"], b"")).unwrap();
     assert!(again.contains("carol@nec.example") && again.contains(ALICE), "{again}");
+}
+
+/// Both certificates are entitled for a while, as the operator's guide says; a file that is unusable changes nothing.
+#[test]
+fn a_relay_changes_its_client_certificate_under_traffic_and_no_mail_is_refused() {
+    let bed = Bed::new(vec![named("gate1"), named("gate2")]);
+    // The senders below know no pause.
+    let uses = ["key_server", "uses_per_minute"];
+    bed.gate.configure(|config| gate::set(config, &uses, 1_000_000));
+    bed.server.reload();
+    let sink = Sink::smtp();
+    let mut relay = Gate::init(BINARY, &["nec.example"]);
+    let files =
+        Files { certificate: relay.dir().join("client.pem"), key: relay.dir().join("client.key") };
+    let put = |name: &str| {
+        let made = bed.authority.client(name, &[]);
+        std::fs::copy(&made.key, &files.key).unwrap();
+        std::fs::copy(&made.certificate, &files.certificate).unwrap();
+    };
+    put("gate1");
+    signs_all_at(&relay, &bed, &files, &sink);
+    relay.start();
+    let inside = relay.ready().inside_smtp.unwrap();
+    let entity = b"Content-Type: text/plain; charset=us-ascii\r\n\r\nThe word is petunia.\r\n";
+    let message = mail::message(ALICE, "bob@abc.example", "rotation", entity);
+    let replies = Mutex::new(Vec::new());
+    let is_over = AtomicBool::new(false);
+    let sent = || replies.lock().unwrap().len();
+    let some_more = |what: &str| {
+        let before = sent();
+        await_that(what, || sent() >= before + 3);
+    };
+    let signs = |name: &str| {
+        let is = |line: &serde_json::Value| line["client"] == name && line["operation"] == "sign";
+        bed.server.audit().iter().filter(|line| is(line)).count()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
+                    let reply = send_smtp(inside, ALICE, &["bob@abc.example"], &message);
+                    replies.lock().unwrap().push(reply);
+                }
+            });
+        }
+        // Whatever fails below must end the senders.
+        let _end = Over(&is_over);
+        some_more("mail with the first certificate");
+        std::fs::write(&files.certificate, "not a certificate").unwrap();
+        relay.signal("HUP");
+        await_that("the complaint", || relay.log().contains("the configuration stays as it was"));
+        some_more("mail with the first certificate still");
+        assert!(signs("gate1") > 0, "{}", relay.log());
+        assert_eq!(signs("gate2"), 0);
+        put("gate2");
+        relay.signal("HUP");
+        await_that("the reload", || relay.log().contains("configuration reloaded"));
+        some_more("what was under way may end with the first certificate");
+        let first = signs("gate1");
+        bed.gate.configure(|config| {
+            gate::set(config, &["key_server", "relay"], vec![named("gate2")]);
+        });
+        bed.server.reload();
+        some_more("mail with the second certificate");
+        assert_eq!(signs("gate1"), first, "the first certificate is used no more");
+        assert!(signs("gate2") > 0);
+    });
+    let replies = replies.into_inner().unwrap();
+    let refused: Vec<_> = replies.iter().filter(|reply| reply.code != 250).collect();
+    assert!(refused.is_empty(), "{refused:?} of {}\n{}", replies.len(), relay.log());
+    println!("{} messages", replies.len());
+}
+
+/// A relay that signs whatever goes out, with keys of the key server.
+fn signs_all_at(relay: &Gate, bed: &Bed, client: &Files, sink: &Sink) {
+    relay.configure(|config| {
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let server = vec![format!("localhost:{}", bed.address().port())];
+        gate::set(config, &["secret_keys", "store"], "kmip");
+        gate::set(config, &["secret_keys", "kmip", "servers"], server);
+        gate::set(config, &["secret_keys", "kmip", "ca"], path(&bed.authority.file()));
+        gate::set(config, &["secret_keys", "kmip", "certificate"], path(&client.certificate));
+        gate::set(config, &["secret_keys", "kmip", "key"], path(&client.key));
+        gate::set(config, &["secret_keys", "kmip", "get"], "never");
+        gate::set(config, &["policy", "sign"], "always");
+        gate::set(config, &["policy", "encrypt"], "never");
+        gate::set(config, &["outside", "next_hop"], format!("smtp://{}", sink.address));
+        gate::set(config, &["inside", "mail_server"], format!("smtp://{}", sink.address));
+    });
+}
+
+/// Ends the senders.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 #[test]

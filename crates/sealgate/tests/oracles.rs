@@ -342,7 +342,7 @@ fn the_time_tells_nothing_of_what_failed() {
     let key = locate(&captured, Target::EncryptedKey);
     let mut bad_padding = captured.clone();
     bad_padding[content.end - 17] ^= 0x55;
-    let mut bad_key = captured.clone();
+    let mut bad_key = captured;
     bad_key[key.start + 100] ^= 1;
     let mut broken = world.signed();
     let at = mail::find(&broken, CANARY.as_bytes()).unwrap();

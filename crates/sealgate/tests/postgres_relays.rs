@@ -115,6 +115,43 @@ fn keys_changed_through_one_relay_are_used_by_the_other() {
     assert!(first.min(second).min(third) < Duration::from_secs(1));
 }
 
+/// One machine rotates the master key. The other waits for its copy and goes on without a restart, whether the copy comes
+/// afterwards or came before.
+#[test]
+fn two_relays_go_on_after_the_master_key_was_rotated() {
+    let (server, sink, abc) = (Postgres::shared(), Sink::smtp(), correspondent());
+    let [one, other] = relays(&server, &sink);
+    one.generate_key(ALICE, "p256");
+    one.trust(&abc, &[BOB]);
+    for gate in [&one, &other] {
+        noticed("keys of both", || send_out(gate) == "250 2.0.0");
+    }
+    let said = String::from_utf8(one.must(&["master-key", "rotate"], b"")).unwrap();
+    assert!(said.contains("3 secrets") && said.contains("master.key.old"), "{said}");
+    assert_eq!(send_out(&one), "250 2.0.0", "{}", one.log());
+    noticed("the other has the wrong key", || send_out(&other) == "451 4.7.5");
+    let refused = other.run(&["secret-key", "generate", "carol@nec.example"], b"");
+    assert_eq!(refused.code, 78, "{}", refused.stderr);
+    assert!(refused.stderr.contains("not the key that this database is sealed under"));
+    assert!(!refused.stderr.contains("carol"), "{}", refused.stderr);
+    fs::copy(one.dir().join("master.key"), other.dir().join("master.key")).unwrap();
+    noticed("the other has read its key again", || send_out(&other) == "250 2.0.0");
+
+    one.must(&["master-key", "rotate", "--prepare"], b"");
+    fs::copy(one.dir().join("master.key.new"), other.dir().join("master.key.new")).unwrap();
+    one.must(&["master-key", "rotate"], b"");
+    for _ in 0..20 {
+        assert_eq!(send_out(&one), "250 2.0.0", "{}", one.log());
+        assert_eq!(send_out(&other), "250 2.0.0", "{}", other.log());
+    }
+    let said = String::from_utf8(other.must(&["master-key", "rotate"], b"")).unwrap();
+    assert!(said.contains("finishes a rotation"), "{said}");
+    let keys = [&one, &other].map(|gate| fs::read(gate.dir().join("master.key")).unwrap());
+    assert_eq!(keys[0], keys[1]);
+    other.must(&["secret-key", "generate", "carol@nec.example", "--algorithm", "p256"], b"");
+    one.must(&["check"], b"");
+}
+
 #[test]
 fn mail_waits_while_the_database_is_away() {
     let (server, sink, abc) = (Postgres::start(), Sink::smtp(), correspondent());

@@ -12,14 +12,16 @@
 
 #[path = "support/elsewhere.rs"]
 mod elsewhere;
+#[path = "support/memory.rs"]
+mod memory;
 
-use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use elsewhere::{
     PROGRAM, describe_kmip, describe_token, embedded, move_keys, serve_keys, set_master_key_aside,
     use_directory, use_key_server,
 };
+use memory::occurrences;
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::key_server::KeyServer;
 use sealgate_testkit::mail;
@@ -123,7 +125,7 @@ fn the_relays_memory_holds_no_secret_key() {
     let at = mail::find(&der, &[0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() + 5;
     let scalar = der[at..at + 32].to_vec();
     let words: Vec<u8> = scalar.iter().rev().copied().collect();
-    let holds = |id: u32| holds_bytes(id, &scalar) || holds_bytes(id, &words);
+    let holds = |id: u32| occurrences(id, &scalar) + occurrences(id, &words) > 0;
     assert!(holds(bed.keys.as_ref().unwrap().id()), "the search finds nothing where the key is");
     assert!(!holds(bed.relay.id()), "the relay holds the key");
 }
@@ -176,26 +178,6 @@ fn mail_is_sealed_and_opened_with_keys_in_a_token() {
         assert!(mail::contains(&opened, WORDS));
         assert!(mail::contains(&opened, "smime=pass"), "{}", String::from_utf8_lossy(&opened));
     }
-}
-
-/// Whether a process has these octets anywhere in its writable memory.
-fn holds_bytes(id: u32, needle: &[u8]) -> bool {
-    let maps = std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
-    let memory = std::fs::File::open(format!("/proc/{id}/mem")).unwrap();
-    let mut searched = 0_usize;
-    let mut found = false;
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with("rw")) {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        // Pages that were never touched, or belong to the kernel, cannot be read.
-        if memory.read_exact_at(&mut bytes, from).is_ok() {
-            searched += bytes.len();
-            found |= mail::find(&bytes, needle).is_some();
-        }
-    }
-    assert!(searched > 1_000_000, "only {searched} bytes of process {id} could be read");
-    found
 }
 
 struct Bed {

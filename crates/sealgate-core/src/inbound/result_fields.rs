@@ -19,19 +19,8 @@ pub(super) fn looks_like_ours(field: &Field<'_>, authserv_id: &str) -> bool {
 
 /// The fields to put on top, each line ended by CRLF and below 998 octets.
 pub(super) fn write(report: &Report, authserv_id: &str) -> Vec<u8> {
-    let mut text = format!(
-        "Authentication-Results: {};\r\n\tsmime={}",
-        plain(authserv_id),
-        report.verdict.as_str()
-    );
-    if let Some(reason) = report.reason {
-        text.push_str(&format!(" reason={}", reason.as_str()));
-    }
-    if let Some(signer) = author_signer(report) {
-        text.push_str(&format!("\r\n\tbody.smime-identifier={}", quoted(&signer.address)));
-        text.push_str(&format!("\r\n\tbody.smime-serial={}", plain(&signer.serial)));
-        text.push_str(&format!("\r\n\tbody.smime-issuer={}", quoted(&signer.issuer)));
-    }
+    let mut text =
+        format!("Authentication-Results: {};\r\n\t{}", plain(authserv_id), results(report));
     text.push_str(&format!("\r\nX-Sealgate-Id: {}\r\n", plain(&report.id)));
     text.push_str(&format!("X-Sealgate-Verdict: {}", report.verdict.as_str()));
     if let Some(reason) = report.reason {
@@ -42,6 +31,26 @@ pub(super) fn write(report: &Report, authserv_id: &str) -> Vec<u8> {
         text.push_str(&layer_field(layer));
     }
     text.into_bytes()
+}
+
+/// What follows the authserv-id, here and in an ARC set: our verdict, and what the sender's domain says.
+pub(super) fn results(report: &Report) -> String {
+    let mut text = format!("smime={}", report.verdict.as_str());
+    if let Some(reason) = report.reason {
+        text.push_str(&format!(" reason={}", reason.as_str()));
+    }
+    if let Some(signer) = author_signer(report) {
+        text.push_str(&format!("\r\n\tbody.smime-identifier={}", quoted(&signer.address)));
+        text.push_str(&format!("\r\n\tbody.smime-serial={}", plain(&signer.serial)));
+        text.push_str(&format!("\r\n\tbody.smime-issuer={}", quoted(&signer.issuer)));
+    }
+    for one in &report.authentication {
+        text.push_str(&format!(";\r\n\t{}={}", one.method, one.result));
+        for (property, value) in &one.properties {
+            text.push_str(&format!("\r\n\t{property}={}", address_or_quoted(value)));
+        }
+    }
+    text
 }
 
 /// The innermost signature: the author's, if any is.
@@ -102,6 +111,15 @@ fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// A domain or an address as it is (RFC 8601 §2.2), anything else quoted.
+fn address_or_quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@' | '+');
+    if !text.is_empty() && text.len() <= VALUE_CHARS_MAX && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    quoted(text)
 }
 
 /// A token: everything else becomes `_`.

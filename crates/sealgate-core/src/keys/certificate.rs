@@ -6,7 +6,6 @@
 //! is `crate::trust`'s affair.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use const_oid::ObjectIdentifier;
@@ -23,6 +22,7 @@ use crate::cms::element::{
     PRIMITIVE_1, Reader, SEQUENCE, SET, UTF8_STRING,
 };
 use crate::cms::parse_capabilities;
+use crate::hex;
 use crate::keys::{Capabilities, KeyKind, Timestamp};
 
 /// SHA-256 of a certificate's DER.
@@ -31,7 +31,7 @@ pub struct Fingerprint(pub [u8; 32]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::text(&self.0))
     }
 }
 
@@ -237,7 +237,7 @@ impl Facts {
             fingerprint: Fingerprint(fingerprint),
             subject: OnceLock::new(),
             issuer: OnceLock::new(),
-            serial: hexadecimal(serial.body),
+            serial: hex::text(serial.body),
             issuer_der: issuer.whole.into(),
             subject_der: subject.whole.into(),
             serial_bytes: serial.body.into(),
@@ -253,13 +253,6 @@ impl Facts {
 /// A distinguished name as RFC 4514 text; the certificate's parser has read it once already.
 fn name_text(der: &[u8]) -> String {
     x509_cert::name::Name::from_der(der).map_or_else(|_| String::new(), |name| name.to_string())
-}
-
-fn hexadecimal(octets: &[u8]) -> String {
-    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut text, octet| {
-        let _ = write!(text, "{octet:02x}");
-        text
-    })
 }
 
 /// SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).

@@ -224,7 +224,7 @@ fn percent_decoded(value: &[u8]) -> Vec<u8> {
     while let Some((&first, tail)) = rest.split_first() {
         rest = tail;
         let octet = match tail {
-            [high, low, ..] if first == b'%' => super::decode::hex_octet(*high, *low),
+            [high, low, ..] if first == b'%' => crate::hex::octet(*high, *low),
             _ => None,
         };
         match octet {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::structured::is_wsp;
 use super::{Entity, MimeError, TransferEncoding};
+use crate::hex;
 
 /// The content of an entity.
 ///
@@ -42,17 +43,6 @@ pub(super) fn lenient(body: &[u8], encoding: TransferEncoding) -> Option<Vec<u8>
             Some(body.to_vec())
         }
     }
-}
-
-/// The value of two hexadecimal digits of either case.
-pub(super) fn hex_octet(high: u8, low: u8) -> Option<u8> {
-    let digit = |b: u8| match b {
-        b'0'..=b'9' => Some(b.wrapping_sub(b'0')),
-        b'A'..=b'F' => Some(b.wrapping_sub(b'A').wrapping_add(10)),
-        b'a'..=b'f' => Some(b.wrapping_sub(b'a').wrapping_add(10)),
-        _ => None,
-    };
-    Some(digit(high)? << 4 | digit(low)?)
 }
 
 /// Base64 with padding, in lines of any length.
@@ -112,7 +102,7 @@ fn unescape(line: &[u8], out: &mut Vec<u8>) {
         let (plain, escape) = rest.split_at(at);
         out.extend_from_slice(plain);
         let octet = match escape {
-            [_, high, low, ..] => hex_octet(*high, *low),
+            [_, high, low, ..] => hex::octet(*high, *low),
             _ => None,
         };
         let taken = match octet {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::encode;
+use crate::hex;
 
 /// A boundary that does not occur in what it parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +18,7 @@ impl Boundary {
     /// (RFC 2045 §6.7); should the content hold it nevertheless, it gets a number that the content does not hold.
     pub fn new(random: [u8; 16], content: &[Bytes]) -> Self {
         let mut base = String::from("=_");
-        for byte in random {
-            base.push_str(&format!("{byte:02x}"));
-        }
+        hex::write(&mut base, &random);
         let mut text = base.clone();
         let mut number = 0_u64;
         // Content is finite, so some number does not stand in it.

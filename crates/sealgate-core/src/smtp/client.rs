@@ -17,8 +17,10 @@ use crate::envelope::{Recipient, Ret};
 use crate::refusal::{Extension, Reply};
 
 mod transaction;
+mod xclient;
 
 pub use transaction::{Capabilities, Lack, Transaction};
+pub use xclient::{Identity, XclientAttributes};
 
 /// How to speak.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub enum Event {
         /// The reply.
         reply: Reply,
     },
+    /// [`Client::check`]: one reply for each recipient. [`Event::Idle`] or [`Event::Failed`] follows.
+    Checked(Vec<Reply>),
     /// The connection is of no use any more.
     Failed(Failure),
     /// Ready for a transaction: capabilities are known, or the last transaction is over.
@@ -79,6 +83,8 @@ pub enum Failure {
     Refused(Reply),
     /// TLS is required and not to be had.
     TlsNotOffered,
+    /// XCLIENT with an address is needed and not to be had.
+    XclientNotOffered,
 }
 
 impl fmt::Display for Failure {
@@ -88,6 +94,7 @@ impl fmt::Display for Failure {
             Self::Garbage => f.write_str("the answer is not SMTP"),
             Self::Refused(reply) => write!(f, "refused: {reply}"),
             Self::TlsNotOffered => f.write_str("TLS is required and not offered"),
+            Self::XclientNotOffered => f.write_str("XCLIENT is needed and not offered"),
         }
     }
 }
@@ -124,7 +131,10 @@ enum Expected {
     Mail,
     Quit,
     Recipient(usize),
+    /// Takes a check of recipients back.
+    Reset,
     StartTls,
+    Xclient,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +216,24 @@ impl Client {
     /// # Errors
     /// A [`Lack`]; nothing was sent.
     pub fn start(&mut self, transaction: &Transaction<'_>) -> Result<(), Lack> {
+        self.begin(transaction, b"DATA\r\n", Expected::Data)
+    }
+
+    /// Asks who would be admitted, and takes it back with RSET; only when idle. [`Event::Checked`] answers, or
+    /// [`Event::Refused`] where nobody would be.
+    ///
+    /// # Errors
+    /// A [`Lack`]; nothing was sent.
+    pub fn check(&mut self, transaction: &Transaction<'_>) -> Result<(), Lack> {
+        self.begin(transaction, b"RSET\r\n", Expected::Reset)
+    }
+
+    fn begin(
+        &mut self,
+        transaction: &Transaction<'_>,
+        last: &'static [u8],
+        expected: Expected,
+    ) -> Result<(), Lack> {
         if let Some(lack) = self.lacks(transaction) {
             return Err(lack);
         }
@@ -219,7 +247,7 @@ impl Client {
             let command = self.rcpt_command(recipient);
             self.unsent.push_back((command, Expected::Recipient(index)));
         }
-        self.unsent.push_back((Bytes::from_static(b"DATA\r\n"), Expected::Data));
+        self.unsent.push_back((Bytes::from_static(last), expected));
         self.send_commands();
         Ok(())
     }
@@ -321,6 +349,9 @@ impl Client {
             Expected::Data => self.take_data_reply(&reply),
             Expected::Final(recipient) => self.take_final_reply(recipient, &reply),
             Expected::Ignored => self.idle(),
+            Expected::Reset => self.take_reset_reply(&reply),
+            Expected::Xclient if reply.code == 220 => self.say_hello(),
+            Expected::Xclient => self.fail(Failure::Refused(reply)),
             Expected::Quit => self.fail(Failure::Closing(reply)),
         }
     }
@@ -338,7 +369,7 @@ impl Client {
     /// 421 may answer anything (RFC 5321 §3.8): it holds for whatever is still open, and the connection is over.
     fn take_closing(&mut self, expected: Expected, reply: Reply) {
         match expected {
-            Expected::Mail | Expected::Recipient(_) | Expected::Data => {
+            Expected::Mail | Expected::Recipient(_) | Expected::Data | Expected::Reset => {
                 let settle = |earlier: Option<Reply>| match earlier {
                     Some(refusal) if !refusal.is_positive() => refusal,
                     Some(_) | None => reply.clone(),
@@ -355,7 +386,7 @@ impl Client {
                     }
                 }
             }
-            Expected::Greeting | Expected::Hello | Expected::OldHello => {
+            Expected::Greeting | Expected::Hello | Expected::OldHello | Expected::Xclient => {
                 return self.fail(Failure::Refused(reply));
             }
             Expected::Ignored | Expected::Quit | Expected::StartTls => {}
@@ -383,6 +414,7 @@ impl Client {
                 "SIZE" => offered.size = Some(words.next().and_then(|limit| limit.parse().ok())),
                 "SMTPUTF8" => offered.smtputf8 = true,
                 "STARTTLS" => offered.starttls = true,
+                "XCLIENT" => offered.xclient = XclientAttributes::parse(words),
                 _ => {}
             }
         }
@@ -438,6 +470,12 @@ impl Client {
         } else {
             self.command(b"RSET\r\n", Expected::Ignored);
         }
+    }
+
+    fn take_reset_reply(&mut self, reply: &Reply) {
+        let replies = self.replies.drain(..).flatten().collect();
+        self.events.push_back(Event::Checked(replies));
+        if reply.is_positive() { self.idle() } else { self.fail(Failure::Garbage) }
     }
 
     fn take_final_reply(&mut self, recipient: Option<usize>, reply: &Reply) {
@@ -509,7 +547,7 @@ impl Client {
         let (offered, parameters) = (&self.capabilities, transaction.parameters);
         let from = transaction.reverse_path.map(ToString::to_string).unwrap_or_default();
         let mut command = format!("MAIL FROM:<{from}>");
-        if offered.size.is_some() {
+        if offered.size.is_some() && transaction.size_bytes > 0 {
             command.push_str(&format!(" SIZE={}", transaction.size_bytes));
         }
         if offered.eight_bit_mime && (transaction.eight_bit || parameters.eight_bit) {

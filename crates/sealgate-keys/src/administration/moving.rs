@@ -32,18 +32,22 @@ impl Administration<'_> {
         owner: Option<&Owner>,
         mut moved: impl FnMut(Moved),
     ) -> Result<u64, StoreError> {
-        let store = remote(self.stores.config(), to)?;
+        let store = remote(&self.stores.settings().config, to)?;
         let master_key = self.stores.master_key().await?;
         let owner = owner.map(Owner::lookup_key);
         let ids = embedded::ids(self.database, owner.as_deref()).await?;
         let mut count = 0_u64;
         for id in ids {
-            let key = embedded::secret(self.database, &master_key, &id).await?;
+            let (database, id) = (self.database, id.as_str());
+            let read = move |master_key: Arc<_>| async move {
+                embedded::secret(database, &master_key, id).await
+            };
+            let key = master_key.used(database, read).await?;
             let done =
                 Moved { owner: key.owner.clone(), certificate: Arc::clone(&key.certificate) };
             let store = Arc::clone(&store);
             blocking(move || take_in(store.as_ref(), key)).await?;
-            embedded::remove_one(self.database, &id).await?;
+            embedded::remove_one(database, id).await?;
             self.stores.changed();
             count = count.saturating_add(1);
             moved(done);

@@ -28,7 +28,8 @@ impl Administration<'_> {
             let what = "no directory server is described: add a table [public_keys.ldap]";
             StoreError::Input(what.to_owned())
         };
-        let directory = self.stores.directory().ok_or_else(undescribed)?;
+        let settings = self.stores.settings();
+        let directory = settings.directory.as_ref().ok_or_else(undescribed)?;
         let mut people: BTreeMap<String, Vec<Arc<Certificate>>> = BTreeMap::new();
         let now = Timestamp(unix_now());
         for entry in self.secret_keys(owner).await? {
@@ -54,7 +55,7 @@ impl Administration<'_> {
     /// # Errors
     /// What is wrong with it.
     pub async fn check_directory(&self) -> Result<Option<String>, StoreError> {
-        match self.stores.directory() {
+        match &self.stores.settings().directory {
             Some(directory) => directory.check().await.map(Some),
             None => Ok(None),
         }

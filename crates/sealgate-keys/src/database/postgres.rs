@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -15,6 +15,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{
     PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, PgRow, Postgres,
 };
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -24,6 +25,9 @@ use super::statement::Statement;
 #[derive(Debug)]
 pub(super) struct PostgresDatabase {
     pool: PgPool,
+    /// No connection was to be had when last tried: meanwhile one caller waits for the next, the others are told at once.
+    is_away: AtomicBool,
+    probe: Mutex<()>,
     /// Goes up with every change heard of, and whenever one may have been missed.
     changes: Arc<AtomicI64>,
     listener: JoinHandle<()>,
@@ -52,7 +56,13 @@ impl PostgresDatabase {
         let changes = Arc::new(AtomicI64::new(0));
         let told = Arc::clone(&changes);
         let listener = tokio::spawn(listen(options.clone(), pool.clone(), told, counter));
-        Ok(Some(Self { pool, changes, listener }))
+        Ok(Some(Self {
+            pool,
+            is_away: AtomicBool::new(false),
+            probe: Mutex::new(()),
+            changes,
+            listener,
+        }))
     }
 
     /// Makes the tables in an empty database; says what stood in the way.
@@ -81,7 +91,7 @@ impl PostgresDatabase {
         &self,
         statement: &Statement<'_>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut lease = Lease::take(&self.pool).await?;
+        let mut lease = self.lease().await?;
         let rows = bounded(statement.query().fetch_all(lease.connection()?)).await?;
         lease.give_back();
         Ok(rows)
@@ -89,15 +99,27 @@ impl PostgresDatabase {
 
     /// Runs a statement and says how many rows it touched.
     pub(super) async fn execute(&self, statement: &Statement<'_>) -> Result<u64, sqlx::Error> {
-        let mut lease = Lease::take(&self.pool).await?;
+        let mut lease = self.lease().await?;
         let done = bounded(statement.query().execute(lease.connection()?)).await?;
         lease.give_back();
         Ok(done.rows_affected())
     }
 
+    /// A connection, or at once that there is none where there was none before: many who each wait for a dead server would
+    /// hold up their senders for minutes.
+    async fn lease(&self) -> Result<Lease, sqlx::Error> {
+        let _probing = match self.is_away.load(Ordering::Acquire) {
+            true => Some(self.probe.try_lock().map_err(|_| sqlx::Error::PoolTimedOut)?),
+            false => None,
+        };
+        let acquired = self.pool.acquire().await;
+        self.is_away.store(acquired.is_err(), Ordering::Release);
+        Ok(Lease { connection: Some(acquired?) })
+    }
+
     /// Begins a transaction that has raised the counter and tells of it when it commits.
     pub(super) async fn begin_change(&self) -> Result<PostgresChange, sqlx::Error> {
-        let mut lease = Lease::take(&self.pool).await?;
+        let mut lease = self.lease().await?;
         bounded(sqlx::raw_sql(BEGIN).execute(lease.connection()?)).await?;
         bounded(sqlx::query(super::RAISE_COUNTER).execute(lease.connection()?)).await?;
         bounded(sqlx::query(NOTIFY).bind(CHANNEL).execute(lease.connection()?)).await?;
@@ -122,6 +144,13 @@ impl PostgresChange {
         Ok(done.rows_affected())
     }
 
+    pub(super) async fn fetch_all(
+        &mut self,
+        statement: &Statement<'_>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        bounded(statement.query().fetch_all(self.lease.connection()?)).await
+    }
+
     pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
         bounded(sqlx::raw_sql("COMMIT").execute(self.lease.connection()?)).await?;
         self.lease.give_back();
@@ -136,10 +165,6 @@ struct Lease {
 }
 
 impl Lease {
-    async fn take(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        Ok(Self { connection: Some(pool.acquire().await?) })
-    }
-
     fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
     }

@@ -97,7 +97,7 @@ const LENGTH: &str = "Cryptographic Length";
 pub(crate) const LINK: &str = "Link";
 pub(crate) const NAME: &str = "Name";
 const OBJECT_TYPE: &str = "Object Type";
-const STATE: &str = "State";
+pub(crate) const STATE: &str = "State";
 pub(crate) const USAGE_MASK: &str = "Cryptographic Usage Mask";
 /// Link Type (§9.1.3.2.20): Certificate Link.
 const CERTIFICATE_LINK: u32 = 0x101;

@@ -126,6 +126,20 @@ enumeration! {
 }
 
 enumeration! {
+    /// Why a key is revoked (§9.1.3.2.19).
+    RevocationReason {
+        /// Not said.
+        Unspecified = 0x1,
+        /// Others may have it.
+        KeyCompromise = 0x2,
+        /// Others may have the authority's.
+        CaCompromise = 0x3,
+        /// There is no need for it any more.
+        CessationOfOperation = 0x6,
+    }
+}
+
+enumeration! {
     /// How a key is written (§9.1.3.2.3).
     KeyFormat {
         /// RSAPrivateKey (RFC 8017 appendix A.1.2).

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::attribute::Attribute;
 use super::enumeration::{
     CryptographicAlgorithm, HashingAlgorithm, KeyFormat, Operation, PaddingMethod, QueryFunction,
-    tag,
+    RevocationReason, tag,
 };
 use super::object::Object;
 use super::ttlv::{DecodeError, Structure, Writer};
@@ -59,10 +59,12 @@ pub enum Request {
         /// Its attributes.
         attributes: Vec<Attribute>,
     },
-    /// An object may be used no longer (§4.20); reason: unspecified.
+    /// An object may be used no longer (§4.20).
     Revoke {
         /// The object.
         id: String,
+        /// Why.
+        reason: RevocationReason,
     },
     /// Sign (§4.31): the data is the message, not its digest.
     Sign(KeyUse),
@@ -155,10 +157,10 @@ impl Request {
                 });
                 object.write(writer);
             }
-            Self::Revoke { id } => {
+            Self::Revoke { id, reason } => {
                 writer.text(id_tag, id);
                 writer.structure(tag::REVOCATION_REASON, |writer| {
-                    writer.enumeration(tag::REVOCATION_REASON_CODE, UNSPECIFIED);
+                    writer.enumeration(tag::REVOCATION_REASON_CODE, *reason);
                 });
             }
         }
@@ -203,7 +205,11 @@ impl Request {
                     .unwrap_or_default();
                 Self::Register { object: Object::read(payload)?, attributes }
             }
-            Operation::Revoke => Self::Revoke { id: id()? },
+            Operation::Revoke => {
+                let code = payload.expect(tag::REVOCATION_REASON)?.structure()?;
+                let code = code.expect(tag::REVOCATION_REASON_CODE)?.enumeration()?;
+                Self::Revoke { id: id()?, reason: code.into() }
+            }
             Operation::Sign => Self::Sign(KeyUse::read(id()?, payload)?),
             other @ Operation::Other(_) => Self::Unsupported(other),
         })
@@ -244,6 +250,3 @@ impl Parameters {
         })
     }
 }
-
-/// Revocation Reason Code (§9.1.3.2.19).
-const UNSPECIFIED: u32 = 1;

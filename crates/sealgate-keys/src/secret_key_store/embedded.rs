@@ -12,14 +12,16 @@ use zeroize::Zeroizing;
 use crate::certificates;
 use crate::database::{self, Database, Statement};
 use crate::error::StoreError;
+use crate::key_check;
 use crate::master_key::{MasterKey, Row};
-use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
+use crate::secret_key_store::{KeyPurpose, KeyState, NewSecretKey, SecretKeyEntry};
 
 /// A row as stored; the secret still wrapped.
 pub(crate) struct StoredKey {
     id: String,
     owner: String,
     purpose: String,
+    state: String,
     wrapped: Vec<u8>,
     certificate: Vec<u8>,
     chain: Vec<u8>,
@@ -70,6 +72,11 @@ impl StoredKey {
         certificates::split(&self.chain).ok_or_else(|| self.corrupt())
     }
 
+    /// Where the key is in its life; a word that we do not know is taken for the worst.
+    pub(crate) fn state(&self) -> KeyState {
+        KeyState::from_word(&self.state).unwrap_or(KeyState::Compromised)
+    }
+
     /// The row's name.
     pub(crate) fn id(&self) -> &str {
         &self.id
@@ -95,6 +102,7 @@ impl StoredKey {
             id: row.get("id")?,
             owner: row.get("owner")?,
             purpose: row.get("purpose")?,
+            state: row.get("state")?,
             wrapped: row.get("wrapped")?,
             certificate: row.get("certificate")?,
             chain: row.get("chain")?,
@@ -102,7 +110,8 @@ impl StoredKey {
     }
 }
 
-/// Keys of an owner that are for the purpose, the newest first; the mailbox's before its domain's.
+/// Keys of an owner that are for the purpose, the newest first; the mailbox's before its domain's. Of those that were revoked
+/// only what decrypts.
 pub(crate) async fn keys_for(
     database: &Database,
     address: &Address,
@@ -110,8 +119,9 @@ pub(crate) async fn keys_for(
 ) -> Result<Vec<StoredKey>, StoreError> {
     let domain = format!("@{}", address.domain());
     let select = Statement::new(
-        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+        "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys \
          WHERE (owner = $1 OR owner = $2) AND (purpose = $3 OR purpose = 'both') \
+         AND (state = 'active' OR $3 = 'encrypt') \
          ORDER BY CASE WHEN owner = $1 THEN 0 ELSE 1 END, not_before DESC, id",
     );
     let mailbox = address.lookup_key();
@@ -125,7 +135,7 @@ pub(crate) async fn list(
     owner: Option<&str>,
 ) -> Result<Vec<SecretKeyEntry>, StoreError> {
     let select = Statement::new(
-        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+        "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys \
          WHERE $1 = '' OR owner = $1 ORDER BY owner, not_before DESC, purpose DESC, id",
     );
     let rows = collect(database, select.bind(owner.unwrap_or_default())).await?;
@@ -135,7 +145,7 @@ pub(crate) async fn list(
 /// Opens every row and says how many there are.
 pub(crate) async fn verify(database: &Database, master_key: &MasterKey) -> Result<u64, StoreError> {
     let select = Statement::new(
-        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys ORDER BY owner",
+        "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys ORDER BY owner",
     );
     let mut count = 0;
     for stored in collect(database, select).await? {
@@ -145,7 +155,7 @@ pub(crate) async fn verify(database: &Database, master_key: &MasterKey) -> Resul
     Ok(count)
 }
 
-/// Stores keys, all or none.
+/// Stores keys, all or none; none where the database is sealed under another master key by now.
 pub(crate) async fn insert(
     database: &Database,
     master_key: &MasterKey,
@@ -153,6 +163,7 @@ pub(crate) async fn insert(
     now: i64,
 ) -> Result<(), StoreError> {
     let mut change = database.begin_change().await?;
+    key_check::require(&mut change, master_key).await?;
     for key in keys {
         let id = certificates::random_id()?;
         let row = Row { table: TABLE, id: &id, owner: &key.owner };
@@ -225,7 +236,7 @@ pub(crate) async fn secret(
 /// One row by its name.
 pub(crate) async fn by_id(database: &Database, id: &str) -> Result<Option<StoredKey>, StoreError> {
     let select = Statement::new(
-        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys WHERE id = $1",
+        "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys WHERE id = $1",
     );
     Ok(collect(database, select.bind(id)).await?.pop())
 }
@@ -237,7 +248,7 @@ pub(crate) async fn of_owner(
     rows_max: i64,
 ) -> Result<Vec<StoredKey>, StoreError> {
     let select = Statement::new(
-        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+        "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys \
          WHERE owner = $1 ORDER BY not_before DESC, id LIMIT $2",
     );
     collect(database, select.bind(owner).bind(rows_max)).await
@@ -250,7 +261,7 @@ pub(crate) async fn with_certificate(
     rows_max: i64,
 ) -> Result<Vec<StoredKey>, StoreError> {
     let select = Statement::new(
-        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+        "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys \
          WHERE sha256 = $1 ORDER BY owner LIMIT $2",
     );
     collect(database, select.bind(sha256).bind(rows_max)).await
@@ -263,10 +274,25 @@ pub(crate) async fn page(
     rows_max: i64,
 ) -> Result<Vec<StoredKey>, StoreError> {
     let select = Statement::new(
-        "SELECT id, owner, purpose, wrapped, certificate, chain FROM secret_keys \
+        "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys \
          WHERE id > $1 ORDER BY id LIMIT $2",
     );
     collect(database, select.bind(after).bind(rows_max)).await
+}
+
+/// Revokes one key; says whether it was there and not revoked as badly already.
+pub(crate) async fn revoke(
+    database: &Database,
+    id: &str,
+    state: KeyState,
+) -> Result<bool, StoreError> {
+    let mut change = database.begin_change().await?;
+    let update = Statement::new(
+        "UPDATE secret_keys SET state = $1 WHERE id = $2 AND state <> $1 AND state <> 'compromised'",
+    );
+    let revoked = change.execute(update.bind(state.as_str()).bind(id)).await?;
+    change.commit().await?;
+    Ok(revoked > 0)
 }
 
 /// Removes one row; says whether it was there.
@@ -283,4 +309,4 @@ async fn collect(database: &Database, select: Statement<'_>) -> Result<Vec<Store
     rows.iter().map(|row| StoredKey::from_row(row).map_err(|e| database.error(&e))).collect()
 }
 
-const TABLE: &str = "secret_keys";
+pub(crate) const TABLE: &str = "secret_keys";

@@ -18,7 +18,8 @@ use crate::import::private_key;
 use crate::kmip::attribute::{self, Attribute};
 use crate::kmip::client::{CallError, Client, KmipServer};
 use crate::kmip::enumeration::{
-    CryptographicAlgorithm, KeyFormat, ObjectType, Operation, QueryFunction, ResultReason, usage,
+    CryptographicAlgorithm, KeyFormat, ObjectType, Operation, QueryFunction, ResultReason,
+    RevocationReason, State, usage,
 };
 use crate::kmip::object::{Object, PrivateKey};
 use crate::kmip::request::Request;
@@ -121,11 +122,15 @@ impl KeyManagementServer {
 
     /// The handle of one key, and the certificate that it belongs to.
     fn key(&self, id: String, certificates: &[Found]) -> Result<Option<RemoteKey>, StoreError> {
-        let names = vec![attribute::LINK.to_owned(), attribute::USAGE_MASK.to_owned()];
+        let names = [attribute::LINK, attribute::STATE, attribute::USAGE_MASK];
+        let names = names.map(str::to_owned).to_vec();
         let answer = self.server.ask(Request::GetAttributes { id: id.clone(), names })?;
         let Response::Attributes { attributes, .. } = answer else {
             return Err(self.server.odd(&answer));
         };
+        let is_revoked = attributes.iter().any(|attribute| {
+            matches!(attribute, Attribute::State(State::Compromised | State::Deactivated))
+        });
         let mut fetched = None;
         let certificate = match paired(&attributes, certificates) {
             Some(certificate) => certificate,
@@ -140,6 +145,10 @@ impl KeyManagementServer {
             }
             None => return Ok(None),
         };
+        // Where it decrypts it serves for what is old.
+        if is_revoked && !certificate.may_encrypt() {
+            return Ok(None);
+        }
         let chain = certificates.iter().map(|found| &found.certificate);
         let chain = chain.filter(|other| other.is_authority()).map(Arc::clone).collect();
         let server = Arc::clone(&self.server);
@@ -242,7 +251,7 @@ impl RemoteStore for KeyManagementServer {
         let keys = self.keys_of(owner)?;
         for id in &keys {
             // Only what is revoked can be destroyed; what was never active need not be.
-            let _ = self.server.client.call(Request::Revoke { id: id.clone() });
+            let _ = self.server.client.call(revocation(id));
             let destroyed = self.server.client.call(Request::Destroy { id: id.clone() });
             destroyed.map_err(|error| self.server.refused(owner, &error))?;
         }
@@ -266,6 +275,11 @@ impl RemoteStore for KeyManagementServer {
             has(Operation::Decrypt)
         ))
     }
+}
+
+/// Before an object is destroyed.
+fn revocation(id: &str) -> Request {
+    Request::Revoke { id: id.to_owned(), reason: RevocationReason::CessationOfOperation }
 }
 
 impl KeyManagementServer {
@@ -322,7 +336,7 @@ impl Keeper {
 
     /// Where it cannot be destroyed it stays, which does no harm.
     fn destroy(&self, id: &str) {
-        let _ = self.client.call(Request::Revoke { id: id.to_owned() });
+        let _ = self.client.call(revocation(id));
         if let Err(error) = self.client.call(Request::Destroy { id: id.to_owned() }) {
             tracing::debug!(%error, id, "an object stays at the key management server");
         }

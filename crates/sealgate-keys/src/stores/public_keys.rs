@@ -5,9 +5,11 @@ use sealgate_core::encrypt::choose_certificate;
 use sealgate_core::keys::{PublicKey, Timestamp};
 
 use super::secret_keys::SecretKeys;
+use super::settings::Settings;
 use super::{Found, Stores};
 use crate::error::StoreError;
 use crate::learning::unix_now;
+use crate::public_key_store::directory_server::DirectoryServer;
 use crate::public_key_store::{self, PublicKeyStoreKind};
 
 impl Stores {
@@ -16,17 +18,20 @@ impl Stores {
     /// would be taken for "no key".
     pub(super) async fn public_keys(
         &self,
+        settings: &Settings,
         address: &Address,
     ) -> Result<Found<Vec<PublicKey>>, StoreError> {
         let mut keys = Vec::new();
         let mut away = None;
         let mut usable = false;
-        for kind in &self.config.public_keys {
+        for kind in &settings.config.public_keys {
             let found = match kind {
                 PublicKeyStoreKind::Embedded => {
                     public_key_store::embedded::keys_for(&self.database, address).await
                 }
-                PublicKeyStoreKind::Ldap => self.in_directory(address).await,
+                PublicKeyStoreKind::Ldap => {
+                    self.in_directory(settings.directory.as_ref(), address).await
+                }
             };
             match found {
                 Ok(found) if found.is_empty() => {}
@@ -41,9 +46,10 @@ impl Stores {
             }
         }
         // A store outside this process is asked only for those whose keys it can have, and where nothing else is known.
-        let ours = self.config.domains.contains(address.domain());
-        if matches!(self.secret_keys, SecretKeys::Embedded(_)) || (ours && keys.is_empty()) {
-            let own = self.secret_keys.own_certificates(&self.database, address).await?;
+        let ours = settings.config.domains.contains(address.domain());
+        let secret_keys = &settings.secret_keys;
+        if matches!(secret_keys, SecretKeys::Embedded(_)) || (ours && keys.is_empty()) {
+            let own = secret_keys.own_certificates(&self.database, address).await?;
             usable |= !own.is_empty();
             keys.extend(own);
         }
@@ -54,8 +60,12 @@ impl Stores {
     }
 
     /// What the directory server has; what its owner's software reads may have been learned from mail.
-    async fn in_directory(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
-        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
+    async fn in_directory(
+        &self,
+        directory: Option<&DirectoryServer>,
+        address: &Address,
+    ) -> Result<Vec<PublicKey>, StoreError> {
+        let Some(directory) = directory else { return Ok(Vec::new()) };
         let mut keys = directory.find(address).await?;
         if keys.iter().any(|key| key.capabilities.is_none()) {
             let learned = public_key_store::embedded::learned(&self.database, address).await?;

@@ -8,19 +8,19 @@ use sealgate_core::keys::{OwnKey, PublicKey};
 use super::StoresConfig;
 use crate::database::Database;
 use crate::error::StoreError;
-use crate::master_key::MasterKey;
+use crate::master_key::held::HeldMasterKey;
 use crate::secret_key_store::embedded::{self, StoredKey};
 use crate::secret_key_store::key_management_server::KeyManagementServer;
 use crate::secret_key_store::pkcs11::Token;
 use crate::secret_key_store::{
-    KeyPurpose, NewSecretKey, RemoteKey, RemoteStore, SecretKeyEntry, SecretKeyStoreKind,
+    KeyPurpose, KeyState, NewSecretKey, RemoteKey, RemoteStore, SecretKeyEntry, SecretKeyStoreKind,
 };
 
 /// The store.
 #[derive(Clone, Debug)]
 pub(crate) enum SecretKeys {
     /// Rows of the database under this master key.
-    Embedded(Arc<MasterKey>),
+    Embedded(Arc<HeldMasterKey>),
     /// Outside this process.
     Remote(Arc<dyn RemoteStore>),
 }
@@ -61,14 +61,17 @@ impl SecretKeys {
     ) -> Result<Vec<OwnKey>, StoreError> {
         match self {
             Self::Embedded(master_key) => {
-                let stored = embedded::keys_for(database, address, purpose).await?;
-                if stored.is_empty() {
-                    return Ok(Vec::new());
-                }
-                let (master_key, address) = (Arc::clone(master_key), address.clone());
-                // Parsing checks the key, which takes a large RSA key a millisecond.
-                let parse = move |key: &StoredKey| key.open(&master_key, Some(&address));
-                blocking(move || stored.iter().map(parse).collect()).await
+                let open = move |master_key: Arc<_>| async move {
+                    let stored = embedded::keys_for(database, address, purpose).await?;
+                    if stored.is_empty() {
+                        return Ok(Vec::new());
+                    }
+                    let address = address.clone();
+                    // Parsing checks the key, which takes a large RSA key a millisecond.
+                    let parse = move |key: &StoredKey| key.open(&master_key, Some(&address));
+                    blocking(move || stored.iter().map(parse).collect()).await
+                };
+                master_key.used(database, open).await
             }
             Self::Remote(store) => {
                 let (own, domains) = find_both(store, address).await?;
@@ -102,7 +105,8 @@ impl SecretKeys {
         };
         match self {
             Self::Embedded(_) => {
-                let stored = embedded::keys_for(database, address, KeyPurpose::Encrypt).await?;
+                let mut stored = embedded::keys_for(database, address, KeyPurpose::Encrypt).await?;
+                stored.retain(|key| key.state() == KeyState::Active);
                 let own = stored.iter().filter(|key| !key.is_of_domain()).count();
                 // The mailbox's come first; the domain's serve where it has none.
                 let used = if own == 0 { stored.len() } else { own };
@@ -151,7 +155,13 @@ impl SecretKeys {
         now: i64,
     ) -> Result<(), StoreError> {
         match self {
-            Self::Embedded(master_key) => embedded::insert(database, master_key, &keys, now).await,
+            Self::Embedded(master_key) => {
+                let keys = keys.as_slice();
+                let insert = move |master_key: Arc<_>| async move {
+                    embedded::insert(database, &master_key, keys, now).await
+                };
+                master_key.used(database, insert).await
+            }
             Self::Remote(store) => {
                 let store = Arc::clone(store);
                 blocking(move || store.insert(&keys)).await
@@ -177,10 +187,15 @@ impl SecretKeys {
     /// Whether the keys can be used; one line for the administrator.
     pub(crate) async fn check(&self, database: &Database) -> Result<String, StoreError> {
         match self {
-            Self::Embedded(master_key) => match embedded::verify(database, master_key).await? {
-                0 => Ok("none; make one with `sealgate secret-key generate ADDR`".to_owned()),
-                count => Ok(format!("{count} usable")),
-            },
+            Self::Embedded(master_key) => {
+                let verify = move |master_key: Arc<_>| async move {
+                    embedded::verify(database, &master_key).await
+                };
+                match master_key.used(database, verify).await? {
+                    0 => Ok("none; make one with `sealgate secret-key generate ADDR`".to_owned()),
+                    count => Ok(format!("{count} usable")),
+                }
+            }
             Self::Remote(store) => {
                 let store = Arc::clone(store);
                 blocking(move || store.check()).await

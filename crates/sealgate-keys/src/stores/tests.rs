@@ -10,6 +10,7 @@ use crate::administration::establish;
 use crate::authority::Algorithm;
 use crate::database::Statement;
 use crate::import::Material;
+use crate::master_key::MasterKey;
 use crate::owner::Owner;
 use crate::public_key_store::PublicKeyState;
 
@@ -100,6 +101,9 @@ on_both_databases! {
     the_mailboxs_keys_come_before_the_domains,
     what_mail_teaches_is_not_used_before_it_is_accepted,
 }
+
+mod reload;
+mod rotation;
 
 trait ParseDomain {
     fn parse_domain(&self) -> Domain;

@@ -9,6 +9,7 @@ use sealgate_core::keys::{Certificate, Timestamp};
 use sealgate_keys::master_key::MasterKey;
 use sealgate_keys::public_key_store::PublicKeyState;
 use sealgate_keys::secret_key_store::SecretKeyStoreKind;
+use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::Stores;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -91,7 +92,7 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
     match MasterKey::read(&config.stores.master_key) {
         // Without embedded secret keys the relay does not need it.
         _ if config.stores.secret_keys != SecretKeyStoreKind::Embedded => {}
-        Ok(_) => findings.push(Finding::good("master key", config.stores.master_key.to_string())),
+        Ok(_) => findings.push(Finding::good("master key", master_key(&config.stores.master_key))),
         Err(error) => findings.push(Finding::failed("master key", &Failure::from(error))),
     }
     match Stores::open(&config.stores).await {
@@ -106,6 +107,12 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(check_readable("tls certificate", &tls.certificate));
         findings.push(check_readable("tls key", &tls.key));
     }
+    if let Some(dkim) = &config.dkim {
+        findings.push(match crate::domain_key::signer(dkim) {
+            Ok(_) => Finding::good("dkim key", dkim.key.display().to_string()),
+            Err(why) => Finding::failed("dkim key", &Failure::Configuration(why)),
+        });
+    }
     if config.outside.smtp.is_some() {
         findings.push(check_server("mail server", &config.inside.mail_server).await);
     }
@@ -119,6 +126,17 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
     if !goes_out && config.outside.smtp.is_none() && config.key_server.is_none() {
         let detail = "no listener: give [inside] lmtp or smtp, or [outside] smtp".to_owned();
         findings.push(Finding::bad("listeners", failure::CONFIGURATION, detail));
+    }
+}
+
+/// Where the master key is, and what a rotation left or `--prepare` made.
+fn master_key(source: &SecretSource) -> String {
+    let successor = source.successor();
+    match &successor {
+        SecretSource::File(path) if path.exists() => {
+            format!("{source}; {successor} is ready: `sealgate master-key rotate` puts it in place")
+        }
+        _ => source.to_string(),
     }
 }
 

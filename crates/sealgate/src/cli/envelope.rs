@@ -47,11 +47,14 @@ impl Transaction {
     ) -> Result<Self, Failure> {
         let config = &session.config;
         let message = read_message(config.limits.message_bytes_max)?;
+        let dkim = config.dkim.as_ref().map(crate::domain_key::signer).transpose();
+        let dkim = dkim.map_err(Failure::Configuration)?;
         let context = Context {
             policy: Arc::clone(&config.policy),
             trust: session.stores.trust().await?,
             hostname: config.hostname.clone(),
             now: at,
+            dkim,
         };
         let eight_bit = !message.bytes().is_ascii();
         let addresses = || from.iter().chain(to);

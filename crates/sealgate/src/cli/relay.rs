@@ -4,7 +4,6 @@ use clap::Args;
 use sealgate_keys::stores::Stores;
 
 use super::{Failure, Globals, memory};
-use crate::config::ClientAddress;
 use crate::observe;
 use crate::relay::{Relay, Settings};
 
@@ -19,10 +18,6 @@ impl RelayCommand {
     /// What is wrong with the configuration or the stores, or which address cannot be listened on.
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         let config = globals.load()?;
-        if config.inside.client_address != ClientAddress::None {
-            let text = "[inside] client_address: only \"none\" is implemented yet";
-            return Err(Failure::Configuration(text.to_owned()));
-        }
         observe::start(config.observe.log, globals.verbose);
         memory::forbid_dumps();
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -23,8 +23,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 use super::key_server::KeyServerTable;
 use super::stores_v1::{PublicKeysTable, SecretKeysTable, secret_source};
 use super::{
-    ClientAddress, Config, ConfigError, Dns, Inside, Limits, LogFormat, Network, NextHop, Observe,
-    Outside, Resolvers, Server, TlsFiles,
+    ClientAddress, Config, ConfigError, Dkim, Dmarc, Dns, Inside, Limits, LogFormat, Network,
+    NextHop, Observe, Outside, Resolvers, Server, TlsFiles,
 };
 
 /// Reads a file's text; relative paths in it start at `directory`.
@@ -69,6 +69,7 @@ struct File {
     #[serde(default)]
     outside: OutsideTable,
     tls: Option<TlsTable>,
+    dkim: Option<DkimTable>,
     #[serde(default)]
     database: DatabaseTable,
     #[serde(default)]
@@ -100,6 +101,7 @@ struct InsideTable {
     allow: Vec<Parsed<Network>>,
     mail_server: Option<Parsed<Server>>,
     client_address: ClientAddress,
+    check_recipients: bool,
     reply_pause_ms: u64,
 }
 
@@ -112,16 +114,33 @@ impl Default for InsideTable {
             allow,
             mail_server: None,
             client_address: ClientAddress::None,
+            check_recipients: true,
             reply_pause_ms: 0,
         }
     }
 }
 
-#[derive(Default, serde::Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct OutsideTable {
     smtp: Option<SocketAddr>,
     next_hop: Option<Parsed<NextHop>>,
+    authenticate: bool,
+    dmarc: Dmarc,
+}
+
+impl Default for OutsideTable {
+    fn default() -> Self {
+        Self { smtp: None, next_hop: None, authenticate: true, dmarc: Dmarc::Report }
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DkimTable {
+    selector: String,
+    key: PathBuf,
+    domains: Option<Vec<Parsed<Domain>>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -265,6 +284,8 @@ impl File {
             found
         } else if let Some(found) = self.public_keys.contradiction() {
             found
+        } else if self.outside.dmarc == Dmarc::Refuse && !self.outside.authenticate {
+            ("outside", "dmarc", "`dmarc = \"refuse\"` needs `authenticate = true`")
         } else if no_servers {
             ("dns", "resolvers", "`resolvers` is empty: write \"system\"")
         } else if self.outside.smtp.is_some() && self.inside.mail_server.is_none() {
@@ -312,7 +333,17 @@ impl File {
             outside: Outside {
                 smtp: self.outside.smtp,
                 next_hop: self.outside.next_hop.map_or(NextHop::Mx, |hop| hop.0),
+                authenticate: self.outside.authenticate,
+                dmarc: self.outside.dmarc,
             },
+            dkim: self.dkim.map(|dkim| Dkim {
+                selector: dkim.selector,
+                key: directory.join(dkim.key),
+                domains: dkim.domains.map_or_else(
+                    || domains.clone(),
+                    |own| own.into_iter().map(|domain| domain.0).collect(),
+                ),
+            }),
             tls: self.tls.map(|tls| TlsFiles {
                 certificate: directory.join(tls.certificate),
                 key: directory.join(tls.key),
@@ -346,6 +377,7 @@ impl InsideTable {
                 |server| server.0,
             ),
             client_address: self.client_address,
+            check_recipients: self.check_recipients,
             reply_pause: Duration::from_millis(self.reply_pause_ms.min(REPLY_PAUSE_MS_MAX)),
         }
     }

@@ -22,6 +22,8 @@ pub(crate) struct Limits {
     pub(crate) idle_secs_max: u64,
     /// K9: DATA slower than this, averaged, is cut off.
     pub(crate) data_bytes_per_sec_min: u64,
+    /// K9: for this long DATA may be as slow as it likes.
+    pub(crate) data_grace_secs: u64,
     /// K10: messages in flight, all copies counted.
     pub(crate) memory_bytes_max: usize,
     /// K11: how long a message waits for a crypto thread.
@@ -32,6 +34,8 @@ pub(crate) struct Limits {
     pub(crate) hops_max: usize,
     /// How long key stores may take.
     pub(crate) lookup_secs_max: u64,
+    /// How long DNS may take for SPF, DKIM, DMARC and ARC of one message (RFC 7208 §4.6.4 demands at least 20).
+    pub(crate) authentication_secs_max: u64,
     /// How long a drain waits for transactions.
     pub(crate) drain_secs_max: u64,
 }
@@ -47,11 +51,13 @@ impl Default for Limits {
             recipients_max: 1000,
             idle_secs_max: 300,
             data_bytes_per_sec_min: 1024,
+            data_grace_secs: 60,
             memory_bytes_max: 1024 * 1024 * 1024,
             crypto_wait_secs_max: 30,
             delivery_secs_max: 240,
             hops_max: 100,
             lookup_secs_max: 5,
+            authentication_secs_max: 20,
             drain_secs_max: 60,
         }
     }
@@ -79,6 +85,7 @@ impl Limits {
             ("delivery_secs_max", self.delivery_secs_max),
             ("hops_max", size(self.hops_max)),
             ("lookup_secs_max", self.lookup_secs_max),
+            ("authentication_secs_max", self.authentication_secs_max),
         ];
         values.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name)
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealgate_core::address::Domain;
+use sealgate_core::hex;
 use sealgate_keys::kmip;
 use sealgate_keys::kmip::client::KmipServer;
 use sealgate_keys::owner::Owner;
@@ -383,12 +384,8 @@ struct Hexadecimal(Vec<u8>);
 impl FromText for Hexadecimal {
     fn from_text(text: &str) -> Result<Self, String> {
         let bad = || format!("`{text}` is not hexadecimal");
-        let digits: Vec<u8> = text.bytes().filter(|octet| *octet != b':').collect();
-        if digits.is_empty() || !digits.len().is_multiple_of(2) {
-            return Err(bad());
-        }
-        let octet = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-        digits.chunks_exact(2).map(octet).collect::<Option<_>>().map(Self).ok_or_else(bad)
+        let octets = hex::read(&text.replace(':', "")).filter(|octets| !octets.is_empty());
+        octets.map(Self).ok_or_else(bad)
     }
 }
 

@@ -48,8 +48,12 @@ fn the_complete_example_holds_the_defaults() {
     assert_eq!(complete.policy.defaults, least.policy.defaults);
     assert_eq!(complete.inside.allow, least.inside.allow);
     assert_eq!(complete.inside.client_address, least.inside.client_address);
+    assert_eq!(complete.inside.check_recipients, least.inside.check_recipients);
     assert_eq!(complete.inside.reply_pause, least.inside.reply_pause);
     assert_eq!(complete.outside.next_hop, least.outside.next_hop);
+    assert_eq!(complete.outside.authenticate, least.outside.authenticate);
+    assert_eq!(complete.outside.dmarc, least.outside.dmarc);
+    assert_eq!(complete.dkim.unwrap().domains, least.domains);
     assert_eq!(complete.dns.resolvers, least.dns.resolvers);
     assert_eq!(complete.observe.log, least.observe.log);
 }

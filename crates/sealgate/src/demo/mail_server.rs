@@ -192,7 +192,9 @@ pub(super) fn hand_over(
             client::Event::Answer { reply, .. } => answers.push(reply),
             client::Event::Idle => break,
             client::Event::Failed(failure) => return Err(io::Error::other(failure)),
-            client::Event::StartTls => return Err(io::Error::other("TLS was not asked for")),
+            client::Event::StartTls | client::Event::Checked(_) => {
+                return Err(io::Error::other("nothing of that was asked for"));
+            }
             client::Event::NeedInput => {
                 for chunk in client.output().drain(..) {
                     stream.write_all(&chunk)?;

@@ -37,7 +37,7 @@ impl Organisation {
         let config = format!(
             "version = 1\ndomains = [\"{domain}\"]\nhostname = \"gate.{domain}\"\n\
              [inside]\nlmtp = \"127.0.0.1:0\"\nmail_server = \"smtp://{mail_server}\"\n\
-             [outside]\nsmtp = \"127.0.0.1:0\"\nnext_hop = \"smtp://{internet}\"\n\
+             [outside]\nsmtp = \"127.0.0.1:0\"\nauthenticate = false\nnext_hop = \"smtp://{internet}\"\n\
              [database]\nurl = \"sqlite:sealgate.db\"\n[master_key]\nfile = \"master.key\"\n\
              [policy]\norder = \"sign-then-encrypt\"\n[observe]\nlisten = \"127.0.0.1:0\"\n"
         );

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use sealgate_core::hex;
 
 /// What happened.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -177,7 +178,7 @@ pub(crate) fn verify(path: &Path) -> Result<u64, String> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::text(digest(&SHA256, bytes).as_ref())
 }
 
 /// A line is far shorter: names are bounded by those of mail and TLS.

@@ -13,7 +13,7 @@ use sealgate_keys::kmip::enumeration::{
 };
 use sealgate_keys::kmip::request::{KeyUse, Parameters};
 use sealgate_keys::kmip::response::{Failure, Response};
-use sealgate_keys::secret_key_store::KeyPurpose;
+use sealgate_keys::secret_key_store::{KeyPurpose, KeyState};
 use zeroize::Zeroizing;
 
 use super::audit::Event;
@@ -61,6 +61,11 @@ impl Desk<'_> {
         if !serves(&entry, purpose) {
             let reason = ResultReason::IllegalOperation;
             return Err(self.not_so(name, &entry, reason, "this key is not for that"));
+        }
+        // KMIP 1.4 §3.22: it processes what was protected before, and protects nothing more.
+        if purpose == KeyPurpose::Sign && entry.state != KeyState::Active {
+            let text = "this key was revoked and signs no more";
+            return Err(self.not_so(name, &entry, ResultReason::PermissionDenied, text));
         }
         self.take_use(&entry, name)?;
         let key = self.server.ring.key(id).await.map_err(|error| store_failure(&error))?;

@@ -16,7 +16,7 @@ use sealgate_keys::kmip::object::{Object, PrivateKey};
 use sealgate_keys::kmip::response::{Failure, Response};
 use sealgate_keys::kmip::{CERTIFICATE_NAME, KEY_NAME};
 use sealgate_keys::owner::Owner;
-use sealgate_keys::secret_key_store::KeyPurpose;
+use sealgate_keys::secret_key_store::{KeyPurpose, KeyState};
 
 use super::audit::Event;
 use super::operations::{DONE, Desk, Found, NOT_ENTITLED, REFUSED, failure, store_failure};
@@ -164,7 +164,11 @@ fn attributes_of_key(entry: &KeyEntry) -> Vec<Attribute> {
     vec![
         Attribute::Name(KEY_NAME.replace(ADDRESS, &entry.owner)),
         Attribute::ObjectType(ObjectType::PrivateKey),
-        Attribute::State(State::Active),
+        Attribute::State(match entry.state {
+            KeyState::Active => State::Active,
+            KeyState::Compromised => State::Compromised,
+            KeyState::Deactivated => State::Deactivated,
+        }),
         Attribute::Algorithm(algorithm),
         Attribute::Length(bits),
         Attribute::UsageMask(mask),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use sealgate_core::keys::Certificate;
 use sealgate_keys::StoreError;
 use sealgate_keys::key_ring::{KeyEntry, OwnedCertificate};
-use sealgate_keys::kmip::enumeration::{Operation, QueryFunction, ResultReason};
+use sealgate_keys::kmip::enumeration::{Operation, QueryFunction, ResultReason, RevocationReason};
 use sealgate_keys::kmip::message::Version;
 use sealgate_keys::kmip::request::Request;
 use sealgate_keys::kmip::response::{Failure, Response};
-use sealgate_keys::secret_key_store::KeyPurpose;
+use sealgate_keys::secret_key_store::{KeyPurpose, KeyState};
 
 use super::audit::Event;
 use super::entitlement::Client;
@@ -45,7 +45,7 @@ impl Desk<'_> {
             Request::Locate { attributes, maximum } => self.locate(&attributes, maximum).await,
             Request::Query(functions) => Ok(query(&functions)),
             Request::Register { object, attributes } => self.register(object, &attributes).await,
-            Request::Revoke { id } => self.revoke(id).await,
+            Request::Revoke { id, reason } => self.revoke(id, reason).await,
             Request::Sign(used) => self.sign(used).await,
             Request::Unsupported(operation) => {
                 let text = format!("operation {:#x} is not done here", u32::from(operation));
@@ -134,20 +134,43 @@ impl Desk<'_> {
     }
 
     async fn activate(&self, id: String) -> Result<Response, Failure> {
-        if !self.pending.holds(&id) {
-            self.find("activate", &id).await?;
+        if !self.pending.holds(&id)
+            && let Found::Key(entry) = self.find("activate", &id).await?
+            && entry.state != KeyState::Active
+        {
+            let text = "this key was revoked, for good";
+            return Err(failure(ResultReason::IllegalOperation, text));
         }
         Ok(Response::Done { id })
     }
 
-    /// Nothing is marked: a key that may be used no longer is destroyed.
-    async fn revoke(&self, id: String) -> Result<Response, Failure> {
+    /// From now on the key signs no more (KMIP 1.4 §4.20). A certificate's revocation is its issuer's affair: nothing is marked.
+    async fn revoke(&self, id: String, reason: RevocationReason) -> Result<Response, Failure> {
         if self.pending.holds(&id) {
             return Ok(Response::Done { id });
         }
-        if let Found::Key(entry) = self.find("revoke", &id).await? {
-            self.entitled(KeyOperation::Destroy, "revoke", &entry)?;
-        }
+        let Found::Key(entry) = self.find("revoke", &id).await? else {
+            return Ok(Response::Done { id });
+        };
+        self.entitled(KeyOperation::Destroy, "revoke", &entry)?;
+        let state = match reason {
+            RevocationReason::KeyCompromise | RevocationReason::CaCompromise => {
+                KeyState::Compromised
+            }
+            _ => KeyState::Deactivated,
+        };
+        let sha256 = entry.certificate.fingerprint().to_string();
+        let event = |outcome| Event {
+            operation: "revoke",
+            outcome,
+            reason: state.as_str(),
+            ..self.event_of(&entry, &sha256)
+        };
+        self.record(&event("begun"))?;
+        let revoked = self.server.ring.revoke(&id, state).await;
+        self.record(&event(if revoked.is_ok() { DONE } else { FAILED }))?;
+        // Revoked as badly already: it is as it is wanted.
+        revoked.map_err(|error| store_failure(&error))?;
         Ok(Response::Done { id })
     }
 

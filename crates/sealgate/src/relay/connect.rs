@@ -9,11 +9,13 @@ use bytes::BytesMut;
 use rustls::pki_types::ServerName;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Client, Event, Failure, Options, Tls};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::deliver::{Downstream, passed_on};
-use super::link::Link;
+use super::introduction::Introduction;
+use super::link::{Asked, Link};
 use super::route::Hop;
 use super::stream::Stream;
 
@@ -71,9 +73,13 @@ impl Downstream {
         tls: Tls,
     ) -> Result<Link, OpenError> {
         failpoint!("connect.open");
-        let stream = TcpStream::connect(address).await.map_err(|_| OpenError::Io)?;
+        let mut stream = TcpStream::connect(address).await.map_err(|_| OpenError::Io)?;
         failpoint!("connect.opened");
         super::listener::prepare(&stream).map_err(|_| OpenError::Io)?;
+        if let Some(header) = hop.introduction.as_ref().and_then(Introduction::header) {
+            stream.write_all(&header).await.map_err(|_| OpenError::Io)?;
+        }
+        let mut identity = hop.introduction.as_ref().and_then(Introduction::identity);
         let hostname = self.hostname.clone();
         let options = Options { protocol: hop.protocol(), hostname, tls };
         let mut link = Link {
@@ -81,20 +87,28 @@ impl Downstream {
             client: Client::new(options),
             input: BytesMut::new(),
             interrupted: false,
+            asked: Asked::default(),
         };
         metrics::counter!("sealgate_downstream_connections_total").increment(1);
         loop {
             match link.next().await.map_err(|_| OpenError::Io)? {
-                Event::Idle => {
-                    failpoint!("connect.greeted");
-                    return Ok(link);
-                }
+                Event::Idle => match identity.take() {
+                    Some(identity) => link.client.introduce(identity),
+                    None => {
+                        failpoint!("connect.greeted");
+                        return Ok(link);
+                    }
+                },
                 Event::StartTls => link = self.start_tls(link, host).await?,
                 Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
                     return Err(OpenError::Refused(reply));
                 }
+                Event::Failed(failure @ Failure::XclientNotOffered) => {
+                    tracing::error!(%address, %failure, "[inside] client_address: authorise us there");
+                    return Err(OpenError::Io);
+                }
                 Event::Failed(_) => return Err(OpenError::Io),
-                Event::Admitted(_) | Event::Answer { .. } => {}
+                Event::Admitted(_) | Event::Answer { .. } | Event::Checked(_) => {}
                 Event::NeedInput | Event::Refused(_) => {}
             }
         }
@@ -113,7 +127,7 @@ impl Downstream {
         let mut client = link.client;
         client.tls_started();
         let stream = Stream::Tls(Box::new(tls.into()));
-        Ok(Link { stream, client, input: BytesMut::new(), interrupted: false })
+        Ok(Link { stream, client, input: BytesMut::new(), ..link })
     }
 }
 

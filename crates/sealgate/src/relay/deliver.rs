@@ -143,7 +143,8 @@ impl Downstream {
                     return Err(Trouble::Final(passed_on(&consignment.hop, &reply)));
                 }
                 Event::Failed(_) => return Err(Trouble::Broken(Refusal::NextHopTimeout)),
-                Event::Answer { .. } | Event::Idle | Event::NeedInput | Event::StartTls => {}
+                Event::Answer { .. } | Event::Checked(_) | Event::Idle => {}
+                Event::NeedInput | Event::StartTls => {}
             }
         }
     }

@@ -24,6 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::deliver::{Consignment, Delivery, Downstream, Outcome};
+use super::introduction::Introduction;
 use super::route::Hop;
 use crate::config::NextHop;
 
@@ -34,6 +35,8 @@ pub(crate) struct Fanout<'a> {
     pub(crate) downstream: &'a Downstream,
     /// Where to.
     pub(crate) next_hop: &'a NextHop,
+    /// Whom the mail server is told about.
+    pub(crate) introduction: Option<&'a Introduction>,
     /// Which way.
     pub(crate) direction: Direction,
     /// Who and what.
@@ -84,7 +87,9 @@ impl Fanout<'_> {
                     let found = self.downstream.router.hop(self.next_hop, domain);
                     let hop = tokio::time::timeout_at(self.deadline, found).await;
                     failpoint!("fanout.routed");
-                    hops.insert(domain, hop.unwrap_or(Err(Refusal::NextHopUnreachable)));
+                    let hop = hop.unwrap_or(Err(Refusal::NextHopUnreachable));
+                    let introduction = self.introduction.cloned();
+                    hops.insert(domain, hop.map(|hop| Hop { introduction, ..hop }));
                 }
                 match hops.get(domain) {
                     Some(Ok(hop)) => {

@@ -15,6 +15,15 @@ pub(crate) struct Link {
     pub(super) input: BytesMut,
     /// The server spoke before the content was all sent: no dot may follow, and no other message.
     pub(super) interrupted: bool,
+    /// Questions at RCPT that it has answered, and those of them that it refused.
+    pub(super) asked: Asked,
+}
+
+/// How often a server was asked about recipients over one connection: it has limits of its own for that.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    pub(super) questions: usize,
+    pub(super) refusals: usize,
 }
 
 impl Link {
@@ -44,7 +53,7 @@ impl Link {
         if self.client.output().is_empty() {
             return Ok(());
         }
-        let Self { stream, client, input, interrupted } = self;
+        let Self { stream, client, input, interrupted, .. } = self;
         while stream.write_all_watching(client.output(), input).await? == Written::Interrupted {
             if client.is_sending_content() {
                 client.output().clear();

@@ -47,6 +47,11 @@ impl Pool {
         }
     }
 
+    /// Closes the connections to one hop: nobody will ask for them again.
+    pub(crate) fn forget(&self, hop: &Hop) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(hop);
+    }
+
     /// Closes what has been idle too long; to be called now and then.
     pub(crate) fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,6 +14,7 @@ use sealgate_core::address::Domain;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::Protocol;
 
+use super::introduction::Introduction;
 use crate::config::{Dns, NextHop, Resolvers, Server};
 
 /// Where to deliver.
@@ -25,6 +26,8 @@ pub(crate) struct Hop {
     pub(crate) name: String,
     /// Hosts in the order to try them.
     pub(crate) targets: Vec<Target>,
+    /// Whom the connection is opened for, where the server is told.
+    pub(crate) introduction: Option<Introduction>,
 }
 
 impl Hop {
@@ -71,6 +74,11 @@ impl Router {
         };
         let resolver = builder.build().map_err(|error| format!("[dns]: {error}"))?;
         Ok(Self { resolver, hostname: hostname.to_ascii_lowercase() })
+    }
+
+    /// What names are looked up with.
+    pub(crate) fn resolver(&self) -> &TokioResolver {
+        &self.resolver
     }
 
     /// The hop for mail to a domain.
@@ -162,12 +170,13 @@ impl Router {
 /// The hop to a fixed server.
 pub(crate) fn fixed(server: &Server) -> Hop {
     let target = Target { host: server.host.clone(), port: server.port, absolute: false };
-    Hop { lmtp: server.lmtp, name: server.to_string(), targets: vec![target] }
+    Hop { lmtp: server.lmtp, name: server.to_string(), targets: vec![target], introduction: None }
 }
 
 fn hop(name: &str, hosts: Vec<String>) -> Hop {
     let target = |host| Target { host, port: SMTP_PORT, absolute: true };
-    Hop { lmtp: false, name: name.to_owned(), targets: hosts.into_iter().map(target).collect() }
+    let targets = hosts.into_iter().map(target).collect();
+    Hop { lmtp: false, name: name.to_owned(), targets, introduction: None }
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {

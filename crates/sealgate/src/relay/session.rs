@@ -19,6 +19,7 @@ use sealgate_core::policy::Encrypt;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::{Direction, Report};
 use sealgate_core::smtp::Protocol;
+use sealgate_core::smtp::client::Identity;
 use sealgate_core::smtp::command::Greeting;
 use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
@@ -31,11 +32,14 @@ use tokio_rustls::TlsAcceptor;
 use super::answers::Answers;
 use super::budget::{Connection, Reservation};
 use super::deliver::Outcome;
+use super::introduction::Introduction;
 use super::listener::Entrance;
+use super::route::{self, Hop};
 use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::{Relay, Settings, veil};
+use crate::config::ClientAddress;
 use crate::observe::record::Record;
 
 /// A session.
@@ -45,6 +49,8 @@ pub(crate) struct Session {
     settings: Arc<Settings>,
     entrance: Entrance,
     peer: SocketAddr,
+    /// Our end of the connection.
+    local: SocketAddr,
     server: Server,
     stream: Stream,
     input: BytesMut,
@@ -76,6 +82,7 @@ impl Session {
     ) -> Self {
         let options = settings.server_options(entrance);
         let id = trace::transaction_id();
+        let local = stream.local_addr().unwrap_or(peer);
         let (server, connection) = match admission {
             Ok(connection) => (Server::new(options), Some(connection)),
             Err(reply) => {
@@ -90,6 +97,7 @@ impl Session {
             settings,
             entrance,
             peer,
+            local,
             server,
             stream: Stream::Plain(stream),
             input: BytesMut::with_capacity(INPUT_BYTES),
@@ -104,7 +112,11 @@ impl Session {
     pub(crate) async fn run(mut self) {
         failpoint!("session.run");
         // An error here is the client's connection breaking: there is nobody to tell.
-        if self.serve().await.is_ok() {
+        let served = self.serve().await;
+        if let Some(hop) = self.mail_server().filter(|hop| hop.introduction.is_some()) {
+            self.relay.downstream.pool.forget(&hop);
+        }
+        if served.is_ok() {
             self.linger().await;
         }
     }
@@ -182,7 +194,8 @@ impl Session {
         let allowed = Duration::from_secs(self.server.received_bytes() / rate);
         // What came fast earns no right to be silent without end.
         let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
-        let deadline = (since + CONTENT_GRACE + allowed).min(Instant::now() + idle_max);
+        let grace = Duration::from_secs(self.settings.config.limits.data_grace_secs);
+        let deadline = (since + grace + allowed).min(Instant::now() + idle_max);
         match timeout_at(deadline, self.stream.read(&mut self.input)).await {
             Ok(Ok(0)) => Ok(Next::End),
             Ok(Ok(_)) => Ok(Next::Go),
@@ -224,7 +237,7 @@ impl Session {
 
     async fn recipient(&mut self, recipient: &Recipient) -> Next {
         failpoint!("session.rcpt");
-        match self.admit(&recipient.address).await {
+        match self.admit(recipient).await {
             Ok(()) => self.server.accept(),
             Err(refusal) => {
                 let from = self.server.envelope().and_then(|e| e.reverse_path.clone());
@@ -236,10 +249,11 @@ impl Session {
     }
 
     /// Whether mail to this address may come in here.
-    async fn admit(&mut self, to: &Address) -> Result<(), Refusal> {
+    async fn admit(&mut self, recipient: &Recipient) -> Result<(), Refusal> {
+        let to = &recipient.address;
         let policy = Arc::clone(&self.settings.config.policy);
         match (self.entrance.direction(), policy.is_ours(to)) {
-            (Direction::Inbound, true) => return Ok(()),
+            (Direction::Inbound, true) => return self.ask_mail_server(recipient).await,
             (Direction::Inbound, false) => return Err(Refusal::NotOurs(to.clone())),
             (Direction::Outbound, true) => {
                 let text = "mail to our own domains is delivered by the mail server, not sent out";
@@ -263,6 +277,46 @@ impl Session {
         match keys.public.get(to) {
             Some(answer) => outbound::admit_recipient(context, from.as_ref(), to, answer),
             None => Err(Refusal::KeysUnavailable),
+        }
+    }
+
+    /// Whether the mail server takes mail for this recipient: its answer is ours.
+    async fn ask_mail_server(&self, recipient: &Recipient) -> Result<(), Refusal> {
+        if !self.settings.config.inside.check_recipients {
+            return Ok(());
+        }
+        let Some(envelope) = self.server.envelope() else { return Err(Refusal::Internal) };
+        let Some(hop) = self.mail_server() else { return Err(Refusal::Internal) };
+        failpoint!("session.rcpt_ask");
+        let answer =
+            self.relay.recipients.admit(&self.relay.downstream, &hop, envelope, recipient).await;
+        failpoint!("session.rcpt_asked");
+        answer
+    }
+
+    /// Where opened mail goes, over connections of this session's own where the mail server is told about the client.
+    fn mail_server(&self) -> Option<Hop> {
+        let inbound = self.entrance.direction() == Direction::Inbound;
+        let server = &self.settings.config.inside.mail_server;
+        inbound.then(|| Hop { introduction: self.introduction(), ..route::fixed(server) })
+    }
+
+    /// What the mail server is told about the Internet's client.
+    fn introduction(&self) -> Option<Introduction> {
+        if self.entrance.direction() == Direction::Outbound {
+            return None;
+        }
+        match self.settings.config.inside.client_address {
+            ClientAddress::None => None,
+            ClientAddress::Proxy => {
+                Some(Introduction::Proxy { client: self.peer, server: self.local })
+            }
+            ClientAddress::Xclient => {
+                let (greeting, hello) = self.server.hello().unwrap_or((Greeting::Helo, "unknown"));
+                let extended = greeting != Greeting::Helo;
+                let identity = Identity { address: self.peer, hello: hello.to_owned(), extended };
+                Some(Introduction::Xclient(identity))
+            }
         }
     }
 
@@ -305,6 +359,7 @@ impl Session {
             id: self.id.clone(),
             envelope,
             origin: self.origin(),
+            introduction: self.introduction(),
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let outcome = self.drive(&transaction, message, &mut answers).await;
@@ -470,8 +525,6 @@ impl Session {
 
 /// Memory of a message in flight, copies and transformation included, as a multiple of its size.
 const MEMORY_FACTOR: usize = 3;
-/// Content may start slowly.
-const CONTENT_GRACE: Duration = Duration::from_secs(60);
 /// Input that is kept while a message is delivered, and room for a usual read.
 const INPUT_BYTES: usize = 64 << 10;
 /// TLS handshakes.

@@ -21,11 +21,13 @@ use sealgate_core::verify::Harvest;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use super::authentication::{Authentication, Sender};
 use super::deliver::Outcome;
 use super::fanout::Fanout;
+use super::introduction::Introduction;
 use super::trace::{self, Origin};
 use super::{Relay, Settings};
-use crate::config::NextHop;
+use crate::config::{Dmarc, NextHop};
 
 /// A message on its way.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(crate) struct Transaction {
     pub(crate) envelope: Envelope,
     /// How it came.
     pub(crate) origin: Origin,
+    /// What the mail server is told about the client.
+    pub(crate) introduction: Option<Introduction>,
 }
 
 /// Either direction of the core.
@@ -101,6 +105,7 @@ impl Transaction {
                 let fanout = Fanout {
                     downstream,
                     next_hop,
+                    introduction: self.introduction.as_ref(),
                     direction,
                     envelope,
                     deadline,
@@ -128,6 +133,7 @@ impl Transaction {
             trust,
             hostname: settings.config.hostname.clone(),
             now: now(),
+            dkim: settings.dkim.clone(),
         })
     }
 
@@ -143,7 +149,12 @@ impl Transaction {
         let size_bytes = message.bytes().len();
         let mut processor = match self.direction {
             Direction::Inbound => {
-                Processor::Inbound(Box::new(Inbound::new(context, id, envelope, message, received)))
+                let found = self.authenticate(&message).await?;
+                let inbound = Inbound::new(context, id, envelope, message, received);
+                Processor::Inbound(Box::new(match found {
+                    Some(found) => inbound.authenticated(found.results, found.chain),
+                    None => inbound,
+                }))
             }
             Direction::Outbound => Processor::Outbound(Box::new(Outbound::new(
                 context, id, envelope, message, received,
@@ -186,6 +197,35 @@ impl Transaction {
         }
         tracing::error!(id = self.id, "the data processor asks without end");
         Err(early(Refusal::Internal))
+    }
+
+    /// What the sender's domain says, before anything is changed (E9).
+    async fn authenticate(
+        &self,
+        message: &Message,
+    ) -> Result<Option<Authentication>, Box<(Refusal, Report)>> {
+        let config = &self.settings.config;
+        if !config.outside.authenticate {
+            return Ok(None);
+        }
+        let sender = Sender {
+            client: self.origin.peer,
+            hello: &self.origin.hello,
+            from: self.envelope.reverse_path.as_ref(),
+            deadline: Instant::now() + Duration::from_secs(config.limits.authentication_secs_max),
+        };
+        let authenticator = &self.relay.authenticator;
+        let found = authenticator.authenticate(sender, &config.hostname, message.bytes()).await;
+        match &found.rejected_by {
+            Some(domain) if config.outside.dmarc == Dmarc::Refuse => {
+                let text =
+                    format!("{domain} asks to refuse mail that does not pass its DMARC policy");
+                let refusal = Refusal::NextHop(Reply::new(550, (5, 7, 1), text));
+                let report = Report { authentication: found.results, ..self.empty_report() };
+                Err(Box::new((refusal, report)))
+            }
+            _ => Ok(Some(found)),
+        }
     }
 
     /// Takes in what the mail taught, without making the sender wait.

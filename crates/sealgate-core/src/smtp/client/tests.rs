@@ -87,6 +87,7 @@ fn capabilities_are_read() {
         size: Some(Some(1000)),
         smtputf8: true,
         starttls: false,
+        xclient: XclientAttributes::default(),
     };
     assert_eq!(*client.capabilities(), expected);
 }
@@ -515,8 +516,78 @@ proptest! {
                     client.tls_started();
                 }
                 Event::Answer { recipient, .. } => prop_assert!(recipient < 2),
+                Event::Checked(_) => prop_assert!(false, "nothing was asked"),
                 Event::Failed(_) | Event::NeedInput => break,
             }
         }
     }
+}
+
+fn check(client: &mut Client, to: &[Recipient]) {
+    let parameters = MailParameters::default();
+    let transaction = Transaction {
+        reverse_path: None,
+        parameters: &parameters,
+        recipients: to.iter().collect(),
+        size_bytes: 0,
+        eight_bit: false,
+    };
+    client.check(&transaction).unwrap();
+}
+
+#[test]
+fn a_check_of_recipients_is_taken_back() {
+    let to = recipients(&["a@x", "b@x"]);
+    let mut client = smtp();
+    idle(&mut client, "250-PIPELINING\r\n250-SIZE 10\r\n");
+    check(&mut client, &to);
+    assert_eq!(sent(&mut client), "MAIL FROM:<>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nRSET\r\n");
+    let events = hear(&mut client, "250 ok\r\n550 5.1.1 no\r\n250 ok\r\n250 ok\r\n");
+    let [Event::Checked(replies), Event::Idle] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(replies.iter().map(|reply| reply.code).collect::<Vec<_>>(), [550, 250]);
+
+    // Without pipelining nothing is asked that has become pointless.
+    let mut client = smtp();
+    idle(&mut client, "");
+    check(&mut client, &to);
+    let _ = sent(&mut client);
+    hear(&mut client, "451 4.7.1 later\r\n");
+    assert_eq!(sent(&mut client), "RSET\r\n");
+    // 421 at any point is everybody's answer and the end.
+    let mut client = smtp();
+    idle(&mut client, "250-PIPELINING\r\n");
+    check(&mut client, &to);
+    let events = hear(&mut client, "250 ok\r\n250 ok\r\n250 ok\r\n421 4.3.2 closing\r\n");
+    let [Event::Refused(replies), Event::Failed(_)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert!(replies.iter().all(|reply| reply.code == 421));
+}
+
+#[test]
+fn a_client_is_introduced_and_greeted_anew() {
+    let identity = Identity {
+        address: "192.0.2.7:4025".parse().unwrap(),
+        hello: "mx.abc.example".to_owned(),
+        extended: true,
+    };
+    let mut client = smtp();
+    idle(&mut client, "250-XCLIENT NAME ADDR HELO\r\n");
+    client.introduce(&identity);
+    let said = sent(&mut client);
+    assert_eq!(said, "XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE] HELO=mx.abc.example\r\n");
+    assert!(hear(&mut client, "220 b.example\r\n").is_empty());
+    assert_eq!(sent(&mut client), "EHLO mx.abc.example\r\n");
+    assert_eq!(hear(&mut client, "250-b.example\r\n250 SIZE\r\n"), [Event::Idle]);
+
+    // Where it is not offered, or refused, the connection is of no use.
+    let mut client = smtp();
+    idle(&mut client, "");
+    client.introduce(&identity);
+    assert_eq!(hear(&mut client, ""), [Event::Failed(Failure::XclientNotOffered)]);
+    let mut client = smtp();
+    idle(&mut client, "250-XCLIENT ADDR\r\n");
+    client.introduce(&identity);
+    let events = hear(&mut client, "550 5.7.0 not you\r\n");
+    assert!(matches!(events.as_slice(), [Event::Failed(Failure::Refused(_))]), "{events:?}");
 }

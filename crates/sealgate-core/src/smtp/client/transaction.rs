@@ -1,5 +1,6 @@
 //! What one transaction asks of a server, and what a server offers for it.
 
+use super::xclient::XclientAttributes;
 use crate::address::Address;
 use crate::envelope::{MailParameters, Recipient};
 use crate::refusal::{Extension, Refusal};
@@ -19,6 +20,8 @@ pub struct Capabilities {
     pub smtputf8: bool,
     /// RFC 3207.
     pub starttls: bool,
+    /// Postfix's XCLIENT, with what may be said in it.
+    pub xclient: XclientAttributes,
 }
 
 /// One transaction.
@@ -30,7 +33,7 @@ pub struct Transaction<'a> {
     pub parameters: &'a MailParameters,
     /// RCPT TO.
     pub recipients: Vec<&'a Recipient>,
-    /// Octets of the message.
+    /// Octets of the message; 0: not known, and not said.
     pub size_bytes: u64,
     /// Whether the content has octets above 127.
     pub eight_bit: bool,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::attribute::Attribute;
 use super::super::enumeration::{
     CryptographicAlgorithm, HashingAlgorithm, KeyFormat, ObjectType, PaddingMethod, QueryFunction,
-    State, usage,
+    RevocationReason, State, usage,
 };
 use super::super::object::{Object, PrivateKey};
 use super::super::request::{KeyUse, Parameters};
@@ -57,7 +57,7 @@ fn requests() -> Vec<Request> {
         Request::Query(vec![QueryFunction::Operations, QueryFunction::ServerInformation]),
         Request::Register { object: private_key(), attributes: attributes() },
         Request::Register { object: Object::Certificate(vec![1, 2, 3]), attributes: vec![] },
-        Request::Revoke { id: id() },
+        Request::Revoke { id: id(), reason: RevocationReason::KeyCompromise },
         Request::Sign(key_use()),
         Request::Unsupported(Operation::Other(0x24)),
     ]

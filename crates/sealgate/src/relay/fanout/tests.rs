@@ -66,6 +66,7 @@ async fn deliver_as(
     let fanout = Fanout {
         downstream: &downstream,
         next_hop: &NextHop::Fixed(server),
+        introduction: None,
         direction,
         envelope: &envelope,
         deadline: Instant::now() + std::time::Duration::from_secs(20),

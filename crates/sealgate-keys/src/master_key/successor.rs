@@ -1,0 +1,104 @@
+//! The file of the next master key: made beside the present one, durable before the database depends on it, and put in its
+//! place by one rename.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use super::MasterKey;
+use crate::error::StoreError;
+use crate::secret_source::SecretSource;
+
+/// The next key. Its file is locked, so that only one process of this machine rotates.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    path: PathBuf,
+    key: MasterKey,
+    _lock: File,
+}
+
+impl Successor {
+    /// Takes up the file where it is there, whole and ours, else makes it: mode 0600, for the owner of `present`.
+    ///
+    /// # Errors
+    /// [`StoreError::Secret`] where it cannot be made, holds something else, or another process has it.
+    pub(crate) fn take_up(path: &Path, present: Option<&Path>) -> Result<Self, StoreError> {
+        let source = SecretSource::File(path.to_owned());
+        let failed = |error: io::Error| source.error(&error.to_string());
+        let lock = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                File::options().read(true).write(true).open(path).map_err(failed)?
+            }
+            other => other.map_err(failed)?,
+        };
+        match lock.try_lock() {
+            Ok(()) if is_still(&lock, path) => {}
+            Ok(()) | Err(TryLockError::WouldBlock) => {
+                return Err(source.error("another rotation of the master key is going on"));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // Empty: just made, or by a process that ended before it wrote the key, which nothing is sealed under then.
+        if lock.metadata().map_err(failed)?.len() == 0 {
+            Self::write(&lock, path, present).map_err(failed)?;
+        }
+        Ok(Self { key: MasterKey::read(&source)?, path: path.to_owned(), _lock: lock })
+    }
+
+    /// The key.
+    pub(crate) fn key(&self) -> &MasterKey {
+        &self.key
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the key in place of the present one, which stays as `former`.
+    ///
+    /// # Errors
+    /// [`StoreError::Secret`] with what the system says; then it can be done again.
+    pub(crate) fn swap(self, present: &Path, former: &Path) -> Result<(), StoreError> {
+        let swap = || {
+            if present.exists() {
+                match fs::remove_file(former) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => fs::hard_link(present, former)?,
+                }
+            }
+            fs::rename(&self.path, present)?;
+            sync_directory(present)
+        };
+        let source = SecretSource::File(present.to_owned());
+        swap().map_err(|error| source.error(&error.to_string()))
+    }
+
+    fn write(mut file: &File, path: &Path, present: Option<&Path>) -> io::Result<()> {
+        if let Some(present) = present {
+            let (of, ours) = (fs::metadata(present)?, file.metadata()?);
+            if (of.uid(), of.gid()) != (ours.uid(), ours.gid()) {
+                fchown(file, Some(of.uid()), Some(of.gid()))?;
+            }
+        }
+        let text = super::new_key_text().map_err(io::Error::other)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        sync_directory(path)
+    }
+}
+
+/// Whether a file has its name still: another process may have put it in place or removed it before it was locked.
+fn is_still(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// A name is durable when its directory is.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}

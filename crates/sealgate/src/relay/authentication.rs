@@ -1,0 +1,248 @@
+//! What the sender's domain says about a message as it came: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 9989), ARC (RFC 8617).
+//!
+//! In: the client, the envelope's sender, the octets. Out: results for Authentication-Results, the state of the ARC chain, and whether the
+//! author's domain asks that such mail be refused. Look-ups are bounded in number and time; without DNS the results are
+//! `temperror`, and the mail goes on.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use hickory_resolver::TokioResolver;
+use mail_auth::dkim::DkimError;
+use mail_auth::dmarc::Policy;
+use mail_auth::dmarc::verify::DmarcParameters;
+use mail_auth::spf::verify::SpfParameters;
+use mail_auth::{
+    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error,
+    MessageAuthenticator, SpfOutput, SpfResult,
+};
+use sealgate_core::address::Address;
+use sealgate_core::dkim::arc::Chain;
+use sealgate_core::report::AuthenticationResult;
+use tokio::time::{Instant, timeout_at};
+
+/// Asks DNS.
+pub(crate) struct Authenticator(MessageAuthenticator);
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authenticator")
+    }
+}
+
+/// Who hands the message over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender<'a> {
+    /// Its address.
+    pub(crate) client: IpAddr,
+    /// The name in its hello.
+    pub(crate) hello: &'a str,
+    /// MAIL FROM.
+    pub(crate) from: Option<&'a Address>,
+    /// No answer is waited for after this.
+    pub(crate) deadline: Instant,
+}
+
+/// What was found out.
+#[derive(Clone, Debug)]
+pub(crate) struct Authentication {
+    /// One result a method, of DKIM one a signature.
+    pub(crate) results: Vec<AuthenticationResult>,
+    /// The ARC chain, where it is known.
+    pub(crate) chain: Option<Chain>,
+    /// The author's domain, where DMARC fails for certain and it asks for refusal.
+    pub(crate) rejected_by: Option<String>,
+}
+
+impl Authenticator {
+    /// Over the relay's own resolver.
+    pub(crate) fn new(resolver: TokioResolver) -> Self {
+        Self(MessageAuthenticator(resolver))
+    }
+
+    /// Looks at a message as it came; `hostname` is ours.
+    pub(crate) async fn authenticate(
+        &self,
+        sender: Sender<'_>,
+        hostname: &str,
+        message: &[u8],
+    ) -> Authentication {
+        let mut results = Vec::new();
+        let Some(parsed) = parse(message) else {
+            // No header section at all: nothing to ask about, and the core refuses it.
+            return Authentication { results, chain: None, rejected_by: None };
+        };
+        let (spf, dkim, arc) = tokio::join!(
+            self.spf(sender, hostname),
+            self.dkim(&parsed, sender.deadline),
+            self.arc(&parsed, sender.deadline)
+        );
+        results.push(spf_result(spf.as_ref(), sender));
+        results.extend(dkim_results(dkim.as_deref()));
+        // Where DNS is silent it is not asked once more.
+        let dmarc = match (&spf, &dkim) {
+            (Some(spf), Some(dkim)) => self.dmarc(&parsed, dkim, spf, sender).await,
+            _ => None,
+        };
+        results.push(dmarc_result(dmarc.as_ref()));
+        let chain = arc.as_ref().and_then(chain);
+        if let Some(chain) = chain.filter(|chain| *chain != Chain::None) {
+            let result = if chain == Chain::Pass { "pass" } else { "fail" };
+            results.push(AuthenticationResult { method: "arc", result, properties: Vec::new() });
+        }
+        let unsure = spf.is_none_or(|spf| spf.result() == SpfResult::TempError)
+            || dkim.iter().flatten().any(|one| matches!(one.result(), DkimResult::TempError(_)));
+        let rejected_by = dmarc.filter(|dmarc| !unsure && is_rejection(dmarc));
+        Authentication { results, chain, rejected_by: rejected_by.map(DmarcOutput::into_domain) }
+    }
+
+    async fn spf(&self, sender: Sender<'_>, hostname: &str) -> Option<SpfOutput> {
+        let client = sender.client.to_canonical();
+        let from = sender.from.map(ToString::to_string);
+        let parameters = match &from {
+            Some(from) => SpfParameters::verify_mail_from(client, sender.hello, hostname, from),
+            // RFC 7208 §2.4: a bounce comes from nobody but the host.
+            None => SpfParameters::verify_ehlo(client, sender.hello, hostname),
+        };
+        timeout_at(sender.deadline, self.0.verify_spf(parameters)).await.ok()
+    }
+
+    async fn dkim<'m>(
+        &self,
+        message: &'m AuthenticatedMessage<'m>,
+        deadline: Instant,
+    ) -> Option<Vec<DkimOutput<'m>>> {
+        timeout_at(deadline, self.0.verify_dkim(message)).await.ok()
+    }
+
+    async fn arc<'m>(
+        &self,
+        message: &'m AuthenticatedMessage<'m>,
+        deadline: Instant,
+    ) -> Option<ArcOutput<'m>> {
+        if message.as_headers.len() > SIGNATURES_MAX {
+            return None;
+        }
+        timeout_at(deadline, self.0.verify_arc(message)).await.ok()
+    }
+
+    async fn dmarc<'m>(
+        &self,
+        message: &'m AuthenticatedMessage<'m>,
+        dkim: &'m [DkimOutput<'m>],
+        spf: &'m SpfOutput,
+        sender: Sender<'_>,
+    ) -> Option<DmarcOutput> {
+        let domain = domain_of(sender);
+        let parameters = DmarcParameters::new(message, dkim, &domain, spf);
+        timeout_at(sender.deadline, self.0.verify_dmarc(parameters)).await.ok()
+    }
+}
+
+/// Digests of a large body take their time: not on the thread's other sessions' account.
+fn parse(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
+    let mut parsed = if message.len() > INLINE_BYTES_MAX {
+        tokio::task::block_in_place(|| AuthenticatedMessage::parse(message))?
+    } else {
+        AuthenticatedMessage::parse(message)?
+    };
+    parsed.dkim_headers.truncate(SIGNATURES_MAX);
+    Some(parsed)
+}
+
+fn domain_of(sender: Sender<'_>) -> String {
+    sender.from.map_or_else(|| sender.hello.to_owned(), |from| from.domain().to_string())
+}
+
+/// `None`: no answer in time.
+fn spf_result(spf: Option<&SpfOutput>, sender: Sender<'_>) -> AuthenticationResult {
+    let result = match spf.map_or(SpfResult::TempError, SpfOutput::result) {
+        SpfResult::Fail => "fail",
+        SpfResult::Neutral => "neutral",
+        SpfResult::None => "none",
+        SpfResult::Pass => "pass",
+        SpfResult::PermError => "permerror",
+        SpfResult::SoftFail => "softfail",
+        SpfResult::TempError => "temperror",
+    };
+    let property = match sender.from {
+        Some(from) => ("smtp.mailfrom", from.to_string()),
+        None => ("smtp.helo", sender.hello.to_owned()),
+    };
+    AuthenticationResult { method: "spf", result, properties: vec![property] }
+}
+
+/// `None`: no answer in time.
+fn dkim_results(outputs: Option<&[DkimOutput<'_>]>) -> Vec<AuthenticationResult> {
+    let result = |result, properties| AuthenticationResult { method: "dkim", result, properties };
+    let Some(outputs) = outputs else { return vec![result("temperror", Vec::new())] };
+    if outputs.is_empty() {
+        return vec![result("none", Vec::new())];
+    }
+    let of_one = |one: &DkimOutput<'_>| {
+        let word = match one.result() {
+            DkimResult::Fail(_)
+            | DkimResult::Neutral(Error::Dkim(DkimError::FailedBodyHashMatch)) => "fail",
+            DkimResult::Neutral(_) => "neutral",
+            DkimResult::None => "none",
+            DkimResult::Pass => "pass",
+            DkimResult::PermError(_) => "permerror",
+            DkimResult::TempError(_) => "temperror",
+        };
+        let about = one.signature().map(|signature| {
+            vec![("header.d", signature.d.clone()), ("header.s", signature.s.clone())]
+        });
+        result(word, about.unwrap_or_default())
+    };
+    outputs.iter().map(of_one).collect()
+}
+
+/// `None`: no answer in time.
+fn dmarc_result(output: Option<&DmarcOutput>) -> AuthenticationResult {
+    let Some(output) = output else {
+        let properties = Vec::new();
+        return AuthenticationResult { method: "dmarc", result: "temperror", properties };
+    };
+    let result = match output.result() {
+        DmarcResult::Fail(_) => "fail",
+        DmarcResult::None => "none",
+        DmarcResult::Pass => "pass",
+        DmarcResult::PermError(_) => "permerror",
+        DmarcResult::TempError(_) => "temperror",
+    };
+    let mut properties = Vec::new();
+    if !output.domain().is_empty() {
+        properties.push(("header.from", output.domain().to_owned()));
+    }
+    let policy = match output.policy() {
+        Policy::None => Some("none"),
+        Policy::Quarantine => Some("quarantine"),
+        Policy::Reject => Some("reject"),
+        Policy::Unspecified => None,
+    };
+    if output.dmarc_record().is_some() {
+        properties.extend(policy.map(|policy| ("policy.dmarc", policy.to_owned())));
+    }
+    AuthenticationResult { method: "dmarc", result, properties }
+}
+
+fn is_rejection(dmarc: &DmarcOutput) -> bool {
+    dmarc.policy() == Policy::Reject && matches!(dmarc.result(), DmarcResult::Fail(_))
+}
+
+fn chain(output: &ArcOutput<'_>) -> Option<Chain> {
+    match output.result() {
+        DkimResult::None => Some(Chain::None),
+        DkimResult::Pass => Some(Chain::Pass),
+        DkimResult::TempError(_) => None,
+        DkimResult::Fail(_) | DkimResult::Neutral(_) | DkimResult::PermError(_) => {
+            Some(Chain::Fail)
+        }
+    }
+}
+
+/// Signatures of a message that are verified, and sets of an ARC chain; each takes a look-up. SPF has its own bounds (RFC 7208
+/// §4.6.4), DMARC asks at most for eight names (RFC 9989 §4.10).
+const SIGNATURES_MAX: usize = 10;
+/// Messages up to this size are digested on the thread that received them.
+const INLINE_BYTES_MAX: usize = 64 << 10;

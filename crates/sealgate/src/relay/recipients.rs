@@ -1,0 +1,193 @@
+//! Asks the mail server at RCPT whether it takes mail for a recipient, so that nobody's message is taken in vain.
+//!
+//! In: what the client said in MAIL and RCPT. Out: the mail server's own answer, its status and words kept. The question is
+//! MAIL, RCPT and RSET on a pooled connection. Answers for good are remembered for a short time, bounded; "not now" is asked
+//! again each time.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache;
+use sealgate_core::envelope::{Envelope, Recipient};
+use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::smtp::client::{Event, Failure, Transaction};
+
+use super::deliver::{Downstream, passed_on};
+use super::link::Link;
+use super::route::Hop;
+
+/// The answers of a short while.
+#[derive(Debug)]
+pub(crate) struct Recipients {
+    answers: Cache<Question, Answer>,
+}
+
+/// What an answer may depend on. A mail server without such a mailbox says so to everybody; what else it refuses or takes may be
+/// because of the sender or of the client, as far as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Question {
+    client: Option<IpAddr>,
+    from: Option<String>,
+    to: String,
+}
+
+#[derive(Clone, Debug)]
+enum Answer {
+    Admitted,
+    /// For good.
+    Refused(Refusal),
+}
+
+impl Recipients {
+    /// Nothing is known yet.
+    pub(crate) fn new() -> Self {
+        let answers = Cache::builder().max_capacity(ANSWERS_MAX).expire_after(AnswerExpiry).build();
+        Self { answers }
+    }
+
+    /// Whether the mail server at this hop takes mail from the envelope's sender for a recipient.
+    ///
+    /// # Errors
+    /// The refusal to pass on, or [`Refusal::NextHopUnreachable`] where there is no answer.
+    pub(crate) async fn admit(
+        &self,
+        downstream: &Downstream,
+        hop: &Hop,
+        envelope: &Envelope,
+        to: &Recipient,
+    ) -> Result<(), Refusal> {
+        let question = Question {
+            client: hop.introduction.as_ref().map(|introduction| introduction.client()),
+            from: envelope.reverse_path.as_ref().map(ToString::to_string),
+            to: to.address.to_string(),
+        };
+        let of_everybody = Question { client: None, from: None, to: question.to.clone() };
+        match self.answers.get(&question).or_else(|| self.unknown_to_everybody(&of_everybody)) {
+            Some(Answer::Admitted) => return Ok(()),
+            Some(Answer::Refused(refusal)) => return Err(refusal),
+            None => {}
+        }
+        let transaction = Transaction {
+            reverse_path: envelope.reverse_path.as_ref(),
+            parameters: &envelope.parameters,
+            recipients: vec![to],
+            size_bytes: 0,
+            eight_bit: false,
+        };
+        let asked = tokio::time::timeout(ANSWER_MAX, downstream.ask(hop, &transaction)).await;
+        let reply = asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
+        if reply.is_positive() {
+            self.answers.insert(question, Answer::Admitted);
+            return Ok(());
+        }
+        let refusal = passed_on(hop, &reply);
+        if reply.is_permanent() {
+            let question = if is_no_mailbox(&reply) { of_everybody } else { question };
+            self.answers.insert(question, Answer::Refused(refusal.clone()));
+        }
+        Err(refusal)
+    }
+
+    /// A bounce asks in the name of nobody too: what it was told of a mailbox that exists is its own affair.
+    fn unknown_to_everybody(&self, question: &Question) -> Option<Answer> {
+        let answer = self.answers.get(question)?;
+        matches!(answer, Answer::Refused(_)).then_some(answer)
+    }
+}
+
+impl Downstream {
+    /// One question; over a pooled connection, or a new one where those are dead.
+    async fn ask(&self, hop: &Hop, transaction: &Transaction<'_>) -> Result<Reply, Refusal> {
+        while let Some(link) = self.pool.take(hop) {
+            if let Some(answer) = self.ask_over(link, hop, transaction).await {
+                return answer;
+            }
+        }
+        let link = self.connect(hop).await?;
+        let answer = self.ask_over(link, hop, transaction).await;
+        answer.unwrap_or(Err(Refusal::NextHopUnreachable))
+    }
+
+    /// `None` where the connection was of no use any more.
+    async fn ask_over(
+        &self,
+        mut link: Link,
+        hop: &Hop,
+        transaction: &Transaction<'_>,
+    ) -> Option<Result<Reply, Refusal>> {
+        if let Err(lack) = link.client.check(transaction) {
+            self.pool.keep(hop, link);
+            return Some(Err(lack.into()));
+        }
+        loop {
+            match link.next().await.ok()? {
+                Event::Checked(replies) | Event::Refused(replies) => {
+                    let reply = replies.into_iter().next()?;
+                    if reply.code == 421 {
+                        return None;
+                    }
+                    link.asked.questions += 1;
+                    link.asked.refusals += usize::from(!reply.is_positive());
+                    let is_tired = link.asked.questions >= QUESTIONS_MAX
+                        || link.asked.refusals >= REFUSALS_MAX;
+                    if let Ok(Event::Idle) = link.next().await
+                        && !is_tired
+                    {
+                        self.pool.keep(hop, link);
+                    }
+                    return Some(Ok(reply));
+                }
+                Event::Failed(Failure::Closing(reply)) if reply.code != 421 => {
+                    return Some(Ok(reply));
+                }
+                Event::Failed(_) => return None,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// RFC 3463 §3.2: X.1.1, bad destination mailbox address.
+fn is_no_mailbox(reply: &Reply) -> bool {
+    matches!(reply.enhanced, Some((5, 1, 1)))
+}
+
+#[derive(Debug)]
+struct AnswerExpiry;
+
+impl Expiry<Question, Answer> for AnswerExpiry {
+    fn expire_after_create(&self, _: &Question, answer: &Answer, _: Instant) -> Option<Duration> {
+        Some(match answer {
+            Answer::Admitted => ADMITTED_FOR,
+            Answer::Refused(_) => REFUSED_FOR,
+        })
+    }
+}
+
+/// Answers kept: some 30 MB at worst.
+const ANSWERS_MAX: u64 = 50_000;
+/// How long a mailbox is believed to be there; delivery still tells the truth.
+const ADMITTED_FOR: Duration = Duration::from_secs(300);
+/// How long a mailbox is believed not to be there: a new one gets its first mail soon.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// Questions over one connection: Postfix calls RSET junk from the hundredth on (smtpd_junk_command_limit).
+const QUESTIONS_MAX: usize = 50;
+/// Refusals over one connection: Postfix slows down from the tenth on (smtpd_soft_error_limit).
+const REFUSALS_MAX: usize = 8;
+/// Wait for the answer: clients wait five minutes for ours (RFC 5321 §4.5.3.2.3).
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_mailbox_is_everybodys_answer() {
+        let reply = |enhanced| Reply::new(550, enhanced, "no");
+        assert!(is_no_mailbox(&reply((5, 1, 1))));
+        for other in [(5, 7, 1), (5, 1, 8), (5, 2, 1)] {
+            assert!(!is_no_mailbox(&reply(other)), "{other:?}");
+        }
+    }
+}
