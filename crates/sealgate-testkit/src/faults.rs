@@ -1,10 +1,11 @@
 //! Faults on every side of a relay, and the comparison of what every mail server was told with what every sink holds
 //! (REQUIREMENTS O1, O2, O8, §5, §6).
 //!
-//! In: the program and a [`Course`]. Out: a [`Summary`]. Mail servers' queues and Internet clients (`upstream`) hand in mail that is tried again
-//! until it is delivered or bounced; sinks (`downstream`) keep copies and misbehave; lines (`line`) between them break; the relay
-//! (`keeper`) kills, stops and delays itself at its fail points and is started again. Every copy carries the number of the attempt that it came
-//! from (ENVID, RFC 3461), so that each copy too many is laid to the fault that allows it.
+//! In: the program and a [`Course`]. Out: a [`Summary`]. Mail servers' queues and Internet clients (`upstream`) hand
+//! in mail that is tried again until it is delivered or bounced; sinks (`downstream`) keep copies and misbehave;
+//! lines (`line`) between them break; the relay (`keeper`) kills, stops and delays itself at its fail points and is
+//! started again. Every copy carries the number of the attempt that it came from (ENVID, RFC 3461), so that each copy
+//! too many is laid to the fault that allows it.
 
 use std::fs;
 use std::net::SocketAddr;

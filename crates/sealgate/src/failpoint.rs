@@ -1,10 +1,11 @@
 //! Named points of a transaction at which a test lets this process fail; a release build holds none of it
 //! (REQUIREMENTS M8, O8).
 //!
-//! `failpoint!("session.rcpt")` stands where something could happen, `failpoint!(blocking "pool.take")` where nothing can be awaited. What is to happen is
-//! said once, in the environment of the process: `SEALGATE_FAILPOINTS="deliver.dot=kill@3,session.data=stop"`. Actions are `kill` and
-//! `stop` (SIGKILL and SIGSTOP to itself), `delay:MILLISECONDS` and `panic`; `@N` acts at the Nth passage only, without
-//! it every passage counts. Each action is told on standard error before it happens.
+//! `failpoint!("session.rcpt")` stands where something could happen, `failpoint!(blocking "pool.take")` where nothing
+//! can be awaited. What is to happen is said once, in the environment of the process:
+//! `SEALGATE_FAILPOINTS="deliver.dot=kill@3,session.data=stop"`. Actions are `kill` and `stop` (SIGKILL and SIGSTOP
+//! to itself), `delay:MILLISECONDS` and `panic`; `@N` acts at the Nth passage only, without it every passage counts.
+//! Each action is told on standard error before it happens.
 
 /// A point at which this process may fail; nothing at all in a release build.
 macro_rules! failpoint {
