@@ -52,11 +52,9 @@ cargo xtask tidy              the project's own rules about its text
 cargo xtask packages          only install the Debian packages that the tests need
 cargo xtask package           make the Debian package in target/package
       [--binary PATH]         out of this program, and build none
-cargo xtask torture           break everything around a relay, and lose nothing (docs/RELIABILITY.md)
-      [--minutes N]           for so long (10), then it ends by itself
-      [--seed S]              decides every choice (1)
-cargo xtask bench             measure against a plain Postfix relay, write docs/BENCHMARKS.md
+cargo xtask bench [GROUP...]  measure, and write docs/BENCHMARKS.md; groups of rows, all where none is named:
+                              messages, key-server, look-ups, crowd, latency, scaling
       [--quick]               a short run, printed only
       [--rounds N]            each figure is the median of so many (3)
-      [--binary PATH]         measure this program and build none
+      [--binary PATH]         measure this program and build none; look-ups need examples/look_ups next to it
 ";

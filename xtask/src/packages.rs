@@ -18,10 +18,17 @@ const PACKAGES: &[(&str, &str)] = &[
     ("gpgsm", "peer of the interoperability matrix"),
     ("iproute2", "networks and lines of the tests' own"),
     ("ldap-utils", "fills the directory server"),
+    ("ldnsutils", "signs the zones of the tests' own DNS"),
     ("libbcmail-java", "peer of the interoperability matrix"),
+    ("libdb5.3", "Exim and OpenSMTPD, which are unpacked aside, need it"),
+    ("libevent-2.1-7", "OpenSMTPD needs it"),
+    ("libgnutls-dane0", "Exim needs it"),
+    ("libidn12", "Exim needs it"),
+    ("libnsl2", "Exim needs it"),
+    ("libpcre2-8-0", "Exim needs it"),
     ("mount", "what hosts of the tests' own see of the file system"),
     ("neomutt", "a plain mail client"),
-    ("nsd", "a name server with the tests' own zone"),
+    ("nsd", "the tests' own DNS, with a root of its own"),
     ("opensc", "puts certificates into tokens (pkcs11-tool), and logs calls of a module"),
     ("openssl", "peer of the interoperability matrix, and the tests' certificates"),
     ("p11-kit", "puts a token behind a socket"),
@@ -39,6 +46,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("swaks", "a plain mail client"),
     ("systemd", "judges the units, and makes users and folders where the package is tried"),
     ("tcpdump", "records what crosses the tests' Internet"),
+    ("unbound", "a recursive resolver before the tests' own DNS"),
     ("util-linux", "hosts of the tests' own: unshare, nsenter"),
 ];
 
@@ -72,6 +80,35 @@ pub(crate) fn install() -> Result<(), String> {
         None => Ok(()),
     }
 }
+
+/// Unpacks the mail servers that cannot be installed beside Postfix into `target/aside`, where they are missing.
+///
+/// # Errors
+/// Why they could not be unpacked.
+pub(crate) fn unpack_aside() -> Result<(), String> {
+    let aside = root().join("target/aside");
+    if UNPACKED.iter().all(|(_, program, _)| aside.join(program).exists()) {
+        return Ok(());
+    }
+    let packages = root().join("target/aside-packages");
+    std::fs::create_dir_all(&packages).map_err(|why| format!("{}: {why}", packages.display()))?;
+    let mut download = Command::new("apt-get");
+    download.args(["-qq", "download"]).args(UNPACKED.iter().map(|(name, _, _)| *name));
+    quietly(download.current_dir(&packages))?;
+    let found = std::fs::read_dir(&packages).map_err(|why| why.to_string())?;
+    for package in found.flatten() {
+        quietly(Command::new("dpkg-deb").arg("-x").arg(package.path()).arg(&aside))?;
+    }
+    // No program here runs as root because its file says so.
+    quietly(Command::new("chmod").arg("-R").arg("ug-s").arg(&aside))?;
+    std::fs::remove_dir_all(&packages).map_err(|why| why.to_string())
+}
+
+/// Debian packages that are unpacked and not installed: a program of each, and what it is for.
+const UNPACKED: [(&str, &str, &str); 2] = [
+    ("exim4-daemon-light", "usr/sbin/exim4", "a mail server in front of sealgate"),
+    ("opensmtpd", "usr/sbin/smtpd", "a mail server in front of sealgate"),
+];
 
 /// Makes a Python environment of the project's own with PyKMIP, where it is missing.
 ///

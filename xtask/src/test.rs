@@ -17,6 +17,10 @@ pub(crate) fn run() -> bool {
         Ok(()) => Outcome::checked(true),
         Err(why) => Outcome::failed(&why),
     })];
+    steps.push(step("mail servers aside", || match packages::unpack_aside() {
+        Ok(()) => Outcome::checked(true),
+        Err(why) => Outcome::failed(&why),
+    }));
     steps.push(step("PyKMIP", || match packages::install_pykmip() {
         Ok(()) => Outcome::checked(true),
         Err(why) => Outcome::failed(&why),

@@ -20,6 +20,7 @@ pub(crate) mod element;
 mod encrypt;
 mod enveloped_data;
 mod key_agreement;
+mod known_certificates;
 mod recipient;
 mod sign;
 mod signature;

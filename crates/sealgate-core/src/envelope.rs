@@ -1,4 +1,4 @@
-//! The SMTP envelope of one transaction: RFC 5321 §3.3 with the parameters of RFC 1870, 3461, 6152 and 6531.
+//! The SMTP envelope of one transaction: RFC 5321 §3.3 with the parameters of RFC 1870, 3461, 6152, 6531 and 8689.
 
 use crate::address::Address;
 
@@ -22,6 +22,8 @@ pub struct MailParameters {
     pub eight_bit: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// REQUIRETLS (RFC 8689).
+    pub requiretls: bool,
     /// RET= (RFC 3461 §4.3).
     pub ret: Option<Ret>,
     /// ENVID= as received, xtext (RFC 3461 §4.4).

@@ -18,6 +18,7 @@ pub mod inbound;
 pub mod keys;
 pub mod message;
 pub mod mime;
+pub mod notification;
 pub mod outbound;
 pub mod policy;
 pub mod refusal;

@@ -52,6 +52,8 @@ pub struct Decision {
     pub order: Order,
     /// Outbound.
     pub content: Content,
+    /// Outbound.
+    pub tls: LinkTls,
     /// Inbound.
     pub falsified: Falsified,
     /// Inbound.
@@ -69,6 +71,7 @@ impl Default for Decision {
             encrypt: Encrypt::Require,
             order: Order::SignThenEncrypt,
             content: Content::Auto,
+            tls: LinkTls::Opportunistic,
             falsified: Falsified::Refuse,
             unauthenticated_encryption: UnauthenticatedEncryption::Refuse,
             signer_mismatch: SignerMismatch::Withhold,
@@ -171,6 +174,8 @@ pub struct Overrides {
     pub order: Option<Order>,
     /// See [`Decision::content`].
     pub content: Option<Content>,
+    /// See [`Decision::tls`].
+    pub tls: Option<LinkTls>,
     /// See [`Decision::falsified`].
     pub falsified: Option<Falsified>,
     /// See [`Decision::unauthenticated_encryption`].
@@ -189,6 +194,7 @@ impl Overrides {
             encrypt: self.encrypt.unwrap_or(base.encrypt),
             order: self.order.unwrap_or(base.order),
             content: self.content.unwrap_or(base.content),
+            tls: self.tls.unwrap_or(base.tls),
             falsified: self.falsified.unwrap_or(base.falsified),
             unauthenticated_encryption: self
                 .unauthenticated_encryption
@@ -247,6 +253,19 @@ pub enum Content {
     /// GCM for those known to read it, else CBC.
     #[serde(rename = "auto")]
     Auto,
+}
+
+/// What the connection to the next hop must be, whatever the recipient's domain publishes (DANE, MTA-STS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkTls {
+    /// Encrypted where the server offers it (RFC 7435).
+    #[default]
+    Opportunistic,
+    /// Encrypted, else the mail waits.
+    Require,
+    /// Encrypted towards a server that proves its name, else the mail waits.
+    Verify,
 }
 
 /// What happens to falsified mail.

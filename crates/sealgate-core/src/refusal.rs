@@ -52,6 +52,8 @@ pub enum Refusal {
 pub enum Extension {
     /// RFC 6152.
     EightBitMime,
+    /// RFC 8689.
+    RequireTls,
     /// RFC 6531.
     SmtpUtf8,
 }
@@ -148,6 +150,9 @@ impl From<&Refusal> for Reply {
             Refusal::NextHopLacks(Extension::EightBitMime) => {
                 Self::new(550, (5, 6, 3), "next hop does not take 8-bit content")
             }
+            Refusal::NextHopLacks(Extension::RequireTls) => {
+                Self::new(550, (5, 7, 30), "next hop does not take mail that requires TLS")
+            }
             Refusal::NextHopLacks(Extension::SmtpUtf8) => {
                 Self::new(553, (5, 6, 7), "next hop does not take UTF-8 addresses or headers")
             }
@@ -205,6 +210,7 @@ mod tests {
             (Refusal::Overloaded, "452 4.3.1"),
             (Refusal::NextHopUnreachable, "451 4.4.1"),
             (Refusal::NextHopLacks(Extension::EightBitMime), "550 5.6.3"),
+            (Refusal::NextHopLacks(Extension::RequireTls), "550 5.7.30"),
             (Refusal::NextHopLacks(Extension::SmtpUtf8), "553 5.6.7"),
             (Refusal::NextHopTimeout, "451 4.4.2"),
             (Refusal::NextHop(Reply::new(450, (4, 2, 1), "mailbox busy")), "450 4.2.1"),

@@ -71,6 +71,15 @@ pub struct OwnedCertificate {
     pub certificate: Arc<Certificate>,
 }
 
+/// What a search for a certificate found, and how.
+#[derive(Clone, Debug)]
+pub struct Searched {
+    /// The certificate, if it is anybody's.
+    pub found: Option<OwnedCertificate>,
+    /// Whether all rows had to be looked at.
+    pub scanned: bool,
+}
+
 impl KeyRing {
     /// Opens the keys of an existing database.
     ///
@@ -98,23 +107,28 @@ impl KeyRing {
         self.database.close().await;
     }
 
-    /// The keys of one owner, `OWNER_KEYS_MAX` of them at most, the newest first.
+    /// The keys of one owner, the newest first.
     ///
     /// # Errors
-    /// [`StoreError`] where the database does not answer, or a row was changed outside sealgate.
+    /// [`StoreError`] where the database does not answer, or a row was changed outside sealgate;
+    /// [`StoreError::Input`] where there are more than `OWNER_KEYS_MAX`.
     pub async fn of_owner(&self, owner: &str) -> Result<Vec<KeyEntry>, StoreError> {
         let generation = self.generation().await;
-        let rows = embedded::of_owner(&self.database, owner, OWNER_KEYS_MAX).await?;
+        let limit = OWNER_KEYS_MAX.saturating_add(1);
+        let rows = embedded::of_owner(&self.database, owner, limit).await?;
+        if i64::try_from(rows.len()).is_ok_and(|rows| rows > OWNER_KEYS_MAX) {
+            let text = format!("{owner}: more than {OWNER_KEYS_MAX} keys: remove old ones");
+            return Err(StoreError::Input(text));
+        }
         let entries = rows.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         entries.iter().for_each(|entry| self.remember(generation, entry));
         Ok(entries)
     }
 
-    /// The keys of all owners for whom `wanted` holds, `entries_max` of them at most, and no more than
-    /// [`SCANNED_ROWS_MAX`] rows looked at.
+    /// The keys of all owners for whom `wanted` holds, `entries_max` of them at most.
     ///
     /// # Errors
-    /// As [`Self::of_owner`].
+    /// As [`Self::of_owner`]; [`StoreError::Input`] where there are more rows than [`SCANNED_ROWS_MAX`].
     pub async fn list(
         &self,
         wanted: impl Fn(&str) -> bool,
@@ -189,20 +203,21 @@ impl KeyRing {
     /// whom `wanted` holds.
     ///
     /// # Errors
-    /// As [`Self::of_owner`].
+    /// As [`Self::list`].
     pub async fn certificate(
         &self,
         sha256: &str,
         wanted: impl Fn(&str) -> bool,
-    ) -> Result<Option<OwnedCertificate>, StoreError> {
+    ) -> Result<Searched, StoreError> {
+        let found = |certificate| Searched { found: Some(certificate), scanned: false };
         let place = (self.generation().await, sha256.to_owned());
         if let Some(known) = self.certificates.get(&place).filter(|known| wanted(&known.owner)) {
-            return Ok(Some(known));
+            return Ok(found(known));
         }
         let rows = embedded::with_certificate(&self.database, sha256, OWNER_KEYS_MAX).await?;
         if let Some(row) = rows.iter().find(|row| wanted(row.owner())) {
             let certificate = row.certificate()?;
-            return Ok(Some(OwnedCertificate { owner: row.owner().to_owned(), certificate }));
+            return Ok(found(OwnedCertificate { owner: row.owner().to_owned(), certificate }));
         }
         let _alone = self.scanning.lock().await;
         let mut scan = Scan::default();
@@ -213,12 +228,12 @@ impl KeyRing {
                         let owner = row.owner().to_owned();
                         let found = OwnedCertificate { owner, certificate };
                         self.certificates.insert(place, found.clone());
-                        return Ok(Some(found));
+                        return Ok(Searched { found: Some(found), scanned: true });
                     }
                 }
             }
         }
-        Ok(None)
+        Ok(Searched { found: None, scanned: true })
     }
 
     /// Takes in a key (PKCS#8, PKCS#1 or SEC 1, not encrypted) with its certificate and the chain that are among
@@ -342,11 +357,16 @@ struct Scan {
 
 impl Scan {
     async fn next(&mut self, database: &Database) -> Result<Option<Vec<StoredKey>>, StoreError> {
-        if self.ended || self.seen >= SCANNED_ROWS_MAX {
+        if self.ended {
             return Ok(None);
         }
         let rows = embedded::page(database, &self.after, PAGE_ROWS).await?;
         self.seen = self.seen.saturating_add(rows.len());
+        // What was not looked at is not what is not there.
+        if self.seen > SCANNED_ROWS_MAX {
+            let text = format!("more than {SCANNED_ROWS_MAX} keys: ask for those of one owner");
+            return Err(StoreError::Input(text));
+        }
         match rows.last() {
             Some(last) => self.after = last.id().to_owned(),
             None => self.ended = true,

@@ -12,7 +12,9 @@ pub mod request;
 pub mod response;
 pub mod ttlv;
 
+mod permits;
 mod socket;
+mod waiting;
 
 /// Name of an owner's private keys at our own key management server, and by default at others.
 pub const KEY_NAME: &str = "sealgate/{address}/key";
@@ -20,3 +22,5 @@ pub const KEY_NAME: &str = "sealgate/{address}/key";
 pub const CERTIFICATE_NAME: &str = "sealgate/{address}/certificate";
 /// Registered by IANA for KMIP over TLS.
 pub const PORT: u16 = 5696;
+/// What our own key server calls itself, and whose extension of messages a use of a key carries.
+pub const VENDOR: &str = "sealgate";

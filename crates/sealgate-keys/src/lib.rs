@@ -9,6 +9,7 @@
 pub mod administration;
 pub mod authority;
 pub mod database;
+pub mod done_record;
 pub mod import;
 pub mod key_ring;
 pub mod kmip;

@@ -35,6 +35,15 @@ pub trait RemoteStore: Send + Sync + fmt::Debug {
     /// [`StoreError::Unavailable`] where the store does not answer; never an empty answer then.
     fn find(&self, owner: &str) -> Result<Vec<RemoteKey>, StoreError>;
 
+    /// The same, for a use on behalf of an address whose own key it is, or its domain's. A store that asks for whom a key is
+    /// used is told with each use.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    fn find_for(&self, owner: &str, _address: &str) -> Result<Vec<RemoteKey>, StoreError> {
+        self.find(owner)
+    }
+
     /// Every key that we may use.
     ///
     /// # Errors

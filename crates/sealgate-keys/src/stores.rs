@@ -21,6 +21,7 @@ use sealgate_core::verify::Harvest;
 use crate::administration::Administration;
 use crate::cache::{Answer, Cache};
 use crate::database::{Database, DatabaseUrl};
+use crate::done_record::{DoneRecords, Hint};
 use crate::error::StoreError;
 use crate::learning::Learning;
 use crate::master_key::held::HeldMasterKey;
@@ -97,6 +98,7 @@ pub struct Stores {
     cache: Cache,
     learning: Learning,
     watch: Watch,
+    done_hint: Hint,
 }
 
 impl Stores {
@@ -115,6 +117,7 @@ impl Stores {
             ),
             learning: Learning::new(),
             watch: Watch::new(),
+            done_hint: Hint::default(),
             database,
         })
     }
@@ -204,6 +207,11 @@ impl Stores {
     /// Whether our keys are outside this process, so that using one may mean to wait.
     pub fn keys_are_remote(&self) -> bool {
         matches!(self.settings().secret_keys, SecretKeys::Remote(_))
+    }
+
+    /// Who has a message already.
+    pub fn done_records(&self) -> DoneRecords<'_> {
+        DoneRecords::new(&self.database, &self.done_hint)
     }
 
     /// The administrator's side of the stores.

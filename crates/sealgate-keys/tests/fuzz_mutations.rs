@@ -72,7 +72,12 @@ fn no_mutant_breaks_the_reader_of_kmip_requests() {
     let hashing = Some(HashingAlgorithm::Sha256);
     let parameters = Parameters { padding, hashing, algorithm: None };
     let requests = [
-        Request::Decrypt(KeyUse { id: id(), parameters, data: b"message".to_vec().into() }),
+        Request::Decrypt(KeyUse {
+            id: id(),
+            parameters,
+            data: b"message".to_vec().into(),
+            used_for: None,
+        }),
         Request::Get { id: id(), format: Some(KeyFormat::Pkcs8) },
         Request::GetAttributes { id: id(), names: vec!["State".to_owned()] },
         Request::Locate { attributes: attributes(), maximum: Some(9) },

@@ -12,13 +12,14 @@
     reason = "test code: a failure of the bed is a failure of the test"
 )]
 
+mod aside;
 pub mod bouncycastle;
 pub mod cms;
 pub mod der;
 pub mod dkimpy;
 pub mod dovecot;
-#[cfg(feature = "faults")]
-pub mod faults;
+pub mod exchanger;
+pub mod exim;
 pub mod fetch;
 pub mod fixtures;
 pub mod gate;
@@ -26,6 +27,8 @@ pub mod gpgsm;
 pub mod key_server;
 pub mod mail;
 pub mod netns;
+pub mod nsd;
+pub mod opensmtpd;
 pub mod openssl;
 pub mod peer;
 pub mod pki;
@@ -38,6 +41,8 @@ pub mod session;
 pub mod sink;
 pub mod slapd;
 pub mod softhsm;
+pub mod tls_session;
+pub mod unbound;
 pub mod upstream;
 pub mod wire;
 pub mod zone;

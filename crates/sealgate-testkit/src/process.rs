@@ -1,6 +1,7 @@
 //! Child processes: started in the foreground, stopped by their process id, never by name.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -166,14 +167,16 @@ pub fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A loopback port that was free a moment ago and that this process hands out only once.
+/// A loopback port that was free a moment ago and that this process hands out only once. It is none that the system gives to
+/// outgoing connections: another process's connection does not take it before, or between two runs of, a server.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     let mut given = GIVEN.lock().unwrap();
     let given = given.get_or_insert_with(HashSet::new);
     loop {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        if given.insert(port) {
+        let random = RandomState::new().build_hasher().finish() % u64::from(PORTS.1 - PORTS.0);
+        let port = PORTS.0 + u16::try_from(random).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
             return port;
         }
     }
@@ -209,6 +212,9 @@ pub fn holds_within(patience: Duration, mut condition: impl FnMut() -> bool) -> 
         thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Above the services' ports and below those of outgoing connections (ip_local_port_range(7)).
+const PORTS: (u16, u16) = (10_000, 32_768);
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -85,6 +85,12 @@ impl Session {
         self.send(&crate::mail::stuffed(content));
     }
 
+    /// The connection, for another protocol to go on with.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        assert!(self.reader.buffer().is_empty(), "the server spoke before it was asked");
+        self.stream
+    }
+
     /// Closes the sending half.
     pub fn finish(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);

@@ -73,6 +73,11 @@ impl Sink {
         self.received()
     }
 
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.state.protocol
+    }
+
     /// How many connections were opened.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
@@ -88,6 +93,16 @@ pub enum Protocol {
     Smtp,
 }
 
+impl Protocol {
+    /// Its name in an address, `lmtp`.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Lmtp => "lmtp",
+            Self::Smtp => "smtp",
+        }
+    }
+}
+
 /// Where in a session a sink is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -101,7 +116,7 @@ pub enum Stage {
     Rcpt(String),
     /// DATA.
     Data,
-    /// The final dot; over LMTP once a recipient, whose RCPT line it is.
+    /// The final dot; over LMTP once a recipient, whose RCPT line it is. Over SMTP all accepted RCPT lines, joined.
     Dot(String),
 }
 
@@ -188,7 +203,7 @@ fn take(state: &State, stream: &mut TcpStream, message: Received) -> Option<()> 
     let mut accepted = Received { recipients: Vec::new(), ..message.clone() };
     match state.protocol {
         Protocol::Smtp => {
-            let text = state.text(&Stage::Dot(String::new()), "250 2.0.0 taken");
+            let text = state.text(&Stage::Dot(message.recipients.join(" ")), "250 2.0.0 taken");
             // Kept before the reply is out, so that whoever reads the reply finds it.
             if text.starts_with('2') {
                 state.received.lock().unwrap().push(message);
@@ -197,8 +212,15 @@ fn take(state: &State, stream: &mut TcpStream, message: Received) -> Option<()> 
         }
         Protocol::Lmtp => {
             for recipient in message.recipients {
-                if state.answer(stream, &Stage::Dot(recipient.clone()), "250 2.0.0 taken")? {
-                    accepted.recipients.push(recipient);
+                let stage = Stage::Dot(recipient.clone());
+                match state.answer(stream, &stage, "250 2.0.0 taken") {
+                    Some(true) => accepted.recipients.push(recipient),
+                    Some(false) => {}
+                    // Who was answered before has it.
+                    None => {
+                        state.received.lock().unwrap().push(accepted);
+                        return None;
+                    }
                 }
             }
         }

@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) stores: StoresConfig,
     /// Who must be signed for and encrypted to.
     pub(crate) policy: Arc<Policy>,
+    /// When it is written down who has a message already.
+    pub(crate) done_record: DoneRecord,
     /// How names are looked up.
     pub(crate) dns: Dns,
     /// Metrics, health and logs.
@@ -113,6 +115,17 @@ pub(crate) enum ClientAddress {
     Xclient,
 }
 
+/// When it is written down who has a message already, so that a second attempt skips them (REQUIREMENTS O10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DoneRecord {
+    /// Where some recipients have it and some do not, or the client did not hear the reply.
+    #[default]
+    Partial,
+    /// Before every reply, so that a crash makes no duplicates either.
+    Always,
+}
+
 /// Between us and the Internet.
 #[derive(Clone, Debug)]
 pub(crate) struct Outside {
@@ -124,6 +137,8 @@ pub(crate) struct Outside {
     pub(crate) authenticate: bool,
     /// What a failed DMARC leads to.
     pub(crate) dmarc: Dmarc,
+    /// PEM file of the authorities of the Internet's servers, where they are not the system's.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// What follows where DMARC fails and the author's domain asks for refusal.
@@ -157,10 +172,14 @@ pub(crate) struct TlsFiles {
 }
 
 /// How names are looked up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dns {
     /// Whom to ask.
     pub(crate) resolvers: Resolvers,
+    /// Whether answers about the Internet's mail servers are validated (RFC 4035 §5).
+    pub(crate) dnssec: bool,
+    /// File with the DNSKEY records of a root other than the real one.
+    pub(crate) trust_anchor: Option<PathBuf>,
 }
 
 /// Whom to ask for names.

@@ -5,7 +5,7 @@
 //! threads, and every use and every refusal is audited before its answer goes out.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ use crate::relay::{Signals, listener as tcp, tls};
 
 pub(crate) mod audit;
 mod entitlement;
+mod incoming;
 mod key_use;
+mod lanes;
 mod listener;
 mod objects;
 mod operations;
@@ -30,6 +32,7 @@ mod register;
 mod session;
 
 use audit::Audit;
+use lanes::Lanes;
 use places::Places;
 use rate::Rates;
 
@@ -40,6 +43,8 @@ pub(crate) struct Settings {
     config: KeyServerConfig,
     relays: Vec<Arc<RelayEntry>>,
     tls: Option<Arc<ServerConfig>>,
+    /// What tells the authorities of clients from those of another configuration.
+    authorities: Option<Arc<str>>,
     drain_max: Duration,
 }
 
@@ -55,10 +60,12 @@ impl Settings {
             )
         })?;
         let tls = server.tls.as_ref();
+        let authorities = tls.map(|tls| digest_of_file(&tls.client_ca)).transpose()?;
         let tls = tls.map(|tls| tls::authenticating_server(&tls.files, &tls.client_ca));
         Ok(Self {
             path,
             tls: tls.transpose()?,
+            authorities: authorities.map(Arc::from),
             relays: server.relays.iter().cloned().map(Arc::new).collect(),
             drain_max: Duration::from_secs(config.limits.drain_secs_max),
             config: server,
@@ -74,7 +81,10 @@ pub(crate) struct KeyServer {
     audit: Audit,
     rates: Rates,
     crypto: CryptoThreads,
-    /// Connections over TLS by where they come from.
+    lanes: Lanes,
+    /// Connections over TLS that have not shown a certificate yet, by where they come from.
+    strangers: Arc<Places>,
+    /// Connections over TLS with a certificate of our authorities, by where they come from.
     places: Arc<Places>,
     /// Connections over the socket by user, counted apart: strangers of the network take up no place here.
     local_places: Arc<Places>,
@@ -85,7 +95,7 @@ pub(crate) struct KeyServer {
 
 impl KeyServer {
     /// # Errors
-    /// A line that says why the audit file cannot be written.
+    /// A line that says why the audit file cannot be written, or no thread be started.
     pub(crate) fn new(settings: Settings, ring: KeyRing) -> Result<Arc<Self>, String> {
         let path = settings.config.audit.as_deref();
         let audit = Audit::open(path).map_err(|error| {
@@ -97,6 +107,8 @@ impl KeyServer {
             audit,
             rates: Rates::default(),
             crypto: CryptoThreads::new(false),
+            lanes: Lanes::start().map_err(|error| format!("no threads to serve on: {error}"))?,
+            strangers: Arc::default(),
             places: Arc::default(),
             local_places: Arc::default(),
             clients: Arc::default(),
@@ -173,9 +185,15 @@ impl KeyServer {
         while open() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
+        self.audit.close();
         tracing::info!(cut = open(), "stopped");
         self.ring.close().await;
     }
+}
+
+fn digest_of_file(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(audit::sha256(&bytes))
 }
 
 /// How often a drain looks whether it is done.

@@ -12,13 +12,14 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use sealgate_core::address::Domain;
 use sealgate_core::dkim::Signer;
+use sealgate_core::report::Direction;
 use sealgate_core::smtp::server::{Limits as ServerLimits, Options};
 use sealgate_keys::stores::Stores;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, NextHop};
 use crate::domain_key;
 
 mod answers;
@@ -26,26 +27,35 @@ mod authentication;
 mod budget;
 mod connect;
 pub(crate) mod crypto_threads;
+mod dane;
 mod deliver;
+mod done;
 mod fanout;
+mod hops;
 mod inherited;
 mod introduction;
 mod link;
 pub(crate) mod listener;
+mod mta_sts;
+pub(crate) mod names;
 mod pool;
 mod recipients;
 mod route;
 mod session;
+pub(crate) mod settle;
 mod stream;
 pub(crate) mod tls;
 mod trace;
 mod transaction;
+pub(crate) mod transport;
 mod veil;
 
 use authentication::Authenticator;
 use budget::{Connections, Memory};
 use crypto_threads::CryptoThreads;
 use deliver::Downstream;
+use done::Absence;
+use hops::Hops;
 use inherited::Inherited;
 use listener::Entrance;
 use recipients::Recipients;
@@ -86,6 +96,8 @@ impl Settings {
             starttls: self.tls.is_some(),
             smtputf8: true,
             dsn: true,
+            // Only towards the Internet there is a next hop that may be able to.
+            requiretls: entrance.direction() == Direction::Outbound,
             limits: ServerLimits {
                 message_bytes_max: u64::try_from(limits.message_bytes_max).unwrap_or(u64::MAX),
                 recipients_max: limits.recipients_max,
@@ -106,6 +118,7 @@ pub(crate) struct Relay {
     downstream: Downstream,
     recipients: Recipients,
     authenticator: Authenticator,
+    absence: Absence,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
     draining: watch::Sender<bool>,
@@ -116,15 +129,18 @@ impl Relay {
     /// A line that says what is wrong with the configuration.
     pub(crate) fn new(settings: Settings, stores: Stores) -> Result<Arc<Self>, String> {
         let hostname = settings.config.hostname.clone();
-        let router = Router::new(&settings.config.dns, &hostname)?;
+        let router =
+            Router::new(&settings.config.dns, settings.config.outside.ca.as_deref(), &hostname)?;
         let authenticator = Authenticator::new(router.resolver().clone());
+        let hops = Hops::new(settings.config.limits.connections_per_next_hop_max);
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             crypto: CryptoThreads::new(stores.keys_are_remote()),
             stores: Arc::new(stores),
-            downstream: Downstream::new(router, hostname)?,
+            downstream: Downstream::new(router, hostname, hops),
             recipients: Recipients::new(),
             authenticator,
+            absence: Absence::default(),
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),
@@ -202,12 +218,20 @@ impl Relay {
             let address = crate::observe::http::serve(Arc::clone(self), address).await?;
             line.push_str(&format!(" observe={address}"));
         }
+        if config.outside.next_hop == NextHop::Mx {
+            let relay = Arc::clone(self);
+            tokio::spawn(async move { relay.downstream.router.probe().await });
+        }
         let relay = Arc::downgrade(self);
         tokio::spawn(async move {
-            loop {
+            for round in 0_u64.. {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(relay) = relay.upgrade() else { return };
                 relay.downstream.pool.sweep();
+                relay.downstream.hops.sweep();
+                if round % DONE_SWEEP_ROUNDS == 0 {
+                    done::sweep(&relay).await;
+                }
             }
         });
         Ok(line)
@@ -285,5 +309,7 @@ impl Signals {
 
 /// How often idle downstream connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Old done-records are deleted every hour.
+const DONE_SWEEP_ROUNDS: u64 = 720;
 /// How often a drain looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(10);

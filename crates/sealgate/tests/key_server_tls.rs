@@ -22,7 +22,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sealgate_core::keys::Certificate;
+use sealgate_keys::kmip::attribute::Attribute;
 use sealgate_keys::kmip::enumeration::usage;
+use sealgate_keys::kmip::object::Object;
 use sealgate_keys::kmip::request::{Parameters, Request};
 use sealgate_testkit::gate::{self, Gate};
 use sealgate_testkit::key_server::KeyServer;
@@ -30,6 +32,7 @@ use sealgate_testkit::mail;
 use sealgate_testkit::pki::{KeyKind, Pki, Reads};
 use sealgate_testkit::process::await_that;
 use sealgate_testkit::pykmip_client::{self, ClientFiles};
+use sealgate_testkit::pykmip_server::PyKmipServer;
 use sealgate_testkit::session::send_smtp;
 use sealgate_testkit::sink::Sink;
 use toml::{Table, Value};
@@ -218,6 +221,53 @@ fn a_reload_takes_new_certificates_and_names_for_all_connections() {
 }
 
 #[test]
+fn a_reload_that_replaces_the_clients_authority_ends_their_connections() {
+    let bed = Bed::new(vec![named("gate1")]);
+    let gate1 = bed.authority.client("gate1", &[]);
+    let mut kmip = connect(bed.address(), &bed.authority.file(), Some(&gate1));
+    bed.gate.configure(|config| {
+        let relays = vec![named("gate1"), relay(own_uid(&bed.gate), &[ALICE], &["sign"])];
+        gate::set(config, &["key_server", "relay"], relays);
+    });
+    bed.server.reload();
+    assert_eq!(kmip.keys_of(ALICE).len(), 2, "what is the same ends nothing");
+    let mut near = Kmip::unix(bed.server.socket.as_ref().unwrap());
+    assert_eq!(near.keys_of(ALICE).len(), 2);
+    let other = Authority::new(bed.gate.dir(), "other");
+    let file = other.file().to_str().unwrap().to_owned();
+    bed.gate.set(&["key_server", "client_ca"], file);
+    bed.server.reload();
+    assert!(kmip.try_call(Request::DiscoverVersions).is_none(), "of the old authority");
+    assert!(!bed.answers(Some(&gate1)));
+    assert!(bed.answers(Some(&other.client("gate1", &[]))));
+    assert_eq!(near.keys_of(ALICE).len(), 2, "the socket has no authority");
+}
+
+/// Who has not shown a certificate takes no place of those who have.
+#[test]
+fn strangers_do_not_keep_relays_out() {
+    let bed = Bed::new(vec![named("gate1")]);
+    let gate1 = bed.authority.client("gate1", &[]);
+    let mut before = connect(bed.address(), &bed.authority.file(), Some(&gate1));
+    assert_eq!(before.keys_of(ALICE).len(), 2);
+    // From four addresses of loopback, silent.
+    let mut strangers = Vec::new();
+    for last in 2..6 {
+        for _ in 0..64 {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+            let socket = socket.unwrap();
+            let from: SocketAddr = format!("127.0.0.{last}:0").parse().unwrap();
+            socket.bind(&from.into()).unwrap();
+            socket.connect(&bed.address().into()).unwrap();
+            strangers.push(socket);
+        }
+    }
+    assert!(bed.answers(Some(&gate1)), "a new connection of a relay");
+    assert_eq!(before.keys_of(ALICE).len(), 2);
+    assert_eq!(strangers.len(), 256);
+}
+
+#[test]
 fn pykmips_own_client_brings_uses_and_destroys_a_key() {
     let operations = ["sign", "register", "destroy"];
     let bed = Bed::new(vec![entry("identity", "pykmip".into(), &["*@nec.example"], &operations)]);
@@ -259,7 +309,9 @@ fn pykmips_own_client_brings_uses_and_destroys_a_key() {
 #[test]
 fn mail_is_sealed_and_opened_with_keys_that_are_at_the_key_server() {
     let operations = ["sign", "decrypt", "register", "destroy"];
-    let bed = Bed::new(vec![entry("identity", "gate1".into(), &["*@nec.example"], &operations)]);
+    let mut strict = entry("identity", "gate1".into(), &["*@nec.example"], &operations);
+    strict.remove("require_address");
+    let bed = Bed::new(vec![strict]);
     let client = bed.authority.client("gate1", &[]);
     let relay_gate = Gate::init(BINARY, &["nec.example"]);
     relay_gate.generate_key("carol@nec.example", "rsa2048");
@@ -289,12 +341,55 @@ fn mail_is_sealed_and_opened_with_keys_that_are_at_the_key_server() {
         ("decrypt", "dave@nec.example"),
     ] {
         let is = |line: &&serde_json::Value| {
-            line["operation"] == operation && line["owner"] == owner && line["outcome"] == "done"
+            line["operation"] == operation
+                && line["owner"] == owner
+                && line["used_for"] == owner
+                && line["outcome"] == "done"
         };
         assert!(audit.iter().any(|line| is(&line)), "{operation} {owner}: {audit:?}");
     }
     let again = String::from_utf8(relay_gate.must(&["secret-key", "list"], b"")).unwrap();
     assert!(again.contains("carol@nec.example") && again.contains(ALICE), "{again}");
+}
+
+/// A `secret-key move` that was killed after the certificate and before the key, at a server that keeps both at once.
+#[test]
+fn a_move_to_pykmip_that_was_cut_off_is_gone_on_with_and_a_renewed_key_is_not_fetched() {
+    let server = PyKmipServer::start();
+    let (certificate, key) = server.client("gate1");
+    let gate = Gate::init(BINARY, &["nec.example"]);
+    gate.generate_key(ALICE, "rsa2048");
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    gate.configure(|config| {
+        let servers = vec![format!("localhost:{}", server.port)];
+        gate::set(config, &["secret_keys", "kmip", "servers"], servers);
+        gate::set(config, &["secret_keys", "kmip", "ca"], path(&server.pki.root));
+        gate::set(config, &["secret_keys", "kmip", "certificate"], path(&certificate));
+        gate::set(config, &["secret_keys", "kmip", "key"], path(&key));
+    });
+    let address = SocketAddr::from(([127, 0, 0, 1], server.port));
+    let files = Files { certificate, key };
+    let mut kmip = connect(address, &server.pki.root, Some(&files));
+    let pem = gate.must(&["secret-key", "certificate", ALICE], b"");
+    let der = CertificateDer::from_pem_slice(&pem).unwrap();
+    let name = Attribute::Name(format!("sealgate/{ALICE}/certificate"));
+    let object = Object::Certificate(der.to_vec());
+    kmip.call(Request::Register { object, attributes: vec![name] }).unwrap();
+    gate.must(&["secret-key", "move", "--to", "kmip"], b"");
+    // A renewal: two keys of each kind, none with a link, for PyKMIP has none.
+    gate.generate_key(ALICE, "rsa2048");
+    gate.must(&["secret-key", "move", "--to", "kmip"], b"");
+    gate.set(&["secret_keys", "store"], "kmip");
+    let listed = gate.must(&["secret-key", "list", "--json"], b"");
+    let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 4, "{listed}");
+    let mail = b"From: alice@nec.example\r\nTo: alice@nec.example\r\nSubject: keys\r\n\
+                 Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@nec.example>\r\n\r\n\
+                 The word is petunia.\r\n";
+    let sealed = gate.must(&["seal", "--from", ALICE, "--to", ALICE], mail);
+    let opened = gate.must(&["open", "--from", ALICE, "--to", ALICE], &sealed);
+    let opened = String::from_utf8_lossy(&opened);
+    assert!(opened.contains("petunia") && opened.contains("smime=pass"), "{opened}");
 }
 
 /// Both certificates are entitled for a while, as the operator's guide says; a file that is unusable changes nothing.

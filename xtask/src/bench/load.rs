@@ -32,14 +32,15 @@ impl Sink {
 pub(super) struct Load {
     file: NamedTempFile,
     to: SocketAddr,
+    sessions: usize,
 }
 
 impl Load {
-    pub(super) fn new(message: &[u8], to: SocketAddr) -> Result<Self, String> {
+    pub(super) fn new(message: &[u8], to: SocketAddr, sessions: usize) -> Result<Self, String> {
         let text = String::from_utf8_lossy(message).replace("\r\n", "\n");
         let mut file = NamedTempFile::new().map_err(|why| format!("temporary file: {why}"))?;
         file.write_all(text.as_bytes()).map_err(|why| format!("temporary file: {why}"))?;
-        Ok(Self { file, to })
+        Ok(Self { file, to, sessions })
     }
 
     /// Sends it so many times and waits for the last reply; anything but a positive reply is an error.
@@ -47,7 +48,7 @@ impl Load {
         let mut command = Command::new("smtp-source");
         command.args([
             "-s",
-            &SESSIONS.to_string(),
+            &self.sessions.to_string(),
             "-m",
             &count.to_string(),
             "-C",
@@ -65,7 +66,7 @@ impl Load {
     }
 }
 
-/// Sessions at a time, each a new connection for one message.
+/// Sessions at a time, each a new connection for one message, where nothing else is said.
 pub(super) const SESSIONS: usize = 20;
 /// Of smtp-sink.
 const BACKLOG: &str = "1000";

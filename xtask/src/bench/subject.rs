@@ -1,19 +1,31 @@
 //! X: what stands between the source and the sink, started, watched and made to prove what it did.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sealgate_testkit::gate::Gate;
+use sealgate_testkit::gate::{Gate, set};
+use sealgate_testkit::key_server::KeyServer;
 use sealgate_testkit::mail;
 use sealgate_testkit::postfix::{Postfix, Settings};
 use sealgate_testkit::session::send_smtp;
 use sealgate_testkit::sink as capture;
 use serde_json::Value;
 
+use super::messages::{Algorithm, Case, What};
 use super::usage::Usage;
-use super::{Algorithm, Case, What};
+
+/// Where sealgate's secret keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// In its own database.
+    Embedded,
+    /// With `sealgate key-server`, another process, over a unix socket.
+    KeyServer,
+}
 
 /// X, running.
 pub(super) enum Subject<'a> {
@@ -23,9 +35,9 @@ pub(super) enum Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    pub(super) fn start(what: What, all: &'a mut [Organisations], sink: SocketAddr) -> Self {
+    pub(super) fn start(case: Case, all: &'a mut [Organisations], sink: SocketAddr) -> Self {
         let next_hop = format!("smtp://{sink}");
-        match what {
+        match case.what {
             What::Nothing => Self::Nothing(sink),
             What::Postfix => {
                 let settings = Settings {
@@ -40,14 +52,18 @@ impl<'a> Subject<'a> {
                 Self::Postfix(Box::new(Postfix::start(&settings)))
             }
             What::Sealing(algorithm) => {
-                let gate = &mut Organisations::find(all, algorithm).nec;
+                let organisations = Organisations::find(all, algorithm);
+                let gate = &mut organisations.nec;
                 gate.set(&["outside", "next_hop"], next_hop);
-                Self::Gate(RunningGate::start(gate, "sealed", Side::Inside))
+                let keys = keys(case.keys, gate, &organisations.binary);
+                Self::Gate(RunningGate::start(gate, "sealed", Side::Inside, keys))
             }
             What::Opening(algorithm) => {
-                let gate = &mut Organisations::find(all, algorithm).abc;
+                let organisations = Organisations::find(all, algorithm);
+                let gate = &mut organisations.abc;
                 gate.set(&["inside", "mail_server"], next_hop);
-                Self::Gate(RunningGate::start(gate, "plain", Side::Outside))
+                let keys = keys(case.keys, gate, &organisations.binary);
+                Self::Gate(RunningGate::start(gate, "plain", Side::Outside, keys))
             }
         }
     }
@@ -79,7 +95,7 @@ impl<'a> Subject<'a> {
         match self {
             Self::Nothing(_) => Ok(None),
             Self::Postfix(postfix) => Usage::of_family(postfix.id()).map(Some),
-            Self::Gate(gate) => Usage::of_process(gate.id()).map(Some),
+            Self::Gate(gate) => gate.usage().map(Some),
         }
     }
 
@@ -92,37 +108,106 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// A relay that has to account for every message in its log.
+/// A relay that has to account for every message in its log, and its key server, if it has one.
 pub(super) struct RunningGate<'a> {
     gate: &'a mut Gate,
-    address: SocketAddr,
+    keys: Option<KeyServer>,
+    pub(super) address: SocketAddr,
     delivered: &'static str,
     log_start: usize,
+    audit_start: usize,
+}
+
+/// Starts the key server of a gate, where there is to be one, and tells the gate where its keys are. Both use one
+/// database; the relay reads certificates in it and no secret key.
+fn keys(keys: Keys, gate: &Gate, binary: &str) -> Option<KeyServer> {
+    let store = match keys {
+        Keys::Embedded => "embedded",
+        Keys::KeyServer => "kmip",
+    };
+    gate.set(&["secret_keys", "store"], store);
+    if keys == Keys::Embedded {
+        return None;
+    }
+    let socket = gate.dir().join("keys.sock");
+    let servers = vec![format!("unix:{}", socket.display())];
+    gate.set(&["secret_keys", "kmip", "servers"], servers);
+    gate.set(&["secret_keys", "kmip", "get"], "never");
+    let mut config: toml::Table =
+        fs::read_to_string(gate.configuration()).expect("a configuration").parse().expect("TOML");
+    set(&mut config, &["secret_keys", "store"], "embedded");
+    let uid = fs::metadata(gate.dir()).expect("a directory").uid();
+    let mut relay = toml::Table::new();
+    set(&mut relay, &["uid"], i64::from(uid));
+    set(&mut relay, &["keys"], vec!["*"]);
+    set(&mut relay, &["operations"], vec!["sign", "decrypt"]);
+    set(&mut config, &["key_server", "socket"], socket.to_str().expect("text"));
+    set(&mut config, &["key_server", "audit"], AUDIT);
+    set(&mut config, &["key_server", "uses_per_minute"], USES_PER_MINUTE);
+    set(&mut config, &["key_server", "relay"], vec![toml::Value::Table(relay)]);
+    let path = gate.dir().join("key-server.toml");
+    fs::write(&path, toml::to_string(&config).expect("TOML")).expect("a configuration");
+    Some(KeyServer::start(binary, &path))
+}
+
+/// The key server's audit trail so far.
+fn audit(gate: &Gate) -> String {
+    fs::read_to_string(gate.dir().join(AUDIT)).unwrap_or_default()
 }
 
 /// The two sides of sealgate.
-enum Side {
+pub(super) enum Side {
     Inside,
     Outside,
 }
 
 impl<'a> RunningGate<'a> {
-    fn start(gate: &'a mut Gate, delivered: &'static str, side: Side) -> Self {
+    pub(super) fn start(
+        gate: &'a mut Gate,
+        delivered: &'static str,
+        side: Side,
+        keys: Option<KeyServer>,
+    ) -> Self {
         let log_start = gate.log().len();
+        let audit_start = audit(gate).len();
         let ready = gate.start();
         let address = match side {
             Side::Inside => ready.inside_smtp,
             Side::Outside => ready.outside_smtp,
         };
-        Self { gate, address: address.expect("both listeners"), delivered, log_start }
+        Self {
+            gate,
+            address: address.expect("both listeners"),
+            delivered,
+            log_start,
+            keys,
+            audit_start,
+        }
     }
 
-    fn id(&self) -> u32 {
-        self.gate.id()
+    pub(super) fn usage(&self) -> Result<Usage, String> {
+        let mut usage = Usage::of_process(self.gate.id())?;
+        if let Some(keys) = &self.keys {
+            let theirs = Usage::of_process(keys.id())?;
+            usage.cpu_ticks += theirs.cpu_ticks;
+            usage.memory_kib += theirs.memory_kib;
+        }
+        Ok(usage)
     }
 
-    fn finish(&mut self, count: usize) -> Result<(), String> {
+    pub(super) fn finish(&mut self, count: usize) -> Result<(), String> {
         self.gate.stop();
+        if let Some(keys) = self.keys.take() {
+            keys.stop();
+            // Whatever else is done with the gate finds its keys.
+            self.gate.set(&["secret_keys", "store"], "embedded");
+            let audit = audit(self.gate);
+            let used = audit[self.audit_start..].lines().filter(|line| line.contains("\"done\""));
+            let used = used.count();
+            if used != count {
+                return Err(format!("{used} uses of keys were audited for {count} messages"));
+            }
+        }
         let log = self.gate.log();
         let lines = log[self.log_start..].lines();
         let records: Vec<Value> =
@@ -137,7 +222,7 @@ impl<'a> RunningGate<'a> {
 }
 
 /// Whether a report says that the message was accepted and is encrypted with GCM and, within, signed.
-fn is_done(report: &Value, delivered: &str) -> bool {
+pub(super) fn is_done(report: &Value, delivered: &str) -> bool {
     let layers = &report["layers"];
     report["delivered"] == delivered
         && report["reply"]["code"].as_u64().is_none_or(|code| code == 250)
@@ -151,6 +236,7 @@ fn is_done(report: &Value, delivered: &str) -> bool {
 /// Two organisations that know each other, with keys of one algorithm.
 pub(super) struct Organisations {
     algorithm: Algorithm,
+    binary: String,
     nec: Gate,
     abc: Gate,
 }
@@ -168,7 +254,8 @@ impl Organisations {
         for gate in [&nec, &abc] {
             gate.set(&["limits", "connections_per_address_max"], CONNECTIONS_MAX);
         }
-        let mut organisations = Self { algorithm, nec, abc };
+        let binary = binary.to_owned();
+        let mut organisations = Self { algorithm, binary, nec, abc };
         organisations.prove()?;
         Ok(organisations)
     }
@@ -182,7 +269,7 @@ impl Organisations {
         let wire = capture::Sink::smtp();
         self.nec.set(&["outside", "next_hop"], format!("smtp://{}", wire.address));
         let inside = self.nec.start().inside_smtp.expect("a listener");
-        let reply = send_smtp(inside, SENDER, &[RECIPIENT], &plain(PROOF_BYTES));
+        let reply = send_smtp(inside, SENDER, &[RECIPIENT], &plain(RECIPIENT, PROOF_BYTES));
         self.nec.stop();
         let received = wire.received();
         let [copy] = received.as_slice() else {
@@ -203,16 +290,16 @@ impl Organisations {
 
 /// The message that X is given.
 pub(super) fn message(case: Case, all: &mut [Organisations]) -> Vec<u8> {
-    let plain = plain(case.size.bytes());
+    let plain = plain(RECIPIENT, case.bytes);
     let What::Opening(algorithm) = case.what else { return plain };
     let nec = &Organisations::find(all, algorithm).nec;
     nec.must(&["seal", "--from", SENDER, "--to", RECIPIENT], &plain)
 }
 
 /// A plain message of this size, header included.
-fn plain(bytes: usize) -> Vec<u8> {
+pub(super) fn plain(to: &str, bytes: usize) -> Vec<u8> {
     let mut message = format!(
-        "From: <{SENDER}>\r\nTo: <{RECIPIENT}>\r\nSubject: a load\r\n\
+        "From: <{SENDER}>\r\nTo: <{to}>\r\nSubject: a load\r\n\
          Date: Mon, 23 Nov 2026 09:00:00 +0000\r\nMessage-ID: <1.load@nec.example>\r\n\
          MIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"
     );
@@ -234,7 +321,11 @@ pub(super) const RECIPIENT: &str = "bob@abc.example";
 const FILLING: &str = "A letter of many lines, each as long as lines of letters are.";
 const PROOF_BYTES: usize = 2_000;
 /// All sessions come from one address.
-const CONNECTIONS_MAX: i64 = 200;
+pub(super) const CONNECTIONS_MAX: i64 = 500;
+/// The audit trail's file.
+const AUDIT: &str = "audit.jsonl";
+/// More than any load asks for.
+const USES_PER_MINUTE: i64 = 1_000_000;
 /// How long Postfix may take to empty its queue.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -247,7 +338,7 @@ mod tests {
     #[test]
     fn a_message_has_the_size_asked_for() {
         for bytes in [10_000, 1_000_000] {
-            assert_eq!(plain(bytes).len(), bytes);
+            assert_eq!(plain(RECIPIENT, bytes).len(), bytes);
         }
     }
 

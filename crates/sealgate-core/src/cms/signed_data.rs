@@ -22,7 +22,7 @@ use super::element::{
 };
 use super::signature::verify_signature;
 use super::signed_attributes::{SignedAttributes, holds_signed_only, is_attribute_set};
-use super::{CmsError, recipient::KeyIdentifier};
+use super::{CmsError, known_certificates, recipient::KeyIdentifier};
 use crate::keys::{Capabilities, Certificate, Digest, KeyKind, Timestamp};
 
 /// A parsed SignedData.
@@ -336,9 +336,9 @@ fn read_certificates(set: &Element<'_>) -> Result<Vec<Arc<Certificate>>, CmsErro
         // for mail.
         let Ok(choice) = choice else { break };
         if choice.tag == SEQUENCE
-            && let Ok(certificate) = Certificate::from_der(choice.whole)
+            && let Ok(certificate) = known_certificates::parse(choice.whole)
         {
-            certificates.push(Arc::new(certificate));
+            certificates.push(certificate);
         }
     }
     Ok(certificates)

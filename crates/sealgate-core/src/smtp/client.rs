@@ -204,6 +204,8 @@ impl Client {
             Some(Lack::Extension(Extension::SmtpUtf8))
         } else if transaction.eight_bit && !offered.eight_bit_mime {
             Some(Lack::Extension(Extension::EightBitMime))
+        } else if transaction.parameters.requiretls && !(offered.requiretls && self.tls) {
+            Some(Lack::Extension(Extension::RequireTls))
         } else if limit.is_some_and(|limit| transaction.size_bytes > limit) {
             Some(Lack::Size)
         } else {
@@ -411,6 +413,7 @@ impl Client {
                 "8BITMIME" => offered.eight_bit_mime = true,
                 "DSN" => offered.dsn = true,
                 "PIPELINING" => offered.pipelining = true,
+                "REQUIRETLS" => offered.requiretls = true,
                 "SIZE" => offered.size = Some(words.next().and_then(|limit| limit.parse().ok())),
                 "SMTPUTF8" => offered.smtputf8 = true,
                 "STARTTLS" => offered.starttls = true,
@@ -555,6 +558,9 @@ impl Client {
         }
         if transaction.needs_smtputf8() {
             command.push_str(" SMTPUTF8");
+        }
+        if parameters.requiretls {
+            command.push_str(" REQUIRETLS");
         }
         if offered.dsn {
             match parameters.ret {

@@ -167,6 +167,7 @@ fn mail(argument: &str) -> Result<Command, Reply> {
                 !std::mem::replace(&mut body_given, true)
             }
             ("SMTPUTF8", None) => !std::mem::replace(&mut parameters.smtputf8, true),
+            ("REQUIRETLS", None) => !std::mem::replace(&mut parameters.requiretls, true),
             ("RET", Some(value)) => {
                 let ret = match value.to_ascii_uppercase().as_str() {
                     "FULL" => Ret::Full,
@@ -178,7 +179,9 @@ fn mail(argument: &str) -> Result<Command, Reply> {
             ("ENVID", Some(value)) if is_xtext(value) && value.len() <= ENVID_BYTES_MAX => {
                 parameters.envid.replace(value.to_owned()).is_none()
             }
-            ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => return Err(bad(word)),
+            ("SIZE" | "BODY" | "SMTPUTF8" | "REQUIRETLS" | "RET" | "ENVID", _) => {
+                return Err(bad(word));
+            }
             _ => return Err(not_known(word)),
         };
         if !new {

@@ -374,6 +374,7 @@ impl Server {
             let optional = [
                 (self.options.smtputf8, "SMTPUTF8"),
                 (self.options.dsn, "DSN"),
+                (self.options.requiretls && self.tls, "REQUIRETLS"),
                 (self.options.starttls && !self.tls, "STARTTLS"),
             ];
             let offered = optional.iter().filter(|(on, _)| *on);
@@ -392,7 +393,8 @@ impl Server {
         }
         let offered = &self.options;
         let dsn = parameters.ret.is_some() || parameters.envid.is_some();
-        if (dsn && !offered.dsn) || (parameters.smtputf8 && !offered.smtputf8) {
+        let requiretls = parameters.requiretls && !(offered.requiretls && self.tls);
+        if (dsn && !offered.dsn) || (parameters.smtputf8 && !offered.smtputf8) || requiretls {
             return self.error(&Reply::new(555, (5, 5, 4), "parameter not offered"));
         }
         if parameters.size_bytes.is_some_and(|size| size > offered.limits.message_bytes_max) {

@@ -89,6 +89,7 @@ fn play_server(protocol: Protocol, pieces: &[&[u8]]) -> Seen {
         starttls: false,
         smtputf8: true,
         dsn: true,
+        requiretls: true,
         limits: Limits { line_bytes_max: usize::MAX, ..Limits::default() },
     });
     let mut input = BytesMut::new();

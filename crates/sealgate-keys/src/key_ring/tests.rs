@@ -86,10 +86,14 @@ async fn certificates_are_found_by_their_digest_for_whose_they_are() {
     for (ring, certificate) in [(&fresh, &leaf), (&fresh, &between), (&ring, &between)] {
         let sha256 = certificate.fingerprint().to_string();
         let found = ring.certificate(&sha256, |owner| owner == "alice@nec.example").await.unwrap();
-        assert_eq!(found.unwrap().certificate.der(), certificate.der());
-        assert!(ring.certificate(&sha256, |_| false).await.unwrap().is_none());
+        assert_eq!(found.found.unwrap().certificate.der(), certificate.der());
+        assert!(ring.certificate(&sha256, |_| false).await.unwrap().found.is_none());
     }
-    assert!(fresh.certificate(&"0".repeat(64), |_| true).await.unwrap().is_none());
+    let unknown = fresh.certificate(&"0".repeat(64), |_| true).await.unwrap();
+    assert!(unknown.found.is_none() && unknown.scanned);
+    let leaf = leaf.fingerprint().to_string();
+    let known = fresh.certificate(&leaf, |_| true).await.unwrap();
+    assert!(known.found.is_some() && !known.scanned);
 }
 
 #[tokio::test]
@@ -106,6 +110,18 @@ async fn lists_are_filtered_and_bounded() {
         bobs.iter().map(|entry| entry.owner.as_str()).collect::<Vec<_>>(),
         ["bob@nec.example"]
     );
+}
+
+#[tokio::test]
+async fn a_scan_that_would_end_too_early_is_an_error() {
+    let (_directory, _, ring) = ring().await;
+    let (pkcs8, leaf, _) = person("alice@nec.example");
+    ring.insert(&owner("alice@nec.example"), &pkcs8, &[leaf]).await.unwrap();
+    let mut scan = Scan { seen: SCANNED_ROWS_MAX - 1, ..Scan::default() };
+    assert!(scan.next(&ring.database).await.is_ok());
+    let mut scan = Scan { seen: SCANNED_ROWS_MAX, ..Scan::default() };
+    let refused = scan.next(&ring.database).await.err().unwrap();
+    assert!(matches!(refused, StoreError::Input(_)), "{refused}");
 }
 
 #[tokio::test]

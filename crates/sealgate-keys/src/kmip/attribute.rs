@@ -91,7 +91,7 @@ impl Attribute {
     }
 }
 
-const ALGORITHM: &str = "Cryptographic Algorithm";
+pub(crate) const ALGORITHM: &str = "Cryptographic Algorithm";
 const LENGTH: &str = "Cryptographic Length";
 /// Of several links, those that are no Certificate Link are not read.
 pub(crate) const LINK: &str = "Link";

@@ -2,11 +2,13 @@
 //!
 //! Calls block; whoever calls does so on a thread for that. Connections are kept and come back by themselves: a request
 //! that may be repeated is sent again over a new connection when a kept one turns out to be dead. A server that cannot
-//! be reached is left alone for [`AWAY`], so that nobody waits for it with every message.
+//! be reached is left alone for [`AWAY`], so that nobody waits for it with every message. Whoever asks goes through
+//! [`Client::in_order`]: identifiers and abilities are one server's own.
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,10 +17,12 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use zeroize::Zeroizing;
 
 use super::message::{RequestMessage, ResponseMessage, Version};
+use super::permits::{Permit, Permits};
 use super::request::Request;
 use super::response::{Failure, Response};
 use super::socket::Socket;
 use super::ttlv::{HEADER_BYTES, message_bytes};
+use super::waiting::Waiting;
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,52 +80,62 @@ pub struct Client {
 struct Server {
     address: KmipServer,
     kept: Mutex<Vec<Connection>>,
-    away: Mutex<Option<(Instant, String)>>,
+    away: Mutex<Option<Away>>,
+    /// How often it went away: what was learned of it before may be true no longer.
+    times_away: AtomicU64,
+    permits: Permits,
+    /// Threads that resolve its name or wait for its backlog.
+    waiting: Waiting,
+}
+
+#[derive(Debug)]
+struct Away {
+    until: Instant,
+    why: String,
+}
+
+/// One server that is not left alone now, and how long it may take for one answer.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    client: &'a Client,
+    server: &'a Server,
+    index: usize,
+    limit: Duration,
 }
 
 impl Client {
-    /// A client that connects with the first request. `tls` is needed for servers that are reached over TLS.
+    /// A client that connects with the first request. `tls` is needed for servers that are reached over TLS; `timeout` is
+    /// what one answer may take, the servers that have to be tried for it together.
     pub fn new(
         servers: impl IntoIterator<Item = KmipServer>,
         tls: Option<Arc<ClientConfig>>,
         timeout: Duration,
     ) -> Self {
-        let server = |address| Server { address, kept: Mutex::default(), away: Mutex::default() };
+        let server = |address| Server {
+            address,
+            kept: Mutex::default(),
+            away: Mutex::default(),
+            times_away: AtomicU64::new(0),
+            permits: Permits::new(CONNECTIONS_MAX),
+            waiting: Waiting::default(),
+        };
         Self { servers: servers.into_iter().map(server).collect(), tls, timeout }
     }
 
-    /// Asks the first server that can be reached.
-    ///
-    /// # Errors
-    /// [`CallError`]
-    pub fn call(&self, request: Request) -> Result<Response, CallError> {
-        let deadline = Instant::now() + self.timeout;
-        let repeatable = is_repeatable(&request);
-        self.on_a_server(|server| {
-            if repeatable && let Some(mut kept) = server.take() {
-                let answer = kept.exchange(&request, deadline);
-                // Closed while nobody used it, say: a new connection will tell.
-                if let Ok(answer) = answer {
-                    server.keep(kept);
-                    return Ok(answer);
-                }
-            }
-            let mut connection = self.connect(server, deadline)?;
-            let answer = connection.exchange(&request, deadline)?;
-            server.keep(connection);
-            Ok(answer)
-        })?
-        .map_err(CallError::Refused)
+    /// The servers that are not left alone now, in the order of the configuration. Each gets an even share of the time, so
+    /// that one that hangs leaves some to the next.
+    pub fn in_order(&self) -> Vec<At<'_>> {
+        let servers = self.servers.iter().enumerate();
+        let there: Vec<_> = servers.filter(|(_, server)| server.is_away().is_none()).collect();
+        let share = u32::try_from(there.len()).unwrap_or(u32::MAX).max(1);
+        let limit = self.timeout.checked_div(share).unwrap_or(self.timeout);
+        let at = |(index, server)| At { client: self, server, index, limit };
+        there.into_iter().map(at).collect()
     }
 
-    /// One connection of its own, for requests that belong together.
-    ///
-    /// # Errors
-    /// [`CallError::Unavailable`]
-    pub fn session(&self) -> Result<Session, CallError> {
-        let deadline = Instant::now() + self.timeout;
-        let connection = self.on_a_server(|server| self.connect(server, deadline))?;
-        Ok(Session { connection, timeout: self.timeout })
+    /// Why the others are left alone.
+    pub fn why_away(&self) -> Vec<String> {
+        self.servers.iter().filter_map(Server::is_away).collect()
     }
 
     /// The servers, for messages.
@@ -129,37 +143,82 @@ impl Client {
         self.servers.iter().map(|s| s.address.to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    fn on_a_server<T>(
-        &self,
-        mut work: impl FnMut(&Server) -> io::Result<T>,
-    ) -> Result<T, CallError> {
-        let mut reasons = Vec::new();
-        for server in &self.servers {
-            if let Some(reason) = server.is_away() {
-                reasons.push(reason);
-                continue;
-            }
-            match work(server) {
-                Ok(result) => return Ok(result),
-                Err(error) => reasons.push(server.went_away(&error)),
-            }
-        }
-        Err(CallError::Unavailable(reasons.join("; ")))
-    }
-
     fn connect(&self, server: &Server, deadline: Instant) -> io::Result<Connection> {
         let stream = match &server.address {
-            KmipServer::Unix(path) => Stream::Plain(Socket::unix(path, deadline)?),
+            KmipServer::Unix(path) => Stream::Plain(Socket::unix(path, &server.waiting, deadline)?),
             KmipServer::Tls { host, port } => {
                 let config = self.tls.as_ref().ok_or_else(|| other("no TLS files are given"))?;
                 let name = ServerName::try_from(host.clone()).map_err(other)?;
-                let addresses = (host.as_str(), *port).to_socket_addrs()?;
-                let socket = Socket::tcp(addresses, deadline)?;
+                let addresses = server.resolve(host, *port, deadline)?;
+                let socket = Socket::tcp(addresses.into_iter(), deadline)?;
                 let tls = ClientConnection::new(Arc::clone(config), name).map_err(other)?;
                 Stream::Tls(Box::new(StreamOwned::new(tls, socket)))
             }
         };
         Connection::open(stream, deadline)
+    }
+}
+
+impl<'a> At<'a> {
+    /// Asks this server.
+    ///
+    /// # Errors
+    /// [`CallError`]
+    pub fn call(&self, request: &Request) -> Result<Response, CallError> {
+        let _permit = self.permit()?;
+        // The wait for a permit is not the server's: it has its whole share.
+        let deadline = Instant::now() + self.limit;
+        if is_repeatable(request)
+            && let Some(mut kept) = self.server.take()
+        {
+            // Closed while nobody used it, say: a new connection will tell.
+            if let Ok(answer) = kept.exchange(request, deadline) {
+                self.server.keep(kept);
+                return answer.map_err(CallError::Refused);
+            }
+        }
+        let answered = self.client.connect(self.server, deadline).and_then(|mut connection| {
+            let answer = connection.exchange(request, deadline)?;
+            self.server.keep(connection);
+            Ok(answer)
+        });
+        let answer = answered.map_err(|error| self.went_away(&error))?;
+        answer.map_err(CallError::Refused)
+    }
+
+    /// One connection of its own, for requests that belong together.
+    ///
+    /// # Errors
+    /// [`CallError::Unavailable`]
+    pub fn session(&self) -> Result<Session<'a>, CallError> {
+        let permit = self.permit()?;
+        let connection = self.client.connect(self.server, Instant::now() + self.limit);
+        let connection = connection.map_err(|error| self.went_away(&error))?;
+        Ok(Session { connection, limit: self.limit, _permit: permit })
+    }
+
+    /// Its place in the configuration, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How often it went away so far: what was learned of it before may be true no longer.
+    pub fn times_away(&self) -> u64 {
+        self.server.times_away.load(Ordering::Acquire)
+    }
+
+    fn permit(&self) -> Result<Permit<'a>, CallError> {
+        self.server.permits.take(self.limit).ok_or_else(|| {
+            let text = "no connection became free in time";
+            CallError::Unavailable(format!("{}: {text}", self.server.address))
+        })
+    }
+
+    fn went_away(&self, error: &io::Error) -> CallError {
+        // Who waits for a hung server loses his share each time, which another server could use.
+        let hangs = error.kind() == io::ErrorKind::TimedOut && self.client.servers.len() > 1;
+        let why = self.server.went_away(error, if hangs { HUNG } else { AWAY });
+        CallError::Unavailable(why)
     }
 }
 
@@ -177,35 +236,44 @@ impl Server {
 
     fn is_away(&self) -> Option<String> {
         let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until, reason) = away.as_ref()?;
-        (Instant::now() < *until).then(|| reason.clone())
+        away.as_ref().filter(|away| Instant::now() < away.until).map(|away| away.why.clone())
     }
 
-    fn went_away(&self, error: &io::Error) -> String {
-        let reason = format!("{}: {error}", self.address);
+    fn went_away(&self, error: &io::Error, pause: Duration) -> String {
+        let why = format!("{}: {error}", self.address);
+        self.times_away.fetch_add(1, Ordering::AcqRel);
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        *away = Some((Instant::now() + AWAY, reason.clone()));
+        *away = Some(Away { until: Instant::now() + pause, why: why.clone() });
         // Those that were kept are as dead as this one.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        reason
+        why
+    }
+
+    fn resolve(&self, host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let host = host.to_owned();
+        let look_up = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        self.waiting.until(deadline, look_up)
     }
 }
 
 /// A connection of one's own.
 #[derive(Debug)]
-pub struct Session {
+pub struct Session<'a> {
     connection: Connection,
-    timeout: Duration,
+    limit: Duration,
+    _permit: Permit<'a>,
 }
 
-impl Session {
+impl Session<'_> {
     /// Asks over this connection.
     ///
     /// # Errors
     /// [`CallError`]
     pub fn call(&mut self, request: &Request) -> Result<Response, CallError> {
-        let deadline = Instant::now() + self.timeout;
-        let answer = self.connection.exchange(request, deadline);
+        let answer = self.connection.exchange(request, Instant::now() + self.limit);
         let answer = answer.map_err(|error| CallError::Unavailable(error.to_string()))?;
         answer.map_err(CallError::Refused)
     }
@@ -250,13 +318,7 @@ impl Connection {
         let message = RequestMessage::one(self.version, request.clone()).encode();
         self.stream.write_all(&message)?;
         self.stream.flush()?;
-        let mut header = [0; HEADER_BYTES];
-        self.stream.read_exact(&mut header)?;
-        let mut answer = Zeroizing::new(vec![0; message_bytes(&header).map_err(other)?]);
-        let (start, rest) = answer.split_at_mut(HEADER_BYTES);
-        start.copy_from_slice(&header);
-        self.stream.read_exact(rest)?;
-        let mut items = ResponseMessage::decode(&answer).map_err(other)?.items;
+        let mut items = ResponseMessage::decode(&self.answer()?).map_err(other)?.items;
         let item = items.pop().filter(|_| items.is_empty());
         let item = item.ok_or_else(|| other("not one answer to one request"))?;
         let asked = request.operation();
@@ -265,6 +327,32 @@ impl Connection {
             (_, Ok(_)) => Err(other("the answer to another request")),
             (_, Err(failure)) => Ok(Err(failure)),
         }
+    }
+}
+
+impl Connection {
+    /// One message, with one read as a rule. Nothing may follow it, because nothing else was asked.
+    fn answer(&mut self) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut first = Zeroizing::new([0; READ_BYTES]);
+        let mut filled = 0_usize;
+        while filled < HEADER_BYTES {
+            match self.stream.read(first.get_mut(filled..).unwrap_or_default()) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => filled = filled.saturating_add(read),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let header = first.first_chunk().ok_or_else(|| other("no header"))?;
+        let length = message_bytes(header).map_err(other)?;
+        let begun = first.get(..filled).unwrap_or_default();
+        let mut answer = Zeroizing::new(vec![0; length]);
+        let (start, rest) = answer
+            .split_at_mut_checked(filled)
+            .ok_or_else(|| other("more than one answer to one request"))?;
+        start.copy_from_slice(begun);
+        self.stream.read_exact(rest)?;
+        Ok(answer)
     }
 }
 
@@ -331,5 +419,64 @@ fn other(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
 
 /// How long a server that could not be reached is left alone.
 pub const AWAY: Duration = Duration::from_secs(1);
-/// Connections kept to one server: as many as crypto threads may use at once.
+/// The same where it hung, and another can answer meanwhile.
+const HUNG: Duration = Duration::from_secs(4);
+/// Connections in use to one server. With those that are kept they stay below the 64 that our own server grants one
+/// client, which an administrator's commands beside the relay take up too.
+const CONNECTIONS_MAX: usize = 24;
+/// Connections kept to one server while nobody uses them.
 const KEPT_MAX: usize = 16;
+/// A signature or a content-encryption key comes in less.
+const READ_BYTES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const QUERY: Request = Request::DiscoverVersions;
+
+    fn client(servers: &[&std::path::Path], timeout: Duration) -> Client {
+        let servers = servers.iter().map(|path| KmipServer::Unix(path.to_path_buf()));
+        Client::new(servers, None, timeout)
+    }
+
+    /// A server that takes connections and never says a word.
+    #[test]
+    fn a_server_that_hangs_gets_a_share_of_the_time_and_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let [hung, gone] = ["hung", "gone"].map(|name| directory.path().join(name));
+        let _listener = UnixListener::bind(&hung).unwrap();
+        let timeout = Duration::from_secs(1);
+        let both = client(&[&hung, &gone], timeout);
+        let order = both.in_order();
+        assert_eq!(order.iter().map(At::index).collect::<Vec<_>>(), [0, 1]);
+        let began = Instant::now();
+        let refused = order.first().unwrap().call(&QUERY).unwrap_err();
+        assert!(refused.to_string().contains("no answer in time"), "{refused}");
+        assert!(began.elapsed() >= timeout / 2 && began.elapsed() < timeout, "half the time");
+        assert_eq!(both.in_order().iter().map(At::index).collect::<Vec<_>>(), [1]);
+        assert_eq!(both.why_away().len(), 1);
+        // The one that is left has all the time.
+        assert_eq!(both.in_order().first().unwrap().limit, timeout);
+    }
+
+    #[test]
+    fn who_waits_for_a_free_connection_blames_no_server() {
+        let directory = tempfile::tempdir().unwrap();
+        let hung = directory.path().join("hung");
+        let _listener = UnixListener::bind(&hung).unwrap();
+        let one = client(&[&hung], Duration::from_millis(100));
+        let order = one.in_order();
+        let at = order.first().unwrap();
+        let all: Vec<_> = (0..CONNECTIONS_MAX).map(|_| at.permit().unwrap()).collect();
+        let refused = at.call(&QUERY).unwrap_err();
+        assert!(refused.to_string().contains("became free"), "{refused}");
+        assert_eq!(one.in_order().len(), 1);
+        drop(all);
+        let refused = at.call(&QUERY).unwrap_err();
+        assert!(refused.to_string().contains("no answer in time"), "{refused}");
+        assert_eq!((one.in_order().len(), at.times_away()), (0, 1));
+    }
+}

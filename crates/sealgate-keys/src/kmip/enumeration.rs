@@ -231,6 +231,8 @@ pub mod tag {
     pub const CRYPTOGRAPHIC_LENGTH: Tag = Tag(0x42_002a);
     /// Cryptographic Parameters.
     pub const CRYPTOGRAPHIC_PARAMETERS: Tag = Tag(0x42_002b);
+    /// Criticality Indicator.
+    pub const CRITICALITY_INDICATOR: Tag = Tag(0x42_0026);
     /// Data.
     pub const DATA: Tag = Tag(0x42_00c2);
     /// Hashing Algorithm.
@@ -249,6 +251,8 @@ pub mod tag {
     pub const LINKED_OBJECT_IDENTIFIER: Tag = Tag(0x42_004c);
     /// Maximum Items.
     pub const MAXIMUM_ITEMS: Tag = Tag(0x42_004f);
+    /// Message Extension.
+    pub const MESSAGE_EXTENSION: Tag = Tag(0x42_0051);
     /// Name.
     pub const NAME: Tag = Tag(0x42_0053);
     /// Name Type.
@@ -303,8 +307,12 @@ pub mod tag {
     pub const UNIQUE_BATCH_ITEM_ID: Tag = Tag(0x42_0093);
     /// Unique Identifier.
     pub const UNIQUE_IDENTIFIER: Tag = Tag(0x42_0094);
+    /// Vendor Extension.
+    pub const VENDOR_EXTENSION: Tag = Tag(0x42_009c);
     /// Vendor Identification.
     pub const VENDOR_IDENTIFICATION: Tag = Tag(0x42_009d);
+    /// Ours, of the range for extensions: the address that a use of a key is for.
+    pub const USED_FOR: Tag = Tag(0x54_0001);
 }
 
 /// What a key may be used for (§9.1.3.3.1), bits of an Integer.

@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use super::VENDOR;
 use super::enumeration::{Operation, ResultReason, ResultStatus, tag};
 use super::request::Request;
 use super::response::{Failure, Response};
@@ -92,6 +93,7 @@ impl RequestMessage {
                     writer.enumeration(tag::OPERATION, item.request.operation());
                     write_batch_id(item.batch_id.as_deref(), writer);
                     writer.structure(tag::REQUEST_PAYLOAD, |writer| item.request.write(writer));
+                    write_used_for(&item.request, writer);
                 });
             }
         })
@@ -115,10 +117,12 @@ impl RequestMessage {
         let read = |item: &Structure<'_>| {
             let operation = item.expect(tag::OPERATION)?.enumeration()?.into();
             let payload = item.expect(tag::REQUEST_PAYLOAD)?.structure()?;
-            Ok(RequestItem {
-                batch_id: batch_id(item)?,
-                request: Request::read(operation, &payload)?,
-            })
+            let mut request = Request::read(operation, &payload)?;
+            let used_for = used_for(item)?;
+            if let Some(used) = request.key_use_mut() {
+                used.used_for = used_for;
+            }
+            Ok(RequestItem { batch_id: batch_id(item)?, request })
         };
         Ok(Self { version, items: batch(&message, read)? })
     }
@@ -231,6 +235,31 @@ fn write_batch_id(id: Option<&[u8]>, writer: &mut Writer) {
     if let Some(id) = id {
         writer.bytes(tag::UNIQUE_BATCH_ITEM_ID, id);
     }
+}
+
+/// For whom a key is used, in a Message Extension (§6.16) that other servers may leave unread.
+fn write_used_for(request: &Request, writer: &mut Writer) {
+    let Some(used_for) = request.key_use().and_then(|used| used.used_for.as_deref()) else {
+        return;
+    };
+    writer.structure(tag::MESSAGE_EXTENSION, |writer| {
+        writer.text(tag::VENDOR_IDENTIFICATION, VENDOR);
+        writer.boolean(tag::CRITICALITY_INDICATOR, false);
+        writer.structure(tag::VENDOR_EXTENSION, |writer| writer.text(tag::USED_FOR, used_for));
+    });
+}
+
+/// The same, read. Another's extension is left unread where it says that it may be.
+fn used_for(item: &Structure<'_>) -> Result<Option<String>, DecodeError> {
+    let Some(extension) = item.find(tag::MESSAGE_EXTENSION) else { return Ok(None) };
+    let extension = extension.structure()?;
+    if extension.expect(tag::VENDOR_IDENTIFICATION)?.text()? != VENDOR {
+        let is_critical = extension.expect(tag::CRITICALITY_INDICATOR)?.boolean()?;
+        let refused = || DecodeError("a critical extension that is not known here".to_owned());
+        return if is_critical { Err(refused()) } else { Ok(None) };
+    }
+    let ours = extension.expect(tag::VENDOR_EXTENSION)?.structure()?;
+    Ok(Some(ours.expect(tag::USED_FOR)?.text()?.to_owned()))
 }
 
 fn count(items: usize) -> i32 {

@@ -81,6 +81,9 @@ pub struct KeyUse {
     pub parameters: Parameters,
     /// On what.
     pub data: Zeroizing<Vec<u8>>,
+    /// The originator who signs, or the recipient who reads: an address, or `@domain`. It goes into a Message Extension
+    /// of ours (§6.16), which is not critical.
+    pub used_for: Option<String>,
 }
 
 impl fmt::Debug for KeyUse {
@@ -101,6 +104,21 @@ pub struct Parameters {
 }
 
 impl Request {
+    /// The use of a key that it is.
+    pub(super) fn key_use(&self) -> Option<&KeyUse> {
+        match self {
+            Self::Decrypt(used) | Self::Sign(used) => Some(used),
+            _ => None,
+        }
+    }
+
+    pub(super) fn key_use_mut(&mut self) -> Option<&mut KeyUse> {
+        match self {
+            Self::Decrypt(used) | Self::Sign(used) => Some(used),
+            _ => None,
+        }
+    }
+
     /// Its operation.
     pub fn operation(&self) -> Operation {
         match self {
@@ -224,7 +242,7 @@ impl KeyUse {
             .transpose()?
             .unwrap_or_default();
         let data = Zeroizing::new(payload.expect(tag::DATA)?.bytes()?.to_vec());
-        Ok(Self { id, parameters, data })
+        Ok(Self { id, parameters, data, used_for: None })
     }
 }
 

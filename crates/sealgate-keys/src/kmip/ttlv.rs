@@ -150,6 +150,19 @@ impl<'a> Item<'a> {
         Ok(self.value)
     }
 
+    /// A Boolean's value.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where it is none.
+    pub fn boolean(&self) -> Result<bool, DecodeError> {
+        self.of(Kind::Boolean)?;
+        match u64::from_be_bytes(self.fixed()?) {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.error("neither true nor false")),
+        }
+    }
+
     fn of(&self, kind: Kind) -> Result<(), DecodeError> {
         if self.kind == kind { Ok(()) } else { Err(self.error(&format!("not a {kind:?}"))) }
     }
@@ -268,6 +281,11 @@ impl Writer {
     /// An Enumeration.
     pub fn enumeration(&mut self, tag: Tag, value: impl Into<u32>) {
         self.item(tag, Kind::Enumeration, &value.into().to_be_bytes());
+    }
+
+    /// A Boolean.
+    pub fn boolean(&mut self, tag: Tag, value: bool) {
+        self.item(tag, Kind::Boolean, &u64::from(value).to_be_bytes());
     }
 
     /// A Text String.

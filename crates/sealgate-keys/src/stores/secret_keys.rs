@@ -212,7 +212,7 @@ async fn find_both(
     let store = Arc::clone(store);
     let (mailbox, domain) = (address.lookup_key(), format!("@{}", address.domain()));
     blocking(move || {
-        let mut found = (store.find(&mailbox)?, store.find(&domain)?);
+        let mut found = (store.find(&mailbox)?, store.find_for(&domain, &mailbox)?);
         newest_first(&mut found.0);
         newest_first(&mut found.1);
         Ok(found)

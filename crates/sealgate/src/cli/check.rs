@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 use super::session::{block_on, now};
 use super::{Failure, Globals, failure, output};
 use crate::config::{Config, NextHop, Server};
+use crate::relay::names::{NOT_ABLE, Names};
+use crate::relay::tls::client::Clients;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -121,6 +123,7 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         NextHop::Fixed(server) if goes_out => {
             findings.push(check_server("next hop", server).await);
         }
+        NextHop::Mx if goes_out => findings.extend(check_dns(config).await),
         NextHop::Fixed(_) | NextHop::Mx => {}
     }
     if !goes_out && config.outside.smtp.is_none() && config.key_server.is_none() {
@@ -227,6 +230,18 @@ fn check_readable(what: &'static str, path: &Path) -> Finding {
             Finding::bad(what, failure::CONFIGURATION, format!("{}: {error}", path.display()))
         }
     }
+}
+
+/// What is wrong with the way to MX records; a machine that is offline at the moment is not.
+async fn check_dns(config: &Config) -> Option<Finding> {
+    let ca = config.outside.ca.as_deref();
+    let names = match Clients::new(ca).and_then(|_| Names::new(&config.dns)) {
+        Ok(names) => names,
+        Err(why) => return Some(Finding::bad("next hop", failure::CONFIGURATION, why)),
+    };
+    let able = tokio::time::timeout(CONNECT_TIMEOUT, names.is_able_to_validate()).await;
+    let finding = || Finding::bad("next hop", failure::CONFIGURATION, NOT_ABLE.to_owned());
+    (able == Ok(false)).then(finding)
 }
 
 async fn check_server(what: &'static str, server: &Server) -> Finding {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sealgate_core::address::Domain;
 use sealgate_core::policy::{
-    Content, Decision, Encrypt, Falsified, Order, Overrides, Pattern, Policy, Rule, Sign,
+    Content, Decision, Encrypt, Falsified, LinkTls, Order, Overrides, Pattern, Policy, Rule, Sign,
     SignerMismatch, UnauthenticatedEncryption,
 };
 use sealgate_keys::database::DatabaseUrl;
@@ -23,8 +23,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 use super::key_server::KeyServerTable;
 use super::stores_v1::{PublicKeysTable, SecretKeysTable, secret_source};
 use super::{
-    ClientAddress, Config, ConfigError, Dkim, Dmarc, Dns, Inside, Limits, LogFormat, Network,
-    NextHop, Observe, Outside, Resolvers, Server, TlsFiles,
+    ClientAddress, Config, ConfigError, Dkim, Dmarc, Dns, DoneRecord, Inside, Limits, LogFormat,
+    Network, NextHop, Observe, Outside, Resolvers, Server, TlsFiles,
 };
 
 /// Reads a file's text; relative paths in it start at `directory`.
@@ -86,6 +86,8 @@ struct File {
     #[serde(default)]
     rule: Vec<RuleTable>,
     #[serde(default)]
+    delivery: DeliveryTable,
+    #[serde(default)]
     dns: DnsTable,
     #[serde(default)]
     observe: ObserveTable,
@@ -127,11 +129,12 @@ struct OutsideTable {
     next_hop: Option<Parsed<NextHop>>,
     authenticate: bool,
     dmarc: Dmarc,
+    ca: Option<PathBuf>,
 }
 
 impl Default for OutsideTable {
     fn default() -> Self {
-        Self { smtp: None, next_hop: None, authenticate: true, dmarc: Dmarc::Report }
+        Self { smtp: None, next_hop: None, authenticate: true, dmarc: Dmarc::Report, ca: None }
     }
 }
 
@@ -176,6 +179,7 @@ struct DecisionTable {
     encrypt: Option<Encrypt>,
     order: Option<Order>,
     content: Option<Content>,
+    tls: Option<LinkTls>,
     falsified: Option<Falsified>,
     unauthenticated_encryption: Option<UnauthenticatedEncryption>,
     signer_mismatch: Option<SignerMismatch>,
@@ -189,6 +193,7 @@ impl DecisionTable {
             encrypt: self.encrypt,
             order: self.order,
             content: self.content,
+            tls: self.tls,
             falsified: self.falsified,
             unauthenticated_encryption: self.unauthenticated_encryption,
             signer_mismatch: self.signer_mismatch,
@@ -208,6 +213,7 @@ struct RuleTable {
     encrypt: Option<Encrypt>,
     order: Option<Order>,
     content: Option<Content>,
+    tls: Option<LinkTls>,
     falsified: Option<Falsified>,
     unauthenticated_encryption: Option<UnauthenticatedEncryption>,
     signer_mismatch: Option<SignerMismatch>,
@@ -222,6 +228,7 @@ impl RuleTable {
             encrypt: self.encrypt,
             order: self.order,
             content: self.content,
+            tls: self.tls,
             falsified: self.falsified,
             unauthenticated_encryption: self.unauthenticated_encryption,
             signer_mismatch: self.signer_mismatch,
@@ -233,9 +240,24 @@ impl RuleTable {
 
 #[derive(Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct DeliveryTable {
+    done_record: DoneRecord,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct DnsTable {
     resolvers: ResolversValue,
+    dnssec: DnssecWord,
     trust_anchor: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DnssecWord {
+    #[default]
+    Validate,
+    Off,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -286,6 +308,9 @@ impl File {
             found
         } else if self.outside.dmarc == Dmarc::Refuse && !self.outside.authenticate {
             ("outside", "dmarc", "`dmarc = \"refuse\"` needs `authenticate = true`")
+        } else if self.dns.trust_anchor.is_some() && self.dns.dnssec == DnssecWord::Off {
+            let message = "`trust_anchor` is of no use with `dnssec = \"off\"`: keep one";
+            ("dns", "trust_anchor", message)
         } else if no_servers {
             ("dns", "resolvers", "`resolvers` is empty: write \"system\"")
         } else if self.outside.smtp.is_some() && self.inside.mail_server.is_none() {
@@ -335,6 +360,7 @@ impl File {
                 next_hop: self.outside.next_hop.map_or(NextHop::Mx, |hop| hop.0),
                 authenticate: self.outside.authenticate,
                 dmarc: self.outside.dmarc,
+                ca: self.outside.ca.map(|file| directory.join(file)),
             },
             dkim: self.dkim.map(|dkim| Dkim {
                 selector: dkim.selector,
@@ -351,17 +377,26 @@ impl File {
             key_server: self.key_server.map(|table| table.into_config(directory)),
             stores,
             policy: Arc::new(policy),
-            dns: Dns {
-                resolvers: match self.dns.resolvers {
-                    ResolversValue::Servers(list) => Resolvers::Servers(list),
-                    ResolversValue::Unset | ResolversValue::Word(SystemWord::System) => {
-                        Resolvers::System
-                    }
-                },
-            },
+            done_record: self.delivery.done_record,
+            dns: self.dns.into_dns(directory),
             observe: Observe { listen: self.observe.listen, log: self.observe.log },
             limits,
             domains,
+        }
+    }
+}
+
+impl DnsTable {
+    fn into_dns(self, directory: &Path) -> Dns {
+        Dns {
+            resolvers: match self.resolvers {
+                ResolversValue::Servers(list) => Resolvers::Servers(list),
+                ResolversValue::Unset | ResolversValue::Word(SystemWord::System) => {
+                    Resolvers::System
+                }
+            },
+            dnssec: self.dnssec == DnssecWord::Validate,
+            trust_anchor: self.trust_anchor.map(|file| directory.join(file)),
         }
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct RelayEntry {
     pub(crate) keys: Vec<Pattern>,
     /// What it may do with them.
     pub(crate) operations: Vec<KeyOperation>,
+    /// Whether each use of a key must say for which address it is.
+    pub(crate) require_address: bool,
 }
 
 /// How a client is known.
@@ -100,6 +102,9 @@ struct RelayTable {
     uid: Option<u32>,
     keys: Vec<Parsed<PatternText>>,
     operations: Vec<KeyOperation>,
+    /// Clients that are not sealgate do not say it: only for those it is turned off.
+    #[serde(default = "require_address")]
+    require_address: bool,
 }
 
 #[derive(serde::Deserialize)]
@@ -126,8 +131,9 @@ impl TryFrom<RelayTable> for CheckedRelay {
         if table.operations.is_empty() {
             return Err("`operations` is empty: write operations = [\"sign\", \"decrypt\"]");
         }
-        let keys = table.keys.into_iter().map(|pattern| pattern.0.0).collect();
-        Ok(Self(RelayEntry { identity, keys, operations: table.operations }))
+        let RelayTable { keys, operations, require_address, .. } = table;
+        let keys = keys.into_iter().map(|pattern| pattern.0.0).collect();
+        Ok(Self(RelayEntry { identity, keys, operations, require_address }))
     }
 }
 
@@ -201,6 +207,11 @@ impl KeyServerTable {
     }
 }
 
+/// Every sealgate relay says it.
+fn require_address() -> bool {
+    true
+}
+
 /// Ten a second, far above what one mailbox sends.
 fn uses_per_minute() -> u32 {
     600
@@ -230,7 +241,10 @@ mod tests {
         let [relay] = server.relays.as_slice() else { panic!("{server:?}") };
         assert_eq!(relay.identity, Identity::Uid(991));
         assert_eq!(relay.operations, [KeyOperation::Sign, KeyOperation::Decrypt]);
+        assert!(relay.require_address);
         assert!(parse(HEAD).unwrap().key_server.is_none());
+        let lax = parse(&format!("{text}require_address = false\n")).unwrap().key_server.unwrap();
+        assert!(!lax.relays[0].require_address);
     }
 
     #[test]

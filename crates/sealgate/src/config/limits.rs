@@ -30,6 +30,10 @@ pub(crate) struct Limits {
     pub(crate) crypto_wait_secs_max: u64,
     /// From the upstream's dot to the downstream's dot.
     pub(crate) delivery_secs_max: u64,
+    /// From the upstream's dot to the downstream's answer; the client upstream waits 10 minutes (RFC 5321 §4.5.3.2.6).
+    pub(crate) answer_secs_max: u64,
+    /// Connections to one next hop at once.
+    pub(crate) connections_per_next_hop_max: usize,
     /// Received fields (RFC 5321 §6.3).
     pub(crate) hops_max: usize,
     /// How long key stores may take.
@@ -55,6 +59,8 @@ impl Default for Limits {
             memory_bytes_max: 1024 * 1024 * 1024,
             crypto_wait_secs_max: 30,
             delivery_secs_max: 240,
+            answer_secs_max: 540,
+            connections_per_next_hop_max: 50,
             hops_max: 100,
             lookup_secs_max: 5,
             authentication_secs_max: 20,
@@ -83,6 +89,8 @@ impl Limits {
             ("memory_bytes_max", size(self.memory_bytes_max)),
             ("crypto_wait_secs_max", self.crypto_wait_secs_max),
             ("delivery_secs_max", self.delivery_secs_max),
+            ("answer_secs_max", self.answer_secs_max),
+            ("connections_per_next_hop_max", size(self.connections_per_next_hop_max)),
             ("hops_max", size(self.hops_max)),
             ("lookup_secs_max", self.lookup_secs_max),
             ("authentication_secs_max", self.authentication_secs_max),

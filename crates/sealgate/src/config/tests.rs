@@ -1,5 +1,5 @@
 use sealgate_core::address::Address;
-use sealgate_core::policy::{Encrypt, Order};
+use sealgate_core::policy::{Encrypt, LinkTls, Order};
 use sealgate_keys::database::DatabaseUrl;
 use sealgate_keys::secret_source::SecretSource;
 
@@ -54,7 +54,9 @@ fn the_complete_example_holds_the_defaults() {
     assert_eq!(complete.outside.authenticate, least.outside.authenticate);
     assert_eq!(complete.outside.dmarc, least.outside.dmarc);
     assert_eq!(complete.dkim.unwrap().domains, least.domains);
-    assert_eq!(complete.dns.resolvers, least.dns.resolvers);
+    assert_eq!(complete.outside.ca, least.outside.ca);
+    assert_eq!(complete.dns, least.dns);
+    assert_eq!(complete.done_record, least.done_record);
     assert_eq!(complete.observe.log, least.observe.log);
 }
 
@@ -62,13 +64,16 @@ fn the_complete_example_holds_the_defaults() {
 fn relative_paths_start_at_the_configuration() {
     let config = parse(
         "version = 1\ndomains = [\"a.example\"]\n[tls]\ncertificate = \"c.pem\"\n\
-         key = \"/k.pem\"\n[trust]\ncrls = [\"x.crl\"]",
+         key = \"/k.pem\"\n[trust]\ncrls = [\"x.crl\"]\n[outside]\nca = \"ca.pem\"\n\
+         [dns]\ntrust_anchor = \"root.key\"",
     )
     .unwrap();
     let tls = config.tls.unwrap();
     assert_eq!(tls.certificate, Path::new("/etc/sealgate/c.pem"));
     assert_eq!(tls.key, Path::new("/k.pem"));
     assert_eq!(config.stores.crls, [PathBuf::from("/etc/sealgate/x.crl")]);
+    assert_eq!(config.outside.ca.as_deref(), Some(Path::new("/etc/sealgate/ca.pem")));
+    assert_eq!(config.dns.trust_anchor.as_deref(), Some(Path::new("/etc/sealgate/root.key")));
     let database = DatabaseUrl::Sqlite(PathBuf::from("/etc/sealgate/sealgate.db"));
     assert_eq!(config.stores.database, database);
     let key = SecretSource::File(PathBuf::from("/etc/sealgate/master.key"));
@@ -80,12 +85,14 @@ fn rules_override_in_order() {
     let config = parse(
         "version = 1\ndomains = [\"a.example\"]\n[policy]\nencrypt = \"prefer\"\n\
          [[rule]]\nto = [\"*@b.example\"]\nencrypt = \"require\"\n\
-         [[rule]]\nto = [\"*\"]\norder = \"triple\"",
+         tls = \"verify\"\n[[rule]]\nto = [\"*\"]\norder = \"triple\"",
     )
     .unwrap();
     let to = |text| config.policy.decide(None, &Address::parse(text).unwrap());
     assert_eq!(to("x@b.example").encrypt, Encrypt::Require);
     assert_eq!(to("x@b.example").order, Order::SignThenEncrypt);
+    assert_eq!(to("x@b.example").tls, LinkTls::Verify);
+    assert_eq!(to("x@c.example").tls, LinkTls::Opportunistic);
     assert_eq!(to("x@c.example").encrypt, Encrypt::Prefer);
     assert_eq!(to("x@c.example").order, Order::Triple);
 }
@@ -112,6 +119,9 @@ fn faults_are_named_with_their_line() {
         ("[public_keys]\nstores = []", 4, "empty"),
         ("[dns]\nresolvers = \"mine\"", 4, "system"),
         ("[dns]\nresolvers = []", 4, "empty"),
+        ("[dns]\ndnssec = true", 4, "string"),
+        ("[dns]\ndnssec = \"off\"\ntrust_anchor = \"root.key\"", 5, "keep one"),
+        ("[policy]\ntls = \"may\"", 4, "opportunistic"),
         ("[limits]\nrecipients_max = 0", 4, "recipients_max"),
         ("[limits]\nrecipients = 1", 4, "recipients"),
         ("[tls]\ncertificate = \"a\"", 3, "key"),

@@ -96,6 +96,7 @@ impl State {
             postmaster_domain: self.domain.clone(),
             starttls: false,
             smtputf8: true,
+            requiretls: false,
             dsn: false,
             limits: Limits::default(),
         });

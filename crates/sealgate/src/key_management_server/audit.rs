@@ -1,17 +1,29 @@
 //! The audit trail: one JSON line for each use of a key and each refusal, on the log and, where a file is configured, in that.
 //!
 //! In the file each line carries the SHA-256 of the line before it, so that a line that is changed or taken out shows
-//! ([`verify`]). What is cut off at the end shows against the log alone, which goes elsewhere. A line says who, with
-//! which key, for whom, and how it ended; never data, plaintext, signatures or keys.
+//! ([`verify`]). What is cut off at the beginning or the end shows against a digest that was noted elsewhere, or the log,
+//! which goes elsewhere. A line says who, with which key, for whom, and how it ended; never data, plaintext, signatures or
+//! keys.
+//!
+//! Every use of a key is written down. Refusals, of which anybody can cause any number, are so only at a rate; how many
+//! were left out is in the next line. A line that was begun and not ended, by a crash or a full disk, is cut off when the file
+//! is opened again, and the next line says so. A line is handed to the system before its answer goes out, and not waited for
+//! until it is on the disk: a power failure can take the last seconds, of which the log knows.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use sealgate_core::hex;
+
+use super::operations::REFUSED;
+use super::rate::{Rates, Taken};
 
 /// What happened.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -31,6 +43,9 @@ pub(crate) struct Event<'a> {
     /// SHA-256 of the key's certificate.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) certificate: &'a str,
+    /// For which originator or recipient the client used it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) used_for: &'a str,
     /// What the key is for.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) purpose: &'a str,
@@ -48,12 +63,19 @@ struct Line<'a> {
     time: String,
     #[serde(flatten)]
     event: &'a Event<'a>,
+    /// Refusals before this line that have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<NonZeroU64>,
 }
 
 /// The trail.
 #[derive(Debug)]
 pub(crate) struct Audit {
     trail: Option<Mutex<Trail>>,
+    /// How often each client is refused.
+    refusals: Rates,
+    /// Refusals that were left out since the last line.
+    omitted: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -71,10 +93,12 @@ impl Audit {
     /// # Errors
     /// What the system says.
     pub(crate) fn open(path: Option<&Path>) -> io::Result<Self> {
-        let Some(path) = path else { return Ok(Self { trail: None }) };
-        let mut trail = Trail { path: path.to_owned(), file: None, previous: "0".repeat(64) };
-        trail.reopen()?;
-        Ok(Self { trail: Some(Mutex::new(trail)) })
+        let trail = path.map(|path| {
+            let mut trail = Trail { path: path.to_owned(), file: None, previous: "0".repeat(64) };
+            trail.reopen().map(|()| Mutex::new(trail))
+        });
+        let (refusals, omitted) = (Rates::default(), AtomicU64::new(0));
+        Ok(Self { trail: trail.transpose()?, refusals, omitted })
     }
 
     /// Writes an event down. What it is about must not happen where this fails.
@@ -82,16 +106,36 @@ impl Audit {
     /// # Errors
     /// What the system says.
     pub(crate) fn record(&self, event: &Event<'_>) -> io::Result<()> {
-        let Event { client, peer, operation, owner, key, certificate, purpose, outcome, reason } =
-            event;
+        let event = &event.clipped();
+        if event.outcome == REFUSED
+            && self.refusals.take(event.client, "", REFUSED_PER_MINUTE, Instant::now())
+                != Taken::Yes
+        {
+            self.omitted.fetch_add(1, Ordering::AcqRel);
+            return Ok(());
+        }
+        let omitted = self.omitted.swap(0, Ordering::AcqRel);
+        let Event {
+            client,
+            peer,
+            operation,
+            owner,
+            key,
+            certificate,
+            used_for,
+            purpose,
+            outcome,
+            reason,
+        } = event;
         tracing::info!(
-            target: "audit", client, peer, operation, owner, key, certificate, purpose, outcome, reason,
-            "key use"
+            target: "audit", client, peer, operation, owner, key, certificate, used_for, purpose, outcome,
+            reason, omitted, "key use"
         );
         let Some(trail) = &self.trail else { return Ok(()) };
         let mut trail = trail.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = trail.append(event);
+        let written = trail.append(event, omitted);
         if let Err(error) = &written {
+            self.omitted.fetch_add(omitted, Ordering::AcqRel);
             // What was written in part is ended by the next opening.
             trail.file = None;
             tracing::error!(%error, path = %trail.path.display(), "the audit file cannot be written");
@@ -111,14 +155,50 @@ impl Audit {
     }
 }
 
+impl Audit {
+    /// Says how many refusals were left out since the last line. Nothing is recorded afterwards.
+    pub(crate) fn close(&self) {
+        if self.omitted.load(Ordering::Acquire) > 0 {
+            let reason = "the last refusals were left out";
+            // Where it cannot be written, the log has it.
+            let _ = self.record(&Event { reason, ..Event::of_the_trail() });
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    fn of_the_trail() -> Self {
+        Self { operation: "audit", outcome: "done", ..Self::default() }
+    }
+
+    /// With every text cut to a length that keeps a line below [`LINE_BYTES_MAX`].
+    fn clipped(&self) -> Self {
+        let clip =
+            |text: &'a str| text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or(text);
+        Self {
+            client: clip(self.client),
+            peer: clip(self.peer),
+            operation: clip(self.operation),
+            owner: clip(self.owner),
+            key: clip(self.key),
+            certificate: clip(self.certificate),
+            used_for: clip(self.used_for),
+            purpose: clip(self.purpose),
+            outcome: clip(self.outcome),
+            reason: clip(self.reason),
+        }
+    }
+}
+
 impl Trail {
-    fn append(&mut self, event: &Event<'_>) -> io::Result<()> {
+    fn append(&mut self, event: &Event<'_>, omitted: u64) -> io::Result<()> {
         if self.file.is_none() {
             self.reopen()?;
         }
         let file = self.file.as_mut().ok_or_else(|| io::Error::other("not open"))?;
         let time = jiff::Timestamp::now().to_string();
-        let line = Line { previous: &self.previous, time, event };
+        let omitted = NonZeroU64::new(omitted);
+        let line = Line { previous: &self.previous, time, event, omitted };
         let mut line = serde_json::to_vec(&line).map_err(io::Error::other)?;
         let sum = sha256(&line);
         line.push(b'\n');
@@ -130,59 +210,111 @@ impl Trail {
     fn reopen(&mut self) -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).mode(0o600).open(&self.path)?;
+        let cut = self.take_up(&mut file)?;
+        self.file = Some(file);
+        if cut > 0 {
+            let reason = format!("{cut} bytes of a line without an end were cut off");
+            tracing::warn!(path = %self.path.display(), reason, "the audit file is gone on with");
+            self.append(&Event { reason: &reason, ..Event::of_the_trail() }, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on from the last line of the file, and says how many bytes of an unfinished one behind it were cut off.
+    fn take_up(&mut self, file: &mut File) -> io::Result<usize> {
         let length = file.seek(SeekFrom::End(0))?;
-        if length > 0 {
-            file.seek(SeekFrom::Start(length.saturating_sub(LINE_BYTES_MAX)))?;
-            let mut end = Vec::new();
-            file.read_to_end(&mut end)?;
-            match end.strip_suffix(b"\n") {
-                Some(whole) => end = whole.to_vec(),
-                None => file.write_all(b"\n")?,
+        if length == 0 {
+            return Ok(0);
+        }
+        let start = length.saturating_sub(LINE_BYTES_MAX.saturating_mul(2));
+        file.seek(SeekFrom::Start(start))?;
+        let mut end = Vec::new();
+        file.read_to_end(&mut end)?;
+        let whole =
+            end.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at.saturating_add(1));
+        let (lines, unfinished) = end.split_at_checked(whole).unwrap_or((&end, &[]));
+        if !unfinished.is_empty() {
+            // Another file, named by mistake, must not lose anything.
+            let is_ours = unfinished.starts_with(LINE_START) || LINE_START.starts_with(unfinished);
+            if !is_ours || (lines.is_empty() && start > 0) {
+                return Err(io::Error::other("this is no audit file"));
             }
-            let last = end.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            file.set_len(length.saturating_sub(u64::try_from(unfinished.len()).unwrap_or(0)))?;
+        }
+        if let Some(lines) = lines.strip_suffix(b"\n") {
+            let last = lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
             self.previous = sha256(last);
         }
-        self.file = Some(file);
-        Ok(())
+        Ok(unfinished.len())
     }
 }
 
-/// Follows the chain through a file and says how many lines it has. The first line may follow another file's last.
+/// What a file holds whose every line follows the one before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Verified {
+    /// How many lines.
+    pub(crate) lines: u64,
+    /// The digest that the first line goes on from, 64 zeros where the trail began; empty where there is no line.
+    pub(crate) follows: String,
+    /// The digest of the last line.
+    pub(crate) last: String,
+}
+
+/// Follows the chain through a file. The first line may follow another file's last, so what was cut off before it, or
+/// behind the last, shows only by `expect`: a digest that was noted earlier, of a line that must be in the file, or that the
+/// file goes on from.
 ///
 /// # Errors
-/// The file cannot be read, or the first line that does not follow the one before it.
-pub(crate) fn verify(path: &Path) -> Result<u64, String> {
+/// The file cannot be read, the first line that does not follow the one before it, or the expected one is missing.
+pub(crate) fn verify(path: &Path, expect: Option<&str>) -> Result<Verified, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    let mut lines = BufReader::new(File::open(path).map_err(failed)?);
-    let mut count = 0_u64;
-    let mut previous: Option<String> = None;
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    let mut found = Verified { lines: 0, follows: String::new(), last: String::new() };
+    let mut is_there = expect.is_none();
     loop {
         let mut line = Vec::new();
-        let read = lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        let read = file.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
         if read.map_err(failed)? == 0 {
-            return Ok(count);
+            break;
         }
-        count = count.saturating_add(1);
-        let broken = |why: &str| format!("{}:{count}: {why}", path.display());
-        let line = line.strip_suffix(b"\n").ok_or_else(|| broken("the line has no end"))?;
+        found.lines = found.lines.saturating_add(1);
+        let broken = |why: &str| format!("{}:{}: {why}", path.display(), found.lines);
+        let line = line.strip_suffix(b"\n").ok_or_else(|| {
+            broken("the line has no end; a key server that opens the file cuts it off")
+        })?;
         let value: serde_json::Value =
             serde_json::from_slice(line).map_err(|_| broken("not a line of an audit trail"))?;
         let follows = value.get("previous").and_then(serde_json::Value::as_str);
         let follows = follows.ok_or_else(|| broken("not a line of an audit trail"))?;
-        if previous.is_some_and(|previous| previous != follows) {
+        if found.lines == 1 {
+            found.follows = follows.to_owned();
+            is_there |= expect == Some(follows);
+        } else if found.last != follows {
             let why = "this line does not follow the one before it: one was changed or taken out";
             return Err(broken(why));
         }
-        previous = Some(sha256(line));
+        found.last = sha256(line);
+        is_there |= expect == Some(found.last.as_str());
     }
+    if is_there {
+        return Ok(found);
+    }
+    let why = "no line has the expected digest: lines were cut off, or this is another file";
+    Err(format!("{}: {why}", path.display()))
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// In hexadecimal.
+pub(super) fn sha256(bytes: &[u8]) -> String {
     hex::text(digest(&SHA256, bytes).as_ref())
 }
 
-/// A line is far shorter: names are bounded by those of mail and TLS.
+/// Of each text of an event: ten of them, every byte escaped in six, stay below a line.
+const TEXT_BYTES_MAX: usize = 256;
 const LINE_BYTES_MAX: u64 = 16 * 1024;
+/// What every line begins with.
+const LINE_START: &[u8] = b"{\"previous\":\"";
+/// Lines about refusals of one client; as many at once.
+const REFUSED_PER_MINUTE: u32 = 60;
 
 #[cfg(test)]
 mod tests {
@@ -205,16 +337,17 @@ mod tests {
     #[test]
     fn a_removed_or_changed_line_shows() {
         let (_directory, path) = trail();
-        assert_eq!(verify(&path), Ok(3));
+        let whole = verify(&path, None).unwrap();
+        assert_eq!((whole.lines, whole.follows), (3, "0".repeat(64)));
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
         assert_eq!(mode & 0o777, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();
         let [one, two, three] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
         std::fs::write(&path, format!("{one}\n{three}\n")).unwrap();
-        assert!(verify(&path).unwrap_err().contains(":2: "));
+        assert!(verify(&path, None).unwrap_err().contains(":2: "));
         std::fs::write(&path, format!("{one}\n{}\n{three}\n", two.replace("gate1", "gate2")))
             .unwrap();
-        assert!(verify(&path).unwrap_err().contains(":3: "));
+        assert!(verify(&path, None).unwrap_err().contains(":3: "));
     }
 
     #[test]
@@ -222,15 +355,15 @@ mod tests {
         let (_directory, path) = trail();
         let audit = Audit::open(Some(&path)).unwrap();
         audit.record(&event("four")).unwrap();
-        assert_eq!(verify(&path), Ok(4));
+        assert_eq!(verify(&path, None).unwrap().lines, 4);
         let moved = path.with_extension("1");
         std::fs::rename(&path, &moved).unwrap();
         audit.reopen();
         audit.record(&event("five")).unwrap();
-        assert_eq!(verify(&path), Ok(1));
+        assert_eq!(verify(&path, None).unwrap().lines, 1);
         let both = [std::fs::read(&moved).unwrap(), std::fs::read(&path).unwrap()].concat();
         std::fs::write(&path, both).unwrap();
-        assert_eq!(verify(&path), Ok(5));
+        assert_eq!(verify(&path, None).unwrap().lines, 5);
     }
 
     #[test]
@@ -239,5 +372,96 @@ mod tests {
         assert!(audit.record(&event("lost")).is_err());
         assert!(Audit::open(Some(Path::new("/nowhere/audit.log"))).is_err());
         assert!(Audit::open(None).unwrap().record(&event("")).is_ok());
+    }
+
+    #[test]
+    fn lines_that_were_cut_off_show_by_a_digest_that_was_noted() {
+        let (_directory, path) = trail();
+        let noted = verify(&path, None).unwrap().last;
+        Audit::open(Some(&path)).unwrap().record(&event("four")).unwrap();
+        assert_eq!(verify(&path, Some(&noted)).unwrap().lines, 4);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        // The tail is cut off, then the head.
+        std::fs::write(&path, lines[..2].concat()).unwrap();
+        assert_eq!(verify(&path, None).unwrap().lines, 2);
+        assert!(verify(&path, Some(&noted)).unwrap_err().contains("cut off"));
+        std::fs::write(&path, lines[3..].concat()).unwrap();
+        let rotated = verify(&path, Some(&noted)).unwrap();
+        assert_eq!((rotated.lines, rotated.follows), (1, noted.clone()));
+        std::fs::write(&path, "").unwrap();
+        assert!(verify(&path, Some(&noted)).is_err());
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_cut_off_and_the_chain_says_so() {
+        let (_directory, path) = trail();
+        let whole = std::fs::read(&path).unwrap();
+        for unfinished in [&b"{\"prev"[..], b"{\"previous\":\"0123", &whole[..whole.len() / 4]] {
+            let mut bytes = whole.clone();
+            bytes.extend_from_slice(unfinished);
+            std::fs::write(&path, bytes).unwrap();
+            assert!(verify(&path, None).unwrap_err().contains(":4: "));
+            let audit = Audit::open(Some(&path)).unwrap();
+            audit.record(&event("five")).unwrap();
+            assert_eq!(verify(&path, None).unwrap().lines, 5);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with(std::str::from_utf8(&whole).unwrap()), "nothing else is cut");
+            let said = format!("{} bytes of a line", unfinished.len());
+            assert!(text.lines().nth(3).unwrap().contains(&said), "{text}");
+        }
+        // A first line that was never whole, and a file that is not ours.
+        std::fs::write(&path, "{\"previous\":\"0").unwrap();
+        drop(Audit::open(Some(&path)).unwrap());
+        assert_eq!(verify(&path, None).unwrap().follows, "0".repeat(64));
+        std::fs::write(&path, "version = 1").unwrap();
+        assert!(Audit::open(Some(&path)).unwrap_err().to_string().contains("no audit file"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"version = 1");
+    }
+
+    #[test]
+    fn refusals_are_written_at_a_rate_and_counted_and_uses_always() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let audit = Audit::open(Some(&path)).unwrap();
+        let refused = Event { outcome: REFUSED, ..event("no") };
+        for _ in 0..1000 {
+            audit.record(&refused).unwrap();
+        }
+        let lines = || std::fs::read_to_string(&path).unwrap().lines().count();
+        let written = lines();
+        assert!((60..100).contains(&written), "{written}");
+        for _ in 0..200 {
+            audit.record(&event("use")).unwrap();
+        }
+        assert_eq!(lines(), written + 200);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let next: serde_json::Value =
+            serde_json::from_str(text.lines().nth(written).unwrap()).unwrap();
+        let told: u64 = text
+            .lines()
+            .filter_map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).ok()?["omitted"].as_u64()
+            })
+            .sum();
+        assert!(next["omitted"].as_u64().is_some(), "{next}");
+        assert_eq!(told + u64::try_from(written).unwrap(), 1000);
+        audit.record(&refused).unwrap();
+        audit.close();
+        assert_eq!(verify(&path, None).unwrap().lines, u64::try_from(lines()).unwrap());
+        assert!(lines() == written + 201, "the last is told when the trail is closed");
+    }
+
+    #[test]
+    fn names_of_any_length_keep_a_line_readable() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let audit = Audit::open(Some(&path)).unwrap();
+        let long = "\u{1}ä".repeat(100_000);
+        let [client, peer, owner, key, used_for, reason] = [long.as_str(); 6];
+        let event = Event { client, peer, owner, key, used_for, reason, ..event("") };
+        audit.record(&event).unwrap();
+        audit.record(&event).unwrap();
+        assert_eq!(verify(&path, None).unwrap().lines, 2);
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Peer {
         address: SocketAddr,
         /// The certificate's names, in lower case.
         names: Vec<String>,
+        /// The authorities that it was verified with: [`super::Settings`] tells which are ours now.
+        authorities: Arc<str>,
     },
     /// Over the unix socket.
     Unix {
@@ -56,6 +58,14 @@ impl Peer {
         }
     }
 
+    /// Whether the authorities that it was verified with are still those of the configuration.
+    pub(crate) fn is_of(&self, now: Option<&str>) -> bool {
+        match self {
+            Self::Tls { authorities, .. } => now == Some(authorities.as_ref()),
+            Self::Unix { .. } => true,
+        }
+    }
+
     /// The first entry that names it.
     pub(crate) fn identify(&self, relays: &[Arc<RelayEntry>]) -> Option<Client> {
         let relay = relays.iter().find(|relay| match (&relay.identity, self) {
@@ -75,6 +85,30 @@ impl Client {
     /// Whether it may do this at all.
     pub(crate) fn may(&self, operation: KeyOperation) -> bool {
         self.relay.operations.contains(&operation)
+    }
+
+    /// Whether a key of this owner may be used for an address: its own, or that of its domain. What speaks for no address is
+    /// judged by the configuration.
+    ///
+    /// # Errors
+    /// Why not, for the audit.
+    pub(crate) fn may_use_for(
+        &self,
+        owner: &str,
+        used_for: Option<&str>,
+    ) -> Result<(), &'static str> {
+        let Some(used_for) = used_for else {
+            return if self.relay.require_address { Err(FOR_NOBODY) } else { Ok(()) };
+        };
+        let serves = match used_for.parse::<Owner>() {
+            Ok(Owner::Mailbox(address)) => {
+                owner == address.lookup_key() || owner == format!("@{}", address.domain())
+            }
+            // The administrator's proof that the domain's key is usable.
+            Ok(domain) => owner == domain.lookup_key(),
+            Err(_) => false,
+        };
+        if serves { Ok(()) } else { Err(FOR_ANOTHER) }
     }
 
     /// Whether an owner's keys are for it; the owner as the database writes it.
@@ -97,13 +131,18 @@ impl Client {
     }
 }
 
+/// Reasons of the audit.
+const FOR_ANOTHER: &str = "the address that it is for is not the key's";
+const FOR_NOBODY: &str = "the use does not say for which address it is";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn entry(identity: Identity, keys: &[&str]) -> Arc<RelayEntry> {
         let keys = keys.iter().map(|text| Pattern::parse(text).unwrap()).collect();
-        Arc::new(RelayEntry { identity, keys, operations: vec![KeyOperation::Sign] })
+        let operations = vec![KeyOperation::Sign];
+        Arc::new(RelayEntry { identity, keys, operations, require_address: true })
     }
 
     #[test]
@@ -113,7 +152,11 @@ mod tests {
             entry(Identity::Uid(7), &["*@a.example"]),
         ];
         let address = "192.0.2.1:9".parse().unwrap();
-        let tls = |name: &str| Peer::Tls { address, names: vec![name.to_owned()] };
+        let tls = |name: &str| Peer::Tls {
+            address,
+            names: vec![name.to_owned()],
+            authorities: Arc::from("ours"),
+        };
         assert_eq!(tls("gate1").identify(&relays).unwrap().name, "gate1");
         assert!(tls("gate2").identify(&relays).is_none());
         assert!(tls("uid 7").identify(&relays).is_none());
@@ -121,6 +164,34 @@ mod tests {
         assert_eq!((client.name.as_str(), client.peer.as_str()), ("uid 7", "uid 7 pid 3"));
         assert!(Peer::Unix { uid: 0, pid: None }.identify(&relays).is_none());
         assert!(client.may(KeyOperation::Sign) && !client.may(KeyOperation::Decrypt));
+    }
+
+    #[test]
+    fn a_key_is_used_only_for_whom_it_is() {
+        let mut relay = RelayEntry::clone(&entry(Identity::Uid(7), &["*"]));
+        let client = |relay: &RelayEntry| {
+            let relays = [Arc::new(relay.clone())];
+            Peer::Unix { uid: 7, pid: None }.identify(&relays).unwrap()
+        };
+        for (owner, used_for, expected) in [
+            ("alice@a.example", Some("alice@a.example"), Ok(())),
+            ("alice@a.example", Some("Alice@A.example"), Ok(())),
+            ("alice@a.example", Some("bob@a.example"), Err(FOR_ANOTHER)),
+            ("alice@a.example", Some("@a.example"), Err(FOR_ANOTHER)),
+            ("@a.example", Some("bob@a.example"), Ok(())),
+            ("@a.example", Some("@a.example"), Ok(())),
+            ("@a.example", Some("bob@b.example"), Err(FOR_ANOTHER)),
+            ("@a.example", Some("bob@sub.a.example"), Err(FOR_ANOTHER)),
+            ("alice@a.example", Some("nonsense"), Err(FOR_ANOTHER)),
+            ("alice@a.example", None, Err(FOR_NOBODY)),
+        ] {
+            let judged = client(&relay).may_use_for(owner, used_for);
+            assert_eq!(judged, expected, "{owner} {used_for:?}");
+        }
+        relay.require_address = false;
+        assert_eq!(client(&relay).may_use_for("alice@a.example", None), Ok(()));
+        let another = client(&relay).may_use_for("alice@a.example", Some("bob@a.example"));
+        assert_eq!(another, Err(FOR_ANOTHER));
     }
 
     #[test]

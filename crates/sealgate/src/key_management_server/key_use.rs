@@ -3,7 +3,6 @@
 //! A key is used only for what its certificate says, for a client that is entitled to its owner and to the operation, and not
 //! too often. All decryptions that fail give one answer.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealgate_core::keys::{Digest, KeyKind, KeyTransport, SecretKey, SignatureScheme};
@@ -18,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::audit::Event;
 use super::operations::{
-    DONE, Desk, FAILED, Found, REFUSED, event_of, failure, not_audited, serves, store_failure,
+    DONE, Desk, FAILED, Found, REFUSED, failure, not_audited, serves, store_failure,
 };
 use super::rate::Taken;
 use crate::config::KeyOperation;
@@ -26,11 +25,12 @@ use crate::config::KeyOperation;
 impl Desk<'_> {
     /// Signs a message.
     pub(super) async fn sign(&self, used: KeyUse) -> Result<Response, Failure> {
-        let key = self.key("sign", &used.id, KeyOperation::Sign, KeyPurpose::Sign).await?;
+        let key = self.key("sign", &used, KeyOperation::Sign, KeyPurpose::Sign).await?;
         let kind = key.entry.certificate.key_kind();
         let pss_only = key.entry.certificate.is_pss_only();
-        let scheme = scheme(kind, pss_only, &used.parameters)
-            .map_err(|text| self.not_so("sign", &key.entry, ResultReason::InvalidField, text))?;
+        let scheme = scheme(kind, pss_only, &used.parameters).map_err(|text| {
+            self.not_so("sign", &key.entry, &used, ResultReason::InvalidField, text)
+        })?;
         let work =
             move |key: &dyn SecretKey, data: &[u8]| key.sign(scheme, data).map(Zeroizing::new).ok();
         self.work("sign", key, used, work).await
@@ -38,9 +38,10 @@ impl Desk<'_> {
 
     /// Decrypts a content-encryption key, or agrees on a shared secret.
     pub(super) async fn decrypt(&self, used: KeyUse) -> Result<Response, Failure> {
-        let key = self.key("decrypt", &used.id, KeyOperation::Decrypt, KeyPurpose::Encrypt).await?;
-        let way = way(key.entry.certificate.key_kind(), &used.parameters)
-            .map_err(|text| self.not_so("decrypt", &key.entry, ResultReason::InvalidField, text))?;
+        let key = self.key("decrypt", &used, KeyOperation::Decrypt, KeyPurpose::Encrypt).await?;
+        let way = way(key.entry.certificate.key_kind(), &used.parameters).map_err(|text| {
+            self.not_so("decrypt", &key.entry, &used, ResultReason::InvalidField, text)
+        })?;
         let work = move |key: &dyn SecretKey, data: &[u8]| key.unwrap(&way.with(data)).ok();
         self.work("decrypt", key, used, work).await
     }
@@ -49,10 +50,11 @@ impl Desk<'_> {
     async fn key(
         &self,
         name: &str,
-        id: &str,
+        used: &KeyUse,
         operation: KeyOperation,
         purpose: KeyPurpose,
     ) -> Result<RingKey, Failure> {
+        let id = &used.id;
         let Found::Key(entry) = self.find(name, id).await? else {
             let text = "this is a certificate, not a private key";
             return Err(failure(ResultReason::IllegalOperation, text));
@@ -60,12 +62,16 @@ impl Desk<'_> {
         self.entitled(operation, name, &entry)?;
         if !serves(&entry, purpose) {
             let reason = ResultReason::IllegalOperation;
-            return Err(self.not_so(name, &entry, reason, "this key is not for that"));
+            return Err(self.not_so(name, &entry, used, reason, "this key is not for that"));
         }
+        // The relay cannot have mail for one decrypted, or signed, with the key of another.
+        self.client.may_use_for(&entry.owner, used.used_for.as_deref()).map_err(|text| {
+            self.not_so(name, &entry, used, ResultReason::PermissionDenied, text)
+        })?;
         // KMIP 1.4 §3.22: it processes what was protected before, and protects nothing more.
         if purpose == KeyPurpose::Sign && entry.state != KeyState::Active {
             let text = "this key was revoked and signs no more";
-            return Err(self.not_so(name, &entry, ResultReason::PermissionDenied, text));
+            return Err(self.not_so(name, &entry, used, ResultReason::PermissionDenied, text));
         }
         self.take_use(&entry, name)?;
         let key = self.server.ring.key(id).await.map_err(|error| store_failure(&error))?;
@@ -73,10 +79,18 @@ impl Desk<'_> {
     }
 
     /// Refuses a use, in the same words to the client and in the audit.
-    fn not_so(&self, operation: &str, entry: &KeyEntry, why: ResultReason, text: &str) -> Failure {
+    fn not_so(
+        &self,
+        operation: &str,
+        entry: &KeyEntry,
+        used: &KeyUse,
+        why: ResultReason,
+        text: &str,
+    ) -> Failure {
         let sha256 = entry.certificate.fingerprint().to_string();
         let (outcome, reason) = (REFUSED, text);
-        let event = Event { operation, outcome, reason, ..self.event_of(entry, &sha256) };
+        let used_for = used.used_for.as_deref().unwrap_or_default();
+        let event = Event { operation, outcome, reason, used_for, ..self.event_of(entry, &sha256) };
         self.refuse(event, why, text)
     }
 
@@ -102,22 +116,24 @@ impl Desk<'_> {
         Err(failure(ResultReason::GeneralFailure, text))
     }
 
-    /// Uses the key on a thread for that, and writes down how it went before anybody learns the result.
+    /// Uses the key and writes down how it went before anybody learns the result. Only so many keys are used at once, each
+    /// on the thread of its connection.
     async fn work(
         &self,
         operation: &'static str,
         key: RingKey,
         used: KeyUse,
-        work: impl FnOnce(&dyn SecretKey, &[u8]) -> Option<Zeroizing<Vec<u8>>> + Send + 'static,
+        work: impl FnOnce(&dyn SecretKey, &[u8]) -> Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Response, Failure> {
-        let KeyUse { id, data, .. } = used;
-        let (server, client) = (Arc::clone(self.server), self.client.clone());
-        let done = self.server.crypto.run(CRYPTO_WAIT_MAX, move || {
+        let KeyUse { id, data, used_for, .. } = used;
+        let done = self.server.crypto.run_here(CRYPTO_WAIT_MAX, || {
             let result = work(key.secret.as_ref(), &data);
             let sha256 = key.entry.certificate.fingerprint().to_string();
             let outcome = if result.is_some() { DONE } else { FAILED };
-            let event = Event { operation, outcome, ..event_of(&client, &key.entry, &sha256) };
-            server.audit.record(&event).map(|()| result)
+            let used_for = used_for.as_deref().unwrap_or_default();
+            let event =
+                Event { operation, outcome, used_for, ..self.event_of(&key.entry, &sha256) };
+            self.server.audit.record(&event).map(|()| result)
         });
         let Ok(written) = done.await else {
             let text = "the key server is busy, try again later";

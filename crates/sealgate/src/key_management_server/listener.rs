@@ -1,7 +1,7 @@
 //! The two entrances, TLS and the unix socket, and who is at the other end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,17 +69,22 @@ pub(super) async fn serve_socket(server: Arc<KeyServer>, listener: UnixListener)
 }
 
 fn admit_tls(server: &Arc<KeyServer>, stream: TcpStream, address: SocketAddr) {
-    let from = address.ip().to_canonical().to_string();
-    let place = server.places.admit(&from, CONNECTIONS_PER_PEER_MAX, CONNECTIONS_MAX);
-    let tls = server.settings().tls.clone();
-    let (Some(place), Some(tls)) = (place, tls) else {
-        tracing::warn!(peer = from, "too many connections");
+    let from = network_of(address.ip());
+    // Strangers have places of their own: those who are known are not kept out by them.
+    let place = server.strangers.admit(&from, HANDSHAKES_PER_PEER_MAX, HANDSHAKES_MAX);
+    let settings = server.settings();
+    let (Some(place), Some(tls), Some(authorities)) =
+        (place, settings.tls.clone(), settings.authorities.clone())
+    else {
+        tracing::warn!(peer = from, "too many connections that have not shown a certificate");
         return;
     };
-    let server = Arc::clone(server);
-    tokio::spawn(async move {
-        let _place = place;
+    let Ok(stream) = stream.into_std() else { return };
+    let served = Arc::clone(server);
+    server.lanes.serve(async move {
+        let server = served;
         let handshake = async {
+            let stream = TcpStream::from_std(stream)?;
             prepare(&stream)?;
             TlsAcceptor::from(tls).accept(stream).await
         };
@@ -91,11 +96,29 @@ fn admit_tls(server: &Arc<KeyServer>, stream: TcpStream, address: SocketAddr) {
             }
             Err(_) => return,
         };
+        drop(place);
+        let Some(_place) = server.places.admit(&from, CONNECTIONS_PER_PEER_MAX, CONNECTIONS_MAX)
+        else {
+            tracing::warn!(peer = from, "too many connections");
+            return;
+        };
         let (_, connection) = stream.get_ref();
         let certificate = connection.peer_certificates().and_then(<[_]>::first);
         let names = certificate.map(|der| tls_names::of_certificate(der)).unwrap_or_default();
-        Session { server, peer: Peer::Tls { address, names }, stream }.run().await;
+        let peer = Peer::Tls { address, names, authorities };
+        Session { server, peer, stream }.run().await;
     });
+}
+
+/// Whom an address counts for: of IPv6 the network that one customer has.
+fn network_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        IpAddr::V4(address) => address.to_string(),
+    }
 }
 
 fn admit_socket(server: &Arc<KeyServer>, stream: UnixStream) {
@@ -113,9 +136,11 @@ fn admit_socket(server: &Arc<KeyServer>, stream: UnixStream) {
         tracing::warn!(peer = from, "too many connections");
         return;
     };
-    let server = Arc::clone(server);
-    tokio::spawn(async move {
-        let _place = place;
+    let Ok(stream) = stream.into_std() else { return };
+    let served = Arc::clone(server);
+    server.lanes.serve(async move {
+        let (server, _place) = (served, place);
+        let Ok(stream) = UnixStream::from_std(stream) else { return };
         Session { server, peer, stream }.run().await;
     });
 }
@@ -132,6 +157,27 @@ const SOCKET_MODE: u32 = 0o660;
 const CONNECTIONS_MAX: usize = 256;
 /// Connections of one network address or user, before it is known which client it is.
 const CONNECTIONS_PER_PEER_MAX: usize = 128;
+/// Connections that have not shown a certificate yet, in all and of one network address.
+const HANDSHAKES_MAX: usize = 384;
+const HANDSHAKES_PER_PEER_MAX: usize = 64;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_network_count_as_one() {
+        for (address, network) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
+            ("2001:db8:1:3::9", "2001:db8:1:3::/64"),
+        ] {
+            assert_eq!(network_of(address.parse().unwrap()), network, "{address}");
+        }
+    }
+}

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use sealgate_core::keys::{Certificate, KeyKind};
+use sealgate_keys::StoreError;
 use sealgate_keys::key_ring::KeyEntry;
 use sealgate_keys::kmip::attribute::Attribute;
 use sealgate_keys::kmip::enumeration::{
@@ -29,9 +30,9 @@ impl Desk<'_> {
         wanted: &[Attribute],
         maximum: Option<i32>,
     ) -> Result<Response, Failure> {
-        let maximum = maximum.map_or(LOCATED_MAX, |maximum| {
-            usize::try_from(maximum).unwrap_or_default().min(LOCATED_MAX)
-        });
+        // Who asks for no more than this many gets no more; to all others a list that is cut off would be a wrong answer.
+        let asked = maximum.map(|maximum| usize::try_from(maximum).unwrap_or_default());
+        let asked = asked.filter(|asked| *asked <= LOCATED_MAX);
         let name = wanted.iter().find_map(|attribute| match attribute {
             Attribute::Name(name) => Some(name.as_str()),
             _ => None,
@@ -39,7 +40,7 @@ impl Desk<'_> {
         let entries = match name {
             None => {
                 let is_for = |owner: &str| self.client.is_for(owner);
-                self.server.ring.list(is_for, LOCATED_MAX).await
+                self.server.ring.list(is_for, LOCATED_MAX.saturating_add(1)).await
             }
             Some(name) => {
                 let Some(owner) = owner_of(name) else { return Ok(Response::Located(Vec::new())) };
@@ -53,16 +54,23 @@ impl Desk<'_> {
                 self.server.ring.of_owner(&owner).await
             }
         };
-        let entries = entries.map_err(|error| store_failure(&error))?;
+        let entries = entries.map_err(|error| match error {
+            StoreError::Input(text) => failure(ResultReason::InvalidField, text),
+            other => store_failure(&other),
+        })?;
         let mut seen = HashSet::new();
         let mut ids = Vec::new();
         for (id, attributes) in entries.iter().flat_map(objects_of) {
-            if ids.len() >= maximum {
-                break;
+            if asked.is_some_and(|asked| ids.len() >= asked) {
+                return Ok(Response::Located(ids));
             }
             if wanted.iter().all(|one| has(&attributes, one)) && seen.insert(id.clone()) {
                 ids.push(id);
             }
+        }
+        if ids.len() > LOCATED_MAX || entries.len() > LOCATED_MAX {
+            let text = format!("more than {LOCATED_MAX} objects: ask for those of a Name");
+            return Err(failure(ResultReason::InvalidField, text));
         }
         Ok(Response::Located(ids))
     }

@@ -1,10 +1,11 @@
 //! What a client may ask for: one request of a batch in, its answer or failure out, with the audit line that belongs to it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealgate_core::keys::Certificate;
 use sealgate_keys::StoreError;
-use sealgate_keys::key_ring::{KeyEntry, OwnedCertificate};
+use sealgate_keys::key_ring::{KeyEntry, OwnedCertificate, Searched};
 use sealgate_keys::kmip::enumeration::{Operation, QueryFunction, ResultReason, RevocationReason};
 use sealgate_keys::kmip::message::Version;
 use sealgate_keys::kmip::request::Request;
@@ -24,6 +25,8 @@ pub(super) struct Desk<'a> {
     pub(super) client: &'a Client,
     /// Certificates that wait for their key.
     pub(super) pending: &'a mut Pending,
+    /// Whether many rows were looked at: the connection's pace pays for it.
+    pub(super) scanned: AtomicBool,
 }
 
 /// An object that the client may know of.
@@ -60,7 +63,8 @@ impl Desk<'_> {
         let is_for = |owner: &str| self.client.is_for(owner);
         if let Some(sha256) = id.strip_prefix(objects::CERTIFICATE_PREFIX) {
             let found = ring.certificate(sha256, is_for).await;
-            let found = found.map_err(|error| store_failure(&error))?;
+            let Searched { found, scanned } = found.map_err(|error| store_failure(&error))?;
+            self.scanned.fetch_or(scanned, Ordering::AcqRel);
             return match found {
                 Some(certificate) => Ok(Found::Certificate(certificate)),
                 None => Err(self.not_found(operation, id, "", NO_SUCH_OBJECT)),
@@ -130,7 +134,15 @@ impl Desk<'_> {
     pub(super) fn record(&self, event: &Event<'_>) -> Result<(), Failure> {
         let key = event.key.get(..IDENTIFIER_BYTES_MAX).unwrap_or(event.key);
         let event = Event { key: if key.is_ascii() { key } else { "?" }, ..event.clone() };
-        tokio::task::block_in_place(|| self.server.audit.record(&event)).map_err(|_| not_audited())
+        self.server.audit.record(&event).map_err(|_| not_audited())
+    }
+
+    /// Writes down how a change ended, which has happened, or not, whatever becomes of the line.
+    ///
+    /// # Errors
+    /// The failure to answer with: not one that says that nothing is done.
+    pub(super) fn record_end(&self, event: &Event<'_>) -> Result<(), Failure> {
+        self.record(event).map_err(|_| ended_unaudited(event))
     }
 
     async fn activate(&self, id: String) -> Result<Response, Failure> {
@@ -168,7 +180,7 @@ impl Desk<'_> {
         };
         self.record(&event("begun"))?;
         let revoked = self.server.ring.revoke(&id, state).await;
-        self.record(&event(if revoked.is_ok() { DONE } else { FAILED }))?;
+        self.record_end(&event(if revoked.is_ok() { DONE } else { FAILED }))?;
         // Revoked as badly already: it is as it is wanted.
         revoked.map_err(|error| store_failure(&error))?;
         Ok(Response::Done { id })
@@ -189,7 +201,7 @@ impl Desk<'_> {
         self.record(&event("begun"))?;
         let removed = self.server.ring.remove(&id).await;
         let done = matches!(removed, Ok(true));
-        self.record(&event(if done { DONE } else { FAILED }))?;
+        self.record_end(&event(if done { DONE } else { FAILED }))?;
         match removed {
             Ok(true) => Ok(Response::Done { id }),
             Ok(false) => Err(failure(ResultReason::ItemNotFound, "no such object")),
@@ -235,6 +247,16 @@ pub(super) fn not_audited() -> Failure {
     failure(ResultReason::GeneralFailure, "the audit cannot be written, nothing is done")
 }
 
+/// The change is made, or has failed, and the line that says so is missing.
+fn ended_unaudited(event: &Event<'_>) -> Failure {
+    let text = if event.outcome == DONE {
+        "this is done, but the audit of it could not be written: do not repeat it"
+    } else {
+        "this has failed, and the audit of it could not be written"
+    };
+    failure(ResultReason::GeneralFailure, format!("{}: {text}", event.operation))
+}
+
 /// Whether a key is for this, by its purpose and its certificate's key usage.
 pub(super) fn serves(entry: &KeyEntry, wanted: KeyPurpose) -> bool {
     let allowed = |certificate: &Certificate| match wanted {
@@ -267,3 +289,17 @@ const OPERATIONS: [Operation; 11] = [
     Operation::Revoke,
     Operation::Sign,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_is_made_is_never_called_undone() {
+        let event = |outcome| Event { operation: "destroy", outcome, ..Event::default() };
+        let done = ended_unaudited(&event(DONE)).message;
+        assert!(done.contains("this is done") && !done.contains("nothing is done"), "{done}");
+        let failed = ended_unaudited(&event(FAILED)).message;
+        assert!(failed.contains("has failed"), "{failed}");
+    }
+}

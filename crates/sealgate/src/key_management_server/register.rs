@@ -115,7 +115,7 @@ impl Desk<'_> {
         let entry = match inserted {
             Ok(entry) => entry,
             Err(error) => {
-                self.record(&event(FAILED))?;
+                self.record_end(&event(FAILED))?;
                 return Err(match error {
                     StoreError::Exists(text) => failure(ResultReason::IllegalOperation, text),
                     StoreError::Input(text) => failure(ResultReason::InvalidField, text),
@@ -125,7 +125,7 @@ impl Desk<'_> {
         };
         let sha256 = entry.certificate.fingerprint().to_string();
         let (operation, outcome) = ("register", DONE);
-        self.record(&Event { operation, outcome, ..self.event_of(&entry, &sha256) })?;
+        self.record_end(&Event { operation, outcome, ..self.event_of(&entry, &sha256) })?;
         // Issuers may serve the owner's next key too.
         self.pending.remove(&certificate_id(&entry.certificate));
         Ok(Response::Done { id: entry.id })

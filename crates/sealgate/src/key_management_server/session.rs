@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use sealgate_keys::kmip::attribute::Attribute;
@@ -13,14 +14,15 @@ use sealgate_keys::kmip::message::{
 };
 use sealgate_keys::kmip::request::Request;
 use sealgate_keys::kmip::response::Failure;
-use sealgate_keys::kmip::ttlv::{DecodeError, HEADER_BYTES, MESSAGE_BYTES_MAX, message_bytes};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use sealgate_keys::kmip::ttlv::{DecodeError, MESSAGE_BYTES_MAX};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::KeyServer;
 use super::audit::Event;
 use super::entitlement::{Client, Peer};
+use super::incoming::Incoming;
 use super::operations::{Desk, REFUSED, failure};
 use super::rate::Bucket;
 use super::register::Pending;
@@ -52,7 +54,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Who it is now; nobody where the configuration does not name it, which is audited.
     fn identify(&self) -> Option<Client> {
-        let client = self.peer.identify(&self.server.settings().relays);
+        let settings = self.server.settings();
+        if !self.peer.is_of(settings.authorities.as_deref()) {
+            let peer = self.peer.describe();
+            tracing::info!(
+                peer,
+                "its certificate was verified with authorities that are ours no more"
+            );
+            return None;
+        }
+        let client = self.peer.identify(&settings.relays);
         if client.is_none() {
             let event = Event {
                 client: &self.peer.names(),
@@ -63,30 +74,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 ..Event::default()
             };
             // The connection is closed either way.
-            let _ = tokio::task::block_in_place(|| self.server.audit.record(&event));
+            let _ = self.server.audit.record(&event);
         }
         client
     }
 
     async fn serve(&mut self) -> io::Result<()> {
         let mut pending = Pending::default();
+        let mut incoming = Incoming::new();
         let mut pace = Bucket::full(MESSAGES_PER_SECOND, Instant::now());
         let mut draining = self.server.draining.subscribe();
         loop {
             if *draining.borrow() {
                 return Ok(());
             }
-            let mut header = [0; HEADER_BYTES];
             tokio::select! {
-                read = timeout(IDLE_MAX, self.stream.read_exact(&mut header)) => match read {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                begun = timeout(IDLE_MAX, incoming.begin(&mut self.stream)) => match begun {
+                    Ok(Ok(true)) => {}
+                    Ok(Ok(false)) | Err(_) => return Ok(()),
                     Ok(Err(error)) => return Err(error),
-                    Err(_) => return Ok(()),
                 },
                 _ = draining.changed() => return Ok(()),
             }
-            let message = timeout(MESSAGE_TIME_MAX, self.rest(header));
+            let message = timeout(MESSAGE_TIME_MAX, incoming.message(&mut self.stream));
             let message = message.await.map_err(|_| slow("a message comes too slowly"))??;
             let Some(client) = self.identify() else { return Ok(()) };
             let (answer, is_last) = self.answer(&message, &client, &mut pending, &mut pace).await;
@@ -99,19 +109,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Ok(());
             }
         }
-    }
-
-    /// A message of which the header has come.
-    async fn rest(&mut self, header: [u8; HEADER_BYTES]) -> io::Result<Zeroizing<Vec<u8>>> {
-        if !header.starts_with(&REQUEST_MESSAGE) {
-            return Err(io::Error::other("no KMIP request"));
-        }
-        let length = message_bytes(&header).map_err(io::Error::other)?;
-        let mut message = Zeroizing::new(vec![0; length]);
-        let (start, rest) = message.split_at_mut(HEADER_BYTES.min(length));
-        start.copy_from_slice(&header);
-        self.stream.read_exact(rest).await?;
-        Ok(message)
     }
 
     /// The answer, and whether it is the last one.
@@ -132,7 +129,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             tokio::time::sleep(wait).await;
         }
         let settings = self.server.settings();
-        let mut desk = Desk { server: &self.server, settings: &settings, client, pending };
+        let scanned = AtomicBool::new(false);
+        let mut desk = Desk { server: &self.server, settings: &settings, client, pending, scanned };
         let mut items = Vec::with_capacity(message.items.len());
         for RequestItem { batch_id, request } in message.items {
             let operation = request.operation();
@@ -143,6 +141,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if failed {
                 break;
             }
+        }
+        if desk.scanned.into_inner() {
+            tokio::time::sleep(pace.borrow(LISTING_COST, MESSAGES_PER_SECOND, Instant::now()))
+                .await;
         }
         (ResponseMessage { version: message.version, items }, false)
     }
@@ -199,8 +201,6 @@ fn slow(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-/// Tag and type of a request (KMIP 1.4 §9.1).
-const REQUEST_MESSAGE: [u8; 4] = [0x42, 0x00, 0x78, 0x01];
 /// Connections of one client: more than its crypto threads need.
 const CONNECTIONS_PER_CLIENT_MAX: usize = 64;
 /// Silence between messages.

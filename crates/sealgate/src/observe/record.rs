@@ -11,6 +11,8 @@ use sealgate_core::report::{Direction, ReplyReport, Report};
 use serde::Serialize;
 
 use crate::config::LogFormat;
+use crate::relay::settle::Repair;
+use crate::relay::transport::Passage;
 
 /// A transaction's line.
 #[derive(Clone, Debug, Serialize)]
@@ -25,8 +27,12 @@ pub(crate) struct Record {
     to: Vec<String>,
     size_bytes: usize,
     seconds: f64,
+    /// How each copy went, in the order in which they were admitted.
+    passages: Vec<Passage>,
     /// Some recipients have it and some do not.
     partial: bool,
+    /// What put that right.
+    repair: Option<Repair>,
     /// The client was gone when it was answered.
     reply_lost: bool,
     /// The client was gone before anything was delivered.
@@ -56,7 +62,9 @@ impl Record {
             to: Vec::new(),
             size_bytes: 0,
             seconds: 0.0,
+            passages: Vec::new(),
             partial: false,
+            repair: None,
             reply_lost: false,
             aborted: false,
         }
@@ -86,9 +94,16 @@ impl Record {
         self
     }
 
-    /// Some recipients have it and some do not.
-    pub(crate) fn partial(mut self, partial: bool) -> Self {
+    /// How each copy went.
+    pub(crate) fn passages(mut self, passages: Vec<Passage>) -> Self {
+        self.passages = passages;
+        self
+    }
+
+    /// Some recipients have it and some do not, and what put that right.
+    pub(crate) fn partial(mut self, partial: bool, repair: Option<Repair>) -> Self {
         self.partial = partial;
+        self.repair = repair;
         self
     }
 
@@ -108,7 +123,7 @@ impl Record {
     pub(crate) fn write(self) {
         failpoint!(blocking "record.write");
         self.count();
-        if self.partial {
+        if self.partial && matches!(self.repair, None | Some(Repair::Unwanted)) {
             tracing::error!(
                 id = self.report.id,
                 "partial: some recipients have this message and some do not"
@@ -151,9 +166,10 @@ impl Record {
         let reply = self.report.reply.as_ref();
         let reply = reply.map(|reply| format!("{} {} {}", reply.code, reply.enhanced, reply.text));
         let reason = self.report.reason.map_or("-", |reason| reason.as_str());
+        let passages: Vec<String> = self.passages.iter().map(ToString::to_string).collect();
         format!(
             "{} {} id={} client={} from=<{}> to=<{}> size={} seconds={:.3} verdict={} reason={} \
-             partial={} reply-lost={} aborted={} reply=\"{}\"",
+             to-hosts={} partial={} reply-lost={} aborted={} reply=\"{}\"",
             self.time,
             self.entrance,
             self.report.id,
@@ -164,6 +180,7 @@ impl Record {
             self.seconds,
             self.report.verdict.as_str(),
             reason,
+            passages.join(","),
             self.partial,
             self.reply_lost,
             self.aborted,

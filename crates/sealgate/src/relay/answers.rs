@@ -5,12 +5,12 @@ use sealgate_core::smtp::Protocol;
 use sealgate_core::smtp::server::Server;
 
 use super::deliver::Outcome;
-use super::fanout;
+use super::settle::Outcomes;
 
 /// The answers so far.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    outcomes: Vec<Option<Result<Reply, Refusal>>>,
+    outcomes: Outcomes,
     said: usize,
     id: String,
     /// Nobody listens any more.
@@ -30,44 +30,44 @@ impl Answers {
         }
     }
 
-    /// LMTP: says what can be said now; `true` if anything was.
-    pub(crate) fn say_known(&mut self, server: &mut Server) -> bool {
-        let before = self.said;
-        while let Some(Some(outcome)) = self.outcomes.get(self.said) {
-            server.answer(&self.reply(outcome));
-            self.said += 1;
-        }
-        self.said > before
+    /// LMTP: says the next answer, if it is known; whether it was.
+    pub(crate) fn say_next(&mut self, server: &mut Server) -> bool {
+        let Some(Some(outcome)) = self.outcomes.get(self.said) else { return false };
+        server.answer(&self.reply(outcome));
+        self.said += 1;
+        true
     }
 
-    /// Says what is left, and returns the reply that stands for all.
-    pub(crate) fn last_reply(&mut self, server: &mut Server, protocol: Protocol) -> Reply {
-        let joint = fanout::joint(&self.outcomes).result;
-        if protocol == Protocol::Lmtp {
-            self.say_known(server);
-            for slot in &mut self.outcomes {
-                slot.get_or_insert(Err(Refusal::Internal));
-            }
-            self.say_known(server);
-        } else {
-            server.answer(&self.reply(&joint));
+    /// Nothing more is going to be known: who has no answer gets one that has him tried again.
+    pub(crate) fn complete(&mut self) {
+        for slot in &mut self.outcomes {
+            slot.get_or_insert(Err(Refusal::Internal));
         }
-        self.reply(&joint)
     }
 
-    /// Whether some recipients have the message and some do not.
-    pub(crate) fn is_partial(&self) -> bool {
-        fanout::joint(&self.outcomes).partial
+    /// SMTP: says the one answer for all. Returns it, as the log shows it.
+    pub(crate) fn last_reply(
+        &self,
+        server: &mut Server,
+        protocol: Protocol,
+        joint: &Result<Reply, Refusal>,
+    ) -> Reply {
+        let reply = self.reply(joint);
+        if protocol == Protocol::Smtp {
+            server.answer(&reply);
+        }
+        reply
+    }
+
+    /// What became of each recipient, as far as it is known.
+    pub(crate) fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
     }
 
     /// The reply to say; the server adds the id to refusals.
     fn reply(&self, outcome: &Result<Reply, Refusal>) -> Reply {
         match outcome {
-            Ok(reply) => {
-                let text: String = reply.text().chars().take(TEXT_CHARS_MAX).collect();
-                let id = &self.id;
-                Reply::new(250, (2, 0, 0), format!("delivered, next hop said: {text} (id {id})"))
-            }
+            Ok(reply) => Reply::new(250, (2, 0, 0), format!("{} (id {})", reply.text(), self.id)),
             Err(refusal) => match Reply::from(refusal) {
                 // 421 would close a session that goes on.
                 reply if reply.code == 421 => Reply { code: 451, ..reply },
@@ -76,6 +76,3 @@ impl Answers {
         }
     }
 }
-
-/// What is passed on of the next hop's words.
-const TEXT_CHARS_MAX: usize = 200;

@@ -1,45 +1,76 @@
-//! New connections: the targets of a hop in their order, their addresses, TLS.
+//! New connections: the targets of a hop in their order, their addresses, TLS and what it must show.
+//!
+//! Who the server is and whether TLS is a must is settled before connecting ([`Plan`]): by its TLSA records (RFC 7672), else
+//! its domain's MTA-STS policy (RFC 8461 §2: DANE comes first), else what the message demands. Only where none of these
+//! asks for TLS does mail go on without it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::policy::LinkTls;
+use sealgate_core::refusal::{Extension, Refusal, Reply};
 use sealgate_core::smtp::client::{Client, Event, Failure, Options, Tls};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::dane::Tlsa;
 use super::deliver::{Downstream, passed_on};
 use super::introduction::Introduction;
 use super::link::{Asked, Link};
-use super::route::Hop;
+use super::route::{FAILURES, Hop, Reach, Sts, Target};
 use super::stream::Stream;
+use super::tls::client::{Assurance, failure_type};
+use super::transport::{LinkReport, Passage};
+
+/// How to connect to one target.
+struct Plan<'a> {
+    hop: &'a Hop,
+    target: &'a Target,
+    assurance: Assurance,
+    /// How the server's name will have been proven.
+    verified: &'static str,
+    /// Whom to ask for.
+    asked_for: &'a str,
+    config: Arc<ClientConfig>,
+}
 
 impl Downstream {
     /// Tries the targets and their addresses in turn.
     pub(super) async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
         let mut permanent = None;
         let mut temporary = None;
+        let mut keep = |refusal: Refusal| {
+            if Reply::from(&refusal).is_permanent() {
+                permanent.get_or_insert(refusal);
+            } else {
+                temporary.get_or_insert(refusal);
+            }
+        };
         for target in &hop.targets {
-            failpoint!("connect.look_up");
-            let Ok(addresses) = self.router.addresses(target).await else {
-                temporary.get_or_insert(Refusal::NextHopUnreachable);
-                continue;
+            let reach = match self.router.reach(target).await {
+                Ok(reach) => reach,
+                Err(refusal) => {
+                    keep(refusal);
+                    continue;
+                }
             };
-            failpoint!("connect.looked_up");
-            for address in addresses {
-                match self.open(hop, &target.host, address).await {
+            let plan = match self.plan(hop, target, &reach) {
+                Ok(plan) => plan,
+                Err(refusal) => {
+                    keep(refusal);
+                    continue;
+                }
+            };
+            for address in &reach.addresses {
+                match self.open(&plan, *address).await {
                     Ok(link) => return Ok(link),
-                    Err(refusal) if Reply::from(&refusal).is_permanent() => {
-                        permanent.get_or_insert(refusal);
-                    }
-                    Err(refusal) => {
-                        temporary.get_or_insert(refusal);
-                    }
+                    Err(refusal) => keep(refusal),
                 }
             }
         }
@@ -49,16 +80,46 @@ impl Downstream {
         Err(temporary.or(permanent).unwrap_or(Refusal::NextHopUnreachable))
     }
 
+    fn plan<'a>(
+        &self,
+        hop: &'a Hop,
+        target: &'a Target,
+        reach: &'a Reach,
+    ) -> Result<Plan<'a>, Refusal> {
+        let (assurance, verified) = assurance(target, reach)?;
+        let config = self.router.clients().config(&assurance).map_err(|error| {
+            tracing::error!(error, "no TLS configuration");
+            Refusal::Internal
+        })?;
+        let asked_for = reach.tlsa_base.as_ref().unwrap_or(&target.host);
+        Ok(Plan { hop, target, assurance, verified, asked_for, config })
+    }
+
     /// Opens one connection; where opportunistic TLS fails, once more without.
-    async fn open(&self, hop: &Hop, host: &str, address: SocketAddr) -> Result<Link, Refusal> {
-        for tls in [Tls::IfOffered, Tls::Off] {
-            let opening = self.open_with(hop, host, address, tls);
+    async fn open(&self, plan: &Plan<'_>, address: SocketAddr) -> Result<Link, Refusal> {
+        let attempts = match plan.assurance {
+            Assurance::Opportunistic => &[Tls::IfOffered, Tls::Off][..],
+            _ => &[Tls::Required],
+        };
+        for tls in attempts {
+            let opening = self.open_with(plan, address, *tls);
             match tokio::time::timeout(OPENING_MAX, opening).await {
-                Ok(Ok(link)) => return Ok(link),
-                Ok(Err(OpenError::Tls(error))) => {
+                Ok(Ok(link)) => return plan.accept(link),
+                Ok(Err(OpenError::Tls(error))) if *tls == Tls::IfOffered => {
                     tracing::warn!(%address, %error, "TLS failed downstream, going on without");
                 }
-                Ok(Err(OpenError::Refused(reply))) => return Err(passed_on(hop, &reply)),
+                Ok(Err(OpenError::Tls(error))) => {
+                    return Err(plan.tls_refusal(
+                        address,
+                        failure_type(&error),
+                        &error.to_string(),
+                    ));
+                }
+                Ok(Err(OpenError::NotOffered)) => {
+                    let kind = "starttls-not-supported";
+                    return Err(plan.tls_refusal(address, kind, "STARTTLS is not offered"));
+                }
+                Ok(Err(OpenError::Refused(reply))) => return Err(passed_on(plan.hop, &reply)),
                 Ok(Err(OpenError::Io)) | Err(_) => return Err(Refusal::NextHopUnreachable),
             }
         }
@@ -67,27 +128,26 @@ impl Downstream {
 
     async fn open_with(
         &self,
-        hop: &Hop,
-        host: &str,
+        plan: &Plan<'_>,
         address: SocketAddr,
         tls: Tls,
     ) -> Result<Link, OpenError> {
-        failpoint!("connect.open");
-        let mut stream = TcpStream::connect(address).await.map_err(|_| OpenError::Io)?;
-        failpoint!("connect.opened");
+        let connecting = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address));
+        let mut stream = connecting.await.map_err(|_| OpenError::Io)?.map_err(|_| OpenError::Io)?;
         super::listener::prepare(&stream).map_err(|_| OpenError::Io)?;
-        if let Some(header) = hop.introduction.as_ref().and_then(Introduction::header) {
+        if let Some(header) = plan.hop.introduction.as_ref().and_then(Introduction::header) {
             stream.write_all(&header).await.map_err(|_| OpenError::Io)?;
         }
-        let mut identity = hop.introduction.as_ref().and_then(Introduction::identity);
+        let mut identity = plan.hop.introduction.as_ref().and_then(Introduction::identity);
         let hostname = self.hostname.clone();
-        let options = Options { protocol: hop.protocol(), hostname, tls };
+        let options = Options { protocol: plan.hop.protocol(), hostname, tls };
         let mut link = Link {
             stream: Stream::Plain(stream),
             client: Client::new(options),
             input: BytesMut::new(),
             interrupted: false,
             asked: Asked::default(),
+            passage: plan.passage(address.ip()),
         };
         metrics::counter!("sealgate_downstream_connections_total").increment(1);
         loop {
@@ -99,7 +159,7 @@ impl Downstream {
                         return Ok(link);
                     }
                 },
-                Event::StartTls => link = self.start_tls(link, host).await?,
+                Event::StartTls => link = start_tls(link, plan).await?,
                 Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
                     return Err(OpenError::Refused(reply));
                 }
@@ -107,35 +167,183 @@ impl Downstream {
                     tracing::error!(%address, %failure, "[inside] client_address: authorise us there");
                     return Err(OpenError::Io);
                 }
+                Event::Failed(Failure::TlsNotOffered) => return Err(OpenError::NotOffered),
                 Event::Failed(_) => return Err(OpenError::Io),
                 Event::Admitted(_) | Event::Answer { .. } | Event::Checked(_) => {}
                 Event::NeedInput | Event::Refused(_) => {}
             }
         }
     }
+}
 
-    async fn start_tls(&self, mut link: Link, host: &str) -> Result<Link, OpenError> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
-        failpoint!("connect.starttls");
-        let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
-        let tls = TlsConnector::from(Arc::clone(&self.tls))
-            .connect(name, plain)
-            .await
-            .map_err(OpenError::Tls)?;
-        failpoint!("connect.tls_started");
-        let mut client = link.client;
-        client.tls_started();
-        let stream = Stream::Tls(Box::new(tls.into()));
-        Ok(Link { stream, client, input: BytesMut::new(), ..link })
+impl Plan<'_> {
+    /// A connection that is up: whether it will do, and what it is.
+    fn accept(&self, mut link: Link) -> Result<Link, Refusal> {
+        if self.target.guard.requiretls && !link.client.capabilities().requiretls {
+            return Err(Refusal::NextHopLacks(Extension::RequireTls));
+        }
+        let tls = link.stream.tls_description();
+        link.passage.tls = tls.as_deref().and_then(|text| text.split_once(' ')).map(|parts| {
+            let (version, cipher) = (parts.0.to_owned(), parts.1.to_owned());
+            LinkReport { version, cipher, verified: self.verified }
+        });
+        let verified = link.passage.tls.as_ref().map_or("plain", |tls| tls.verified);
+        metrics::counter!("sealgate_tls_sessions_total", "verified" => verified).increment(1);
+        Ok(link)
     }
+
+    fn passage(&self, address: IpAddr) -> Passage {
+        let dnssec = self.target.guard.dnssec;
+        Passage { host: self.target.host.clone(), address, dnssec, tls: None }
+    }
+
+    /// A server that is not what it must be.
+    fn tls_refusal(&self, address: SocketAddr, kind: &'static str, why: &str) -> Refusal {
+        let host = &self.target.host;
+        let wanted = self.verified;
+        tracing::warn!(host, %address, wanted, kind, why, "TLS that was demanded is not to be had");
+        metrics::counter!(FAILURES, "type" => kind).increment(1);
+        // What the recipient's domain published may be right again soon; whoever demands more gets his mail back.
+        if self.target.guard.requiretls && self.verified == CERTIFICATE {
+            return Refusal::NextHopLacks(Extension::RequireTls);
+        }
+        let (detail, text) = match (kind, self.verified) {
+            ("starttls-not-supported", _) => (4, "does not offer the TLS that is required"),
+            (_, "none") => (5, "offers TLS that does not work"),
+            _ => (5, "does not prove who it is"),
+        };
+        let text = format!("{host} {text} ({kind}), try again later");
+        Refusal::NextHop(Reply::new(451, (4, 7, detail), text))
+    }
+}
+
+async fn start_tls(mut link: Link, plan: &Plan<'_>) -> Result<Link, OpenError> {
+    let name = ServerName::try_from(plan.asked_for.to_owned())
+        .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
+    let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
+    let tls = TlsConnector::from(Arc::clone(&plan.config))
+        .connect(name, plain)
+        .await
+        .map_err(OpenError::Tls)?;
+    let mut client = link.client;
+    client.tls_started();
+    let stream = Stream::Tls(Box::new(tls.into()));
+    Ok(Link { stream, client, input: BytesMut::new(), ..link })
+}
+
+/// What a connection to a target must show, and how the log calls that.
+fn assurance(target: &Target, reach: &Reach) -> Result<(Assurance, &'static str), Refusal> {
+    let guard = &target.guard;
+    let named = |names: &[Option<&String>]| -> Vec<ServerName<'static>> {
+        let names = names.iter().flatten();
+        names.filter_map(|name| ServerName::try_from((*name).clone()).ok()).collect()
+    };
+    let (host, domain) = (Some(&target.host), guard.domain.as_ref());
+    if let Tlsa::Records(records) = &reach.tlsa {
+        let names = named(&[reach.tlsa_base.as_ref(), host, domain]);
+        return Ok((Assurance::Dane(records.clone(), names), "dane"));
+    }
+    match guard.sts {
+        Sts::Absent => {}
+        Sts::Listed => return Ok((Assurance::Named(named(&[host])), "mta-sts")),
+        Sts::Unlisted => {
+            metrics::counter!(FAILURES, "type" => "sts-mx-mismatch").increment(1);
+            let text = format!("{} is not in its domain's MTA-STS policy", target.host);
+            return Err(Refusal::NextHop(Reply::new(451, (4, 7, 5), text)));
+        }
+    }
+    if guard.tls == LinkTls::Verify {
+        // A name out of plain DNS proves nothing: whoever can forge the answer has a certificate for the name in it.
+        // Without a domain it is the address that the recipient's address has in brackets.
+        let is_sure = !target.absolute || guard.dnssec || domain.is_none();
+        let names = named(&[host.filter(|_| is_sure), domain]);
+        return Ok((Assurance::Named(names), CERTIFICATE));
+    }
+    let encrypted = guard.tls == LinkTls::Require || reach.tlsa == Tlsa::Unusable;
+    Ok((if encrypted { Assurance::Encrypted } else { Assurance::Opportunistic }, "none"))
 }
 
 enum OpenError {
     Io,
+    NotOffered,
     Refused(Reply),
     Tls(io::Error),
 }
 
+/// Proven by an authority that we know.
+const CERTIFICATE: &str = "certificate";
 /// From the connection attempt to the answer to EHLO, TLS included.
 const OPENING_MAX: Duration = Duration::from_secs(30);
+/// To one address: a family or a host that swallows everything does not use up the time of the others.
+const CONNECT_MAX: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::route::Guard;
+
+    fn target(guard: Guard) -> Target {
+        Target { host: "mx.b.example".to_owned(), port: 25, absolute: true, guard }
+    }
+
+    fn chosen(guard: &Guard, tlsa: Tlsa) -> Result<(Assurance, &'static str), Refusal> {
+        let reach = Reach { tlsa, ..Reach::default() };
+        assurance(&target(guard.clone()), &reach)
+    }
+
+    fn names(texts: &[&str]) -> Vec<ServerName<'static>> {
+        texts.iter().map(|text| ServerName::try_from((*text).to_owned()).unwrap()).collect()
+    }
+
+    #[test]
+    fn dane_comes_before_mta_sts_and_that_before_policy() {
+        let guard = Guard {
+            tls: LinkTls::Verify,
+            domain: Some("b.example".to_owned()),
+            sts: Sts::Unlisted,
+            ..Guard::default()
+        };
+        let records = Tlsa::Records(Vec::new());
+        assert_eq!(chosen(&guard, records).unwrap().1, "dane");
+        let refusal = chosen(&guard, Tlsa::Absent).unwrap_err();
+        assert!(refusal.to_string().starts_with("451 4.7.5"), "{refusal}");
+        let listed = Guard { sts: Sts::Listed, ..guard };
+        let expected = (Assurance::Named(names(&["mx.b.example"])), "mta-sts");
+        assert_eq!(chosen(&listed, Tlsa::Absent).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_name_out_of_plain_dns_proves_nothing() {
+        let plain = Guard {
+            tls: LinkTls::Verify,
+            domain: Some("b.example".to_owned()),
+            ..Guard::default()
+        };
+        let (assurance, _) = chosen(&plain, Tlsa::Absent).unwrap();
+        assert_eq!(assurance, Assurance::Named(names(&["b.example"])));
+        let reach = Reach::default();
+        let numeric = Target { host: "192.0.2.1".to_owned(), ..target(plain.clone()) };
+        let (expected, _) = super::assurance(&numeric, &reach).unwrap();
+        assert_eq!(
+            expected,
+            Assurance::Named(names(&["b.example"])),
+            "an address out of plain DNS"
+        );
+        let literal = Guard { domain: None, ..plain };
+        let literal = Target { guard: literal, ..numeric };
+        let (expected, _) = super::assurance(&literal, &reach).unwrap();
+        assert_eq!(expected, Assurance::Named(names(&["192.0.2.1"])), "the recipient's own");
+        let signed = Guard { dnssec: true, ..plain };
+        let (assurance, _) = chosen(&signed, Tlsa::Absent).unwrap();
+        assert_eq!(assurance, Assurance::Named(names(&["mx.b.example", "b.example"])));
+    }
+
+    #[test]
+    fn unusable_records_demand_encryption_and_no_more() {
+        let none = Guard::default();
+        assert_eq!(chosen(&none, Tlsa::Absent).unwrap().0, Assurance::Opportunistic);
+        assert_eq!(chosen(&none, Tlsa::Unusable).unwrap().0, Assurance::Encrypted);
+        let require = Guard { tls: LinkTls::Require, ..none };
+        assert_eq!(chosen(&require, Tlsa::Absent).unwrap().0, Assurance::Encrypted);
+    }
+}

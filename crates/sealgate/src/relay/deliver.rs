@@ -6,18 +6,18 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
 
-use rustls::ClientConfig;
 use sealgate_core::envelope::{Envelope, MailParameters};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
 use sealgate_core::step::Parcel;
+use tokio::time::Instant;
 
+use super::hops::{Hops, Reservation};
 use super::link::Link;
 use super::pool::Pool;
 use super::route::{Hop, Router};
+use super::transport::Transport;
 
 /// What every delivery needs.
 #[derive(Debug)]
@@ -26,9 +26,10 @@ pub(crate) struct Downstream {
     pub(crate) router: Router,
     /// Idle connections.
     pub(crate) pool: Pool,
+    /// What is known of the hops.
+    pub(crate) hops: Hops,
     /// Our EHLO name.
     pub(crate) hostname: String,
-    pub(super) tls: Arc<ClientConfig>,
 }
 
 /// One copy for one hop.
@@ -44,6 +45,8 @@ pub(crate) struct Consignment<'a> {
     pub(crate) recipients: Vec<usize>,
     /// Where to.
     pub(crate) hop: Hop,
+    /// Takes note of the connection.
+    pub(crate) transport: &'a Transport,
     /// The content was opened by us: what is said about it stays inside (REQUIREMENTS D25).
     pub(crate) opened: bool,
 }
@@ -53,10 +56,19 @@ pub(crate) struct Consignment<'a> {
 pub(crate) struct Delivery<'a> {
     consignment: &'a Consignment<'a>,
     link: Link,
+    /// Given back after the connection is.
+    _reservation: Reservation,
 }
 
 /// One recipient's outcome, by index into the envelope.
 pub(crate) type Outcome = (usize, Result<Reply, Refusal>);
+
+/// What became of the recipients of a transaction.
+struct Admitted {
+    /// Waits for content, where anybody was admitted.
+    link: Option<Link>,
+    refused: Vec<Outcome>,
+}
 
 /// What a connection attempt came to.
 enum Trouble {
@@ -67,11 +79,9 @@ enum Trouble {
 }
 
 impl Downstream {
-    /// # Errors
-    /// What is wrong with the TLS library; only if the program was built wrongly.
-    pub(crate) fn new(router: Router, hostname: String) -> Result<Self, String> {
-        let tls = super::tls::opportunistic_client()?;
-        Ok(Self { router, pool: Pool::default(), hostname, tls })
+    /// Without connections yet.
+    pub(crate) fn new(router: Router, hostname: String, hops: Hops) -> Self {
+        Self { router, pool: Pool::default(), hops, hostname }
     }
 
     /// Opens a transaction for a consignment: a pooled connection, or a new one where that is dead.
@@ -80,36 +90,85 @@ impl Downstream {
     pub(crate) async fn admit<'a>(
         &self,
         consignment: &'a Consignment<'a>,
+        reservation: Reservation,
+        deadline: Instant,
     ) -> (Option<Delivery<'a>>, Vec<Outcome>) {
-        let refuse_all = |refusal: Refusal| {
-            let recipients = consignment.recipients.iter();
-            (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect())
+        let admitted = match self.begin_again(consignment, deadline).await {
+            Some(admitted) => admitted,
+            None => self.begin_anew(consignment, deadline).await,
         };
-        while let Some(link) = self.pool.take(&consignment.hop) {
-            failpoint!("deliver.pooled");
-            match self.begin(link, consignment).await {
-                Ok(admitted) => return admitted,
-                Err(Trouble::Final(refusal)) => return refuse_all(refusal),
-                Err(Trouble::Broken(_)) => {}
+        match admitted {
+            Ok(Admitted { link, refused }) => {
+                let of = |link| Delivery { consignment, link, _reservation: reservation };
+                (link.map(of), refused)
             }
-        }
-        failpoint!("deliver.connect");
-        let begun = match self.connect(&consignment.hop).await {
-            Ok(link) => self.begin(link, consignment).await,
-            Err(refusal) => return refuse_all(refusal),
-        };
-        match begun {
-            Ok(admitted) => admitted,
-            Err(Trouble::Broken(refusal) | Trouble::Final(refusal)) => refuse_all(refusal),
+            Err(refusal) => {
+                let recipients = consignment.recipients.iter();
+                (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect())
+            }
         }
     }
 
-    async fn begin<'a>(
+    /// Over a pooled connection; `None` where there is none that works.
+    async fn begin_again(
+        &self,
+        consignment: &Consignment<'_>,
+        deadline: Instant,
+    ) -> Option<Result<Admitted, Refusal>> {
+        while let Some(link) = self.pool.take(&consignment.hop) {
+            match tokio::time::timeout_at(deadline, self.begin(link, consignment)).await {
+                Ok(Ok(admitted)) => return Some(Ok(admitted)),
+                Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
+                Ok(Err(Trouble::Broken(_))) => {}
+                Err(_) => {
+                    if let Ok(attempt) = self.hops.attempt(&consignment.hop) {
+                        attempt.failed();
+                    }
+                    return Some(Err(too_late()));
+                }
+            }
+        }
+        None
+    }
+
+    /// Over a new connection, unless the hop is left alone.
+    async fn begin_anew(
+        &self,
+        consignment: &Consignment<'_>,
+        deadline: Instant,
+    ) -> Result<Admitted, Refusal> {
+        let attempt = self.hops.attempt(&consignment.hop)?;
+        let begun = tokio::time::timeout_at(deadline, async {
+            match self.connect(&consignment.hop).await {
+                Ok(link) => self.begin(link, consignment).await,
+                Err(refusal) if Reply::from(&refusal).is_permanent() => {
+                    Err(Trouble::Final(refusal))
+                }
+                Err(refusal) => Err(Trouble::Broken(refusal)),
+            }
+        });
+        let begun = begun.await.unwrap_or_else(|_| Err(Trouble::Broken(too_late())));
+        match begun {
+            Err(Trouble::Broken(refusal)) => {
+                attempt.failed();
+                Err(refusal)
+            }
+            Err(Trouble::Final(refusal)) => {
+                attempt.succeeded();
+                Err(refusal)
+            }
+            Ok(admitted) => {
+                attempt.succeeded();
+                Ok(admitted)
+            }
+        }
+    }
+
+    async fn begin(
         &self,
         mut link: Link,
-        consignment: &'a Consignment<'a>,
-    ) -> Result<(Option<Delivery<'a>>, Vec<Outcome>), Trouble> {
-        failpoint!("deliver.begin");
+        consignment: &Consignment<'_>,
+    ) -> Result<Admitted, Trouble> {
         let transaction = consignment.transaction();
         match link.client.start(&transaction) {
             Ok(()) => {}
@@ -124,7 +183,8 @@ impl Downstream {
                 Event::Admitted(replies) => {
                     failpoint!("deliver.admitted");
                     let refused = consignment.refused(replies);
-                    return Ok((Some(Delivery { consignment, link }), refused));
+                    consignment.transport.note(link.passage.clone());
+                    return Ok(Admitted { link: Some(link), refused });
                 }
                 Event::Refused(replies) if replies.iter().all(|reply| reply.code == 421) => {
                     // "Too many messages in this connection": another one may do.
@@ -137,7 +197,7 @@ impl Downstream {
                     if let Ok(Event::Idle) = link.next().await {
                         self.pool.keep(&consignment.hop, link);
                     }
-                    return Ok((None, refused));
+                    return Ok(Admitted { link: None, refused });
                 }
                 Event::Failed(Failure::Closing(reply)) if reply.code != 421 => {
                     return Err(Trouble::Final(passed_on(&consignment.hop, &reply)));
@@ -190,21 +250,17 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// Sends the final dot and hands over each answer as it comes; the connection goes back to the pool.
+    /// Sends the final dot and hands over each answer as it comes, until the deadline; the connection goes back to the pool.
     pub(crate) async fn release(
         mut self,
         downstream: &Downstream,
+        deadline: Instant,
         mut answer: impl FnMut(Outcome),
     ) {
         let mut open: Vec<usize> = (0..self.consignment.recipients.len()).collect();
         failpoint!("deliver.dot");
         if !self.link.interrupted {
             self.link.client.release();
-        }
-        let deadline = tokio::time::Instant::now() + ANSWER_MAX;
-        // What breaks here shows again, and is judged, at the next event.
-        if self.link.write().await.is_ok() {
-            failpoint!("deliver.dot_sent");
         }
         loop {
             match tokio::time::timeout_at(deadline, self.link.next()).await {
@@ -214,7 +270,7 @@ impl Delivery<'_> {
                     let hop = &self.consignment.hop;
                     let result = match reply.is_positive() {
                         true if self.link.interrupted => Err(Refusal::NextHopTimeout),
-                        true => Ok(reply),
+                        true => Ok(delivered(&reply)),
                         false if self.consignment.opened => Err(without_text(&reply)),
                         false => Err(passed_on(hop, &reply)),
                     };
@@ -265,5 +321,16 @@ fn without_text(reply: &Reply) -> Refusal {
     }
 }
 
-/// Wait for the answer after the dot: the client upstream waits 10 minutes (RFC 5321 §4.5.3.2.6).
-const ANSWER_MAX: Duration = Duration::from_secs(9 * 60);
+/// What the one upstream hears of a 2xx.
+fn delivered(reply: &Reply) -> Reply {
+    let said: String = reply.text().chars().take(TEXT_CHARS_MAX).collect();
+    Reply::new(250, (2, 0, 0), format!("delivered, next hop said: {said}"))
+}
+
+/// ARCHITECTURE: the upstream's patience is used up.
+pub(super) fn too_late() -> Refusal {
+    Refusal::NextHop(Reply::new(451, (4, 4, 7), "delivery took too long, try again later"))
+}
+
+/// What is passed on of the next hop's words.
+const TEXT_CHARS_MAX: usize = 200;

@@ -1,18 +1,22 @@
 //! Several copies, several hops, one transaction upstream (ARCHITECTURE, O9, O11).
 //!
-//! * One copy to one hop, or LMTP upstream: each is delivered on its own, and each recipient's answer goes up as it comes.
-//! * SMTP upstream, which hears one reply for all: every delivery is brought to "content sent, final dot held"; if
-//!   anybody has been refused by then, nothing is released and the refusal is the reply. Then the dots go out
-//!   one after another. A refusal after something was accepted cannot be taken back: for now 451 (the client sends
-//!   again, those served already get it twice), for good 250 and a loud `partial` in the log. The
-//!   notification (RFC 3464) and the done-record that repair both come with the done-record's table.
+//! * LMTP upstream: each copy is delivered on its own, and each recipient's answer goes up as it comes.
+//! * SMTP upstream, which hears one reply for all: deliveries are brought to "content sent, final dot held", as many as
+//!   [`HELD_MAX`] at once; those that got so far are released, one dot after another. What the outcomes come to
+//!   together is [`super::settle`]'s affair.
+//!
+//! Nothing is released where somebody has been refused by then and that could not be put right: coming in, the sender's own
+//! server could not be told of him alone; and without the done-record, every further attempt would serve the
+//! others again.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use sealgate_core::address::Domain;
 use sealgate_core::envelope::{Envelope, MailParameters, Ret};
@@ -21,11 +25,14 @@ use sealgate_core::report::{Delivered, Direction};
 use sealgate_core::smtp::Protocol;
 use sealgate_core::step::Parcel;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::deliver::{Consignment, Delivery, Downstream, Outcome};
+use super::deliver::{Consignment, Delivery, Downstream, Outcome, too_late};
+use super::hops::Reservation;
 use super::introduction::Introduction;
 use super::route::Hop;
+use super::transport::{Demand, Transport};
 use crate::config::NextHop;
 
 /// What the deliveries of one transaction share.
@@ -37,62 +44,77 @@ pub(crate) struct Fanout<'a> {
     pub(crate) next_hop: &'a NextHop,
     /// Whom the mail server is told about.
     pub(crate) introduction: Option<&'a Introduction>,
+    /// What it demands of its way there, and how that was.
+    pub(crate) transport: &'a Transport,
     /// Which way.
     pub(crate) direction: Direction,
     /// Who and what.
     pub(crate) envelope: &'a Envelope,
+    /// Recipients who have it already.
+    pub(crate) served: &'a [bool],
+    /// Whether the done-record can be asked, so that it can be expected to take what is written.
+    pub(crate) remembers: bool,
     /// No dot is sent after this.
     pub(crate) deadline: Instant,
+    /// No answer is waited for after this.
+    pub(crate) answer_deadline: Instant,
     /// Becomes true with the first dot: from there on the transaction must not be dropped.
     pub(crate) released: &'a AtomicBool,
     /// Answers, each recipient's first one counts.
-    pub(crate) answers: &'a UnboundedSender<Outcome>,
+    pub(crate) answers: UnboundedSender<Outcome>,
 }
 
-/// The outcome for a client that hears one reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Joint {
-    /// The reply for all.
-    pub(crate) result: Result<Reply, Refusal>,
-    /// Some have it and some do not.
-    pub(crate) partial: bool,
-}
+/// Which server each recipient's copy was for, by index into the envelope.
+pub(crate) type Remotes = HashMap<usize, String>;
 
 impl Fanout<'_> {
     /// Delivers all copies.
-    pub(crate) async fn deliver(&self, upstream: Protocol, parcels: &[Parcel]) {
-        let consignments = self.consignments(parcels).await;
-        match (upstream, consignments.as_slice()) {
-            (Protocol::Lmtp, consignments) => {
+    pub(crate) async fn deliver(self, upstream: Protocol, parcels: &[Parcel]) -> Remotes {
+        let (consignments, stop) = self.consignments(parcels).await;
+        match upstream {
+            Protocol::Lmtp => {
                 let each = consignments.iter().map(|consignment| self.deliver_alone(consignment));
                 join(each).await;
             }
-            (Protocol::Smtp, consignments) => self.deliver_jointly(consignments).await,
+            Protocol::Smtp if stop => {}
+            Protocol::Smtp => self.deliver_jointly(&consignments).await,
         }
+        let remotes = consignments.iter().flat_map(|consignment| {
+            let host = consignment.hop.targets.first().map(|target| target.host.clone());
+            let host = host.unwrap_or_else(|| consignment.hop.name.clone());
+            consignment.recipients.iter().map(move |index| (*index, host.clone()))
+        });
+        remotes.collect()
     }
 
-    /// Copies by hop; recipients without a hop are answered at once.
-    async fn consignments<'p>(&'p self, parcels: &'p [Parcel]) -> Vec<Consignment<'p>> {
-        let mut hops: HashMap<&Domain, Result<Hop, Refusal>> = HashMap::new();
+    /// Copies by hop; recipients without a hop are answered at once. And whether one of them holds back everything.
+    async fn consignments<'p>(&'p self, parcels: &'p [Parcel]) -> (Vec<Consignment<'p>>, bool) {
+        let mut stop = false;
+        let mut hops: HashMap<(&Domain, Demand), Result<Hop, Refusal>> = HashMap::new();
         let mut consignments: Vec<Consignment<'p>> = Vec::new();
         for parcel in parcels {
             let first_of_parcel = consignments.len();
             let opened =
                 self.direction == Direction::Inbound && parcel.delivered == Delivered::Plain;
             for index in &parcel.recipients {
+                if self.served.get(*index) == Some(&true) {
+                    continue;
+                }
                 let Some(recipient) = self.envelope.recipients.get(*index) else { continue };
                 let domain = recipient.address.domain();
-                if !hops.contains_key(domain) {
-                    failpoint!("fanout.route");
-                    let found = self.downstream.router.hop(self.next_hop, domain);
-                    let hop = tokio::time::timeout_at(self.deadline, found).await;
-                    failpoint!("fanout.routed");
-                    let hop = hop.unwrap_or(Err(Refusal::NextHopUnreachable));
-                    let introduction = self.introduction.cloned();
-                    hops.insert(domain, hop.map(|hop| Hop { introduction, ..hop }));
-                }
-                match hops.get(domain) {
-                    Some(Ok(hop)) => {
+                let demand = self.transport.demand(*index);
+                let hop = match hops.entry((domain, demand)) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => {
+                        let found = self.downstream.router.hop(self.next_hop, domain, demand);
+                        let hop = tokio::time::timeout_at(self.deadline, found).await;
+                        let hop = hop.unwrap_or(Err(Refusal::NextHopUnreachable));
+                        let introduction = self.introduction.cloned();
+                        unknown.insert(hop.map(|hop| Hop { introduction, ..hop }))
+                    }
+                };
+                match hop {
+                    Ok(hop) => {
                         let same = consignments.iter_mut().skip(first_of_parcel);
                         match same.into_iter().find(|other| other.hop.targets == hop.targets) {
                             Some(consignment) => consignment.recipients.push(*index),
@@ -102,16 +124,19 @@ impl Fanout<'_> {
                                 parcel,
                                 recipients: vec![*index],
                                 hop: hop.clone(),
+                                transport: self.transport,
                                 opened,
                             }),
                         }
                     }
-                    Some(Err(refusal)) => self.answer((*index, Err(refusal.clone()))),
-                    None => {}
+                    Err(refusal) => {
+                        stop |= self.must_stop_at(refusal);
+                        self.answer((*index, Err(refusal.clone())));
+                    }
                 }
             }
         }
-        consignments
+        (consignments, stop)
     }
 
     /// RET=HDRS for what we opened, where the sender asked for anything or nothing: his mail server may return a
@@ -127,8 +152,8 @@ impl Fanout<'_> {
 
     /// One copy, whatever becomes of the others.
     async fn deliver_alone(&self, consignment: &Consignment<'_>) {
-        failpoint!("fanout.alone");
-        let (delivery, refused) = self.admit(consignment).await;
+        let reserved = self.downstream.hops.reserve(&consignment.hop, 1, self.deadline).await;
+        let (delivery, refused) = self.admit(consignment, reserved, self.deadline).await;
         refused.into_iter().for_each(|outcome| self.answer(outcome));
         if let Some(delivery) = delivery {
             self.finish(delivery, consignment).await;
@@ -137,85 +162,158 @@ impl Fanout<'_> {
 
     /// Content and dot.
     async fn finish(&self, mut delivery: Delivery<'_>, consignment: &Consignment<'_>) {
-        failpoint!("fanout.content");
+        if Instant::now() >= self.deadline {
+            return self.answer_all(consignment, &too_late());
+        }
         if consignment.parcel.size_bytes() <= TOGETHER_BYTES_MAX {
             delivery.queue_content();
-        } else if let Err(refusal) = self.send_content(&mut delivery).await {
+        } else if let Err(refusal) = self.send_content(&mut delivery, self.deadline).await {
             return self.answer_all(consignment, &refusal);
         }
-        failpoint!("fanout.release");
+        self.release(delivery).await;
+    }
+
+    async fn release(&self, delivery: Delivery<'_>) {
         self.released.store(true, Ordering::Release);
-        delivery.release(self.downstream, |outcome| self.answer(outcome)).await;
+        let answer = |outcome| self.answer(outcome);
+        delivery.release(self.downstream, self.answer_deadline, answer).await;
     }
 
     async fn deliver_jointly(&self, consignments: &[Consignment<'_>]) {
-        let admitted = join(consignments.iter().map(|consignment| self.admit(consignment))).await;
-        failpoint!("fanout.admitted");
+        for together in consignments.chunks(HELD_MAX.min(self.downstream.hops.connections_max())) {
+            if !self.deliver_together(together).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether it makes sense to go on.
+    async fn deliver_together(&self, consignments: &[Consignment<'_>]) -> bool {
+        // A hop that does not answer must not use up the time in which the others can be released.
+        let now = Instant::now();
+        let half = now + self.deadline.saturating_duration_since(now) / 2;
+        let ready_by = if consignments.len() > 1 { half } else { self.deadline };
+        let mut reserved = self.reserve(consignments, ready_by).await;
+        let admissions = consignments.iter().map(|consignment| {
+            let own = reserved.get_mut(&key(&consignment.hop)).map_or(Err(too_late()), |all| {
+                let all = all.as_mut().map_err(|refusal| refusal.clone())?;
+                all.split_one().ok_or_else(too_late)
+            });
+            self.admit(consignment, own, ready_by)
+        });
+        let admitted = join(admissions).await;
         let mut deliveries = Vec::new();
-        let mut refused = false;
+        let mut stop = false;
         for ((delivery, outcomes), consignment) in admitted.into_iter().zip(consignments) {
-            refused |= !outcomes.is_empty();
-            outcomes.into_iter().for_each(|outcome| self.answer(outcome));
+            for outcome in outcomes {
+                stop |= outcome.1.as_ref().is_err_and(|refusal| self.must_stop_at(refusal));
+                self.answer(outcome);
+            }
             deliveries.extend(delivery.map(|delivery| (delivery, consignment)));
         }
-        let routed: usize = consignments.iter().map(|c| c.recipients.len()).sum();
-        if refused || routed < self.envelope.recipients.len() {
+        if stop {
             // Dropped: every connection is closed without its dot.
-            return;
+            return false;
         }
         if let [_] = deliveries.as_slice()
             && let Some((delivery, consignment)) = deliveries.pop()
         {
-            return self.finish(delivery, consignment).await;
+            self.finish(delivery, consignment).await;
+            return true;
         }
-        let contents = deliveries.iter_mut().map(|(delivery, consignment)| async {
-            let sent = self.send_content(delivery).await;
-            sent.map_err(|refusal| self.answer_all(consignment, &refusal))
+        let contents = deliveries.into_iter().map(|(mut delivery, consignment)| async move {
+            match self.send_content(&mut delivery, ready_by).await {
+                Ok(()) => Some((delivery, consignment)),
+                Err(refusal) => {
+                    self.answer_all(consignment, &refusal);
+                    None
+                }
+            }
         });
-        if join(contents).await.iter().any(Result::is_err) {
-            return;
-        }
-        failpoint!("fanout.dots_held");
-        self.release_in_turn(deliveries).await;
+        self.release_in_turn(join(contents).await.into_iter().flatten()).await;
+        true
     }
 
-    /// The dots, one after another, until one is not accepted and it is better to stop.
-    async fn release_in_turn(&self, deliveries: Vec<(Delivery<'_>, &Consignment<'_>)>) {
-        let mut accepted = false;
-        for (delivery, _) in deliveries {
-            failpoint!("fanout.dot_in_turn");
-            self.released.store(true, Ordering::Release);
-            let (mut refused_for_now, mut refused_for_good) = (false, false);
-            let watch = |outcome: Outcome| {
-                match &outcome.1 {
-                    Ok(_) => accepted = true,
-                    Err(refusal) if Reply::from(refusal).is_permanent() => refused_for_good = true,
-                    Err(_) => refused_for_now = true,
+    /// The dots, one after another; an answer that does not come soon is waited for while the next dot goes out.
+    async fn release_in_turn<'c>(
+        &self,
+        deliveries: impl Iterator<Item = (Delivery<'c>, &'c Consignment<'c>)>,
+    ) {
+        let mut turn: Option<oneshot::Receiver<()>> = None;
+        let mut releases = Vec::new();
+        for (delivery, consignment) in deliveries {
+            let (done, next) = oneshot::channel::<()>();
+            let before = turn.replace(next);
+            releases.push(async move {
+                if let Some(before) = before {
+                    // Nothing is ever sent: it ends when the one before drops its end.
+                    let _ = before.await;
                 }
-                self.answer(outcome);
-            };
-            delivery.release(self.downstream, watch).await;
-            failpoint!("fanout.dot_answered");
-            // For now: all will be sent again. For good before anything was accepted: all are refused.
-            if refused_for_now || (refused_for_good && !accepted) {
-                return;
-            }
+                if Instant::now() >= self.deadline {
+                    return self.answer_all(consignment, &too_late());
+                }
+                let mut release = std::pin::pin!(self.release(delivery));
+                if tokio::time::timeout(DOT_PATIENCE, release.as_mut()).await.is_err() {
+                    drop(done);
+                    release.await;
+                }
+            });
+        }
+        join(releases.into_iter()).await;
+    }
+
+    /// Connections for all, hop by hop in one order for every transaction, so that no two wait for each other.
+    async fn reserve(
+        &self,
+        consignments: &[Consignment<'_>],
+        deadline: Instant,
+    ) -> HashMap<HopKey, Result<Reservation, Refusal>> {
+        let mut wanted: BTreeMap<HopKey, (&Hop, usize)> = BTreeMap::new();
+        for consignment in consignments {
+            let (_, count) = wanted.entry(key(&consignment.hop)).or_insert((&consignment.hop, 0));
+            *count = count.saturating_add(1);
+        }
+        let mut reserved = HashMap::with_capacity(wanted.len());
+        for (key, (hop, count)) in wanted {
+            reserved.insert(key, self.downstream.hops.reserve(hop, count, deadline).await);
+        }
+        reserved
+    }
+
+    /// Whether a refusal before any dot holds back everything.
+    fn must_stop_at(&self, refusal: &Refusal) -> bool {
+        // Once somebody has the message there is nothing to hold back for.
+        if self.served.contains(&true) || self.released.load(Ordering::Acquire) {
+            return false;
+        }
+        if Reply::from(refusal).is_permanent() {
+            self.direction == Direction::Inbound
+        } else {
+            !self.remembers
         }
     }
 
     async fn admit<'c>(
         &self,
         consignment: &'c Consignment<'c>,
+        reserved: Result<Reservation, Refusal>,
+        deadline: Instant,
     ) -> (Option<Delivery<'c>>, Vec<Outcome>) {
-        let admission = self.downstream.admit(consignment);
-        tokio::time::timeout_at(self.deadline, admission).await.unwrap_or_else(|_| {
-            let recipients = consignment.recipients.iter();
-            (None, recipients.map(|index| (*index, Err(too_late()))).collect())
-        })
+        match reserved {
+            Ok(reservation) => self.downstream.admit(consignment, reservation, deadline).await,
+            Err(refusal) => {
+                let recipients = consignment.recipients.iter();
+                (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect())
+            }
+        }
     }
 
-    async fn send_content(&self, delivery: &mut Delivery<'_>) -> Result<(), Refusal> {
-        match tokio::time::timeout_at(self.deadline, delivery.send_content()).await {
+    async fn send_content(
+        &self,
+        delivery: &mut Delivery<'_>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        match tokio::time::timeout_at(deadline, delivery.send_content()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Refusal::NextHopTimeout),
             Err(_) => Err(too_late()),
@@ -234,27 +332,11 @@ impl Fanout<'_> {
     }
 }
 
-/// One reply out of all outcomes; `None` stands for a recipient whose copy was held back.
-pub(crate) fn joint(outcomes: &[Option<Result<Reply, Refusal>>]) -> Joint {
-    let refusals = || outcomes.iter().flatten().filter_map(|outcome| outcome.as_ref().err());
-    let temporary = refusals().find(|refusal| !Reply::from(*refusal).is_permanent());
-    let permanent = refusals().find(|refusal| Reply::from(*refusal).is_permanent());
-    let accepted = outcomes.iter().flatten().find_map(|outcome| outcome.as_ref().ok());
-    let held_back = outcomes.iter().any(Option::is_none);
-    let partial = accepted.is_some() && (temporary.is_some() || permanent.is_some() || held_back);
-    let result = match (temporary, accepted, permanent) {
-        (Some(refusal), _, _) => Err(refusal.clone()),
-        (None, Some(_), _) if held_back => Err(Refusal::NextHopTimeout),
-        (None, Some(reply), _) => Ok(reply.clone()),
-        (None, None, Some(refusal)) => Err(refusal.clone()),
-        (None, None, None) => Err(Refusal::Internal),
-    };
-    Joint { result, partial }
-}
+/// What orders hops.
+type HopKey = (String, bool);
 
-/// ARCHITECTURE: the upstream's patience is used up.
-fn too_late() -> Refusal {
-    Refusal::NextHop(Reply::new(451, (4, 4, 7), "delivery took too long, try again later"))
+fn key(hop: &Hop) -> HopKey {
+    (hop.name.clone(), hop.lmtp)
 }
 
 /// Drives all futures to their ends, within one task, so that dropping it ends them together.
@@ -283,6 +365,10 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
 
 /// Content up to this size travels together with its dot: there is no time in which anything could change.
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
+/// How long the next dot waits for the answer to the one before.
+const DOT_PATIENCE: Duration = Duration::from_secs(5);
+/// Connections of one transaction that wait for their dots at once.
+const HELD_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use sealgate_core::smtp::client::{Client, Event};
 
 use super::stream::{Stream, Written};
+use super::transport::Passage;
 
 /// One connection.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Link {
     pub(super) interrupted: bool,
     /// Questions at RCPT that it has answered, and those of them that it refused.
     pub(super) asked: Asked,
+    /// What it is, for the log.
+    pub(super) passage: Passage,
 }
 
 /// How often a server was asked about recipients over one connection: it has limits of its own for that.

@@ -7,8 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -32,12 +32,15 @@ use tokio_rustls::TlsAcceptor;
 use super::answers::Answers;
 use super::budget::{Connection, Reservation};
 use super::deliver::Outcome;
+use super::done::Done;
 use super::introduction::Introduction;
 use super::listener::Entrance;
 use super::route::{self, Hop};
+use super::settle::{Settled, Tally};
 use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
+use super::transport::{Demand, Transport};
 use super::{Relay, Settings, veil};
 use crate::config::ClientAddress;
 use crate::observe::record::Record;
@@ -298,7 +301,10 @@ impl Session {
     fn mail_server(&self) -> Option<Hop> {
         let inbound = self.entrance.direction() == Direction::Inbound;
         let server = &self.settings.config.inside.mail_server;
-        inbound.then(|| Hop { introduction: self.introduction(), ..route::fixed(server) })
+        inbound.then(|| Hop {
+            introduction: self.introduction(),
+            ..route::fixed(server, Demand::default())
+        })
     }
 
     /// What the mail server is told about the Internet's client.
@@ -360,13 +366,14 @@ impl Session {
             envelope,
             origin: self.origin(),
             introduction: self.introduction(),
+            transport: OnceLock::new(),
+            message,
+            done: Done::default(),
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
-        let outcome = self.drive(&transaction, message, &mut answers).await;
-        failpoint!("session.driven");
+        let outcome = self.drive(&transaction, &mut answers).await;
         self.memory.resize(0, budget);
-        let Some(report) = outcome else {
-            failpoint!("session.aborted");
+        let Some(settled) = outcome else {
             // The client is gone and nothing was delivered: it will send again.
             let report = Report::new(transaction.direction, &self.id);
             let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
@@ -375,32 +382,35 @@ impl Session {
             record.aborted().write();
             return Ok(Next::End);
         };
-        veil::wait(&report, size_bytes, dot).await;
-        failpoint!("session.last_reply");
-        let reply = answers.last_reply(&mut self.server, self.entrance.protocol());
+        veil::wait(&settled.report, size_bytes, dot).await;
+        let protocol = self.entrance.protocol();
+        if protocol == Protocol::Lmtp {
+            answers.complete();
+            self.say_known(&mut answers).await;
+        }
+        let reply = answers.last_reply(&mut self.server, protocol, &settled.result);
         let written = self.say().await;
-        failpoint!("session.last_replied");
+        let reply_lost = written.is_err() || answers.client_is_gone;
+        if reply_lost {
+            transaction.remember(answers.outcomes()).await;
+        }
         let recipients = &transaction.envelope.recipients;
-        self.record(report, &reply, recipients, size_bytes, started.elapsed())
+        self.record(settled.report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
-            .partial(answers.is_partial())
-            .reply_lost(written.is_err() || answers.client_is_gone)
+            .partial(settled.partial, settled.repair)
+            .passages(transaction.transport.get().map(Transport::passages).unwrap_or_default())
+            .reply_lost(reply_lost)
             .write();
         failpoint!("session.recorded");
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }
     }
 
     /// Runs the transaction and listens to the client meanwhile; `None` when it left before anything was released.
-    async fn drive(
-        &mut self,
-        transaction: &Transaction,
-        message: Bytes,
-        answers: &mut Answers,
-    ) -> Option<Report> {
+    async fn drive(&mut self, transaction: &Transaction, answers: &mut Answers) -> Option<Settled> {
         let released = AtomicBool::new(false);
         let (sender, mut receiver) = mpsc::unbounded_channel::<Outcome>();
         let lmtp = self.entrance.protocol() == Protocol::Lmtp;
-        let mut running = std::pin::pin!(transaction.run(message, &released, &sender));
+        let mut running = std::pin::pin!(transaction.run(&released, &sender));
         // Invariant 11: a panic ends this message only.
         let mut caught = std::pin::pin!(std::future::poll_fn(|context| {
             let poll = AssertUnwindSafe(|| running.as_mut().poll(context));
@@ -409,23 +419,16 @@ impl Session {
                 Err(_) => std::task::Poll::Ready(None),
             }
         }));
-        let report = loop {
+        let settled = loop {
             let listen = !answers.client_is_gone && self.input.len() < INPUT_BYTES;
             tokio::select! {
                 biased;
-                report = &mut caught => break report,
+                settled = &mut caught => break settled,
                 Some(outcome) = receiver.recv() => {
                     failpoint!("session.answer");
                     answers.take(outcome);
-                    if lmtp && answers.say_known(&mut self.server) {
-                        failpoint!("session.lmtp_reply");
-                        let pause = self.settings.config.inside.reply_pause;
-                        if self.say().await.is_err() {
-                            answers.client_is_gone = true;
-                        } else if !pause.is_zero() {
-                            tokio::time::sleep(pause).await;
-                        }
-                        failpoint!("session.lmtp_replied");
+                    if lmtp {
+                        self.say_known(answers).await;
                     }
                 }
                 read = self.stream.read(&mut self.input), if listen => {
@@ -443,10 +446,24 @@ impl Session {
         while let Ok(outcome) = receiver.try_recv() {
             answers.take(outcome);
         }
-        Some(report.unwrap_or_else(|| {
+        Some(settled.unwrap_or_else(|| {
             metrics::counter!("sealgate_panics_total").increment(1);
-            Report::new(transaction.direction, &transaction.id)
+            let report = Report::new(transaction.direction, &transaction.id);
+            let (result, partial) = Tally::of(answers.outcomes()).into_result();
+            Settled { report, result, partial, repair: None }
         }))
+    }
+
+    /// LMTP: says the answers that are known, each apart where the client needs that.
+    async fn say_known(&mut self, answers: &mut Answers) {
+        let pause = self.settings.config.inside.reply_pause;
+        while answers.say_next(&mut self.server) {
+            if !pause.is_zero() && !answers.client_is_gone {
+                answers.client_is_gone |= self.say().await.is_err();
+                tokio::time::sleep(pause).await;
+            }
+        }
+        answers.client_is_gone |= self.say().await.is_err();
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {

@@ -1,21 +1,23 @@
-//! STARTTLS, both sides: our certificate as a server, and what we believe as a client.
+//! STARTTLS, both sides: our certificate as a server, and what we believe as a client ([`client`]).
 //!
-//! As a client towards port 25 of the Internet TLS is opportunistic (RFC 7435): where it is offered it is used, and
-//! the certificate is not verified, because nothing says which name or authority it should have. It
-//! protects from those who only listen. What protects the content is the message's own cryptography.
+//! As a client towards port 25 of the Internet TLS is opportunistic (RFC 7435) unless the recipient's domain (DANE, MTA-STS)
+//! or our policy asks for more: where it is offered it is used, and the certificate is not verified, because nothing says
+//! which name or authority it should have. It protects from those who only listen. What protects the content
+//! is the message's own cryptography.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{RootCertStore, ServerConfig};
 
 use crate::config::TlsFiles;
+
+pub(crate) mod client;
 
 /// The server's side.
 ///
@@ -78,64 +80,6 @@ fn unusable(path: &Path, why: &dyn fmt::Display) -> String {
     format!("{}: {why}", path.display())
 }
 
-/// The opportunistic client's side.
-///
-/// # Errors
-/// What rustls says; only if the program was built wrongly.
-pub(crate) fn opportunistic_client() -> Result<Arc<ClientConfig>, String> {
-    let provider = provider();
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-/// Takes any certificate whose key the server holds. See above why.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

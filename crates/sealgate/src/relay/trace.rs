@@ -47,13 +47,18 @@ pub(crate) fn received_field(origin: &Origin, hostname: &str, id: &str) -> Vec<u
     let tls = origin.tls.as_ref().map(|tls| format!("\r\n\t(using {tls})")).unwrap_or_default();
     let hello = comment_safe(&origin.hello);
     let protocol = origin.protocol;
-    let date = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
-    let date = jiff::fmt::rfc2822::to_string(&date).unwrap_or_default();
+    let date = date();
     format!(
         "Received: from {hello} ({peer}){tls}\r\n\tby {hostname} {OUR_COMMENT} with {protocol} \
          id {id};\r\n\t{date}\r\n"
     )
     .into_bytes()
+}
+
+/// The time as header fields have it (RFC 5322 §3.3).
+pub(crate) fn date() -> String {
+    let date = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    jiff::fmt::rfc2822::to_string(&date).unwrap_or_default()
 }
 
 /// # Errors

@@ -3,8 +3,8 @@
 //! In: the envelope and the message. Out: an answer for each recipient, sent as it becomes known, and the [`Report`] for the
 //! log. The loop over the steps of the core is here; what is done with a message is not.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -18,14 +18,17 @@ use sealgate_core::report::{Direction, Report};
 use sealgate_core::smtp::Protocol;
 use sealgate_core::step::{Done, Keys, Step};
 use sealgate_core::verify::Harvest;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
 use super::authentication::{Authentication, Sender};
 use super::deliver::Outcome;
-use super::fanout::Fanout;
+use super::done::{Before, Done as DoneState};
+use super::fanout::{Fanout, Remotes};
 use super::introduction::Introduction;
+use super::settle::{Outcomes, Settled};
 use super::trace::{self, Origin};
+use super::transport::Transport;
 use super::{Relay, Settings};
 use crate::config::{Dmarc, NextHop};
 
@@ -48,6 +51,12 @@ pub(crate) struct Transaction {
     pub(crate) origin: Origin,
     /// What the mail server is told about the client.
     pub(crate) introduction: Option<Introduction>,
+    /// How it is to go on and did; empty until it is known.
+    pub(crate) transport: OnceLock<Transport>,
+    /// The message as received.
+    pub(crate) message: Bytes,
+    /// Who has it.
+    pub(super) done: DoneState,
 }
 
 /// Either direction of the core.
@@ -70,53 +79,109 @@ impl Transaction {
     /// Does it all. Before `released` becomes true this future may be dropped, and nothing was delivered.
     pub(crate) async fn run(
         &self,
-        message: Bytes,
         released: &AtomicBool,
         answers: &UnboundedSender<Outcome>,
-    ) -> Report {
+    ) -> Settled {
         let limits = &self.settings.config.limits;
-        failpoint!("transaction.start");
-        let deadline = Instant::now() + Duration::from_secs(limits.delivery_secs_max);
-        let transformed = tokio::time::timeout_at(deadline, self.transform(Message::new(message)));
-        let late = Reply::new(451, (4, 4, 7), "the message took too long, try again later");
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_secs(limits.delivery_secs_max);
+        let answer_deadline = begun + Duration::from_secs(limits.answer_secs_max);
+        let message = Message::new(self.message.clone());
+        let transformed = tokio::time::timeout_at(deadline, self.prepare(message));
+        let (transformed, before) = tokio::join!(transformed, self.before());
         let transformed = transformed
-            .await
-            .unwrap_or_else(|_| Err(Box::new((Refusal::NextHop(late), self.empty_report()))));
-        match transformed {
-            Err(refused) => {
-                failpoint!("transaction.refused");
-                let (refusal, report) = *refused;
-                for index in 0..self.envelope.recipients.len() {
-                    let _ = answers.send((index, Err(refusal.clone())));
+            .unwrap_or_else(|_| Err(Box::new((Refusal::NextHop(late()), self.empty_report()))));
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let sending = async {
+            match transformed {
+                Err(refused) => {
+                    let (refusal, report) = *refused;
+                    self.answer_unserved(sender, &before, &refusal);
+                    (report, Remotes::default())
                 }
-                report
+                Ok(done) => {
+                    self.learn(done.harvest);
+                    let fanout = Fanout {
+                        downstream: &self.relay.downstream,
+                        next_hop: &self.next_hop(),
+                        introduction: self.introduction.as_ref(),
+                        transport: self.transport.get_or_init(Transport::default),
+                        direction: self.direction,
+                        envelope: &self.envelope,
+                        served: &before.served,
+                        remembers: before.remembers,
+                        deadline,
+                        answer_deadline,
+                        released,
+                        answers: sender,
+                    };
+                    (done.report, fanout.deliver(self.upstream, &done.parcels).await)
+                }
             }
-            Ok(done) => {
-                failpoint!("transaction.transformed");
-                self.learn(done.harvest);
-                let inbound = NextHop::Fixed(self.settings.config.inside.mail_server.clone());
-                let next_hop = match self.direction {
-                    Direction::Inbound => &inbound,
-                    Direction::Outbound => &self.settings.config.outside.next_hop,
-                };
-                let downstream = &self.relay.downstream;
-                let envelope = &self.envelope;
-                let direction = self.direction;
-                let fanout = Fanout {
-                    downstream,
-                    next_hop,
-                    introduction: self.introduction.as_ref(),
-                    direction,
-                    envelope,
-                    deadline,
-                    released,
-                    answers,
-                };
-                fanout.deliver(self.upstream, &done.parcels).await;
-                failpoint!("transaction.delivered");
-                done.report
+        };
+        let collecting = self.collect(&before, receiver, answers);
+        let ((report, remotes), outcomes) = tokio::join!(sending, collecting);
+        self.settle(report, &outcomes, &remotes, answer_deadline).await
+    }
+
+    /// What the message demands of its way, and what becomes of it.
+    async fn prepare(&self, message: Message) -> Result<Done, Box<(Refusal, Report)>> {
+        let policy = &self.settings.config.policy;
+        let header = message.header_section();
+        let transport = Transport::new(self.direction, policy, &self.envelope, header)
+            .map_err(|refusal| Box::new((refusal, self.empty_report())))?;
+        let _ = self.transport.set(transport);
+        self.transform(message).await
+    }
+
+    fn next_hop(&self) -> NextHop {
+        match self.direction {
+            Direction::Inbound => NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
+            Direction::Outbound => self.settings.config.outside.next_hop.clone(),
+        }
+    }
+
+    fn answer_unserved(
+        &self,
+        sender: UnboundedSender<Outcome>,
+        before: &Before,
+        refusal: &Refusal,
+    ) {
+        let unserved = before.served.iter().enumerate().filter(|(_, served)| !**served);
+        for (index, _) in unserved {
+            let _ = sender.send((index, Err(refusal.clone())));
+        }
+    }
+
+    /// Takes the answers as they come, writes down what must be, and passes them on.
+    async fn collect(
+        &self,
+        before: &Before,
+        mut receiver: UnboundedReceiver<Outcome>,
+        answers: &UnboundedSender<Outcome>,
+    ) -> Outcomes {
+        let earlier = |served: &bool| served.then(|| Ok(Self::served_before()));
+        let mut outcomes: Outcomes = before.served.iter().map(earlier).collect();
+        for (index, outcome) in outcomes.iter().enumerate() {
+            if let Some(outcome) = outcome {
+                let _ = answers.send((index, outcome.clone()));
             }
         }
+        let mut together = Vec::new();
+        while receiver.recv_many(&mut together, usize::from(u8::MAX)).await > 0 {
+            for (index, outcome) in &together {
+                if let Some(slot) = outcomes.get_mut(*index) {
+                    slot.get_or_insert_with(|| outcome.clone());
+                }
+            }
+            if self.remembers_always() {
+                self.remember(&outcomes).await;
+            }
+            for outcome in together.drain(..) {
+                let _ = answers.send(outcome);
+            }
+        }
+        outcomes
     }
 
     /// What the core knows of the world at this moment.
@@ -249,6 +314,11 @@ impl Transaction {
 pub(crate) fn now() -> Timestamp {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// ARCHITECTURE: the upstream's patience is used up.
+fn late() -> Reply {
+    Reply::new(451, (4, 4, 7), "the message took too long, try again later")
 }
 
 /// Messages up to this size are read on the thread that received them.

@@ -27,11 +27,13 @@ impl<T: Read + Write> Wire for T {}
 pub(crate) struct Kmip {
     pub(crate) wire: Box<dyn Wire>,
     pub(crate) version: Version,
+    /// For whom keys are used; nobody is named where this is empty.
+    pub(crate) used_for: Option<String>,
 }
 
 impl Kmip {
     pub(crate) fn over(wire: impl Wire + 'static) -> Self {
-        Self { wire: Box::new(wire), version: V12 }
+        Self { wire: Box::new(wire), version: V12, used_for: None }
     }
 
     pub(crate) fn unix(socket: &Path) -> Self {
@@ -111,7 +113,7 @@ impl Kmip {
     }
 
     pub(crate) fn sign(&mut self, id: &str, parameters: Parameters) -> Result<Vec<u8>, Failure> {
-        self.call(Request::Sign(key_use(id, parameters, MESSAGE))).map(result)
+        self.call(Request::Sign(self.key_use(id, parameters, MESSAGE))).map(result)
     }
 
     pub(crate) fn decrypt(
@@ -120,12 +122,13 @@ impl Kmip {
         parameters: Parameters,
         data: &[u8],
     ) -> Result<Vec<u8>, Failure> {
-        self.call(Request::Decrypt(key_use(id, parameters, data))).map(result)
+        self.call(Request::Decrypt(self.key_use(id, parameters, data))).map(result)
     }
-}
 
-fn key_use(id: &str, parameters: Parameters, data: &[u8]) -> KeyUse {
-    KeyUse { id: id.to_owned(), parameters, data: data.to_vec().into() }
+    fn key_use(&self, id: &str, parameters: Parameters, data: &[u8]) -> KeyUse {
+        let used_for = self.used_for.clone();
+        KeyUse { id: id.to_owned(), parameters, data: data.to_vec().into(), used_for }
+    }
 }
 
 fn result(response: Response) -> Vec<u8> {
@@ -147,7 +150,7 @@ pub(crate) fn own_uid(gate: &Gate) -> i64 {
     i64::from(std::fs::metadata(gate.dir()).unwrap().uid())
 }
 
-/// An entry of `[[key_server.relay]]` for the user who runs the tests.
+/// An entry of `[[key_server.relay]]`, whose uses of keys need not say for whom they are, for the user who runs the tests.
 pub(crate) fn relay(uid: i64, keys: &[&str], operations: &[&str]) -> Table {
     entry("uid", uid.into(), keys, operations)
 }
@@ -158,6 +161,7 @@ pub(crate) fn entry(kind: &str, who: Value, keys: &[&str], operations: &[&str]) 
         (kind.to_owned(), who),
         ("keys".to_owned(), list(keys).into()),
         ("operations".to_owned(), list(operations).into()),
+        ("require_address".to_owned(), false.into()),
     ])
 }
 

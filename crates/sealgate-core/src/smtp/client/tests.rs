@@ -84,6 +84,7 @@ fn capabilities_are_read() {
         dsn: true,
         eight_bit_mime: true,
         pipelining: true,
+        requiretls: false,
         size: Some(Some(1000)),
         smtputf8: true,
         starttls: false,
@@ -279,11 +280,41 @@ fn what_the_server_lacks_is_told_before_anything_is_sent() {
 }
 
 #[test]
+fn mail_that_requires_tls_goes_only_to_those_who_offer_that_within_tls() {
+    let parameters = MailParameters { requiretls: true, ..MailParameters::default() };
+    let to = recipients(&["a@x"]);
+    let transaction = Transaction {
+        reverse_path: None,
+        parameters: &parameters,
+        recipients: to.iter().collect(),
+        size_bytes: 3,
+        eight_bit: false,
+    };
+    let lack = Some(Lack::Extension(Extension::RequireTls));
+    let mut plain = smtp();
+    idle(&mut plain, "250-REQUIRETLS\r\n");
+    assert_eq!(plain.start(&transaction).err(), lack);
+    for (offer, lack) in [("250-REQUIRETLS\r\n", None), ("", lack)] {
+        let mut client = Client::new(options(Protocol::Smtp, Tls::Required));
+        hear(&mut client, "220 hello\r\n250-b.example\r\n250 STARTTLS\r\n220 go on\r\n");
+        client.tls_started();
+        assert_eq!(
+            hear(&mut client, &format!("250-b.example\r\n{offer}250 HELP\r\n")),
+            [Event::Idle]
+        );
+        sent(&mut client);
+        assert_eq!(client.start(&transaction).err(), lack);
+        assert_eq!(sent(&mut client).contains("MAIL FROM:<> REQUIRETLS\r\n"), lack.is_none());
+    }
+}
+
+#[test]
 fn parameters_go_only_to_those_who_know_them() {
     let parameters = MailParameters {
         size_bytes: Some(7),
         eight_bit: true,
         smtputf8: false,
+        requiretls: false,
         ret: Some(Ret::Headers),
         envid: Some("e+2B".to_owned()),
     };
@@ -403,6 +434,7 @@ fn through_both(protocol: Protocol, message: &[Bytes], piece: usize) -> Vec<(Env
         starttls: false,
         smtputf8: true,
         dsn: true,
+        requiretls: false,
         limits: Limits::default(),
     });
     let mut client = Client::new(options(protocol, Tls::IfOffered));

@@ -14,6 +14,8 @@ pub struct Capabilities {
     pub eight_bit_mime: bool,
     /// RFC 2920.
     pub pipelining: bool,
+    /// RFC 8689.
+    pub requiretls: bool,
     /// RFC 1870; the limit in octets, where one is given.
     pub size: Option<Option<u64>>,
     /// RFC 6531.

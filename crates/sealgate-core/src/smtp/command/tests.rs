@@ -149,12 +149,14 @@ fn senders() {
 
 #[test]
 fn parameters_of_mail() {
-    let (_, parameters) =
-        mail_of("MAIL FROM:<> size=1000  body=8bitmime SMTPUTF8 ret=hdrs ENVID=QQ+2B314");
+    let (_, parameters) = mail_of(
+        "MAIL FROM:<> size=1000  body=8bitmime SMTPUTF8 RequireTLS ret=hdrs ENVID=QQ+2B314",
+    );
     let expected = MailParameters {
         size_bytes: Some(1000),
         eight_bit: true,
         smtputf8: true,
+        requiretls: true,
         ret: Some(Ret::Headers),
         envid: Some("QQ+2B314".to_owned()),
     };

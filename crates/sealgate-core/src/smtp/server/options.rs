@@ -16,6 +16,8 @@ pub struct Options {
     pub starttls: bool,
     /// Whether SMTPUTF8 is offered.
     pub smtputf8: bool,
+    /// Whether REQUIRETLS is offered, within TLS only (RFC 8689 §2).
+    pub requiretls: bool,
     /// Whether DSN is offered.
     pub dsn: bool,
     /// The limits.

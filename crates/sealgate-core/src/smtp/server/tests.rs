@@ -22,6 +22,7 @@ fn options(protocol: Protocol) -> Options {
         starttls: true,
         smtputf8: true,
         dsn: true,
+        requiretls: true,
         limits: Limits::default(),
     }
 }
@@ -285,6 +286,23 @@ fn smuggled_ends_close_the_session() {
         cases += 1;
     }
     assert_eq!(cases, 9);
+}
+
+#[test]
+fn requiretls_is_offered_and_taken_within_tls_only() {
+    let outcome = play(
+        options(Protocol::Smtp),
+        &[
+            b"EHLO c\r\nMAIL FROM:<a@x> REQUIRETLS\r\nSTARTTLS\r\n",
+            b"EHLO c\r\nMAIL FROM:<a@x> REQUIRETLS\r\n",
+        ],
+    );
+    assert_eq!(statuses(&outcome), "250 555 220 250 250");
+    assert_eq!(outcome.output.matches("250 REQUIRETLS\r\n").count(), 1, "{}", outcome.output);
+    let never = Options { requiretls: false, ..options(Protocol::Smtp) };
+    let outcome =
+        play(never, &[b"EHLO c\r\nSTARTTLS\r\n", b"EHLO c\r\nMAIL FROM:<a@x> REQUIRETLS\r\n"]);
+    assert_eq!(statuses(&outcome), "250 220 250 555");
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn key_use() -> KeyUse {
             algorithm: None,
         },
         data: b"message".to_vec().into(),
+        used_for: Some("alice@nec.example".to_owned()),
     }
 }
 
@@ -105,6 +106,26 @@ fn every_response_is_read_as_it_was_written() {
         let message = ResponseMessage { version: V14, items: vec![item] };
         assert_eq!(ResponseMessage::decode(&message.encode(1)), Ok(message));
     }
+}
+
+#[test]
+fn anothers_extension_is_left_unread_unless_it_is_critical() {
+    let with = |is_critical: bool| {
+        Writer::message(tag::REQUEST_MESSAGE, |writer| {
+            writer.structure(tag::REQUEST_HEADER, |writer| V14.write(writer));
+            writer.structure(tag::BATCH_ITEM, |writer| {
+                writer.enumeration(tag::OPERATION, Operation::DiscoverVersions);
+                writer.structure(tag::REQUEST_PAYLOAD, |_| {});
+                writer.structure(tag::MESSAGE_EXTENSION, |writer| {
+                    writer.text(tag::VENDOR_IDENTIFICATION, "another");
+                    writer.boolean(tag::CRITICALITY_INDICATOR, is_critical);
+                    writer.structure(tag::VENDOR_EXTENSION, |_| {});
+                });
+            });
+        })
+    };
+    assert!(RequestMessage::decode(&with(false)).is_ok());
+    assert!(RequestMessage::decode(&with(true)).unwrap_err().to_string().contains("critical"));
 }
 
 #[test]

@@ -1,173 +1,264 @@
-//! The handle of a key at a key management server: it asks the server to sign and to decrypt.
+//! The handle of a key at a key management server: it asks a server to sign and to decrypt.
+//!
+//! The key itself is fetched only where the server has no such operation, or does not do it with this key whatever is
+//! asked: parameters that a mail's sender chose never decide that. What is fetched is used only while the server says that
+//! the key is in use.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use sealgate_core::keys::{
-    Certificate, Digest, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
+    Certificate, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
 };
 use zeroize::Zeroizing;
 
-use super::{Keeper, KmipGet};
+use super::keeper::{Fault, Keeper, KeyFacts, There, unusable};
+use super::key_use::{Act, NotDone};
+use super::pairing::{self, Pair, Proof, is_of_the_moment};
+use super::{KmipGet, Names};
 use crate::error::StoreError;
-use crate::kmip::client::CallError;
-use crate::kmip::enumeration::{
-    CryptographicAlgorithm, HashingAlgorithm, Operation, PaddingMethod, ResultReason,
-};
-use crate::kmip::request::{KeyUse, Parameters, Request};
-use crate::kmip::response::Response;
+use crate::kmip::enumeration::{Operation, ResultReason, State};
 use crate::secret_key_store::{NewSecretKey, proof};
 
 /// The handle.
 pub(super) struct KmipKey {
-    server: Arc<Keeper>,
-    id: String,
+    keeper: Arc<Keeper>,
+    names: Arc<Names>,
+    /// Whose key it is.
+    owner: String,
+    /// For whom it is used: an originator, or a recipient; the owner where nobody is named.
+    address: String,
     certificate: Arc<Certificate>,
+    /// The key at each server that was asked.
+    places: Mutex<HashMap<usize, Arc<Place>>>,
+}
+
+/// The key at one server.
+struct Place {
+    id: String,
+    /// Where the key is in its life, and when the server said so.
+    state: Mutex<Option<(Instant, Option<State>)>>,
     /// The key itself, where the server cannot use it.
     fetched: OnceLock<SoftwareKey>,
+    /// Whether the server signs, or decrypts, with this key at all.
+    signs: OnceLock<bool>,
+    decrypts: OnceLock<bool>,
+}
+
+/// Why there is no result.
+enum Trouble {
+    /// This server is away: another may be asked.
+    Away(String),
+    Key(KeyError),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Away(why) => Self::Away(why),
+            Fault::Said(error) => Self::Key(KeyError::Unavailable(error.to_string())),
+        }
+    }
 }
 
 impl fmt::Debug for KmipKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KmipKey({})", self.id)
+        write!(f, "KmipKey({} for {})", self.owner, self.address)
+    }
+}
+
+impl Place {
+    fn new(id: String, facts: KeyFacts, fetched: Option<SoftwareKey>) -> Self {
+        Self {
+            id,
+            state: Mutex::new(Some((Instant::now(), facts.state))),
+            fetched: fetched.map_or_else(OnceLock::new, OnceLock::from),
+            signs: OnceLock::new(),
+            decrypts: OnceLock::new(),
+        }
+    }
+
+    fn known_state(&self) -> MutexGuard<'_, Option<(Instant, Option<State>)>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl KmipKey {
+    /// The handle of a key that was found at a server.
     pub(super) fn new(
-        server: Arc<Keeper>,
-        id: String,
-        certificate: Arc<Certificate>,
-        fetched: Option<SoftwareKey>,
+        keeper: &Arc<Keeper>,
+        names: &Arc<Names>,
+        [owner, address]: [&str; 2],
+        server: usize,
+        pair: Pair,
     ) -> Self {
-        let fetched = fetched.map_or_else(OnceLock::new, OnceLock::from);
-        Self { server, id, certificate, fetched }
+        let Pair { id, facts, certificate, fetched } = pair;
+        let place = Arc::new(Place::new(id, facts, fetched));
+        Self {
+            keeper: Arc::clone(keeper),
+            names: Arc::clone(names),
+            owner: owner.to_owned(),
+            address: address.to_owned(),
+            certificate,
+            places: Mutex::new(HashMap::from([(server, place)])),
+        }
     }
 
-    /// Lets the server do it; [`Remote::Cannot`] where it does not do such things.
-    fn remotely(
+    /// Lets the first server that can be reached do it.
+    fn act(&self, act: Act<'_>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let mut reasons = self.keeper.client.why_away();
+        for there in self.keeper.in_order() {
+            let done = self.place(&there).and_then(|place| self.act_at(&there, &place, act));
+            match done {
+                Ok(result) => return Ok(result),
+                Err(Trouble::Away(why)) => reasons.push(why),
+                Err(Trouble::Key(error)) => return Err(error),
+            }
+        }
+        Err(KeyError::Unavailable(reasons.join("; ")))
+    }
+
+    /// The key at this server; its identifier at another means nothing here.
+    fn place(&self, there: &There<'_>) -> Result<Arc<Place>, Trouble> {
+        let server = there.at.index();
+        if let Some(place) = self.places().get(&server) {
+            return Ok(Arc::clone(place));
+        }
+        let pairs = self.names.find(there, &self.owner)?;
+        let is_its = |pair: &Pair| pair.certificate.der() == self.certificate.der();
+        let Some(pair) = pairs.into_iter().find(is_its) else {
+            let why = format!("server {server} has no key of {} for this certificate", self.owner);
+            return Err(Trouble::Key(KeyError::Unavailable(why)));
+        };
+        let place = Arc::new(Place::new(pair.id, pair.facts, pair.fetched));
+        self.places().insert(server, Arc::clone(&place));
+        Ok(place)
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<usize, Arc<Place>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn act_at(
         &self,
-        operation: Operation,
-        parameters: Parameters,
-        data: &[u8],
-    ) -> Result<Remote, KeyError> {
-        if !self.server.can(operation).map_err(|error| away(&error))? {
-            return Ok(Remote::Cannot(format!("the server has no {operation:?}")));
+        there: &There<'_>,
+        place: &Place,
+        act: Act<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+        if place.fetched.get().is_some() {
+            return self.act_here(there, place, act, "it was fetched");
         }
-        let used = KeyUse { id: self.id.clone(), parameters, data: Zeroizing::new(data.to_vec()) };
-        let request =
-            if operation == Operation::Sign { Request::Sign(used) } else { Request::Decrypt(used) };
-        match self.server.client.call(request) {
-            Ok(Response::Result { data, .. }) => Ok(Remote::Done(data)),
-            Ok(other) => Err(KeyError::Unavailable(format!("an odd answer: {other:?}"))),
-            Err(CallError::Refused(failure)) => match failure.reason {
-                ResultReason::CryptographicFailure => Err(KeyError::Failed),
-                // The key may be back, or its handle forgotten, when the mail is tried again.
-                ResultReason::GeneralFailure
-                | ResultReason::ItemNotFound
-                | ResultReason::AuthenticationNotSuccessful => {
-                    Err(KeyError::Unavailable(failure.to_string()))
+        match act.at(there, &place.id, &self.address) {
+            Ok(result) => Ok(result),
+            Err(NotDone::Fault(fault)) => Err(fault.into()),
+            Err(NotDone::Never(why)) => self.act_here(there, place, act, &why),
+            Err(NotDone::Refused(failure)) => match failure.reason {
+                ResultReason::CryptographicFailure => Err(Trouble::Key(KeyError::Failed)),
+                reason if is_of_the_moment(reason) => {
+                    if reason == ResultReason::ItemNotFound {
+                        // It may be back under another identifier when the mail is tried again.
+                        self.places().remove(&there.at.index());
+                    }
+                    Err(Trouble::Key(KeyError::Unavailable(failure.to_string())))
                 }
-                _ => Ok(Remote::Cannot(failure.to_string())),
+                reason => {
+                    // It may have been revoked meanwhile.
+                    *place.known_state() = None;
+                    if !self.does(there, place, act.operation())? {
+                        return self.act_here(there, place, act, &failure.to_string());
+                    }
+                    // It does such things, so these parameters are at fault, which are in the mail when it is decrypted.
+                    let in_mail = act.operation() == Operation::Decrypt
+                        && matches!(
+                            reason,
+                            ResultReason::InvalidField | ResultReason::FeatureNotSupported
+                        );
+                    let error = if in_mail {
+                        KeyError::Failed
+                    } else {
+                        KeyError::Unavailable(failure.to_string())
+                    };
+                    Err(Trouble::Key(error))
+                }
             },
-            Err(error) => Err(away(&error)),
         }
     }
 
-    /// The key itself, fetched once.
-    fn fetched(&self, why: String) -> Result<&SoftwareKey, KeyError> {
-        if let Some(key) = self.fetched.get() {
-            return Ok(key);
+    /// Whether the server does such a thing with this key, asked with parameters of ours.
+    fn does(
+        &self,
+        there: &There<'_>,
+        place: &Place,
+        operation: Operation,
+    ) -> Result<bool, Trouble> {
+        let known = if operation == Operation::Sign { &place.signs } else { &place.decrypts };
+        if let Some(known) = known.get() {
+            return Ok(*known);
         }
-        if self.server.get == KmipGet::Never {
-            return Err(KeyError::Unavailable(why));
-        }
-        let fetch = self.server.fetch(&self.id);
-        let key = fetch.map_err(|error| KeyError::Unavailable(format!("{why}; {error}")))?;
-        if key.public_key_bytes() != self.certificate.public_key_bytes() {
-            let why = format!("object {}: not the key of its certificate", self.id);
-            return Err(KeyError::Unavailable(why));
-        }
-        Ok(self.fetched.get_or_init(|| key))
+        let (address, id) = (&self.address, &place.id);
+        let proof = pairing::prove_by(there, address, id, operation, &self.certificate)?;
+        Ok(*known.get_or_init(|| proof != Proof::Refused))
     }
-}
 
-enum Remote {
-    Cannot(String),
-    Done(Zeroizing<Vec<u8>>),
+    /// With the key itself, where it may be fetched and is in use.
+    fn act_here(
+        &self,
+        there: &There<'_>,
+        place: &Place,
+        act: Act<'_>,
+        why: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+        let unavailable = |why: String| Trouble::Key(KeyError::Unavailable(why));
+        if self.keeper.get == KmipGet::Never {
+            return Err(unavailable(why.to_owned()));
+        }
+        let state = Self::state(there, place)?;
+        let may = match state {
+            None | Some(State::Active) => true,
+            // What is old may still be read (KMIP 1.4 §3.22).
+            Some(State::Deactivated | State::Compromised) => act.operation() == Operation::Decrypt,
+            Some(_) => false,
+        };
+        if !may {
+            let state = state.map(|state| format!("{state:?}")).unwrap_or_default();
+            return Err(unavailable(format!("object {}: not in use any more: {state}", place.id)));
+        }
+        let key = match place.fetched.get() {
+            Some(key) => key,
+            None => {
+                let key = there.fetch(&place.id)?;
+                if key.public_key_bytes() != self.certificate.public_key_bytes() {
+                    return Err(unusable(&place.id, "not the key of its certificate").into());
+                }
+                place.fetched.get_or_init(|| key)
+            }
+        };
+        act.locally(key).map_err(Trouble::Key)
+    }
+
+    /// Where the key is in its life, not longer ago than [`STATE_AGE_MAX`].
+    fn state(there: &There<'_>, place: &Place) -> Result<Option<State>, Fault> {
+        if let Some((at, state)) = *place.known_state()
+            && at.elapsed() < STATE_AGE_MAX
+        {
+            return Ok(state);
+        }
+        let state = there.facts(&place.id)?.state;
+        *place.known_state() = Some((Instant::now(), state));
+        Ok(state)
+    }
 }
 
 impl SecretKey for KmipKey {
     fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        if let Some(key) = self.fetched.get() {
-            return key.sign(scheme, message);
-        }
-        match self.remotely(Operation::Sign, for_signing(scheme), message)? {
-            Remote::Done(signature) => Ok(signature.to_vec()),
-            Remote::Cannot(why) => self.fetched(why)?.sign(scheme, message),
-        }
+        self.act(Act::Sign(scheme, message)).map(|signature| signature.to_vec())
     }
 
     fn unwrap(&self, transport: &KeyTransport<'_>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        if let Some(key) = self.fetched.get() {
-            return key.unwrap(transport);
-        }
-        let Some((parameters, data)) = for_decrypting(transport) else {
-            return Err(KeyError::Failed);
-        };
-        match self.remotely(Operation::Decrypt, parameters, data)? {
-            Remote::Done(plain) => Ok(plain),
-            Remote::Cannot(why) => self.fetched(why)?.unwrap(transport),
-        }
+        self.act(Act::Unwrap(transport))
     }
-}
-
-fn for_signing(scheme: SignatureScheme) -> Parameters {
-    let (algorithm, padding, digest) = match scheme {
-        SignatureScheme::Ecdsa(digest) => (CryptographicAlgorithm::Ecdsa, None, Some(digest)),
-        SignatureScheme::Ed25519 => return Parameters::default(),
-        SignatureScheme::RsaPkcs1(digest) => {
-            (CryptographicAlgorithm::Rsa, Some(PaddingMethod::Pkcs1), Some(digest))
-        }
-        SignatureScheme::RsaPss(digest) => {
-            (CryptographicAlgorithm::Rsa, Some(PaddingMethod::Pss), Some(digest))
-        }
-        _ => return Parameters::default(),
-    };
-    Parameters { padding, hashing: digest.map(hashing), algorithm: Some(algorithm) }
-}
-
-fn for_decrypting<'a>(transport: &KeyTransport<'a>) -> Option<(Parameters, &'a [u8])> {
-    let rsa = Some(CryptographicAlgorithm::Rsa);
-    match transport {
-        KeyTransport::Ecdh { ephemeral } => {
-            let algorithm = Some(CryptographicAlgorithm::Ecdh);
-            Some((Parameters { algorithm, ..Parameters::default() }, ephemeral))
-        }
-        KeyTransport::RsaOaep { digest, encrypted_key } => {
-            let padding = Some(PaddingMethod::Oaep);
-            let hashing = Some(hashing(*digest));
-            Some((Parameters { padding, hashing, algorithm: rsa }, encrypted_key))
-        }
-        KeyTransport::RsaPkcs1 { encrypted_key } => {
-            let padding = Some(PaddingMethod::Pkcs1);
-            Some((Parameters { padding, hashing: None, algorithm: rsa }, encrypted_key))
-        }
-        _ => None,
-    }
-}
-
-fn hashing(digest: Digest) -> HashingAlgorithm {
-    match digest {
-        Digest::Sha1 => HashingAlgorithm::Sha1,
-        Digest::Sha256 => HashingAlgorithm::Sha256,
-        Digest::Sha384 => HashingAlgorithm::Sha384,
-        Digest::Sha512 => HashingAlgorithm::Sha512,
-    }
-}
-
-fn away(error: &CallError) -> KeyError {
-    KeyError::Unavailable(error.to_string())
 }
 
 /// Whether a key that was just taken in is the one that it should be.
@@ -176,3 +267,6 @@ pub(super) fn prove(handle: &KmipKey, key: &NewSecretKey) -> Result<(), StoreErr
         StoreError::Input(format!("{}: the key management server: {why}", key.owner))
     })
 }
+
+/// How long a key that was revoked at the server may be used on here, where it was fetched.
+const STATE_AGE_MAX: Duration = Duration::from_secs(10);

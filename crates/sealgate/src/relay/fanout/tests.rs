@@ -8,11 +8,11 @@ use sealgate_core::envelope::{MailParameters, Recipient};
 use sealgate_testkit::sink::{Protocol as SinkProtocol, Sink, Stage};
 use tokio::sync::mpsc;
 
+use super::super::hops::Hops;
 use super::super::route::Router;
+use super::super::settle::{Outcomes, Tally};
 use super::*;
 use crate::config::{Dns, Resolvers, Server};
-
-type Outcomes = Vec<Option<Result<Reply, Refusal>>>;
 
 /// A server that gives these answers in turn at RCPT and at the dot (empty: the usual), and the stages it saw.
 fn server(rcpts: &'static [&str], dots: &'static [&str]) -> (Sink, Arc<Mutex<Vec<char>>>) {
@@ -35,19 +35,19 @@ fn server(rcpts: &'static [&str], dots: &'static [&str]) -> (Sink, Arc<Mutex<Vec
 
 /// Delivers two copies for one recipient each.
 async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Outcomes, bool) {
-    let what = (Direction::Outbound, Delivered::Sealed);
+    let what = (Direction::Outbound, Delivered::Sealed, true);
     deliver_as(what, sink, upstream, content).await
 }
 
 async fn deliver_as(
-    (direction, delivered): (Direction, Delivered),
+    (direction, delivered, remembers): (Direction, Delivered, bool),
     sink: &Sink,
     upstream: Protocol,
     content: &'static [u8],
 ) -> (Outcomes, bool) {
-    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()) };
-    let router = Router::new(&dns, "gate.nec.example").unwrap();
-    let downstream = Downstream::new(router, "gate.nec.example".to_owned()).unwrap();
+    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()), dnssec: false, trust_anchor: None };
+    let router = Router::new(&dns, None, "gate.nec.example").unwrap();
+    let downstream = Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(9));
     let server: Server = format!("smtp://{}", sink.address).parse().unwrap();
     let to = |text| Recipient::new(Address::parse(text).unwrap());
     let envelope = Envelope {
@@ -67,11 +67,15 @@ async fn deliver_as(
         downstream: &downstream,
         next_hop: &NextHop::Fixed(server),
         introduction: None,
+        transport: &Transport::default(),
         direction,
         envelope: &envelope,
-        deadline: Instant::now() + std::time::Duration::from_secs(20),
+        served: &[false, false],
+        remembers,
+        deadline: Instant::now() + Duration::from_secs(20),
+        answer_deadline: Instant::now() + Duration::from_secs(20),
         released: &released,
-        answers: &sender,
+        answers: sender,
     };
     fanout.deliver(upstream, &[parcel(0), parcel(1)]).await;
     let mut outcomes = vec![None; 2];
@@ -82,9 +86,9 @@ async fn deliver_as(
 }
 
 fn code(outcomes: &[Option<Result<Reply, Refusal>>]) -> (u16, bool) {
-    let joint = joint(outcomes);
-    let code = joint.result.map_or_else(|refusal| Reply::from(&refusal).code, |reply| reply.code);
-    (code, joint.partial)
+    let (result, partial) = Tally::of(outcomes).into_result();
+    let code = result.map_or_else(|refusal| Reply::from(&refusal).code, |reply| reply.code);
+    (code, partial)
 }
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nx\r\n";
@@ -102,37 +106,46 @@ async fn all_contents_are_sent_before_the_first_dot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_refused_recipient_holds_back_everything() {
+async fn who_is_refused_before_the_dots_holds_nobody_back() {
     for (answer, expected) in [("550 5.1.1 no", 550), ("450 4.2.1 later", 450)] {
         let answers: &'static [&str] = Box::leak(Box::new(["", answer]));
         let (sink, _) = server(answers, &[]);
         let (outcomes, released) = deliver(&sink, Protocol::Smtp, CONTENT).await;
-        assert_eq!(code(&outcomes), (expected, false));
-        assert!(!released);
-        assert!(sink.received().is_empty());
+        assert_eq!(code(&outcomes), (expected, true));
+        assert!(released);
+        assert_eq!(sink.received().len(), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_refusal_after_the_dot_stops_the_rest() {
-    for (answers, expected) in
-        [(&["550 5.7.1 no"][..], (550, false)), (&["451 4.0.0 later"], (451, false))]
-    {
-        let (sink, _) = server(&[], answers);
-        let (outcomes, _) = deliver(&sink, Protocol::Smtp, CONTENT).await;
-        assert_eq!(code(&outcomes), expected);
-        assert!(sink.received().is_empty());
+async fn what_could_not_be_put_right_holds_back_everything() {
+    for (answer, direction, remembers, received) in [
+        ("550 5.1.1 no", Direction::Inbound, true, 0),
+        ("450 4.2.1 later", Direction::Inbound, true, 1),
+        ("450 4.2.1 later", Direction::Outbound, false, 0),
+        ("550 5.1.1 no", Direction::Outbound, false, 1),
+    ] {
+        let answers: &'static [&str] = Box::leak(Box::new(["", answer]));
+        let (sink, _) = server(answers, &[]);
+        let what = (direction, Delivered::Sealed, remembers);
+        let (outcomes, released) = deliver_as(what, &sink, Protocol::Smtp, CONTENT).await;
+        assert_eq!(released, received > 0, "{answer} {direction:?}");
+        assert_eq!(code(&outcomes).1, received > 0, "{answer} {direction:?}");
+        assert_eq!(sink.received().len(), received, "{answer} {direction:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_later_refusal_after_the_dot_is_partial() {
-    for (answers, expected) in
-        [(&["", "550 5.7.1 no"][..], (250, true)), (&["", "451 4.0.0 later"], (451, true))]
-    {
+async fn a_refusal_after_a_dot_stops_nobody_else() {
+    for (answers, expected) in [
+        (&["550 5.7.1 no"][..], 550),
+        (&["451 4.0.0 later"], 451),
+        (&["", "550 5.7.1 no"], 550),
+        (&["", "451 4.0.0 later"], 451),
+    ] {
         let (sink, _) = server(&[], answers);
         let (outcomes, _) = deliver(&sink, Protocol::Smtp, CONTENT).await;
-        assert_eq!(code(&outcomes), expected);
+        assert_eq!(code(&outcomes), (expected, true));
         assert_eq!(sink.received().len(), 1);
     }
 }
@@ -156,27 +169,10 @@ async fn nobody_there_is_for_now() {
     assert!(!released);
 }
 
-#[test]
-fn one_reply_out_of_many() {
-    let ok = || Some(Ok(Reply::new(250, (2, 0, 0), "queued")));
-    let bad = |code: u16| {
-        let class = u8::try_from(code / 100).unwrap();
-        Some(Err(Refusal::NextHop(Reply::new(code, (class, 1, 1), "no"))))
-    };
-    assert_eq!(code(&[ok(), ok()]), (250, false));
-    assert_eq!(code(&[bad(550), bad(550)]), (550, false));
-    assert_eq!(code(&[bad(550), None]), (550, false));
-    assert_eq!(code(&[bad(550), bad(451)]), (451, false));
-    assert_eq!(code(&[ok(), bad(550)]), (250, true));
-    assert_eq!(code(&[ok(), bad(550), bad(450)]), (450, true));
-    assert_eq!(code(&[ok(), None]), (451, true));
-    assert_eq!(code(&[None]), (451, false));
-}
-
 #[tokio::test]
 async fn joined_futures_all_end() {
     let wait = |millis| async move {
-        tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
+        tokio::time::sleep(Duration::from_millis(millis)).await;
         millis
     };
     assert_eq!(join([20, 1, 10].into_iter().map(wait)).await, [20, 1, 10]);
@@ -186,9 +182,9 @@ async fn joined_futures_all_end() {
 #[tokio::test]
 async fn notifications_of_opened_mail_return_its_header_section_only() {
     for (what, expected) in [
-        ((Direction::Inbound, Delivered::Plain), true),
-        ((Direction::Inbound, Delivered::AsReceived), false),
-        ((Direction::Outbound, Delivered::Plain), false),
+        ((Direction::Inbound, Delivered::Plain, true), true),
+        ((Direction::Inbound, Delivered::AsReceived, true), false),
+        ((Direction::Outbound, Delivered::Plain, true), false),
     ] {
         let (sink, _) = server(&[], &[]);
         deliver_as(what, &sink, Protocol::Lmtp, b"A: 1\r\n\r\nx\r\n").await;

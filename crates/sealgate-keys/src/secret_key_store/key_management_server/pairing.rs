@@ -1,0 +1,236 @@
+//! Which certificate a key at a server belongs to: the one that its Certificate Link names, else the one that it is
+//! proven to be the other half of, by one use of it with parameters of ours. A key that belongs to none is an error: as an
+//! absence it would let mail out unsigned, and in unread.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
+use sealgate_core::keys::{Certificate, Digest, KeyKind, KeyTransport, SoftwareKey};
+
+use super::keeper::{Fault, Found, KeyFacts, There, unusable};
+use super::key_use::{Act, NotDone};
+use super::{KmipGet, usage_of};
+use crate::kmip::enumeration::{CryptographicAlgorithm, Operation, ResultReason, State, usage};
+use crate::secret_key_store::KeyPurpose;
+use crate::secret_key_store::proof::{DecryptingProof, KNOWN_TEXT, SigningProof};
+
+/// A key and its certificate.
+pub(super) struct Pair {
+    pub(super) id: String,
+    pub(super) facts: KeyFacts,
+    pub(super) certificate: Arc<Certificate>,
+    /// The key itself, where only that could tell.
+    pub(super) fetched: Option<SoftwareKey>,
+}
+
+/// What a use of a key says about a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// It is the certificate's key.
+    Right,
+    /// It is another.
+    Wrong,
+    /// The server does not do it with this key.
+    Refused,
+}
+
+/// All keys of an owner with their certificates. Of keys that are the same the first is taken.
+pub(super) fn pair(
+    there: &There<'_>,
+    owner: &str,
+    ids: Vec<String>,
+    certificates: &[Found],
+) -> Result<Vec<Pair>, Fault> {
+    let mut pairs: Vec<Pair> = Vec::with_capacity(ids.len());
+    for id in ids {
+        let facts = there.facts(&id)?;
+        let linked =
+            facts.link.clone().map(|link| linked(there, link, certificates)).transpose()?;
+        // A second key that claims the same certificate must show that it is its key.
+        let is_claimed = linked
+            .as_ref()
+            .is_some_and(|linked| pairs.iter().any(|pair| pair.certificate.der() == linked.der()));
+        let (certificate, fetched) = match linked {
+            Some(certificate) if !is_claimed => (Some(certificate), None),
+            _ => by_proof(there, owner, &id, &facts, certificates)?,
+        };
+        let Some(certificate) = certificate else {
+            let why = format!(
+                "this key of {owner} has no certificate at the server: register that under its owner's name, or \
+                 destroy the key"
+            );
+            return Err(unusable(&id, why));
+        };
+        if !pairs.iter().any(|pair| pair.certificate.der() == certificate.der()) {
+            pairs.push(Pair { id, facts, certificate, fetched });
+        }
+    }
+    // What only signed and was revoked is done with. What is not in use yet waits where another signs; where none does,
+    // that is an error when it is tried.
+    let signs = |pair: &Pair| pair.facts.is_active() && pair.certificate.may_sign();
+    let is_signed_for = pairs.iter().any(signs);
+    pairs.retain(|pair| {
+        KeyPurpose::of(&pair.certificate) != Some(KeyPurpose::Sign)
+            || pair.facts.is_active()
+            || (pair.facts.state == Some(State::PreActive) && !is_signed_for)
+    });
+    Ok(pairs)
+}
+
+fn linked(
+    there: &There<'_>,
+    link: String,
+    certificates: &[Found],
+) -> Result<Arc<Certificate>, Fault> {
+    match certificates.iter().find(|found| found.id == link) {
+        Some(found) => Ok(Arc::clone(&found.certificate)),
+        // Under another name, or none.
+        None => there.certificate(link).map(|found| found.certificate),
+    }
+}
+
+type Proven = (Option<Arc<Certificate>>, Option<SoftwareKey>);
+
+fn by_proof(
+    there: &There<'_>,
+    owner: &str,
+    id: &str,
+    facts: &KeyFacts,
+    certificates: &[Found],
+) -> Result<Proven, Fault> {
+    let mut is_refused = false;
+    for found in certificates.iter().filter(|found| fits(facts, &found.certificate)) {
+        match prove(there, owner, id, facts, &found.certificate)? {
+            Proof::Right => return Ok((Some(Arc::clone(&found.certificate)), None)),
+            Proof::Wrong => {}
+            Proof::Refused => is_refused = true,
+        }
+    }
+    if !is_refused || there.keeper.get != KmipGet::IfNeeded {
+        return Ok((None, None));
+    }
+    let key = there.fetch(id)?;
+    let is_its = |found: &&Found| found.certificate.public_key_bytes() == key.public_key_bytes();
+    let found = certificates.iter().find(is_its);
+    Ok((found.map(|found| Arc::clone(&found.certificate)), Some(key)))
+}
+
+fn fits(facts: &KeyFacts, certificate: &Certificate) -> bool {
+    let purpose = KeyPurpose::of(certificate);
+    let serves = |mask| purpose.is_some_and(|purpose| usage_of(purpose) & mask != 0);
+    let is_rsa = matches!(certificate.key_kind(), KeyKind::Rsa { .. });
+    let is_of_kind = |algorithm| (algorithm == CryptographicAlgorithm::Rsa) == is_rsa;
+    !certificate.is_authority()
+        && facts.mask.is_none_or(serves)
+        && facts.algorithm.is_none_or(is_of_kind)
+}
+
+/// Uses a key as its mask says, and looks whether it is a certificate's.
+pub(super) fn prove(
+    there: &There<'_>,
+    address: &str,
+    id: &str,
+    facts: &KeyFacts,
+    certificate: &Certificate,
+) -> Result<Proof, Fault> {
+    let does = |bit: i32| facts.mask.is_none_or(|mask| mask & bit != 0);
+    for (bit, operation) in [(usage::SIGN, Operation::Sign), (usage::DECRYPT, Operation::Decrypt)] {
+        if does(bit) {
+            let proof = prove_by(there, address, id, operation, certificate)?;
+            if proof != Proof::Refused {
+                return Ok(proof);
+            }
+        }
+    }
+    Ok(Proof::Refused)
+}
+
+/// The same by one operation.
+pub(super) fn prove_by(
+    there: &There<'_>,
+    address: &str,
+    id: &str,
+    operation: Operation,
+    certificate: &Certificate,
+) -> Result<Proof, Fault> {
+    if operation == Operation::Sign {
+        return by_signing(there, address, id, certificate);
+    }
+    if let Some(proof) = DecryptingProof::new(certificate) {
+        let is_met_by = |plain: &[u8]| proof.is_met_by(plain);
+        let proof = by_decrypting(there, [address, id], &proof.transport(), is_met_by)?;
+        if proof != Proof::Refused {
+            return Ok(proof);
+        }
+    }
+    // There are servers that do no PKCS #1 v1.5.
+    if let Some(encrypted_key) = oaep(certificate) {
+        let encrypted_key = encrypted_key.as_slice();
+        let transport = KeyTransport::RsaOaep { digest: Digest::Sha256, encrypted_key };
+        return by_decrypting(there, [address, id], &transport, |plain| plain == KNOWN_TEXT);
+    }
+    Ok(Proof::Refused)
+}
+
+fn by_signing(
+    there: &There<'_>,
+    address: &str,
+    id: &str,
+    certificate: &Certificate,
+) -> Result<Proof, Fault> {
+    let Some(proof) = SigningProof::new(certificate) else { return Ok(Proof::Refused) };
+    match Act::Sign(proof.scheme, KNOWN_TEXT).at(there, id, address) {
+        Ok(signature) if proof.is_met_by(certificate, &signature) => Ok(Proof::Right),
+        Ok(_) => Ok(Proof::Wrong),
+        // A key of another kind fails too.
+        Err(NotDone::Refused(failure)) if failure.reason == ResultReason::CryptographicFailure => {
+            Ok(Proof::Refused)
+        }
+        Err(other) => not_done(other),
+    }
+}
+
+fn by_decrypting(
+    there: &There<'_>,
+    [address, id]: [&str; 2],
+    transport: &KeyTransport<'_>,
+    is_met_by: impl Fn(&[u8]) -> bool,
+) -> Result<Proof, Fault> {
+    match Act::Unwrap(transport).at(there, id, address) {
+        Ok(plain) if is_met_by(&plain) => Ok(Proof::Right),
+        Ok(_) => Ok(Proof::Wrong),
+        // The padding of another key's ciphertext is wrong.
+        Err(NotDone::Refused(failure)) if failure.reason == ResultReason::CryptographicFailure => {
+            Ok(Proof::Wrong)
+        }
+        Err(other) => not_done(other),
+    }
+}
+
+fn oaep(certificate: &Certificate) -> Option<Vec<u8>> {
+    let public = PublicEncryptingKey::from_der(certificate.public_key_info_der()).ok()?;
+    let public = OaepPublicEncryptingKey::new(public).ok()?;
+    let mut room = vec![0; public.ciphertext_size()];
+    let data = public.encrypt(&OAEP_SHA256_MGF1SHA256, KNOWN_TEXT, &mut room, None).ok()?;
+    Some(data.to_vec())
+}
+
+fn not_done(why: NotDone) -> Result<Proof, Fault> {
+    match why {
+        NotDone::Fault(fault) => Err(fault),
+        NotDone::Refused(failure) if is_of_the_moment(failure.reason) => {
+            Err(Fault::Said(super::keeper::unavailable(failure.to_string())))
+        }
+        NotDone::Never(_) | NotDone::Refused(_) => Ok(Proof::Refused),
+    }
+}
+
+/// Whether a server may answer otherwise when it is asked again.
+pub(super) fn is_of_the_moment(reason: ResultReason) -> bool {
+    matches!(
+        reason,
+        ResultReason::GeneralFailure
+            | ResultReason::ItemNotFound
+            | ResultReason::AuthenticationNotSuccessful
+    )
+}

@@ -1,0 +1,376 @@
+//! Names looked up, and whether the answer can be believed (DNSSEC, RFC 4035 §5).
+//!
+//! In: a name and a type of record. Out: a [`Found`], or why there is none. Answers about the Internet's mail servers
+//! are validated from the root's keys; an answer that ought to be signed and is not correctly so is a failed look-up. The
+//! names that an administrator wrote are his own network's and are asked for as any program does, with search domains.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
+
+use self::wildcard::SecondLook;
+use crate::config::{Dns, Resolvers};
+
+mod wildcard;
+
+/// The resolvers.
+#[derive(Debug)]
+pub(crate) struct Names {
+    plain: TokioResolver,
+    /// None where nothing is validated.
+    validating: Option<(TokioResolver, SecondLook)>,
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Data of the type asked for, at least one unless it was an alias only.
+    pub(crate) data: Vec<RData>,
+    /// Everything up to the data is signed, from the root on.
+    pub(crate) secure: bool,
+    /// The name is an alias of this one (CNAME).
+    pub(crate) alias: Option<String>,
+    /// The name's own alias record is signed, whatever holds for what it leads to.
+    pub(crate) alias_secure: bool,
+}
+
+/// Why nothing was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotFound {
+    /// There is no such name.
+    NoSuchName,
+    /// There is the name, without such data.
+    NoData,
+    /// The answer is not correctly signed.
+    Bogus,
+    /// No usable answer.
+    Failed,
+}
+
+impl NotFound {
+    /// Whether it is certain that there is no such data.
+    pub(crate) fn is_certain(self) -> bool {
+        matches!(self, Self::NoSuchName | Self::NoData)
+    }
+}
+
+impl Names {
+    /// # Errors
+    /// What is wrong with the resolvers or the trust anchor.
+    pub(crate) fn new(dns: &Dns) -> Result<Self, String> {
+        let anchors = match &dns.trust_anchor {
+            Some(path) => trust_anchors(path)?,
+            None => TrustAnchors::default(),
+        };
+        let (config, options) = configuration(&dns.resolvers);
+        let validating = match dns.dnssec {
+            true => Some(validating(&config, options.clone(), Arc::new(anchors))?),
+            false => None,
+        };
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let plain = builder.with_options(options).build().map_err(|error| unusable(&error))?;
+        Ok(Self { plain, validating })
+    }
+
+    /// Whether the resolvers pass on what is needed to validate their answers; `false` only where they know the Internet's
+    /// root and do not.
+    pub(crate) async fn is_able_to_validate(&self) -> bool {
+        match self.look_up(".", RecordType::SOA).await {
+            Ok(found) => found.secure || self.validating.is_none(),
+            Err(NotFound::Bogus) => self.plain.lookup(".", RecordType::SOA).await.is_err(),
+            Err(_) => true,
+        }
+    }
+
+    /// What looks names up without validating.
+    pub(crate) fn plain(&self) -> &TokioResolver {
+        &self.plain
+    }
+
+    /// The addresses of a name that an administrator wrote.
+    ///
+    /// # Errors
+    /// [`NotFound`].
+    pub(crate) async fn addresses_of_ours(&self, name: &str) -> Result<Vec<IpAddr>, NotFound> {
+        let found = self.plain.lookup_ip(name).await.map_err(|error| not_found(&error))?;
+        Ok(found.iter().collect())
+    }
+
+    /// The addresses of a whole name, of both families, and what the answers showed about the name.
+    ///
+    /// # Errors
+    /// [`NotFound`] where neither family has an address.
+    pub(crate) async fn addresses(&self, name: &str) -> Result<(Vec<IpAddr>, Found), NotFound> {
+        let (v4, v6) =
+            tokio::join!(self.look_up(name, RecordType::A), self.look_up(name, RecordType::AAAA));
+        let found = match (v4, v6) {
+            (Ok(v4), Ok(v6)) => v4.and(v6),
+            // The family that there is must do: a broken one does not cost the delivery.
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => one,
+            (Err(one), Err(other)) => return Err(if one.is_certain() { other } else { one }),
+        };
+        let address = |data: &RData| match data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        };
+        Ok((found.data.iter().filter_map(address).collect(), found))
+    }
+
+    /// The data of one type that a whole name has.
+    ///
+    /// # Errors
+    /// [`NotFound`].
+    pub(crate) async fn look_up(&self, name: &str, kind: RecordType) -> Result<Found, NotFound> {
+        let mut name = Name::from_ascii(name).map_err(|_| NotFound::NoSuchName)?;
+        name.set_fqdn(true);
+        let Some((validating, second_look)) = &self.validating else {
+            let answer = self.plain.lookup(name.clone(), kind).await;
+            let answer = answer.map_err(|error| not_found(&error))?;
+            return read(answer.answers(), &name, kind, false);
+        };
+        let error = match validating.lookup(name.clone(), kind).await {
+            Ok(answer) => return read(answer.answers(), &name, kind, true),
+            Err(error) => not_found(&error),
+        };
+        match error {
+            NotFound::Bogus => match second_look.answers(&name, kind).await {
+                // An alias that leads nowhere proves nothing.
+                Some(records) => read(&records, &name, kind, true).map_err(|_| NotFound::Bogus),
+                None => Err(NotFound::Bogus),
+            },
+            other => Err(other),
+        }
+    }
+}
+
+impl Found {
+    /// Both families together: as secure as the less secure one.
+    fn and(mut self, mut other: Self) -> Self {
+        self.secure &= other.secure;
+        self.alias_secure &= other.alias_secure;
+        if self.alias != other.alias {
+            (self.alias, self.secure) = (None, false);
+        }
+        self.data.append(&mut other.data);
+        self
+    }
+}
+
+/// Follows the aliases of an answer from the name that was asked for; what belongs to no name on the way is not looked at.
+fn read(
+    records: &[Record],
+    name: &Name,
+    kind: RecordType,
+    validated: bool,
+) -> Result<Found, NotFound> {
+    let mut found = Found { secure: validated, ..Found::default() };
+    let mut owner = name;
+    for _ in 0..=ALIASES_MAX {
+        let mut next = None;
+        for record in records.iter().filter(|record| record.name == *owner) {
+            let record_is_secure = match record.proof {
+                Proof::Secure => true,
+                Proof::Insecure => false,
+                // RFC 7672 §2.1.1: what could not be found out is no "insecure".
+                Proof::Bogus | Proof::Indeterminate if validated => return Err(NotFound::Bogus),
+                Proof::Bogus | Proof::Indeterminate => false,
+            };
+            if record.record_type() == kind {
+                found.secure &= record_is_secure;
+                found.data.push(record.data.clone());
+            } else if let RData::CNAME(target) = &record.data {
+                found.secure &= record_is_secure;
+                if found.alias.is_none() {
+                    found.alias_secure = validated && record_is_secure;
+                }
+                next = Some(&target.0);
+            }
+        }
+        match next {
+            _ if !found.data.is_empty() => return Ok(found),
+            Some(target) => {
+                found.alias = Some(text(target));
+                owner = target;
+            }
+            None => return Err(NotFound::NoData),
+        }
+    }
+    Err(NotFound::Failed)
+}
+
+/// A name as text, lower case, without the last dot; the root is `.`.
+pub(crate) fn text(name: &Name) -> String {
+    let text = name.to_ascii().to_ascii_lowercase();
+    match text.strip_suffix('.') {
+        Some(rest) if !rest.is_empty() => rest.to_owned(),
+        _ => text,
+    }
+}
+
+fn not_found(error: &NetError) -> NotFound {
+    let code = match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
+        // Denied without a proof, where none can be had: an insecure zone.
+        NetError::Dns(DnsError::Nsec { proof: Proof::Insecure, response, .. }) => {
+            response.response_code
+        }
+        NetError::Dns(DnsError::Nsec { .. } | DnsError::DnssecBogus) => return NotFound::Bogus,
+        _ => return NotFound::Failed,
+    };
+    match code {
+        ResponseCode::NXDomain => NotFound::NoSuchName,
+        ResponseCode::NoError => NotFound::NoData,
+        _ => NotFound::Failed,
+    }
+}
+
+/// Whom to ask, and how.
+fn configuration(resolvers: &Resolvers) -> (ResolverConfig, ResolverOpts) {
+    let of = |servers| ResolverConfig::from_parts(None, Vec::new(), servers);
+    match resolvers {
+        Resolvers::System => read_system_conf().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no usable /etc/resolv.conf: names cannot be looked up");
+            (of(Vec::new()), ResolverOpts::default())
+        }),
+        Resolvers::Servers(servers) => {
+            (of(servers.iter().map(name_server).collect()), ResolverOpts::default())
+        }
+    }
+}
+
+fn validating(
+    config: &ResolverConfig,
+    options: ResolverOpts,
+    anchors: Arc<TrustAnchors>,
+) -> Result<(TokioResolver, SecondLook), String> {
+    let options = validating_options(options);
+    let second_look = SecondLook::new(config, &options, Arc::clone(&anchors))?;
+    let provider = TokioRuntimeProvider::default();
+    let resolver = TokioResolver::builder_with_config(config.clone(), provider)
+        .with_options(options)
+        .with_trust_anchor(anchors)
+        .build()
+        .map_err(|error| unusable(&error))?;
+    Ok((resolver, second_look))
+}
+
+fn validating_options(mut options: ResolverOpts) -> ResolverOpts {
+    // Signatures are asked for with EDNS (RFC 3225 §3), which resolv.conf leaves out unless told otherwise.
+    options.edns0 = true;
+    // The hosts file is no part of the Internet's names, and nobody signed it.
+    options.use_hosts_file = ResolveHosts::Never;
+    options.validate = true;
+    options
+}
+
+fn unusable(error: &NetError) -> String {
+    format!("[dns]: {error}")
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    server.connections.iter_mut().for_each(|connection| connection.port = address.port());
+    server
+}
+
+fn trust_anchors(path: &Path) -> Result<TrustAnchors, String> {
+    let unusable = |why: String| format!("[dns] trust_anchor: {}: {why}", path.display());
+    let anchors = TrustAnchors::from_file(path).map_err(|error| {
+        unusable(format!("{error}: it holds DNSKEY records of the root, as in a zone file"))
+    })?;
+    if anchors.is_empty() {
+        return Err(unusable("no DNSKEY record of the root is in it".to_owned()));
+    }
+    Ok(anchors)
+}
+
+/// What to do where the resolvers are not able to validate.
+pub(crate) const NOT_ABLE: &str = "the resolvers do not pass on DNSSEC signatures, so mail to MX records waits: name others \
+                                   that do with [dns] resolvers, or write [dns] dnssec = \"off\"";
+/// REQUIREMENTS K13: the longest chain of aliases.
+const ALIASES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::rr::rdata::{A, CNAME};
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    fn alias(owner: &str, target: &str, proof: Proof) -> Record {
+        let data = RData::CNAME(CNAME(name(target)));
+        let mut record = Record::from_rdata(name(owner), 60, data);
+        record.proof = proof;
+        record
+    }
+
+    fn address(owner: &str, proof: Proof) -> Record {
+        let mut record = Record::from_rdata(name(owner), 60, RData::A(A::new(192, 0, 2, 1)));
+        record.proof = proof;
+        record
+    }
+
+    fn read_a(records: &[Record]) -> Result<Found, NotFound> {
+        read(records, &name("mx.example."), RecordType::A, true)
+    }
+
+    #[test]
+    fn an_answer_is_as_secure_as_its_least_secure_record() {
+        let found = read_a(&[address("mx.example.", Proof::Secure)]).unwrap();
+        assert!(found.secure && found.alias.is_none());
+        let chain = |proof| {
+            [alias("mx.example.", "b.example.", Proof::Secure), address("b.example.", proof)]
+        };
+        let found = read_a(&chain(Proof::Secure)).unwrap();
+        assert!(found.secure && found.alias_secure);
+        assert_eq!(found.alias.as_deref(), Some("b.example"));
+        let found = read_a(&chain(Proof::Insecure)).unwrap();
+        assert!(!found.secure && found.alias_secure);
+        assert_eq!(read_a(&chain(Proof::Bogus)), Err(NotFound::Bogus));
+        assert_eq!(read_a(&chain(Proof::Indeterminate)), Err(NotFound::Bogus));
+    }
+
+    #[test]
+    fn records_of_other_names_count_for_nothing() {
+        let answer = [address("other.example.", Proof::Secure)];
+        assert_eq!(read_a(&answer), Err(NotFound::NoData));
+    }
+
+    #[test]
+    fn chains_of_aliases_end() {
+        let around = [
+            alias("mx.example.", "b.example.", Proof::Secure),
+            alias("b.example.", "mx.example.", Proof::Secure),
+        ];
+        assert_eq!(read_a(&around), Err(NotFound::Failed));
+    }
+
+    #[test]
+    fn signatures_are_asked_for_whatever_resolv_conf_says() {
+        let mut system = ResolverOpts::default();
+        system.edns0 = false;
+        let options = validating_options(system);
+        assert!(options.edns0 && options.validate);
+        assert_eq!(options.use_hosts_file, ResolveHosts::Never);
+    }
+
+    #[test]
+    fn nothing_is_secure_where_nothing_is_validated() {
+        let answer = [address("mx.example.", Proof::Indeterminate)];
+        let found = read(&answer, &name("mx.example."), RecordType::A, false).unwrap();
+        assert!(!found.secure);
+    }
+}

@@ -1,0 +1,314 @@
+//! What the outcomes of one transaction come to: the one reply for a client that hears one, and what puts right that some have
+//! the message and some do not (REQUIREMENTS O9, O10).
+//!
+//! * Somebody is refused for now: 451, and those who have it go into the done-record, so that the next attempt skips them.
+//! * Going out, somebody is refused for good: 250, and a notification (RFC 3464) to the sender through the mail server
+//!   before that. Where it cannot be handed over for now, 451 and the done-record; where the mail server refuses it for good, the
+//!   recipient's refusal, which names him.
+//! * Coming in, somebody is refused for good after others accepted: his refusal, which names him. The sender's server then
+//!   tells the sender; a notification of ours to a sender whom nobody has verified would be backscatter.
+
+use sealgate_core::address::Address;
+use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
+use sealgate_core::message::Message;
+use sealgate_core::notification::{Failed, Notice, Notification, is_wanted};
+use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::report::{Delivered, Direction, Report};
+use sealgate_core::smtp::Protocol;
+use sealgate_core::step::Parcel;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::fanout::{Fanout, Remotes};
+use super::trace;
+use super::transaction::Transaction;
+use super::transport::Transport;
+use crate::config::NextHop;
+
+/// What became of each recipient; `None` for one whose copy was held back.
+pub(crate) type Outcomes = Vec<Option<Result<Reply, Refusal>>>;
+
+/// A transaction at its end.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// For the log.
+    pub(crate) report: Report,
+    /// The reply that stands for all.
+    pub(crate) result: Result<Reply, Refusal>,
+    /// Some have it and some do not.
+    pub(crate) partial: bool,
+    /// What put that right.
+    pub(crate) repair: Option<Repair>,
+}
+
+/// What puts right that some have a message and some do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Repair {
+    /// The next attempt skips those who have it.
+    DoneRecord,
+    /// The sender is told.
+    Notification,
+    /// The reply was each recipient's own, or names those who do not have it.
+    Reply,
+    /// The sender wants no notification, or is nobody.
+    Unwanted,
+}
+
+/// What the outcomes come to by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tally {
+    /// Everybody has it.
+    Accepted(Reply),
+    /// Nobody has it.
+    Refused(Refusal),
+    /// Some have it; the others may get it later. The first such refusal.
+    Deferred(Refusal),
+    /// Some have it; the others never get it. The first such refusal.
+    Split(Reply, Refusal),
+}
+
+impl Tally {
+    /// Of all outcomes.
+    pub(crate) fn of(outcomes: &[Option<Result<Reply, Refusal>>]) -> Self {
+        let refusals = || outcomes.iter().flatten().filter_map(|outcome| outcome.as_ref().err());
+        let temporary = refusals().find(|refusal| !Reply::from(*refusal).is_permanent());
+        let permanent = refusals().find(|refusal| Reply::from(*refusal).is_permanent());
+        let accepted = outcomes.iter().flatten().find_map(|outcome| outcome.as_ref().ok());
+        let held_back = outcomes.iter().any(Option::is_none);
+        match (accepted, temporary, permanent) {
+            (Some(_), Some(refusal), _) => Self::Deferred(refusal.clone()),
+            (Some(_), None, _) if held_back => Self::Deferred(Refusal::NextHopTimeout),
+            (Some(reply), None, Some(refusal)) => Self::Split(reply.clone(), refusal.clone()),
+            (Some(reply), None, None) => Self::Accepted(reply.clone()),
+            (None, Some(refusal), _) | (None, None, Some(refusal)) => {
+                Self::Refused(refusal.clone())
+            }
+            (None, None, None) => Self::Refused(Refusal::Internal),
+        }
+    }
+
+    /// The reply without any repair.
+    pub(crate) fn into_result(self) -> (Result<Reply, Refusal>, bool) {
+        match self {
+            Self::Accepted(reply) => (Ok(reply), false),
+            Self::Refused(refusal) => (Err(refusal), false),
+            Self::Deferred(refusal) | Self::Split(_, refusal) => (Err(refusal), true),
+        }
+    }
+}
+
+/// What became of a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handed {
+    Over,
+    NotOver,
+    Refused,
+    Unwanted,
+}
+
+impl Transaction {
+    /// Finds the reply, and puts right what can be.
+    pub(super) async fn settle(
+        &self,
+        report: Report,
+        outcomes: &Outcomes,
+        remotes: &Remotes,
+        deadline: Instant,
+    ) -> Settled {
+        let tally = Tally::of(outcomes);
+        if self.upstream == Protocol::Lmtp {
+            let (result, partial) = tally.into_result();
+            let repair = partial.then_some(Repair::Reply);
+            return Settled { report, result, partial, repair };
+        }
+        let done = |result, partial, repair| Settled { report, result, partial, repair };
+        match tally {
+            Tally::Accepted(reply) => done(Ok(reply), false, None),
+            Tally::Refused(refusal) if outcomes.contains(&None) => {
+                done(Err(self.naming(outcomes, &refusal)), false, None)
+            }
+            Tally::Refused(refusal) => done(Err(refusal), false, None),
+            Tally::Deferred(refusal) => {
+                let repair = self.remember_for_retry(outcomes).await;
+                done(Err(self.naming(outcomes, &refusal)), true, repair)
+            }
+            Tally::Split(_, refusal) if self.direction == Direction::Inbound => {
+                done(Err(self.naming(outcomes, &refusal)), true, Some(Repair::Reply))
+            }
+            Tally::Split(reply, refusal) => match self.notify(outcomes, remotes, deadline).await {
+                Handed::Over => {
+                    self.note_refused(outcomes);
+                    if self.remembers_always() {
+                        self.remember(outcomes).await;
+                    }
+                    done(Ok(reply), true, Some(Repair::Notification))
+                }
+                Handed::Unwanted => done(Ok(reply), true, Some(Repair::Unwanted)),
+                Handed::Refused => {
+                    done(Err(self.naming(outcomes, &refusal)), true, Some(Repair::Reply))
+                }
+                Handed::NotOver => {
+                    let repair = self.remember_for_retry(outcomes).await;
+                    let text = "some recipients were refused, and the notification could not be \
+                                handed to the mail server, try again later";
+                    let refusal = Refusal::NextHop(Reply::new(451, (4, 4, 1), text));
+                    done(Err(refusal), true, repair)
+                }
+            },
+        }
+    }
+
+    async fn remember_for_retry(&self, outcomes: &Outcomes) -> Option<Repair> {
+        let written = self.remember(outcomes).await;
+        if written {
+            // No copy of sealgate believes any more that there is no record.
+            tokio::time::sleep(sealgate_keys::done_record::HINT_VALID).await;
+        }
+        written.then_some(Repair::DoneRecord)
+    }
+
+    /// The refusal with the names of those whom it is about.
+    fn naming(&self, outcomes: &Outcomes, refusal: &Refusal) -> Refusal {
+        let reply = Reply::from(refusal);
+        let served = outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_))));
+        let about = |outcome: &Option<Result<Reply, Refusal>>| match outcome {
+            Some(outcome) => outcome.is_err(),
+            None => served,
+        };
+        let recipients = self.envelope.recipients.iter().zip(outcomes);
+        let names: Vec<String> = recipients
+            .filter(|(_, outcome)| about(outcome))
+            .take(NAMES_MAX)
+            .map(|(recipient, _)| format!("<{}>", printable(&recipient.address)))
+            .collect();
+        if names.is_empty() {
+            return refusal.clone();
+        }
+        let (names, said) = (names.join(", "), reply.text());
+        let said: String = said.chars().take(TEXT_CHARS_MAX).collect();
+        let text = match served {
+            true => format!("not delivered to {names}, all others have it: {said}"),
+            false => format!("delivered to nobody because of {names}: {said}"),
+        };
+        Refusal::NextHop(Reply { lines: vec![text], ..reply })
+    }
+
+    /// Tells the sender through the mail server who was refused for good.
+    async fn notify(&self, outcomes: &Outcomes, remotes: &Remotes, deadline: Instant) -> Handed {
+        let handed = match (self.notice(outcomes, remotes), &self.envelope.reverse_path) {
+            (Ok(Some(notice)), Some(sender)) => self.hand_over(notice, sender, deadline).await,
+            (Ok(_), _) => Handed::Unwanted,
+            (Err(()), _) => Handed::NotOver,
+        };
+        let outcome = match handed {
+            Handed::Over => "handed-over",
+            Handed::NotOver => "failed",
+            Handed::Refused => "refused",
+            Handed::Unwanted => "unwanted",
+        };
+        metrics::counter!("sealgate_notifications_total", "outcome" => outcome).increment(1);
+        handed
+    }
+
+    fn notice(&self, outcomes: &Outcomes, remotes: &Remotes) -> Result<Option<Notice>, ()> {
+        let recipients = self.envelope.recipients.iter().zip(outcomes).enumerate();
+        let failed = recipients.filter_map(|(index, (recipient, outcome))| match outcome {
+            Some(Err(refusal)) if is_wanted(recipient) => Some(Failed {
+                recipient,
+                reply: Reply::from(refusal),
+                remote: remotes.get(&index).map(String::as_str),
+            }),
+            _ => None,
+        });
+        let notification = Notification {
+            id: &self.id,
+            hostname: &self.settings.config.hostname,
+            date: &trace::date(),
+            envelope: &self.envelope,
+            failed: failed.collect(),
+            message: &Message::new(self.message.clone()),
+        };
+        notification
+            .write()
+            .map_err(|error| tracing::error!(id = self.id, %error, "no notification"))
+    }
+
+    async fn hand_over(&self, notice: Notice, sender: &Address, deadline: Instant) -> Handed {
+        let envelope = Envelope {
+            reverse_path: None,
+            recipients: vec![Recipient::new(sender.clone())],
+            parameters: MailParameters::default(),
+        };
+        let parcel = Parcel {
+            recipients: vec![0],
+            message: notice.message,
+            delivered: Delivered::AsReceived,
+            eight_bit: notice.eight_bit,
+        };
+        let (answers, mut receiver) = mpsc::unbounded_channel();
+        let fanout = Fanout {
+            downstream: &self.relay.downstream,
+            next_hop: &NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
+            introduction: None,
+            transport: &Transport::default(),
+            direction: Direction::Inbound,
+            envelope: &envelope,
+            served: &[],
+            remembers: true,
+            deadline,
+            answer_deadline: deadline,
+            released: &std::sync::atomic::AtomicBool::new(false),
+            answers,
+        };
+        fanout.deliver(Protocol::Lmtp, &[parcel]).await;
+        match receiver.try_recv() {
+            Ok((_, Ok(_))) => Handed::Over,
+            Ok((_, Err(refusal))) => {
+                tracing::error!(id = self.id, %refusal, "the mail server takes no notification");
+                let permanent = Reply::from(&refusal).is_permanent();
+                if permanent { Handed::Refused } else { Handed::NotOver }
+            }
+            Err(_) => Handed::NotOver,
+        }
+    }
+}
+
+/// An address in a reply: printable ASCII only, so that it cannot end the line.
+fn printable(address: &Address) -> String {
+    let safe = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    address.to_string().chars().map(safe).collect()
+}
+
+/// Recipients that a reply names: it has to fit a line (RFC 5321 §4.5.3.1.5).
+const NAMES_MAX: usize = 3;
+/// Of the refusal's own text.
+const TEXT_CHARS_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_verdict_out_of_many_outcomes() {
+        let ok = || Some(Ok(Reply::new(250, (2, 0, 0), "queued")));
+        let bad = |code: u16| {
+            let class = u8::try_from(code / 100).unwrap();
+            Some(Err(Refusal::NextHop(Reply::new(code, (class, 1, 1), "no"))))
+        };
+        let verdict = |outcomes: &[Option<Result<Reply, Refusal>>]| match Tally::of(outcomes) {
+            Tally::Accepted(reply) => ("accepted", reply.code),
+            Tally::Refused(refusal) => ("refused", Reply::from(&refusal).code),
+            Tally::Deferred(refusal) => ("deferred", Reply::from(&refusal).code),
+            Tally::Split(_, refusal) => ("split", Reply::from(&refusal).code),
+        };
+        assert_eq!(verdict(&[ok(), ok()]), ("accepted", 250));
+        assert_eq!(verdict(&[bad(550), bad(550)]), ("refused", 550));
+        assert_eq!(verdict(&[bad(550), None]), ("refused", 550));
+        assert_eq!(verdict(&[bad(550), bad(451)]), ("refused", 451));
+        assert_eq!(verdict(&[ok(), bad(550)]), ("split", 550));
+        assert_eq!(verdict(&[ok(), bad(550), bad(450)]), ("deferred", 450));
+        assert_eq!(verdict(&[ok(), None]), ("deferred", 451));
+        assert_eq!(verdict(&[None]), ("refused", 451));
+    }
+}

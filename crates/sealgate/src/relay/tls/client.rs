@@ -1,0 +1,183 @@
+//! What we believe of a server that we connect to: nothing, its name, or its TLSA records.
+//!
+//! In: an [`Assurance`]. Out: a configuration of rustls whose handshake fails where the server is not so.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+
+use super::{certificates, provider, unusable};
+use crate::relay::dane::{self, Association};
+
+/// How sure of a server a connection must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Assurance {
+    /// Encrypted where possible, by whomever (RFC 7435).
+    Opportunistic,
+    /// Encrypted, by whomever.
+    Encrypted,
+    /// A certificate of an authority that we know, for one of these names (RFC 9525).
+    Named(Vec<ServerName<'static>>),
+    /// What its TLSA records say (RFC 7672).
+    Dane(Vec<Association>, Vec<ServerName<'static>>),
+}
+
+/// Makes configurations.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    /// Shared, so that sessions are resumed where nothing is verified.
+    unverified: Arc<ClientConfig>,
+}
+
+impl Clients {
+    /// Authorities of a PEM file, or the system's.
+    ///
+    /// # Errors
+    /// A line that says which file and why.
+    pub(crate) fn new(ca: Option<&Path>) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        match ca {
+            Some(path) => {
+                for certificate in certificates(path)? {
+                    roots.add(certificate).map_err(|error| unusable(path, &error))?;
+                }
+            }
+            // Where there are none, no certificate is good: that shows where one is asked for.
+            None => {
+                let system = rustls_native_certs::load_native_certs();
+                roots.add_parsable_certificates(system.certs);
+            }
+        }
+        let (provider, roots) = (provider(), Arc::new(roots));
+        let unverified = configuration(&provider, &roots, Assurance::Opportunistic)?;
+        Ok(Self { provider, roots, unverified })
+    }
+
+    /// The configuration for an assurance.
+    ///
+    /// # Errors
+    /// What rustls says; only if the program was built wrongly.
+    pub(crate) fn config(&self, assurance: &Assurance) -> Result<Arc<ClientConfig>, String> {
+        match assurance {
+            Assurance::Opportunistic | Assurance::Encrypted => Ok(Arc::clone(&self.unverified)),
+            verified => configuration(&self.provider, &self.roots, verified.clone()),
+        }
+    }
+}
+
+fn configuration(
+    provider: &Arc<CryptoProvider>,
+    roots: &Arc<RootCertStore>,
+    assurance: Assurance,
+) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::clone(provider);
+    let roots = Arc::clone(roots);
+    let verifier = Verifier { provider: Arc::clone(&provider), roots, assurance };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// What went wrong in a handshake, by the words of RFC 8460 §4.3.
+pub(crate) fn failure_type(error: &io::Error) -> &'static str {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(Error::InvalidCertificate(why)) => match why {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "certificate-expired"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "certificate-host-mismatch"
+            }
+            _ => "certificate-not-trusted",
+        },
+        _ => "validation-failure",
+    }
+}
+
+/// Asks for what the assurance demands, and in any case that the server holds the key of its certificate.
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    assurance: Assurance,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("assurance", &self.assurance).finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match &self.assurance {
+            Assurance::Opportunistic | Assurance::Encrypted => {}
+            Assurance::Dane(associations, names) => {
+                dane::verify(associations, names, end_entity, intermediates, now, algorithms)?;
+            }
+            Assurance::Named(names) => {
+                let certificate = ParsedCertificate::try_from(end_entity)?;
+                let roots = &self.roots;
+                verify_server_cert_signed_by_trust_anchor(
+                    &certificate,
+                    roots,
+                    intermediates,
+                    now,
+                    algorithms.all,
+                )?;
+                if !names.iter().any(|name| verify_server_name(&certificate, name).is_ok()) {
+                    return Err(Error::InvalidCertificate(CertificateError::NotValidForName));
+                }
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

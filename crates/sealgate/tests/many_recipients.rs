@@ -1,0 +1,622 @@
+//! Several recipients with several outcomes, between scripted clients and scripted servers: who gets the message how often,
+//! and who is told what (REQUIREMENTS O9, O10, O19).
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code"
+)]
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sealgate_testkit::gate::Gate;
+use sealgate_testkit::mail;
+use sealgate_testkit::postgres::Postgres;
+use sealgate_testkit::process::{self, await_that};
+use sealgate_testkit::session::{Reply, Session, send_lmtp, send_smtp};
+use sealgate_testkit::sink::{Protocol, Received, Sink, Stage};
+
+const ALICE: &str = "alice@nec.example";
+/// Nobody is named in it, so that everybody gets a copy, and a delivery, of his own.
+const MAIL: &[u8] =
+    b"From: alice@nec.example\r\nTo: undisclosed-recipients:;\r\nSubject: plan\r\n\r\nwords\r\n";
+
+/// A relay without cryptography, whose mail server and whose Internet are sinks.
+fn gate(inside: &Sink, outside: &Sink, edit: impl FnOnce(&Gate)) -> Gate {
+    let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
+    gate.set(&["hostname"], "gate.nec.example");
+    gate.set(&["policy", "sign"], "never");
+    gate.set(&["policy", "encrypt"], "never");
+    gate.set(&["inside", "mail_server"], format!("smtp://{}", inside.address));
+    gate.set(&["outside", "next_hop"], format!("smtp://{}", outside.address));
+    edit(&gate);
+    gate.start();
+    gate
+}
+
+/// Another copy of sealgate on the same database.
+fn second(first: &Gate, inside: &Sink, outside: &Sink) -> Gate {
+    gate(inside, outside, |gate| {
+        let file = |name| first.dir().join(name).to_str().unwrap().to_owned();
+        gate.set(&["database", "url"], format!("sqlite:{}", file("sealgate.db")));
+        gate.set(&["master_key", "file"], file("master.key"));
+    })
+}
+
+/// What a server answers at RCPT and at the dot to whom, in the words of a test: `("busy@", "450 4.2.1 busy")`.
+#[derive(Clone, Default)]
+struct Script(Arc<Mutex<HashMap<&'static str, &'static str>>>);
+
+impl Script {
+    fn set(&self, who: &'static str, answer: &'static str) {
+        self.0.lock().unwrap().insert(who, answer);
+    }
+
+    fn clear(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    fn answer(&self, line: &str) -> Option<String> {
+        let script = self.0.lock().unwrap();
+        let found = script.iter().find(|(who, _)| line.contains(*who));
+        found.map(|(_, answer)| format!("{answer}\r\n"))
+    }
+}
+
+fn refusing_at_rcpt(script: &Script) -> Sink {
+    let script = script.clone();
+    Sink::scripted(Protocol::Smtp, move |stage| match stage {
+        Stage::Rcpt(line) => script.answer(line),
+        _ => None,
+    })
+}
+
+fn refusing_at_dot(protocol: Protocol, script: &Script) -> Sink {
+    let script = script.clone();
+    Sink::scripted(protocol, move |stage| match stage {
+        Stage::Dot(line) => script.answer(line),
+        _ => None,
+    })
+}
+
+fn smtp(gate: &Gate, to: &[&str]) -> Reply {
+    send_smtp(gate.ready().inside_smtp.unwrap(), ALICE, to, MAIL)
+}
+
+/// How often each of these has got the message.
+fn counts<const N: usize>(sink: &Sink, to: [&str; N]) -> [usize; N] {
+    let received = sink.received();
+    let lines: Vec<&String> = received.iter().flat_map(|message| &message.recipients).collect();
+    to.map(|to| lines.iter().filter(|line| line.contains(&format!("<{to}>"))).count())
+}
+
+fn log_of(gate: &Gate, reply: &Reply) -> serde_json::Value {
+    let id = reply.text().rsplit("(id ").next().unwrap().trim_end_matches(')').to_owned();
+    let of = |line: &serde_json::Value| line["id"] == id.as_str() && line["event"] == "transaction";
+    await_that("the transaction in the log", || gate.log_lines().iter().any(of));
+    gate.log_lines().into_iter().find(of).expect("a transaction")
+}
+
+const OK: &str = "ok@a.example";
+const GONE: &str = "gone@b.example";
+const BUSY: &str = "busy@c.example";
+
+#[test]
+fn who_is_refused_for_good_after_others_accepted_is_in_a_notification() {
+    for at_dot in [false, true] {
+        let script = Script::default();
+        script.set("gone@", "550-5.1.1 gone\r\n550 5.1.1 for good");
+        let outside = match at_dot {
+            true => refusing_at_dot(Protocol::Smtp, &script),
+            false => refusing_at_rcpt(&script),
+        };
+        let inside = Sink::smtp();
+        let gate = gate(&inside, &outside, |_| {});
+        let reply = smtp(&gate, &[GONE, OK]);
+        assert_eq!(reply.code, 250, "{reply:?}");
+        assert_eq!(counts(&outside, [OK, GONE]), [1, 0]);
+        // Handed over before the 250.
+        let notices = inside.received();
+        assert_eq!(notices.len(), 1);
+        assert_eq!(notices[0].mail.split(" SIZE").next(), Some("MAIL FROM:<>"));
+        assert_eq!(notices[0].recipients, [format!("RCPT TO:<{ALICE}>")]);
+        let text = String::from_utf8(notices[0].content.clone()).unwrap();
+        for line in [
+            "Final-Recipient: rfc822;gone@b.example",
+            "Action: failed",
+            "Status: 5.1.1",
+            "Reporting-MTA: dns; gate.nec.example",
+            "Remote-MTA: dns; 127.0.0.1",
+            "Subject: plan",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("ok@a.example") && !text.contains("words"), "{text}");
+        let kind = mail::header(&notices[0].content, "Content-Type").unwrap();
+        assert!(kind.starts_with("multipart/report; report-type=delivery-status;"), "{kind}");
+        let parts = mail::parts(
+            mail::body(&notices[0].content),
+            &mail::parameter(&kind, "boundary").unwrap(),
+        );
+        let kinds = parts.iter().map(|part| mail::header(part, "Content-Type").unwrap());
+        assert_eq!(
+            kinds.collect::<Vec<_>>(),
+            ["text/plain; charset=us-ascii", "message/delivery-status", "text/rfc822-headers"]
+        );
+        assert_eq!(log_of(&gate, &reply)["repair"], "notification");
+    }
+}
+
+#[test]
+fn nobody_is_notified_who_did_not_ask_for_it() {
+    let script = Script::default();
+    script.set("gone@", "550 5.1.1 gone");
+    let (inside, outside) = (Sink::smtp(), refusing_at_dot(Protocol::Smtp, &script));
+    let gate = gate(&inside, &outside, |_| {});
+    for (from, notify) in [("<alice@nec.example>", " NOTIFY=NEVER"), ("<>", "")] {
+        let (mut client, _) = Session::connect(gate.ready().inside_smtp.unwrap());
+        client.command("EHLO client.example");
+        assert_eq!(client.command(&format!("MAIL FROM:{from}")).code, 250);
+        assert_eq!(client.command(&format!("RCPT TO:<{GONE}>{notify}")).code, 250);
+        assert_eq!(client.command(&format!("RCPT TO:<{OK}>")).code, 250);
+        client.command("DATA");
+        client.content(MAIL);
+        let reply = client.reply();
+        assert_eq!(reply.code, 250, "{reply:?}");
+        assert_eq!(log_of(&gate, &reply)["repair"], "unwanted");
+    }
+    assert!(inside.received().is_empty());
+    assert_eq!(counts(&outside, [OK, GONE]), [2, 0]);
+}
+
+#[test]
+fn a_notification_that_cannot_be_handed_over_is_tried_again_with_the_next_attempt() {
+    let (script, home) = (Script::default(), Script::default());
+    script.set("gone@", "550 5.1.1 gone");
+    home.set("alice@", "452 4.2.2 full");
+    let (inside, outside) = (refusing_at_rcpt(&home), refusing_at_dot(Protocol::Smtp, &script));
+    let gate = gate(&inside, &outside, |_| {});
+    let reply = smtp(&gate, &[OK, GONE]);
+    assert_eq!(reply.code, 451, "{reply:?}");
+    assert_eq!(log_of(&gate, &reply)["repair"], "done-record");
+    home.clear();
+    let reply = smtp(&gate, &[OK, GONE]);
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(counts(&outside, [OK, GONE]), [1, 0]);
+    assert_eq!(inside.received().len(), 1);
+}
+
+#[test]
+fn where_the_mail_server_refuses_the_notification_the_reply_tells() {
+    let (script, home) = (Script::default(), Script::default());
+    script.set("gone@", "550 5.1.1 gone");
+    home.set("alice@", "550 5.1.1 nobody here");
+    let (inside, outside) = (refusing_at_rcpt(&home), refusing_at_dot(Protocol::Smtp, &script));
+    let gate = gate(&inside, &outside, |_| {});
+    let reply = smtp(&gate, &[OK, GONE]);
+    assert_eq!(reply.status(), "550 5.1.1", "{reply:?}");
+    assert!(reply.text().contains("not delivered to <gone@b.example>, all others have it"));
+    assert_eq!(counts(&outside, [OK, GONE]), [1, 0]);
+}
+
+#[test]
+fn a_second_attempt_skips_those_who_have_it_on_every_copy_of_sealgate() {
+    for at_dot in [false, true] {
+        let script = Script::default();
+        script.set("busy@", "450 4.2.1 busy");
+        let outside = match at_dot {
+            true => refusing_at_dot(Protocol::Smtp, &script),
+            false => refusing_at_rcpt(&script),
+        };
+        let inside = Sink::smtp();
+        let one = gate(&inside, &outside, |_| {});
+        let other = second(&one, &inside, &outside);
+        // The other copy has just seen that there is no record.
+        assert_eq!(smtp(&other, &["else@a.example"]).code, 250);
+        let reply = smtp(&one, &[OK, BUSY]);
+        assert_eq!(reply.status(), "450 4.2.1", "{reply:?}");
+        assert!(reply.text().contains("not delivered to <busy@c.example>, all others have it"));
+        assert_eq!(log_of(&one, &reply)["repair"], "done-record");
+        assert_eq!(smtp(&other, &[OK, BUSY]).code, 450, "and still");
+        script.clear();
+        assert_eq!(smtp(&other, &[OK, BUSY]).code, 250);
+        assert_eq!(counts(&outside, [OK, BUSY]), [1, 1]);
+        // Another content is another message.
+        let reply = send_smtp(one.ready().inside_smtp.unwrap(), ALICE, &[OK], b"A: 1\r\n\r\nx\r\n");
+        assert_eq!(reply.code, 250);
+        assert_eq!(counts(&outside, [OK]), [2]);
+    }
+}
+
+#[test]
+fn copies_on_one_postgresql_share_the_done_record() {
+    let server = Postgres::shared();
+    let url = server.url(&server.create_database());
+    let first = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
+    let mut init = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+    init.args(["init", "--domain", "nec.example", "--database", &url, "--dir"]);
+    process::run(init.arg(first.dir().join("shared")), b"").expect_ok("init");
+    let script = Script::default();
+    script.set("busy@", "450 4.2.1 busy");
+    let (inside, outside) = (Sink::smtp(), refusing_at_dot(Protocol::Smtp, &script));
+    let [one, other] = [(); 2].map(|()| {
+        gate(&inside, &outside, |gate| {
+            gate.set(&["database", "url"], url.as_str());
+            let key = first.dir().join("shared/master.key");
+            gate.set(&["master_key", "file"], key.to_str().unwrap());
+        })
+    });
+    assert_eq!(smtp(&other, &["else@a.example"]).code, 250);
+    assert_eq!(smtp(&one, &[OK, BUSY]).code, 450);
+    assert_eq!(smtp(&other, &[BUSY, OK]).code, 450);
+    script.clear();
+    assert_eq!(smtp(&other, &[OK, BUSY]).code, 250);
+    assert_eq!(counts(&outside, [OK, BUSY]), [1, 1]);
+}
+
+#[test]
+fn all_three_outcomes_end_well_for_each() {
+    let script = Script::default();
+    script.set("gone@", "550 5.1.1 gone");
+    script.set("busy@", "450 4.2.1 busy");
+    let (inside, outside) = (Sink::smtp(), refusing_at_dot(Protocol::Smtp, &script));
+    let gate = gate(&inside, &outside, |_| {});
+    let to = [BUSY, GONE, OK, "ok2@d.example"];
+    assert_eq!(smtp(&gate, &to).code, 450);
+    assert!(inside.received().is_empty(), "the sender is told once, at the end");
+    script.set("busy@", "250 2.0.0 taken");
+    assert_eq!(smtp(&gate, &to).code, 250);
+    assert_eq!(counts(&outside, to), [1, 0, 1, 1]);
+    assert_eq!(inside.received().len(), 1);
+}
+
+#[test]
+fn coming_in_the_refusal_names_whom_it_is_about() {
+    let script = Script::default();
+    script.set("full@", "452 4.2.2 full");
+    let (inside, outside) = (refusing_at_dot(Protocol::Lmtp, &script), Sink::smtp());
+    let gate = gate(&inside, &outside, |gate| {
+        gate.set(&["inside", "mail_server"], format!("lmtp://{}", inside.address));
+    });
+    let to = ["a@nec.example", "full@nec.example"];
+    let send = || send_smtp(gate.ready().outside_smtp.unwrap(), "bob@a.example", &to, MAIL);
+    let reply = send();
+    assert_eq!(reply.status(), "452 4.2.2", "{reply:?}");
+    assert!(reply.text().contains("<full@nec.example>"), "{reply:?}");
+    script.set("full@", "550 5.2.2 too full");
+    let reply = send();
+    assert_eq!(reply.status(), "550 5.2.2", "{reply:?}");
+    assert!(reply.text().contains("not delivered to <full@nec.example>, all others have it"));
+    assert_eq!(counts(&inside, to), [1, 0]);
+    assert!(outside.received().is_empty(), "no backscatter");
+}
+
+#[test]
+fn a_lost_reply_makes_no_duplicate() {
+    let outside = Sink::scripted(Protocol::Smtp, |stage| {
+        if matches!(stage, Stage::Dot(_)) {
+            thread::sleep(Duration::from_millis(600));
+        }
+        None
+    });
+    let gate = gate(&Sink::smtp(), &outside, |_| {});
+    for (protocol, address) in [
+        (Protocol::Smtp, gate.ready().inside_smtp.unwrap()),
+        (Protocol::Lmtp, gate.ready().inside_lmtp.unwrap()),
+    ] {
+        let name = format!("{protocol:?}").to_ascii_lowercase();
+        let to = [1, 2].map(|number| format!("{name}{number}@a.example"));
+        let to = [to[0].as_str(), to[1].as_str()];
+        let before = outside.received().len();
+        let (mut client, _) = Session::connect(address);
+        let hello = if protocol == Protocol::Smtp { "EHLO" } else { "LHLO" };
+        client.command(&format!("{hello} client.example"));
+        client.command(&format!("MAIL FROM:<{ALICE}>"));
+        to.iter().for_each(|to| assert_eq!(client.command(&format!("RCPT TO:<{to}>")).code, 250));
+        client.command("DATA");
+        client.content(MAIL);
+        thread::sleep(Duration::from_millis(250));
+        drop(client);
+        outside.await_received(before + 2);
+        await_that("the lost reply in the log", || {
+            let lost = |line: &serde_json::Value| line["reply_lost"] == true;
+            gate.log_lines().iter().any(|line| lost(line) && line["to"][0] == to[0])
+        });
+        let replies = match protocol {
+            Protocol::Smtp => vec![send_smtp(address, ALICE, &to, MAIL)],
+            Protocol::Lmtp => send_lmtp(address, ALICE, &to, MAIL),
+        };
+        for reply in replies {
+            assert_eq!(reply.code, 250);
+            assert!(reply.text().contains("not sent again"), "{reply:?}");
+        }
+        assert_eq!(counts(&outside, to), [1, 1], "{protocol:?}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_dots_are_held_leaves_nothing_behind() {
+    let (go, slow) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (gone, asked) = (Arc::clone(&go), Arc::clone(&slow));
+    let outside = Sink::scripted(Protocol::Smtp, move |stage| {
+        if matches!(stage, Stage::Rcpt(line) if line.contains("slow@")) {
+            asked.store(1, Ordering::SeqCst);
+            process::holds_within(process::PATIENCE, || gone.load(Ordering::SeqCst) == 1);
+        }
+        None
+    });
+    let gate = gate(&Sink::smtp(), &outside, |_| {});
+    let (mut client, _) = Session::connect(gate.ready().inside_smtp.unwrap());
+    client.command("EHLO client.example");
+    client.command(&format!("MAIL FROM:<{ALICE}>"));
+    client.command(&format!("RCPT TO:<{OK}>"));
+    client.command("RCPT TO:<slow@a.example>");
+    client.command("DATA");
+    client.content(MAIL);
+    await_that("the slow one to be asked", || slow.load(Ordering::SeqCst) == 1);
+    drop(client);
+    await_that("the abort in the log", || {
+        gate.log_lines().iter().any(|line| line["aborted"] == true)
+    });
+    go.store(1, Ordering::SeqCst);
+    assert_eq!(smtp(&gate, &["else@a.example"]).code, 250);
+    assert_eq!(counts(&outside, [OK, "slow@a.example"]), [0, 0]);
+}
+
+/// Kills a relay after it has passed on two of four replies, and gives the sink after a second attempt for all four.
+fn killed_between_replies(done_record: &str) -> [usize; 4] {
+    let hold = Arc::new(AtomicUsize::new(1));
+    let held = Arc::clone(&hold);
+    let outside = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+        Stage::Dot(to) if to.contains("c@") || to.contains("d@") => {
+            (held.load(Ordering::SeqCst) == 1).then(|| {
+                thread::sleep(Duration::from_secs(2));
+                String::new()
+            })
+        }
+        _ => None,
+    });
+    let mut gate = gate(&Sink::smtp(), &outside, |gate| {
+        gate.set(&["delivery", "done_record"], done_record);
+    });
+    let to = ["a@a.example", "b@a.example", "c@a.example", "d@a.example"];
+    let (mut client, _) = Session::connect(gate.ready().inside_lmtp.unwrap());
+    client.command("LHLO client.example");
+    client.command(&format!("MAIL FROM:<{ALICE}>"));
+    to.iter().for_each(|to| assert_eq!(client.command(&format!("RCPT TO:<{to}>")).code, 250));
+    client.command("DATA");
+    client.content(MAIL);
+    assert_eq!([client.reply().code, client.reply().code], [250, 250]);
+    gate.signal("KILL");
+    assert_eq!(client.reply_or_end(), None);
+    gate.stop();
+    hold.store(0, Ordering::SeqCst);
+    gate.start();
+    let replies = send_lmtp(gate.ready().inside_lmtp.unwrap(), ALICE, &to, MAIL);
+    assert!(replies.iter().all(|reply| reply.code == 250), "{replies:?}");
+    counts(&outside, to)
+}
+
+#[test]
+fn always_recording_makes_no_duplicates_of_a_crash() {
+    assert_eq!(killed_between_replies("always"), [1, 1, 1, 1]);
+    assert_eq!(killed_between_replies("partial"), [2, 2, 1, 1], "the window that remains");
+}
+
+#[test]
+fn without_its_done_record_mail_flows_and_an_alarm_is_raised() {
+    let script = Script::default();
+    script.set("busy@", "450 4.2.1 busy");
+    let (inside, outside) = (Sink::smtp(), refusing_at_rcpt(&script));
+    let gate = gate(&inside, &outside, |_| {});
+    drop_table(&gate);
+    assert_eq!(smtp(&gate, &[OK]).code, 250);
+    // Every further attempt would serve the others again: nobody is served yet.
+    let reply = smtp(&gate, &[OK, BUSY]);
+    assert_eq!(reply.code, 450, "{reply:?}");
+    assert_eq!(counts(&outside, [OK, BUSY]), [1, 0]);
+    script.clear();
+    assert_eq!(smtp(&gate, &[OK, BUSY]).code, 250);
+    assert_eq!(counts(&outside, [OK, BUSY]), [2, 1]);
+    assert!(gate.log().contains("the done-record is away"), "{}", gate.log());
+    let metrics = metrics(&gate);
+    assert!(metrics.contains("sealgate_done_record_failures_total"), "{metrics}");
+}
+
+fn metrics(gate: &Gate) -> String {
+    let mut stream = TcpStream::connect(gate.ready().observe.unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Takes the table of done-records out of a running relay's database.
+fn drop_table(gate: &Gate) {
+    use sqlx::Connection as _;
+    let url = format!("sqlite:{}", gate.dir().join("sealgate.db").display());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query("DROP TABLE done_records").execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_next_hop_that_is_away_is_left_alone_and_probed() {
+    let away = Arc::new(AtomicUsize::new(1));
+    let state = Arc::clone(&away);
+    let outside = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+        Stage::Connect if state.load(Ordering::SeqCst) == 1 => Some(String::new()),
+        _ => None,
+    });
+    let gate = gate(&Sink::smtp(), &outside, |_| {});
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(smtp(&gate, &[OK]).status(), "451 4.4.1");
+    }
+    let pauses = begun.elapsed().as_secs() as usize;
+    assert!(outside.connections() <= 3 + pauses, "{} connections", outside.connections());
+    away.store(0, Ordering::SeqCst);
+    await_that("mail flows again", || smtp(&gate, &[OK]).code == 250);
+    assert_eq!(smtp(&gate, &[OK]).code, 250);
+}
+
+/// A server that notes how many transactions it had at once.
+fn counting() -> (Sink, Arc<AtomicUsize>) {
+    let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let peak = Arc::clone(&most);
+    let sink = Sink::scripted(Protocol::Smtp, move |stage| {
+        match stage {
+            Stage::Mail(_) => {
+                let count = now.fetch_add(1, Ordering::SeqCst) + 1;
+                peak.fetch_max(count, Ordering::SeqCst);
+            }
+            Stage::Dot(_) => {
+                thread::sleep(Duration::from_millis(30));
+                now.fetch_sub(1, Ordering::SeqCst);
+            }
+            _ => {}
+        }
+        None
+    });
+    (sink, most)
+}
+
+#[test]
+fn connections_to_one_next_hop_are_bounded() {
+    let (outside, most) = counting();
+    let gate = gate(&Sink::smtp(), &outside, |gate| {
+        gate.set(&["limits", "connections_per_next_hop_max"], 3);
+    });
+    // Many messages at once, by SMTP and LMTP, each with more copies than there may be connections.
+    thread::scope(|scope| {
+        for client in 0..6 {
+            let gate = &gate;
+            scope.spawn(move || {
+                let to: Vec<String> = (0..10).map(|n| format!("c{client}n{n}@a.example")).collect();
+                let to: Vec<&str> = to.iter().map(String::as_str).collect();
+                if client % 2 == 0 {
+                    assert_eq!(smtp(gate, &to).code, 250);
+                } else {
+                    let replies = send_lmtp(gate.ready().inside_lmtp.unwrap(), ALICE, &to, MAIL);
+                    assert!(replies.iter().all(|reply| reply.code == 250), "{replies:?}");
+                }
+            });
+        }
+    });
+    let received: Vec<Received> = outside.received();
+    assert_eq!(received.len(), 60);
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert!(outside.connections() <= 4, "{} connections", outside.connections());
+}
+
+#[test]
+fn a_silent_hop_keeps_the_others_waiting_for_half_the_time_only() {
+    let outside = Sink::scripted(Protocol::Smtp, |stage| {
+        if matches!(stage, Stage::Rcpt(line) if line.contains("slow@")) {
+            thread::sleep(Duration::from_secs(6));
+        }
+        None
+    });
+    let gate = gate(&Sink::smtp(), &outside, |gate| {
+        gate.set(&["limits", "delivery_secs_max"], 4);
+    });
+    let begun = Instant::now();
+    let reply = smtp(&gate, &["slow@a.example", OK]);
+    assert_eq!(reply.status(), "451 4.4.7", "{reply:?}");
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    assert_eq!(counts(&outside, [OK, "slow@a.example"]), [1, 0]);
+}
+
+#[test]
+fn a_dot_without_an_answer_keeps_nobody_waiting_for_long() {
+    let script = |stage: &Stage| {
+        if matches!(stage, Stage::Dot(line) if line.contains("mute@")) {
+            thread::sleep(Duration::from_secs(9));
+        }
+        None
+    };
+    let outside = Sink::scripted(Protocol::Smtp, script);
+    let gate = gate(&Sink::smtp(), &outside, |gate| {
+        gate.set(&["limits", "answer_secs_max"], 7);
+    });
+    let reply = smtp(&gate, &["mute@a.example", OK]);
+    assert_eq!(reply.status(), "451 4.4.2", "{reply:?}");
+    assert_eq!(counts(&outside, [OK]), [1]);
+    assert!(reply.text().contains("not delivered to <mute@a.example>"), "{reply:?}");
+}
+
+#[test]
+fn coming_in_a_recipient_who_is_refused_before_the_dot_holds_back_everything_once() {
+    let script = Script::default();
+    script.set("no@", "550 5.1.1 no");
+    script.set("busy@", "450 4.2.1 busy");
+    let (inside, outside) = (refusing_at_rcpt(&script), Sink::smtp());
+    let gate = gate(&inside, &outside, |_| {});
+    let send =
+        |to: &[&str]| send_smtp(gate.ready().outside_smtp.unwrap(), "bob@a.example", to, MAIL);
+    let to = ["a@nec.example", "no@nec.example"];
+    let reply = send(&to);
+    assert_eq!(reply.status(), "550 5.1.1", "{reply:?}");
+    assert!(reply.text().contains("because of <no@nec.example>"), "{reply:?}");
+    assert_eq!(counts(&inside, to), [0, 0]);
+    // Who is there already is no reason to wait any more.
+    script.clear();
+    script.set("busy@", "450 4.2.1 busy");
+    let to = ["b@nec.example", "busy@nec.example", "c@nec.example"];
+    assert_eq!(send(&to).code, 450);
+    script.set("busy@", "550 5.2.1 gone");
+    assert_eq!(send(&to).code, 550);
+    assert_eq!(counts(&inside, to), [1, 0, 1]);
+}
+
+#[test]
+fn no_answer_is_waited_for_longer_than_the_client_waits() {
+    let outside = Sink::scripted(Protocol::Smtp, |stage| {
+        if matches!(stage, Stage::Dot(_)) {
+            thread::sleep(Duration::from_secs(5));
+        }
+        None
+    });
+    let gate = gate(&Sink::smtp(), &outside, |gate| {
+        gate.set(&["limits", "answer_secs_max"], 1);
+    });
+    let begun = Instant::now();
+    let reply = smtp(&gate, &[OK]);
+    assert_eq!(reply.status(), "451 4.4.2", "{reply:?}");
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn lmtp_replies_come_apart_where_the_client_needs_it() {
+    let gate = gate(&Sink::smtp(), &Sink::smtp(), |gate| {
+        gate.set(&["inside", "reply_pause_ms"], 300);
+    });
+    let to = ["a@a.example", "b@a.example", "c@a.example"];
+    let (mut client, _) = Session::connect(gate.ready().inside_lmtp.unwrap());
+    client.command("LHLO client.example");
+    client.command(&format!("MAIL FROM:<{ALICE}>"));
+    to.iter().for_each(|to| assert_eq!(client.command(&format!("RCPT TO:<{to}>")).code, 250));
+    client.command("DATA");
+    client.content(MAIL);
+    let times = to.map(|_| {
+        assert_eq!(client.reply().code, 250);
+        Instant::now()
+    });
+    for pair in times.windows(2) {
+        assert!(pair[1] - pair[0] >= Duration::from_millis(200), "{times:?}");
+    }
+    assert!(process::holds_within(Duration::from_secs(1), || client.command("NOOP").code == 250));
+}
