@@ -252,7 +252,7 @@ struct Envelope {
 /// Stands in every plain message that goes out.
 pub(super) const CANARY: &str = "canary-of-plain-text";
 /// Whether the relay notifies of those who were refused for good at the dot after others had been accepted (O9).
-const NOTIFIES: bool = false;
+const NOTIFIES: bool = true;
 /// How often a server does something wrong.
 const MISDEED_ONE_IN: u64 = 24;
 /// How long a server is silent before it closes.

@@ -132,6 +132,7 @@ impl Downstream {
         address: SocketAddr,
         tls: Tls,
     ) -> Result<Link, OpenError> {
+        failpoint!("connect.open");
         let connecting = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address));
         let mut stream = connecting.await.map_err(|_| OpenError::Io)?.map_err(|_| OpenError::Io)?;
         super::listener::prepare(&stream).map_err(|_| OpenError::Io)?;
@@ -221,6 +222,7 @@ async fn start_tls(mut link: Link, plan: &Plan<'_>) -> Result<Link, OpenError> {
     let name = ServerName::try_from(plan.asked_for.to_owned())
         .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
     let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
+    failpoint!("connect.starttls");
     let tls = TlsConnector::from(Arc::clone(&plan.config))
         .connect(name, plain)
         .await

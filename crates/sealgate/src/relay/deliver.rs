@@ -116,6 +116,7 @@ impl Downstream {
         deadline: Instant,
     ) -> Option<Result<Admitted, Refusal>> {
         while let Some(link) = self.pool.take(&consignment.hop) {
+            failpoint!("deliver.pooled");
             match tokio::time::timeout_at(deadline, self.begin(link, consignment)).await {
                 Ok(Ok(admitted)) => return Some(Ok(admitted)),
                 Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
@@ -137,6 +138,7 @@ impl Downstream {
         consignment: &Consignment<'_>,
         deadline: Instant,
     ) -> Result<Admitted, Refusal> {
+        failpoint!("deliver.connect");
         let attempt = self.hops.attempt(&consignment.hop)?;
         let begun = tokio::time::timeout_at(deadline, async {
             match self.connect(&consignment.hop).await {
@@ -261,6 +263,10 @@ impl Delivery<'_> {
         failpoint!("deliver.dot");
         if !self.link.interrupted {
             self.link.client.release();
+        }
+        // What breaks here shows again, and is judged, at the next event.
+        if self.link.write().await.is_ok() {
+            failpoint!("deliver.dot_sent");
         }
         loop {
             match tokio::time::timeout_at(deadline, self.link.next()).await {

@@ -372,8 +372,10 @@ impl Session {
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let outcome = self.drive(&transaction, &mut answers).await;
+        failpoint!("session.driven");
         self.memory.resize(0, budget);
         let Some(settled) = outcome else {
+            failpoint!("session.aborted");
             // The client is gone and nothing was delivered: it will send again.
             let report = Report::new(transaction.direction, &self.id);
             let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
@@ -383,6 +385,7 @@ impl Session {
             return Ok(Next::End);
         };
         veil::wait(&settled.report, size_bytes, dot).await;
+        failpoint!("session.last_reply");
         let protocol = self.entrance.protocol();
         if protocol == Protocol::Lmtp {
             answers.complete();
@@ -390,6 +393,7 @@ impl Session {
         }
         let reply = answers.last_reply(&mut self.server, protocol, &settled.result);
         let written = self.say().await;
+        failpoint!("session.last_replied");
         let reply_lost = written.is_err() || answers.client_is_gone;
         if reply_lost {
             transaction.remember(answers.outcomes()).await;
@@ -458,12 +462,14 @@ impl Session {
     async fn say_known(&mut self, answers: &mut Answers) {
         let pause = self.settings.config.inside.reply_pause;
         while answers.say_next(&mut self.server) {
+            failpoint!("session.lmtp_reply");
             if !pause.is_zero() && !answers.client_is_gone {
                 answers.client_is_gone |= self.say().await.is_err();
                 tokio::time::sleep(pause).await;
             }
         }
         answers.client_is_gone |= self.say().await.is_err();
+        failpoint!("session.lmtp_replied");
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {

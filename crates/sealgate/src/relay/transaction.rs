@@ -83,6 +83,7 @@ impl Transaction {
         answers: &UnboundedSender<Outcome>,
     ) -> Settled {
         let limits = &self.settings.config.limits;
+        failpoint!("transaction.start");
         let begun = Instant::now();
         let deadline = begun + Duration::from_secs(limits.delivery_secs_max);
         let answer_deadline = begun + Duration::from_secs(limits.answer_secs_max);
@@ -95,11 +96,13 @@ impl Transaction {
         let sending = async {
             match transformed {
                 Err(refused) => {
+                    failpoint!("transaction.refused");
                     let (refusal, report) = *refused;
                     self.answer_unserved(sender, &before, &refusal);
                     (report, Remotes::default())
                 }
                 Ok(done) => {
+                    failpoint!("transaction.transformed");
                     self.learn(done.harvest);
                     let fanout = Fanout {
                         downstream: &self.relay.downstream,
@@ -121,6 +124,7 @@ impl Transaction {
         };
         let collecting = self.collect(&before, receiver, answers);
         let ((report, remotes), outcomes) = tokio::join!(sending, collecting);
+        failpoint!("transaction.settle");
         self.settle(report, &outcomes, &remotes, answer_deadline).await
     }
 
