@@ -142,7 +142,6 @@ pub fn torture(first: &Course, time: Duration) -> Summary {
             random_for: left.min(ROUND),
             mail_server: if round % 2 == 0 { Protocol::Lmtp } else { Protocol::Smtp },
             stores: if round % 4 < 2 { StoreKind::Embedded } else { StoreKind::Servers },
-            exchangers: round % 3 != 0,
             ..first.clone()
         };
         let summary = run(&course);
