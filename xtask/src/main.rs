@@ -12,6 +12,7 @@ mod package;
 mod packages;
 mod test;
 mod tidy;
+mod torture;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["package", options @ ..] => package::run(options),
         ["bench", options @ ..] => bench::run(options),
+        ["torture", options @ ..] => torture::run(options),
         ["packages"] => packages::install().map(|()| true).unwrap_or_else(|why| {
             eprintln!("{why}");
             false

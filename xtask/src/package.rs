@@ -38,7 +38,13 @@ fn release_binary() -> Result<PathBuf, String> {
     if !built.success() {
         return Err(format!("cargo build: {built}"));
     }
-    Ok(root().join("target/release/sealgate"))
+    let path = root().join("target/release/sealgate");
+    let program = fs::read(&path).map_err(|why| format!("{}: {why}", path.display()))?;
+    // Tests let a debug build fail; what is installed must not know how (REQUIREMENTS M8).
+    if program.windows(FAIL_POINTS.len()).any(|octets| octets == FAIL_POINTS) {
+        return Err(format!("{}: a release build has fail points", path.display()));
+    }
+    Ok(path)
 }
 
 /// Makes the package out of a program; returns its file.
@@ -181,6 +187,9 @@ fn output(command: &mut Command) -> Result<String, String> {
     }
     String::from_utf8(output.stdout).map_err(|why| format!("{name}: {why}"))
 }
+
+/// Where a debug build reads what is to fail (crates/sealgate/src/failpoint.rs).
+const FAIL_POINTS: &[u8] = b"SEALGATE_FAILPOINTS";
 
 const DESCRIPTION: &str =
     " It stands between a mail server and the Internet and does e-mail cryptography

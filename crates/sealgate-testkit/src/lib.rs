@@ -20,6 +20,7 @@ pub mod dkimpy;
 pub mod dovecot;
 pub mod exchanger;
 pub mod exim;
+pub mod faults;
 pub mod fetch;
 pub mod fixtures;
 pub mod gate;

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use zeroizing_alloc::ZeroAlloc;
 
+#[macro_use]
+mod failpoint;
+
 mod cli;
 mod config;
 mod demo;

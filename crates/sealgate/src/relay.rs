@@ -277,9 +277,11 @@ impl Relay {
         let deadline = tokio::time::Instant::now() + drain_max;
         tracing::info!(connections = self.connections.total(), "draining");
         self.draining.send_replace(true);
+        failpoint!("drain.started");
         while self.connections.total() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
+        failpoint!("drain.done");
         self.downstream.pool.clear();
         tracing::info!(cut = self.connections.total(), "stopped");
     }

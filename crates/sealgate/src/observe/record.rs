@@ -121,6 +121,7 @@ impl Record {
 
     /// Writes the line and counts.
     pub(crate) fn write(self) {
+        failpoint!(blocking "record.write");
         self.count();
         if self.partial && matches!(self.repair, None | Some(Repair::Unwanted)) {
             tracing::error!(

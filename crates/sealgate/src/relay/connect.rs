@@ -74,6 +74,7 @@ impl Downstream {
                 }
             }
         }
+        failpoint!("connect.failed");
         metrics::counter!("sealgate_next_hop_failures_total").increment(1);
         // For good only where every host said so: a primary that is away comes back (RFC 5321 §5.1).
         Err(temporary.or(permanent).unwrap_or(Refusal::NextHopUnreachable))
@@ -131,6 +132,7 @@ impl Downstream {
         address: SocketAddr,
         tls: Tls,
     ) -> Result<Link, OpenError> {
+        failpoint!("connect.open");
         let connecting = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address));
         let mut stream = connecting.await.map_err(|_| OpenError::Io)?.map_err(|_| OpenError::Io)?;
         super::listener::prepare(&stream).map_err(|_| OpenError::Io)?;
@@ -153,7 +155,10 @@ impl Downstream {
             match link.next().await.map_err(|_| OpenError::Io)? {
                 Event::Idle => match identity.take() {
                     Some(identity) => link.client.introduce(identity),
-                    None => return Ok(link),
+                    None => {
+                        failpoint!("connect.greeted");
+                        return Ok(link);
+                    }
                 },
                 Event::StartTls => link = start_tls(link, plan).await?,
                 Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
@@ -217,6 +222,7 @@ async fn start_tls(mut link: Link, plan: &Plan<'_>) -> Result<Link, OpenError> {
     let name = ServerName::try_from(plan.asked_for.to_owned())
         .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
     let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
+    failpoint!("connect.starttls");
     let tls = TlsConnector::from(Arc::clone(&plan.config))
         .connect(name, plain)
         .await

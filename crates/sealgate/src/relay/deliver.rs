@@ -116,6 +116,7 @@ impl Downstream {
         deadline: Instant,
     ) -> Option<Result<Admitted, Refusal>> {
         while let Some(link) = self.pool.take(&consignment.hop) {
+            failpoint!("deliver.pooled");
             match tokio::time::timeout_at(deadline, self.begin(link, consignment)).await {
                 Ok(Ok(admitted)) => return Some(Ok(admitted)),
                 Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
@@ -137,6 +138,7 @@ impl Downstream {
         consignment: &Consignment<'_>,
         deadline: Instant,
     ) -> Result<Admitted, Refusal> {
+        failpoint!("deliver.connect");
         let attempt = self.hops.attempt(&consignment.hop)?;
         let begun = tokio::time::timeout_at(deadline, async {
             match self.connect(&consignment.hop).await {
@@ -181,6 +183,7 @@ impl Downstream {
             let event = link.next().await.map_err(|_| Trouble::Broken(Refusal::NextHopTimeout))?;
             match event {
                 Event::Admitted(replies) => {
+                    failpoint!("deliver.admitted");
                     let refused = consignment.refused(replies);
                     consignment.transport.note(link.passage.clone());
                     return Ok(Admitted { link: Some(link), refused });
@@ -190,6 +193,7 @@ impl Downstream {
                     return Err(Trouble::Broken(Refusal::NextHopUnreachable));
                 }
                 Event::Refused(replies) => {
+                    failpoint!("deliver.refused");
                     let refused = consignment.refused(replies);
                     // Whether the connection can be used again shows in the next event.
                     if let Ok(Event::Idle) = link.next().await {
@@ -242,7 +246,10 @@ impl Delivery<'_> {
     /// Where the connection broke.
     pub(crate) async fn send_content(&mut self) -> io::Result<()> {
         self.queue_content();
-        self.link.write().await
+        failpoint!("deliver.content");
+        self.link.write().await?;
+        failpoint!("deliver.content_sent");
+        Ok(())
     }
 
     /// Sends the final dot and hands over each answer as it comes, until the deadline; the connection goes back to the pool.
@@ -253,12 +260,18 @@ impl Delivery<'_> {
         mut answer: impl FnMut(Outcome),
     ) {
         let mut open: Vec<usize> = (0..self.consignment.recipients.len()).collect();
+        failpoint!("deliver.dot");
         if !self.link.interrupted {
             self.link.client.release();
+        }
+        // What breaks here shows again, and is judged, at the next event.
+        if self.link.write().await.is_ok() {
+            failpoint!("deliver.dot_sent");
         }
         loop {
             match tokio::time::timeout_at(deadline, self.link.next()).await {
                 Ok(Ok(Event::Answer { recipient, reply })) => {
+                    failpoint!("deliver.answered");
                     open.retain(|index| *index != recipient);
                     let hop = &self.consignment.hop;
                     let result = match reply.is_positive() {
@@ -270,6 +283,7 @@ impl Delivery<'_> {
                     if let Some(index) = self.consignment.recipients.get(recipient) {
                         answer((*index, result));
                     }
+                    failpoint!("deliver.answer_passed");
                 }
                 Ok(Ok(Event::Idle)) if self.link.interrupted => return,
                 Ok(Ok(Event::Idle)) => {
@@ -280,6 +294,7 @@ impl Delivery<'_> {
                 Ok(Ok(_)) => {}
             }
         }
+        failpoint!("deliver.unanswered");
         // No answer after the dot: delivered or not, nobody knows; a duplicate is better than a loss. Those refused at RCPT
         // have been answered for before and are not asked about again by the caller.
         for recipient in open {

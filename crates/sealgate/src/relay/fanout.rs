@@ -106,8 +106,10 @@ impl Fanout<'_> {
                 let hop = match hops.entry((domain, demand)) {
                     Entry::Occupied(known) => known.into_mut(),
                     Entry::Vacant(unknown) => {
+                        failpoint!("fanout.route");
                         let found = self.downstream.router.hop(self.next_hop, domain, demand);
                         let hop = tokio::time::timeout_at(self.deadline, found).await;
+                        failpoint!("fanout.routed");
                         let hop = hop.unwrap_or(Err(Refusal::NextHopUnreachable));
                         let introduction = self.introduction.cloned();
                         unknown.insert(hop.map(|hop| Hop { introduction, ..hop }))
@@ -153,6 +155,7 @@ impl Fanout<'_> {
     /// One copy, whatever becomes of the others.
     async fn deliver_alone(&self, consignment: &Consignment<'_>) {
         let reserved = self.downstream.hops.reserve(&consignment.hop, 1, self.deadline).await;
+        failpoint!("fanout.alone");
         let (delivery, refused) = self.admit(consignment, reserved, self.deadline).await;
         refused.into_iter().for_each(|outcome| self.answer(outcome));
         if let Some(delivery) = delivery {
@@ -162,6 +165,7 @@ impl Fanout<'_> {
 
     /// Content and dot.
     async fn finish(&self, mut delivery: Delivery<'_>, consignment: &Consignment<'_>) {
+        failpoint!("fanout.content");
         if Instant::now() >= self.deadline {
             return self.answer_all(consignment, &too_late());
         }
@@ -174,6 +178,7 @@ impl Fanout<'_> {
     }
 
     async fn release(&self, delivery: Delivery<'_>) {
+        failpoint!("fanout.release");
         self.released.store(true, Ordering::Release);
         let answer = |outcome| self.answer(outcome);
         delivery.release(self.downstream, self.answer_deadline, answer).await;
@@ -202,6 +207,7 @@ impl Fanout<'_> {
             self.admit(consignment, own, ready_by)
         });
         let admitted = join(admissions).await;
+        failpoint!("fanout.admitted");
         let mut deliveries = Vec::new();
         let mut stop = false;
         for ((delivery, outcomes), consignment) in admitted.into_iter().zip(consignments) {
@@ -230,7 +236,9 @@ impl Fanout<'_> {
                 }
             }
         });
-        self.release_in_turn(join(contents).await.into_iter().flatten()).await;
+        let ready = join(contents).await;
+        failpoint!("fanout.dots_held");
+        self.release_in_turn(ready.into_iter().flatten()).await;
         true
     }
 
@@ -252,6 +260,7 @@ impl Fanout<'_> {
                 if Instant::now() >= self.deadline {
                     return self.answer_all(consignment, &too_late());
                 }
+                failpoint!("fanout.dot_in_turn");
                 let mut release = std::pin::pin!(self.release(delivery));
                 if tokio::time::timeout(DOT_PATIENCE, release.as_mut()).await.is_err() {
                     drop(done);

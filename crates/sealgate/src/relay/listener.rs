@@ -88,6 +88,7 @@ pub(crate) async fn serve(relay: Arc<Relay>, entrance: Entrance, listener: TcpLi
 }
 
 fn admit(relay: &Arc<Relay>, entrance: Entrance, stream: TcpStream, peer: SocketAddr) {
+    failpoint!(blocking "listener.accepted");
     if let Err(error) = prepare(&stream) {
         tracing::debug!(%error, "a connection broke before it was served");
         return;
@@ -95,6 +96,7 @@ fn admit(relay: &Arc<Relay>, entrance: Entrance, stream: TcpStream, peer: Socket
     metrics::counter!("sealgate_connections_total", "entrance" => entrance.name()).increment(1);
     let settings = relay.settings();
     let admission = admission(relay, entrance, peer);
+    failpoint!(blocking "listener.admitted");
     let session = Session::new(Arc::clone(relay), settings, entrance, (stream, peer), admission);
     tokio::spawn(session.run());
 }

@@ -16,6 +16,7 @@ pub(crate) struct Pool {
 impl Pool {
     /// A connection that still looks alive; the one used last, so that surplus ones grow old.
     pub(crate) fn take(&self, hop: &Hop) -> Option<Link> {
+        failpoint!(blocking "pool.take");
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let links = idle.get_mut(hop)?;
         while let Some((since, mut link)) = links.pop() {
@@ -29,6 +30,7 @@ impl Pool {
 
     /// Keeps a connection for the next message.
     pub(crate) fn keep(&self, hop: &Hop, link: Link) {
+        failpoint!(blocking "pool.keep");
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if !idle.contains_key(hop) && idle.len() >= HOPS_MAX {
             idle.retain(|_, links| links.iter().any(|(since, _)| since.elapsed() < IDLE_MAX));

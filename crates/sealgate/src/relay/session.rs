@@ -113,6 +113,7 @@ impl Session {
 
     /// Serves the client to the end.
     pub(crate) async fn run(mut self) {
+        failpoint!("session.run");
         // An error here is the client's connection breaking: there is nobody to tell.
         let served = self.serve().await;
         if let Some(hop) = self.mail_server().filter(|hop| hop.introduction.is_some()) {
@@ -124,6 +125,7 @@ impl Session {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
+        failpoint!("session.start");
         loop {
             let next = match self.server.advance(&mut self.input) {
                 Event::Close => {
@@ -168,6 +170,7 @@ impl Session {
         self.say().await?;
         let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
         // Within a transaction a drain lets the client finish.
+        failpoint!("session.replied");
         let between = self.server.envelope().is_none();
         if between && *self.draining.borrow() {
             self.server.close(&Reply::from(&Refusal::ShuttingDown));
@@ -189,6 +192,7 @@ impl Session {
 
     /// Reads content, no slower than the minimum rate averaged (K9).
     async fn more_content(&mut self, since: Instant) -> io::Result<Next> {
+        failpoint!("session.content");
         let rate = self.settings.config.limits.data_bytes_per_sec_min.max(1);
         let allowed = Duration::from_secs(self.server.received_bytes() / rate);
         // What came fast earns no right to be silent without end.
@@ -217,6 +221,7 @@ impl Session {
     }
 
     fn mail(&mut self, from: Option<Address>, size_bytes: Option<u64>) -> Next {
+        failpoint!(blocking "session.mail");
         self.settings = self.relay.settings();
         self.id = trace::transaction_id();
         self.context = None;
@@ -229,10 +234,12 @@ impl Session {
         } else {
             self.server.accept();
         }
+        failpoint!(blocking "session.mail_answered");
         Next::Go
     }
 
     async fn recipient(&mut self, recipient: &Recipient) -> Next {
+        failpoint!("session.rcpt");
         match self.admit(recipient).await {
             Ok(()) => self.server.accept(),
             Err(refusal) => {
@@ -240,6 +247,7 @@ impl Session {
                 self.refused_early(from.as_ref(), Some(&recipient.address), &refusal);
             }
         }
+        failpoint!("session.rcpt_answered");
         Next::Go
     }
 
@@ -261,11 +269,14 @@ impl Session {
             return Ok(());
         }
         if self.context.is_none() {
+            failpoint!("session.rcpt_context");
             self.context = Some(Transaction::context(&self.relay, &self.settings).await?);
         }
         let Some(context) = &self.context else { return Err(Refusal::Internal) };
         let mut keys = Keys::default();
+        failpoint!("session.rcpt_look_up");
         self.relay.stores.answer(&[KeyQuery::Public(to.clone())], &mut keys).await;
+        failpoint!("session.rcpt_looked_up");
         match keys.public.get(to) {
             Some(answer) => outbound::admit_recipient(context, from.as_ref(), to, answer),
             None => Err(Refusal::KeysUnavailable),
@@ -279,7 +290,11 @@ impl Session {
         }
         let Some(envelope) = self.server.envelope() else { return Err(Refusal::Internal) };
         let Some(hop) = self.mail_server() else { return Err(Refusal::Internal) };
-        self.relay.recipients.admit(&self.relay.downstream, &hop, envelope, recipient).await
+        failpoint!("session.rcpt_ask");
+        let answer =
+            self.relay.recipients.admit(&self.relay.downstream, &hop, envelope, recipient).await;
+        failpoint!("session.rcpt_asked");
+        answer
     }
 
     /// Where opened mail goes, over connections of this session's own where the mail server is told about the client.
@@ -312,6 +327,7 @@ impl Session {
     }
 
     fn data(&mut self) -> Next {
+        failpoint!(blocking "session.data");
         self.receiving_since = Some(Instant::now());
         self.server.accept();
         Next::Go
@@ -329,6 +345,7 @@ impl Session {
 
     async fn message(&mut self, envelope: Envelope, message: Bytes) -> io::Result<Next> {
         let dot = Instant::now();
+        failpoint!("session.dot");
         let started = self.receiving_since.take().unwrap_or(dot);
         let size_bytes = message.len();
         let budget = self.settings.config.limits.memory_bytes_max;
@@ -339,6 +356,7 @@ impl Session {
             }
             return Ok(self.discarded(&reply));
         }
+        failpoint!("session.memory_reserved");
         let transaction = Transaction {
             relay: Arc::clone(&self.relay),
             settings: Arc::clone(&self.settings),
@@ -354,8 +372,10 @@ impl Session {
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let outcome = self.drive(&transaction, &mut answers).await;
+        failpoint!("session.driven");
         self.memory.resize(0, budget);
         let Some(settled) = outcome else {
+            failpoint!("session.aborted");
             // The client is gone and nothing was delivered: it will send again.
             let report = Report::new(transaction.direction, &self.id);
             let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
@@ -365,6 +385,7 @@ impl Session {
             return Ok(Next::End);
         };
         veil::wait(&settled.report, size_bytes, dot).await;
+        failpoint!("session.last_reply");
         let protocol = self.entrance.protocol();
         if protocol == Protocol::Lmtp {
             answers.complete();
@@ -372,6 +393,7 @@ impl Session {
         }
         let reply = answers.last_reply(&mut self.server, protocol, &settled.result);
         let written = self.say().await;
+        failpoint!("session.last_replied");
         let reply_lost = written.is_err() || answers.client_is_gone;
         if reply_lost {
             transaction.remember(answers.outcomes()).await;
@@ -383,6 +405,7 @@ impl Session {
             .passages(transaction.transport.get().map(Transport::passages).unwrap_or_default())
             .reply_lost(reply_lost)
             .write();
+        failpoint!("session.recorded");
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }
     }
 
@@ -406,6 +429,7 @@ impl Session {
                 biased;
                 settled = &mut caught => break settled,
                 Some(outcome) = receiver.recv() => {
+                    failpoint!("session.answer");
                     answers.take(outcome);
                     if lmtp {
                         self.say_known(answers).await;
@@ -416,6 +440,7 @@ impl Session {
                         if !released.load(Ordering::Acquire) {
                             return None;
                         }
+                        failpoint!("session.client_gone");
                         // Too late to take back: the delivery goes on (O6).
                         answers.client_is_gone = true;
                     }
@@ -437,22 +462,27 @@ impl Session {
     async fn say_known(&mut self, answers: &mut Answers) {
         let pause = self.settings.config.inside.reply_pause;
         while answers.say_next(&mut self.server) {
+            failpoint!("session.lmtp_reply");
             if !pause.is_zero() && !answers.client_is_gone {
                 answers.client_is_gone |= self.say().await.is_err();
                 tokio::time::sleep(pause).await;
             }
         }
         answers.client_is_gone |= self.say().await.is_err();
+        failpoint!("session.lmtp_replied");
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {
+        failpoint!("session.starttls");
         self.say().await?;
+        failpoint!("session.starttls_replied");
         let Some(tls) = self.settings.tls.clone() else { return Ok(Next::End) };
         let Some(tcp) = self.stream.take_plain() else { return Ok(Next::End) };
         let tls = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(tcp))
             .await
             .map_err(io::Error::from)??;
         self.stream = Stream::Tls(Box::new(tls.into()));
+        failpoint!("session.tls_started");
         self.server.tls_started();
         Ok(Next::Go)
     }
@@ -497,6 +527,7 @@ impl Session {
 
     /// Ends the connection so that the last reply arrives: closing with unread input would reset it.
     async fn linger(&mut self) {
+        failpoint!("session.linger");
         if self.stream.shutdown().await.is_err() || self.input.is_empty() && self.server.has_quit()
         {
             return;

@@ -83,6 +83,7 @@ impl Transaction {
         answers: &UnboundedSender<Outcome>,
     ) -> Settled {
         let limits = &self.settings.config.limits;
+        failpoint!("transaction.start");
         let begun = Instant::now();
         let deadline = begun + Duration::from_secs(limits.delivery_secs_max);
         let answer_deadline = begun + Duration::from_secs(limits.answer_secs_max);
@@ -95,11 +96,13 @@ impl Transaction {
         let sending = async {
             match transformed {
                 Err(refused) => {
+                    failpoint!("transaction.refused");
                     let (refusal, report) = *refused;
                     self.answer_unserved(sender, &before, &refusal);
                     (report, Remotes::default())
                 }
                 Ok(done) => {
+                    failpoint!("transaction.transformed");
                     self.learn(done.harvest);
                     let fanout = Fanout {
                         downstream: &self.relay.downstream,
@@ -121,6 +124,7 @@ impl Transaction {
         };
         let collecting = self.collect(&before, receiver, answers);
         let ((report, remotes), outcomes) = tokio::join!(sending, collecting);
+        failpoint!("transaction.settle");
         self.settle(report, &outcomes, &remotes, answer_deadline).await
     }
 
@@ -206,7 +210,9 @@ impl Transaction {
         let config = &self.settings.config;
         let early = |refusal| Box::new((refusal, self.empty_report()));
         trace::check_loop(&message, &config.hostname, config.limits.hops_max).map_err(early)?;
+        failpoint!("transaction.context");
         let context = Self::context(&self.relay, &self.settings).await.map_err(early)?;
+        failpoint!("transaction.context_known");
         let received = trace::received_field(&self.origin, &config.hostname, &self.id);
         let (id, envelope) = (self.id.clone(), self.envelope.clone());
         let size_bytes = message.bytes().len();
@@ -228,21 +234,32 @@ impl Transaction {
         // is caught around the whole transaction.
         if size_bytes <= INLINE_BYTES_MAX {
             match processor.step(&keys) {
-                Step::Want(queries) => self.relay.stores.answer(&queries, &mut keys).await,
+                Step::Want(queries) => {
+                    failpoint!("transaction.look_up");
+                    self.relay.stores.answer(&queries, &mut keys).await;
+                    failpoint!("transaction.looked_up");
+                }
                 Step::Done(done) => return Ok(*done),
                 Step::Refused(refused) => return Err(refused),
             }
         }
         for _ in 0..ROUNDS_MAX {
             let wait_max = Duration::from_secs(config.limits.crypto_wait_secs_max);
+            failpoint!("transaction.compute");
             let computed = self.relay.crypto.run(wait_max, move || {
+                failpoint!(blocking "transaction.computing");
                 let step = processor.step(&keys);
+                failpoint!(blocking "transaction.computed_step");
                 (processor, keys, step)
             });
             let (again, known, step) = computed.await.map_err(early)?;
             (processor, keys) = (again, known);
+            failpoint!("transaction.computed");
             match step {
-                Step::Want(queries) => self.relay.stores.answer(&queries, &mut keys).await,
+                Step::Want(queries) => {
+                    failpoint!("transaction.look_up_large");
+                    self.relay.stores.answer(&queries, &mut keys).await;
+                }
                 Step::Done(done) => return Ok(*done),
                 Step::Refused(refused) => return Err(refused),
             }
@@ -285,6 +302,7 @@ impl Transaction {
         let Some(harvest) = harvest else { return };
         let relay = Arc::clone(&self.relay);
         tokio::spawn(async move {
+            failpoint!("transaction.learn");
             if let Err(error) = relay.stores.learn(&harvest).await {
                 tracing::warn!(%error, "certificates of a verified mail could not be kept");
             }

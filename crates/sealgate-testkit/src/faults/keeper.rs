@@ -1,0 +1,244 @@
+//! Keeps the relay under test running: starts it with a plan of failures, resumes it when it stopped itself, notes what
+//! it did to itself, and starts it anew on the same data when it is dead.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::downstream::CANARY;
+use super::ledger::Side;
+use super::upstream::Doors;
+use super::world::World;
+use crate::gate::Gate;
+use crate::process::Running;
+
+/// The relay and its lives.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) gate: Gate,
+    pub(super) binary: PathBuf,
+    pub(super) world: Arc<World>,
+    /// The relay's own, without lines before them.
+    pub(super) doors: Doors,
+    pub(super) starts: usize,
+    pub(super) start_max: Duration,
+}
+
+/// From one start to one end.
+#[derive(Debug)]
+struct Life {
+    running: Running,
+    log: PathBuf,
+    /// Octets of the log that were read already.
+    read: usize,
+    resume_at: Option<Instant>,
+    /// A key store was away meanwhile: a relay that starts then ends by itself.
+    without_stores: bool,
+    /// Points at which something happened.
+    reached: Vec<String>,
+}
+
+impl Keeper {
+    /// A life that is to end at this point; whether it did.
+    pub(super) fn kill_at(&mut self, point: &str, patience: Duration) -> bool {
+        let mut life = self.launch(&format!("{point}=kill@1"));
+        if point.starts_with("drain.") {
+            sleep(Duration::from_millis(100));
+            life.running.signal("TERM");
+        }
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            if let Some(status) = self.poll(&mut life) {
+                let killed = status.signal() == Some(9);
+                self.bury(&mut life, status);
+                return killed && life.reached.iter().any(|reached| reached == point);
+            }
+            sleep(POLL);
+        }
+        self.kill(life);
+        false
+    }
+
+    /// A life with a few failures of any kind at any points, and an end of any kind.
+    pub(super) fn live_randomly(&mut self, points: &[String], until: Instant) {
+        let world = Arc::clone(&self.world);
+        let plan = random_plan(&world, points);
+        let mut life = self.launch(&plan);
+        let natural_end = Instant::now() + Duration::from_millis(800 + world.chance.below(4000));
+        while Instant::now() < natural_end.min(until) {
+            if let Some(status) = self.poll(&mut life) {
+                return self.bury(&mut life, status);
+            }
+            if world.chance.one_in(300) {
+                world.ledger.struck(Side::Relay, "stopped from outside", None);
+                life.running.signal("STOP");
+                life.resume_at = Some(Instant::now() + stop_time(&world));
+            }
+            if world.chance.one_in(500) && life.resume_at.is_none() {
+                world.ledger.struck(Side::Relay, "reloaded", None);
+                life.running.signal("HUP");
+            }
+            sleep(POLL);
+        }
+        if world.chance.one_in(2) {
+            world.ledger.struck(Side::Relay, "killed from outside", None);
+            return self.kill(life);
+        }
+        world.ledger.struck(Side::Relay, "terminated", None);
+        life.running.signal("TERM");
+        let end = Instant::now() + DRAIN_PATIENCE;
+        while Instant::now() < end {
+            if let Some(status) = self.poll(&mut life) {
+                return self.bury(&mut life, status);
+            }
+            sleep(POLL);
+        }
+        panic!("the relay does not end on SIGTERM:\n{}", tail(&life.log));
+    }
+
+    /// A life without failures, until the condition holds; whether it came to hold.
+    pub(super) fn live_calmly(&mut self, patience: Duration, done: impl Fn() -> bool) -> bool {
+        let mut life = self.launch("");
+        let end = Instant::now() + patience;
+        while !done() && Instant::now() < end {
+            if let Some(status) = self.poll(&mut life) {
+                // Only where the last trouble of a key store was not over yet.
+                self.bury(&mut life, status);
+                life = self.launch("");
+            }
+            sleep(POLL);
+        }
+        self.kill(life);
+        done()
+    }
+
+    fn launch(&mut self, plan: &str) -> Life {
+        self.starts += 1;
+        let log = self.gate.dir().join(format!("relay-{}.log", self.starts));
+        let began = Instant::now();
+        let mut command = Command::new(&self.binary);
+        command.arg("relay").arg("--config").arg(self.gate.configuration());
+        command.current_dir(self.gate.dir()).env("SEALGATE_FAILPOINTS", plan);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(fs::File::create(&log).unwrap());
+        let running = Running::start("sealgate relay", &mut command);
+        let mut life = Life {
+            running,
+            log,
+            read: 0,
+            resume_at: None,
+            without_stores: self.world.stores_are_away.load(Ordering::SeqCst),
+            reached: Vec::new(),
+        };
+        while TcpStream::connect(self.doors.lmtp).is_err() {
+            // Killed before anybody saw it listening: the caller notices.
+            if life.running.ended().is_some() {
+                return life;
+            }
+            assert!(
+                began.elapsed() < START_PATIENCE,
+                "the relay does not start:\n{}",
+                tail(&life.log)
+            );
+            self.poll(&mut life);
+            sleep(Duration::from_millis(2));
+        }
+        self.start_max = self.start_max.max(began.elapsed());
+        life
+    }
+
+    /// Notes what happened and resumes what stopped; the status where it has ended.
+    fn poll(&self, life: &mut Life) -> Option<ExitStatus> {
+        self.read_log(life);
+        life.without_stores |= self.world.stores_are_away.load(Ordering::SeqCst);
+        if life.resume_at.is_some_and(|at| at <= Instant::now()) {
+            life.resume_at = None;
+            life.running.signal("CONT");
+        }
+        life.running.ended()
+    }
+
+    fn read_log(&self, life: &mut Life) {
+        let text = fs::read(&life.log).unwrap_or_default();
+        let Some(end) = text.iter().rposition(|octet| *octet == b'\n') else { return };
+        let new = text.get(life.read..=end).unwrap_or_default();
+        for line in String::from_utf8_lossy(new).lines() {
+            let Some(event) = line.strip_prefix("failpoint ") else { continue };
+            let (point, action) = event.split_once(' ').unwrap_or((event, ""));
+            let action = action.split('(').next().unwrap_or_default();
+            self.world.ledger.struck(Side::Relay, &format!("point {action}"), None);
+            life.reached.push(point.to_owned());
+            if action == "Stop" {
+                life.resume_at = Some(Instant::now() + stop_time(&self.world));
+            }
+        }
+        life.read = end + 1;
+    }
+
+    fn kill(&self, mut life: Life) {
+        life.running.signal("KILL");
+        loop {
+            if let Some(status) = life.running.ended() {
+                return self.bury(&mut life, status);
+            }
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What is left of a life must hold no plain text, and must be an end that somebody wanted.
+    fn bury(&self, life: &mut Life, status: ExitStatus) {
+        self.read_log(life);
+        let log = fs::read_to_string(&life.log).unwrap_or_default();
+        if log.contains(CANARY) {
+            self.world.ledger.leaked("the relay's log");
+        }
+        let wanted = status.signal() == Some(9) || status.success() || life.without_stores;
+        assert!(wanted, "the relay ended by itself, {status}:\n{}", tail(&life.log));
+        let _ = fs::remove_file(&life.log);
+    }
+}
+
+/// Stops, delays and panics, and in every second life a kill.
+fn random_plan(world: &World, points: &[String]) -> String {
+    let chance = &world.chance;
+    let mut plan = Vec::new();
+    for _ in 0..1 + chance.below(5) {
+        let point = chance.pick(points);
+        let passage = 1 + chance.below(15);
+        // A panic is contained where a message is; those who only accept or drain hold none.
+        let may_panic = !point.starts_with("listener.") && !point.starts_with("drain.");
+        let action = match chance.below(3) {
+            0 if may_panic => "panic".to_owned(),
+            1 => "stop".to_owned(),
+            _ => format!("delay:{}", 20 + chance.below(1500)),
+        };
+        plan.push(format!("{point}={action}@{passage}"));
+    }
+    if chance.one_in(2) {
+        plan.push(format!("{}=kill@{}", chance.pick(points), 1 + chance.below(20)));
+    }
+    plan.join(",")
+}
+
+fn stop_time(world: &World) -> Duration {
+    Duration::from_millis(50 + world.chance.below(700))
+}
+
+fn tail(log: &std::path::Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+/// How often the relay is looked after.
+const POLL: Duration = Duration::from_millis(10);
+/// A relay that was started.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// A relay that was told to end: its own limit and some.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(15);

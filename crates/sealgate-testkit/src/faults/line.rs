@@ -1,0 +1,186 @@
+//! Lines between two parties that break: cut, slowed to an octet at a time, truncated, held up, and with one bit of a
+//! reply's code turned over. Content is left as it is: what garbles it is the next party's affair to find.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use super::ledger::{Attempt, Side};
+use super::world::World;
+
+/// What goes wrong on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Both directions end after so many octets of the one.
+    Cut,
+    /// So many milliseconds of silence.
+    Held,
+    /// One bit of the code of a reply.
+    Garbled,
+    /// An octet at a time, for a while.
+    Slow,
+    /// The one direction ends, the other one stays.
+    Truncated,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    trouble: Trouble,
+    toward_server: bool,
+    after_octets: usize,
+}
+
+/// A line from somewhere to `target`; where it begins.
+pub(super) fn lay(world: &Arc<World>, side: Side, target: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    lay_from(listener, world, side, target);
+    address
+}
+
+/// A line from here to `target`.
+pub(super) fn lay_from(listener: TcpListener, world: &Arc<World>, side: Side, target: SocketAddr) {
+    let world = Arc::clone(world);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let world = Arc::clone(&world);
+            thread::spawn(move || carry(&world, side, &client, target));
+        }
+    });
+}
+
+fn carry(world: &Arc<World>, side: Side, client: &TcpStream, target: SocketAddr) -> Option<()> {
+    let server = TcpStream::connect(target).ok()?;
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let plan = world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(world));
+    let seen = Arc::new(Mutex::new(None));
+    let back = {
+        let carrier = Carrier::new(world, side, plan, false, &seen);
+        let (server, client) = (server.try_clone().ok()?, client.try_clone().ok()?);
+        thread::spawn(move || carrier.run(&server, &client))
+    };
+    Carrier::new(world, side, plan, true, &seen).run(client, &server);
+    back.join().ok()
+}
+
+fn choose(world: &World) -> Plan {
+    let trouble = world.chance.pick(&[
+        Trouble::Cut,
+        Trouble::Held,
+        Trouble::Garbled,
+        Trouble::Slow,
+        Trouble::Truncated,
+    ]);
+    // Replies are short, content is not.
+    let toward_server = trouble != Trouble::Garbled && world.chance.one_in(2);
+    let bound = if toward_server { 6000 } else { 700 };
+    let after_octets = usize::try_from(world.chance.below(bound)).unwrap();
+    Plan { trouble, toward_server, after_octets }
+}
+
+/// One direction of one connection.
+struct Carrier {
+    world: Arc<World>,
+    side: Side,
+    plan: Option<Plan>,
+    toward_server: bool,
+    /// The attempt whose ENVID passed last.
+    seen: Arc<Mutex<Option<Attempt>>>,
+}
+
+impl Carrier {
+    fn new(
+        world: &Arc<World>,
+        side: Side,
+        plan: Option<Plan>,
+        toward_server: bool,
+        seen: &Arc<Mutex<Option<Attempt>>>,
+    ) -> Self {
+        let plan = plan.filter(|plan| plan.toward_server == toward_server);
+        Self { world: Arc::clone(world), side, plan, toward_server, seen: Arc::clone(seen) }
+    }
+
+    fn run(mut self, from: &TcpStream, to: &TcpStream) {
+        self.pass(from, to);
+        let _ = to.shutdown(Shutdown::Write);
+    }
+
+    fn pass(&mut self, mut from: &TcpStream, mut to: &TcpStream) -> Option<()> {
+        let mut passed = 0;
+        let mut buffer = [0; 8 * 1024];
+        loop {
+            let count = from.read(&mut buffer).ok().filter(|count| *count > 0)?;
+            let octets = &mut buffer[..count];
+            if self.toward_server
+                && let Some(attempt) = Attempt::find(&String::from_utf8_lossy(octets), "ENVID=")
+            {
+                *self.seen.lock().unwrap() = Some(attempt);
+            }
+            let due = self.plan.filter(|plan| passed + count > plan.after_octets);
+            passed += count;
+            match due {
+                None => to.write_all(octets).ok()?,
+                Some(plan) => {
+                    let at = plan.after_octets - (passed - count).min(plan.after_octets);
+                    self.strike(plan.trouble, octets, at, from, to)?;
+                }
+            }
+        }
+    }
+
+    fn strike(
+        &mut self,
+        trouble: Trouble,
+        octets: &mut [u8],
+        at: usize,
+        from: &TcpStream,
+        mut to: &TcpStream,
+    ) -> Option<()> {
+        if trouble == Trouble::Garbled && !self.garble(octets) {
+            return to.write_all(octets).ok();
+        }
+        self.plan = None;
+        // A connection within TLS shows no ENVID: then nobody knows whom this hits.
+        let hit = *self.seen.lock().unwrap();
+        self.world.ledger.struck(self.side, &format!("line {trouble:?}"), hit);
+        match trouble {
+            Trouble::Cut => {
+                to.write_all(&octets[..at]).ok()?;
+                let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                None
+            }
+            Trouble::Garbled => to.write_all(octets).ok(),
+            Trouble::Held => {
+                sleep(Duration::from_millis(100 + self.world.chance.below(900)));
+                to.write_all(octets).ok()
+            }
+            Trouble::Slow => {
+                for octet in octets.iter().take(SLOW_OCTETS) {
+                    to.write_all(&[*octet]).ok()?;
+                    sleep(Duration::from_millis(10));
+                }
+                to.write_all(octets.get(SLOW_OCTETS..).unwrap_or_default()).ok()
+            }
+            Trouble::Truncated => to.write_all(&octets[..at]).ok().and(None),
+        }
+    }
+
+    /// Turns over one bit of one digit of a reply's code; no single bit makes a 250 of anything else.
+    fn garble(&self, octets: &mut [u8]) -> bool {
+        if !octets.starts_with(b"2") && !octets.starts_with(b"4") && !octets.starts_with(b"5") {
+            return false;
+        }
+        let digit = usize::try_from(self.world.chance.below(3)).unwrap();
+        let bit = self.world.chance.below(5);
+        let Some(octet) = octets.get_mut(digit) else { return false };
+        *octet ^= 1 << bit;
+        !octets.starts_with(b"250")
+    }
+}
+
+/// How many connections are spared.
+const TROUBLE_ONE_IN: u64 = 14;
+/// At one octet in ten milliseconds.
+const SLOW_OCTETS: usize = 60;

@@ -1,0 +1,124 @@
+//! What all parties of a run share: chance, the books, and the messages that can be sent.
+
+use std::sync::atomic::AtomicBool;
+
+use super::chance::Chance;
+use super::downstream::CANARY;
+use super::ledger::{Door, Ledger, Mail};
+use super::stores::Stores;
+use crate::gate::Gate;
+
+/// The shared part of a run.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) chance: Chance,
+    pub(super) ledger: Ledger,
+    /// A relay that is started now may find that it cannot.
+    pub(super) stores_are_away: AtomicBool,
+    /// Mail from outside, sealed for one of ours each.
+    letters: Vec<Letter>,
+}
+
+/// Mail from outside.
+#[derive(Clone, Debug)]
+pub(super) struct Letter {
+    to: Vec<String>,
+    content: Vec<u8>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, letters: Vec<Letter>) -> Self {
+        Self {
+            chance: Chance::new(seed),
+            ledger: Ledger::default(),
+            stores_are_away: AtomicBool::new(false),
+            letters,
+        }
+    }
+
+    /// A new message, going out or coming in.
+    pub(super) fn compose(&self, number: usize) -> Mail {
+        match self.chance.below(10) {
+            0..4 => self.outbound(Door::InsideLmtp, number),
+            4..7 => self.outbound(Door::InsideSmtp, number),
+            _ => self.inbound(number),
+        }
+    }
+
+    /// One to four recipients in several domains; who is not named in the header gets a copy of his own.
+    fn outbound(&self, door: Door, number: usize) -> Mail {
+        let mut recipients: Vec<String> = OUTSIDE.iter().map(|name| (*name).to_owned()).collect();
+        let count = usize::try_from(1 + self.chance.below(4)).unwrap();
+        while recipients.len() > count {
+            let at = self.chance.below(u64::try_from(recipients.len()).unwrap());
+            recipients.remove(usize::try_from(at).unwrap());
+        }
+        if self.chance.one_in(15) {
+            recipients.push("nobody-has-my-key@abc.example".to_owned());
+        }
+        let named = if self.chance.one_in(2) { 1 } else { recipients.len() };
+        let lines = if self.chance.one_in(10) { 1500 } else { 10 };
+        let content = format!(
+            "From: <{ALICE}>\r\nTo: {}\r\nSubject: number {number}\r\nMessage-ID: <m{number}@nec.example>\r\n\
+             MIME-Version: 1.0\r\n\r\n{}",
+            recipients[..named].join(", "),
+            format!("{CANARY} {number} {}\r\n", "x".repeat(50)).repeat(lines),
+        );
+        Mail { door, from: ALICE.to_owned(), recipients, content: content.into_bytes() }
+    }
+
+    /// A sealed letter, one with a bit turned over, or a plain one for two.
+    fn inbound(&self, number: usize) -> Mail {
+        let Letter { to, content } = self.chance.pick(&self.letters);
+        // Of its own, so that no two messages are the same.
+        let mut all = format!("X-Number: {number}\r\n").into_bytes();
+        all.extend_from_slice(&content);
+        if self.chance.strikes(6) {
+            let middle = all.len() * 2 / 3;
+            all[middle] = if all[middle] == b'A' { b'B' } else { b'A' };
+        }
+        Mail { door: Door::OutsideSmtp, from: OUTSIDE[0].to_owned(), recipients: to, content: all }
+    }
+}
+
+/// Keys on both sides, and what the one outside sends us.
+pub(super) fn make_keys(nec: &Gate, abc: &Gate, stores: &mut Stores) -> Vec<Letter> {
+    for address in INSIDE {
+        stores.key_host(nec).generate_key(address, "p256");
+    }
+    for address in OUTSIDE {
+        abc.generate_key(address, "p256");
+    }
+    stores.introduce(nec, abc, &OUTSIDE);
+    abc.trust(stores.key_host(nec), &INSIDE);
+    stores.serve_keys(nec);
+    let plain = |to: &str| {
+        let from = OUTSIDE[0];
+        format!(
+            "From: <{from}>\r\nTo: {to}\r\nSubject: in\r\nMessage-ID: <in@abc.example>\r\nMIME-Version: 1.0\r\n\r\n\
+             {}",
+            "a line of some length to be read inside\r\n".repeat(20)
+        )
+        .into_bytes()
+    };
+    let mut letters: Vec<Letter> = INSIDE
+        .iter()
+        .map(|to| {
+            let sealed = abc.must(&["seal", "--from", OUTSIDE[0], "--to", to], &plain(to));
+            Letter { to: vec![(*to).to_owned()], content: sealed }
+        })
+        .collect();
+    let both = INSIDE.map(str::to_owned).to_vec();
+    letters.push(Letter { content: plain(&both.join(", ")), to: both });
+    letters
+}
+
+/// Who sends.
+const ALICE: &str = INSIDE[0];
+/// Ours.
+const INSIDE: [&str; 2] = ["alice@nec.example", "bob@nec.example"];
+/// The others.
+const OUTSIDE: [&str; 4] =
+    ["one@abc.example", "two@def.example", "three@ghi.example", "four@abc.example"];
+/// Their domains.
+pub(super) const DOMAINS_OUTSIDE: [&str; 3] = ["abc.example", "def.example", "ghi.example"];
