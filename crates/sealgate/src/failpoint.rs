@@ -112,7 +112,7 @@ mod armed {
                 Action::Delay(time) => pause = Some(time),
                 Action::Kill => send(Signal::KILL),
                 Action::Stop => send(Signal::STOP),
-                Action::Panic => std::panic::panic_any("a planned panic"),
+                Action::Panic => std::panic::resume_unwind(Box::new("a planned panic")),
             }
         }
         pause
@@ -180,8 +180,8 @@ mod tests {
 
     fn sources(dir: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
             if path.is_dir() {
                 found.extend(sources(&path));
             } else if path.extension().is_some_and(|end| end == "rs") {

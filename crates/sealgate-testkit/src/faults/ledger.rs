@@ -244,7 +244,7 @@ impl Books {
         }
         // Of several copies one is right; every other was stored in an attempt that was not told so.
         let uncertain =
-            copies.iter().filter(|copy| !told(copy.number).is_some_and(|code| code / 100 == 2));
+            copies.iter().filter(|copy| told(copy.number).is_none_or(|code| code / 100 != 2));
         let extra = copies.len().saturating_sub(1);
         let mut explained = 0;
         for copy in uncertain.take(extra) {

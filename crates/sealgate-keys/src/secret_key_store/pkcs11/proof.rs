@@ -10,6 +10,9 @@ use super::operation::{Prepared, Request, sign, unwrap};
 use crate::secret_key_store::KeyPurpose;
 use crate::secret_key_store::proof::{DecryptingProof, KNOWN_TEXT, SigningProof};
 
+/// One use of the key that shows whose it is.
+type Trial = fn(&Here<'_>, ObjectHandle, &Certificate) -> Result<bool, Fault>;
+
 /// Whether it is, by a signature or else by a decryption or key agreement: by what the key may do, and where the token does
 /// not tell that, by what the certificate allows. One way proves both, because it is one pair of keys.
 ///
@@ -31,9 +34,8 @@ pub(super) fn is_proven(
         (_, Some(false)) => true,
         _ => certificate.may_sign(),
     };
-    let trials: [fn(&Here<'_>, ObjectHandle, &Certificate) -> Result<bool, Fault>; 2] =
-        if signs_first { [by_signature, by_decryption] } else { [by_decryption, by_signature] };
-    let [first, second] = trials;
+    let (first, second): (Trial, Trial) =
+        if signs_first { (by_signature, by_decryption) } else { (by_decryption, by_signature) };
     match first(here, object, certificate) {
         Err(refusal @ (Fault::Incapable(_) | Fault::Refused(_))) => {
             second(here, object, certificate).map_err(|fault| match fault {
