@@ -10,13 +10,15 @@ use super::{Bench, median};
 /// All rows; relay and key server count together.
 pub(super) fn measure_all(bench: &Bench) -> Result<String, String> {
     let bench = Bench { rounds: bench.rounds * ROUNDS_FACTOR, ..bench.clone() };
-    let mut organisations = messages::organisations(&bench.binary, &[Algorithm::Rsa2048])?;
-    let directions = [What::Sealing(Algorithm::Rsa2048), What::Opening(Algorithm::Rsa2048)];
+    // What is usual elsewhere, and what `secret-key generate` makes unless told otherwise.
+    let algorithms = [Algorithm::Rsa2048, Algorithm::Rsa3072];
+    let mut organisations = messages::organisations(&bench.binary, &algorithms)?;
+    let directions = algorithms.map(|key| [What::Sealing(key), What::Opening(key)]);
     let pair = |what| {
         let embedded = Case::new(what, SMALL);
         [embedded, Case { keys: Keys::KeyServer, ..embedded }]
     };
-    let cases: Vec<Case> = directions.into_iter().flat_map(pair).collect();
+    let cases: Vec<Case> = directions.into_iter().flatten().flat_map(pair).collect();
     let figures = messages::rounds(&bench, &cases, &mut organisations, |_| COUNT)?;
     let mut text = format!(
         "Median of {} rounds (memory: the highest); the ratio is the median of the rounds' own.\n\n\
