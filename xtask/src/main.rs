@@ -50,6 +50,8 @@ const USAGE: &str = "\
 cargo xtask test              install what is missing, then run every check and test
 cargo xtask tidy              the project's own rules about its text
 cargo xtask packages          only install the Debian packages that the tests need
+cargo xtask torture           break everything for as long as asked (docs/RELIABILITY.md)
+      [--minutes N] [--seed S]
 cargo xtask package           make the Debian package in target/package
       [--binary PATH]         out of this program, and build none
 cargo xtask bench [GROUP...]  measure, and write docs/BENCHMARKS.md; groups of rows, all where none is named:

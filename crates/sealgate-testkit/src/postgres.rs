@@ -141,7 +141,10 @@ impl Postgres {
     pub fn signal_all(&self, signal: &str) {
         let id = self.server.lock().unwrap().as_ref().expect("the server does not run").id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-        let script = format!("kill -{signal} {id} {children}");
+        // A child may end before the signal comes; the server does not.
+        let script = format!(
+            "kill -{signal} {id} && for child in {children}; do kill -{signal} $child 2> /dev/null || :; done"
+        );
         process::run(Command::new("sh").args(["-c", &script]), b"").expect_ok(&script);
     }
 

@@ -266,7 +266,9 @@ impl Relay {
         let config = Config::load(path).map_err(|error| error.to_string())?;
         let stores = config.stores.clone();
         let settings = Settings::new(config)?;
+        let were_remote = self.stores.keys_are_remote();
         self.stores.reload(&stores).await.map_err(|error| error.to_string())?;
+        self.crypto.make_room(self.stores.keys_are_remote(), were_remote);
         Ok(settings)
     }
 

@@ -56,6 +56,40 @@ greeting > /dev/null || fail "it does not live on after a reload"
 kill -TERM "$relay"
 wait "$relay" || fail "it did not end well: $(cat "$work/root/tmp/log")"
 
+# The key server, with the folders that its unit gives it.
+as_keys() {
+    inside setpriv --reuid sealgate-keys --regid sealgate --clear-groups --no-new-privs --bounding-set=-all "$@"
+}
+for folder in /run/sealgate-keys /var/log/sealgate-keys /var/lib/sealgate-keys; do
+    inside install -d -o sealgate-keys -g sealgate -m 0750 "$folder"
+done
+as_keys sealgate init --domain nec.example --dir /etc/sealgate-keys --database sqlite:/var/lib/sealgate-keys/keys.db
+uid=$(inside id -u sealgate)
+cat >> "$work/root/etc/sealgate-keys/sealgate.toml" << END
+
+[key_server]
+socket = "/run/sealgate-keys/keys.sock"
+audit = "/var/log/sealgate-keys/audit.jsonl"
+
+[[key_server.relay]]
+uid = $uid
+keys = ["*@nec.example"]
+operations = ["sign", "decrypt"]
+END
+start=$(sed -n 's/^ExecStart=//p' "$work/root/lib/systemd/system/sealgate-key-server.service")
+chroot "$work/root" setpriv --reuid sealgate-keys --regid sealgate --clear-groups --no-new-privs \
+    --bounding-set=-all $start > "$work/root/tmp/keys-ready" 2> "$work/root/tmp/keys-log" &
+keys=$!
+tries=0
+until grep -q '^ready ' "$work/root/tmp/keys-ready"; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 100 ] || fail "the key server is not ready: $(cat "$work/root/tmp/keys-log")"
+    sleep 0.1
+done
+as_sealgate test -w /run/sealgate-keys/keys.sock || fail "the relay does not reach the key server's socket"
+kill -TERM "$keys"
+wait "$keys" || fail "the key server did not end well: $(cat "$work/root/tmp/keys-log")"
+
 inside dpkg --remove sealgate
 inside dpkg --purge sealgate
 if inside test -e /usr/bin/sealgate; then fail "the program is left"; fi

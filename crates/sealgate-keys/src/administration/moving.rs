@@ -53,6 +53,15 @@ impl Administration<'_> {
             count = count.saturating_add(1);
             moved(done);
         }
+        let revoked = embedded::revoked(self.database, owner.as_deref()).await?;
+        if !revoked.is_empty() {
+            let what = format!(
+                "{count} moved; revoked keys stay here, another store would take them for good ones: {}; remove them, or keep \
+                 this store",
+                revoked.join(", ")
+            );
+            return Err(StoreError::Input(what));
+        }
         if count == 0 {
             let what = "no embedded secret key to move; see `sealgate secret-key list`";
             return Err(StoreError::NotFound(what.to_owned()));

@@ -102,6 +102,14 @@ async fn rotate(
     let present = present(source);
     let successor = Successor::take_up(target, present.as_deref())?;
     let secrets = if key_check::fits(database, successor.key()).await? {
+        // The other way a rotation that was cut off looks, and is none.
+        if let (false, Ok(old)) = (swaps, &old)
+            && key_check::fits(database, old).await?
+        {
+            let path = target.display();
+            let what = format!("{path}: holds the key that is in use: name another file");
+            return Err(StoreError::Input(what));
+        }
         None
     } else {
         let old = old?;

@@ -234,11 +234,28 @@ pub(crate) async fn ids(
     owner: Option<&str>,
 ) -> Result<Vec<String>, StoreError> {
     let select =
-        Statement::new("SELECT id FROM secret_keys WHERE $1 = '' OR owner = $1 ORDER BY owner, id")
+        Statement::new("SELECT id FROM secret_keys WHERE ($1 = '' OR owner = $1) AND state = 'active' ORDER BY owner, id")
             .bind(owner.unwrap_or_default());
     let rows = database.fetch_all(select).await?;
     rows.iter().map(|row| row.get("id").map_err(|error| database.error(&error))).collect()
 }
+
+/// Whose keys were revoked, of one owner or all, `REVOKED_NAMED_MAX` at most.
+pub(crate) async fn revoked(
+    database: &Database,
+    owner: Option<&str>,
+) -> Result<Vec<String>, StoreError> {
+    let select = Statement::new(
+        "SELECT DISTINCT owner FROM secret_keys WHERE ($1 = '' OR owner = $1) \
+         AND state <> 'active' ORDER BY owner LIMIT $2",
+    );
+    let select = select.bind(owner.unwrap_or_default()).bind(REVOKED_NAMED_MAX);
+    let rows = database.fetch_all(select).await?;
+    rows.iter().map(|row| row.get("owner").map_err(|error| database.error(&error))).collect()
+}
+
+/// Named in one message; the others show when these are gone.
+const REVOKED_NAMED_MAX: i64 = 10;
 
 /// One row with its secret.
 pub(crate) async fn secret(
@@ -277,7 +294,14 @@ pub(crate) async fn of_owner(
         "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys \
          WHERE owner = $1 ORDER BY not_before DESC, id LIMIT $2",
     );
-    collect(database, select.bind(owner).bind(rows_max)).await
+    let found = collect(database, select.bind(owner).bind(rows_max)).await?;
+    if found.is_empty() {
+        // Whose keys were moved elsewhere is not somebody without a key.
+        for purpose in [KeyPurpose::Sign, KeyPurpose::Encrypt] {
+            moved::refuse(database, &[owner], purpose).await?;
+        }
+    }
+    Ok(found)
 }
 
 /// Rows with this certificate, by its SHA-256 in lower-case hexadecimal; `rows_max` of them at most.

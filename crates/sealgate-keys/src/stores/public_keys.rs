@@ -45,13 +45,13 @@ impl Stores {
                 break;
             }
         }
-        // A store outside this process is asked only for those whose keys it can have, and where nothing else is known.
+        // A store outside this process is asked only for those whose keys it can have, and where nothing else is usable.
         let ours = settings.config.domains.contains(address.domain());
         let secret_keys = &settings.secret_keys;
-        if matches!(secret_keys, SecretKeys::Embedded(_)) || (ours && keys.is_empty()) {
+        if matches!(secret_keys, SecretKeys::Embedded(_)) || (ours && !usable) {
             let own = secret_keys.own_certificates(&self.database, address).await?;
-            usable |= !own.is_empty();
             keys.extend(own);
+            usable = usable || self.has_usable(&keys, address).await;
         }
         match away {
             Some(error) if !usable => Err(error),

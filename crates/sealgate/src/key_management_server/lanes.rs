@@ -1,8 +1,8 @@
 //! The threads that connections are served on. Each has its own events, so that a request that comes, the use of its key, its
 //! audit lines and its answer stay on one thread: changing threads costs a good part of what an RSA signature does.
 //!
-//! What computes or waits for a disk holds up the connections of its own lane only, never those who come, signals or time
-//! elsewhere.
+//! What computes holds up the connections of its own lane only. A disk that does not take audit lines holds up every use of a
+//! key, which is what the audit promises.
 
 use std::future::Future;
 use std::io;

@@ -24,6 +24,13 @@ impl CryptoThreads {
         Self { permits: Arc::new(Semaphore::new(processors.max(threads))) }
     }
 
+    /// After a reload keys may be remote that were not before; never fewer threads than there were.
+    pub(crate) fn make_room(&self, keys_are_remote: bool, were_remote: bool) {
+        if keys_are_remote && !were_remote {
+            self.permits.add_permits(WAITING_THREADS);
+        }
+    }
+
     /// Runs `work` on one of them.
     ///
     /// # Errors
