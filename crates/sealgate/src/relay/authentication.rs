@@ -146,7 +146,11 @@ fn parse(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
     } else {
         AuthenticatedMessage::parse(message)?
     };
+    // Each name is looked for in all fields: many names of one signature would hold up everybody.
+    parsed.dkim_headers.retain(|field| field.header.h.len() <= SIGNED_FIELDS_MAX);
+    parsed.ams_headers.retain(|field| field.header.h.len() <= SIGNED_FIELDS_MAX);
     parsed.dkim_headers.truncate(SIGNATURES_MAX);
+    parsed.errors.truncate(SIGNATURES_MAX);
     Some(parsed)
 }
 
@@ -194,7 +198,7 @@ fn dkim_results(outputs: Option<&[DkimOutput<'_>]>) -> Vec<AuthenticationResult>
         });
         result(word, about.unwrap_or_default())
     };
-    outputs.iter().map(of_one).collect()
+    outputs.iter().take(SIGNATURES_MAX).map(of_one).collect()
 }
 
 /// `None`: no answer in time.
@@ -244,5 +248,7 @@ fn chain(output: &ArcOutput<'_>) -> Option<Chain> {
 /// Signatures of a message that are verified, and sets of an ARC chain; each takes a look-up. SPF has its own bounds (RFC 7208
 /// §4.6.4), DMARC asks at most for eight names (RFC 9989 §4.10).
 const SIGNATURES_MAX: usize = 10;
+/// Fields that one signature may name; usual ones name a dozen.
+const SIGNED_FIELDS_MAX: usize = 100;
 /// Messages up to this size are digested on the thread that received them.
 const INLINE_BYTES_MAX: usize = 64 << 10;

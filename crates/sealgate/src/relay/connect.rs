@@ -205,7 +205,8 @@ impl Plan<'_> {
         tracing::warn!(host, %address, wanted, kind, why, "TLS that was demanded is not to be had");
         metrics::counter!(FAILURES, "type" => kind).increment(1);
         // What the recipient's domain published may be right again soon; whoever demands more gets his mail back.
-        if self.target.guard.requiretls && self.verified == CERTIFICATE {
+        let is_certain = kind == "starttls-not-supported" || kind.starts_with("certificate");
+        if self.target.guard.requiretls && self.verified == CERTIFICATE && is_certain {
             return Refusal::NextHopLacks(Extension::RequireTls);
         }
         let (detail, text) = match (kind, self.verified) {

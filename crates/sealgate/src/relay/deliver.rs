@@ -47,8 +47,10 @@ pub(crate) struct Consignment<'a> {
     pub(crate) hop: Hop,
     /// Takes note of the connection.
     pub(crate) transport: &'a Transport,
-    /// The content was opened by us: what is said about it stays inside (REQUIREMENTS D25).
+    /// A key of ours was tried on the content: what is said about it stays inside (REQUIREMENTS D25).
     pub(crate) opened: bool,
+    /// A limit of the server's applies to at least this, so that it does not tell the opened from the unopened.
+    pub(crate) size_bytes_min: usize,
 }
 
 /// A copy whose recipients, some at least, were admitted downstream.
@@ -93,9 +95,14 @@ impl Downstream {
         reservation: Reservation,
         deadline: Instant,
     ) -> (Option<Delivery<'a>>, Vec<Outcome>) {
-        let admitted = match self.begin_again(consignment, deadline).await {
-            Some(admitted) => admitted,
-            None => self.begin_anew(consignment, deadline).await,
+        // Time that is used up is not the hop's fault.
+        let admitted = if Instant::now() >= deadline {
+            Err(too_late())
+        } else {
+            match self.begin_again(consignment, deadline).await {
+                Some(admitted) => admitted,
+                None => self.begin_anew(consignment, deadline).await,
+            }
         };
         match admitted {
             Ok(Admitted { link, refused }) => {
@@ -219,7 +226,8 @@ impl<'a> Consignment<'a> {
             reverse_path: self.envelope.reverse_path.as_ref(),
             parameters: &self.parameters,
             recipients: self.recipients.iter().filter_map(of).collect(),
-            size_bytes: u64::try_from(self.parcel.size_bytes()).unwrap_or(u64::MAX),
+            size_bytes: u64::try_from(self.parcel.size_bytes().max(self.size_bytes_min))
+                .unwrap_or(u64::MAX),
             eight_bit: self.parcel.eight_bit,
         }
     }
@@ -276,6 +284,10 @@ impl Delivery<'_> {
                     let hop = &self.consignment.hop;
                     let result = match reply.is_positive() {
                         true if self.link.interrupted => Err(Refusal::NextHopTimeout),
+                        // What a filter says of content that we opened stays inside.
+                        true if self.consignment.opened => {
+                            Ok(Reply::new(250, (2, 0, 0), "delivered"))
+                        }
                         true => Ok(delivered(&reply)),
                         false if self.consignment.opened => Err(without_text(&reply)),
                         false => Err(passed_on(hop, &reply)),

@@ -99,6 +99,10 @@ impl Transaction {
         if new.is_empty() {
             return true;
         }
+        // While the database is away nobody waits for it again and again.
+        if self.relay.absence.lasts() {
+            return false;
+        }
         let key = self.message_key().await;
         let recipients = new.iter().filter_map(|index| self.envelope.recipients.get(*index));
         let addresses = recipients.map(|recipient| &recipient.address);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use sealgate_core::address::Domain;
 use sealgate_core::envelope::{Envelope, MailParameters, Ret};
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::report::{Delivered, Direction};
+use sealgate_core::report::Direction;
 use sealgate_core::smtp::Protocol;
 use sealgate_core::step::Parcel;
 use tokio::sync::mpsc::UnboundedSender;
@@ -58,6 +58,11 @@ pub(crate) struct Fanout<'a> {
     pub(crate) deadline: Instant,
     /// No answer is waited for after this.
     pub(crate) answer_deadline: Instant,
+    /// A key of ours was tried on the message, whatever came of it (REQUIREMENTS 0.1): all its copies are alike to whoever
+    /// sent it.
+    pub(crate) opened: bool,
+    /// As it was received.
+    pub(crate) received_bytes: usize,
     /// Becomes true with the first dot: from there on the transaction must not be dropped.
     pub(crate) released: &'a AtomicBool,
     /// Answers, each recipient's first one counts.
@@ -94,8 +99,7 @@ impl Fanout<'_> {
         let mut consignments: Vec<Consignment<'p>> = Vec::new();
         for parcel in parcels {
             let first_of_parcel = consignments.len();
-            let opened =
-                self.direction == Direction::Inbound && parcel.delivered == Delivered::Plain;
+            let opened = self.opened;
             for index in &parcel.recipients {
                 if self.served.get(*index) == Some(&true) {
                     continue;
@@ -128,6 +132,7 @@ impl Fanout<'_> {
                                 hop: hop.clone(),
                                 transport: self.transport,
                                 opened,
+                                size_bytes_min: if opened { self.received_bytes } else { 0 },
                             }),
                         }
                     }

@@ -33,6 +33,7 @@ struct Health {
     pauses: u32,
     /// Left alone until then.
     until: Option<Instant>,
+    failed_at: Option<Instant>,
     probing: bool,
 }
 
@@ -112,23 +113,25 @@ impl Hops {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, state| {
             let worked = state.health().failures == 0;
-            let forgotten = state.health().until.is_some_and(|until| until.elapsed() > FORGET);
+            let forgotten = state.health().failed_at.is_some_and(|at| at.elapsed() > FORGET);
             Arc::strong_count(state) > 1
                 || state.connections.available_permits() < self.connections_max()
                 || !(worked || forgotten)
         });
     }
 
+    /// Of the server, whoever is introduced to it.
     fn state(&self, hop: &Hop) -> Arc<State> {
+        let hop = Hop { introduction: None, ..hop.clone() };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = known.get(hop) {
+        if let Some(state) = known.get(&hop) {
             return Arc::clone(state);
         }
         let state = Arc::new(State {
             connections: Arc::new(Semaphore::new(self.connections_max())),
             health: Mutex::default(),
         });
-        known.insert(hop.clone(), Arc::clone(&state));
+        known.insert(hop, Arc::clone(&state));
         state
     }
 }

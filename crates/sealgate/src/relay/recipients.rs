@@ -99,13 +99,20 @@ impl Recipients {
 impl Downstream {
     /// One question; over a pooled connection, or a new one where those are dead.
     async fn ask(&self, hop: &Hop, transaction: &Transaction<'_>) -> Result<Reply, Refusal> {
+        let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+        let _reservation = self.hops.reserve(hop, 1, deadline).await?;
         while let Some(link) = self.pool.take(hop) {
             if let Some(answer) = self.ask_over(link, hop, transaction).await {
                 return answer;
             }
         }
-        let link = self.connect(hop).await?;
-        let answer = self.ask_over(link, hop, transaction).await;
+        let attempt = self.hops.attempt(hop)?;
+        let connected = self.connect(hop).await;
+        match &connected {
+            Err(refusal) if !Reply::from(refusal).is_permanent() => attempt.failed(),
+            Ok(_) | Err(_) => attempt.succeeded(),
+        }
+        let answer = self.ask_over(connected?, hop, transaction).await;
         answer.unwrap_or(Err(Refusal::NextHopUnreachable))
     }
 

@@ -373,12 +373,12 @@ impl Session {
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let outcome = self.drive(&transaction, &mut answers).await;
         failpoint!("session.driven");
-        self.memory.resize(0, budget);
         let Some(settled) = outcome else {
             failpoint!("session.aborted");
             // The client is gone and nothing was delivered: it will send again.
             let report = Report::new(transaction.direction, &self.id);
             let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
+            self.memory.resize(0, budget);
             let recipients = &transaction.envelope.recipients;
             let record = self.record(report, &gone, recipients, size_bytes, started.elapsed());
             record.aborted().write();
@@ -393,6 +393,7 @@ impl Session {
         }
         let reply = answers.last_reply(&mut self.server, protocol, &settled.result);
         let written = self.say().await;
+        self.memory.resize(0, budget);
         failpoint!("session.last_replied");
         let reply_lost = written.is_err() || answers.client_is_gone;
         if reply_lost {

@@ -8,6 +8,8 @@
 //! * Coming in, somebody is refused for good after others accepted: his refusal, which names him. The sender's server then
 //!   tells the sender; a notification of ours to a sender whom nobody has verified would be backscatter.
 
+use std::sync::atomic::AtomicBool;
+
 use sealgate_core::address::Address;
 use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
 use sealgate_core::message::Message;
@@ -115,6 +117,7 @@ impl Transaction {
         outcomes: &Outcomes,
         remotes: &Remotes,
         deadline: Instant,
+        released: &AtomicBool,
     ) -> Settled {
         let tally = Tally::of(outcomes);
         if self.upstream == Protocol::Lmtp {
@@ -136,26 +139,28 @@ impl Transaction {
             Tally::Split(_, refusal) if self.direction == Direction::Inbound => {
                 done(Err(self.naming(outcomes, &refusal)), true, Some(Repair::Reply))
             }
-            Tally::Split(reply, refusal) => match self.notify(outcomes, remotes, deadline).await {
-                Handed::Over => {
-                    self.note_refused(outcomes);
-                    if self.remembers_always() {
-                        self.remember(outcomes).await;
+            Tally::Split(reply, refusal) => {
+                match self.notify(outcomes, remotes, deadline, released).await {
+                    Handed::Over => {
+                        self.note_refused(outcomes);
+                        if self.remembers_always() {
+                            self.remember(outcomes).await;
+                        }
+                        done(Ok(reply), true, Some(Repair::Notification))
                     }
-                    done(Ok(reply), true, Some(Repair::Notification))
-                }
-                Handed::Unwanted => done(Ok(reply), true, Some(Repair::Unwanted)),
-                Handed::Refused => {
-                    done(Err(self.naming(outcomes, &refusal)), true, Some(Repair::Reply))
-                }
-                Handed::NotOver => {
-                    let repair = self.remember_for_retry(outcomes).await;
-                    let text = "some recipients were refused, and the notification could not be \
+                    Handed::Unwanted => done(Ok(reply), true, Some(Repair::Unwanted)),
+                    Handed::Refused => {
+                        done(Err(self.naming(outcomes, &refusal)), true, Some(Repair::Reply))
+                    }
+                    Handed::NotOver => {
+                        let repair = self.remember_for_retry(outcomes).await;
+                        let text = "some recipients were refused, and the notification could not be \
                                 handed to the mail server, try again later";
-                    let refusal = Refusal::NextHop(Reply::new(451, (4, 4, 1), text));
-                    done(Err(refusal), true, repair)
+                        let refusal = Refusal::NextHop(Reply::new(451, (4, 4, 1), text));
+                        done(Err(refusal), true, repair)
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -195,9 +200,17 @@ impl Transaction {
     }
 
     /// Tells the sender through the mail server who was refused for good.
-    async fn notify(&self, outcomes: &Outcomes, remotes: &Remotes, deadline: Instant) -> Handed {
+    async fn notify(
+        &self,
+        outcomes: &Outcomes,
+        remotes: &Remotes,
+        deadline: Instant,
+        released: &AtomicBool,
+    ) -> Handed {
         let handed = match (self.notice(outcomes, remotes), &self.envelope.reverse_path) {
-            (Ok(Some(notice)), Some(sender)) => self.hand_over(notice, sender, deadline).await,
+            (Ok(Some(notice)), Some(sender)) => {
+                self.hand_over(notice, sender, deadline, released).await
+            }
             (Ok(_), _) => Handed::Unwanted,
             (Err(()), _) => Handed::NotOver,
         };
@@ -234,7 +247,13 @@ impl Transaction {
             .map_err(|error| tracing::error!(id = self.id, %error, "no notification"))
     }
 
-    async fn hand_over(&self, notice: Notice, sender: &Address, deadline: Instant) -> Handed {
+    async fn hand_over(
+        &self,
+        notice: Notice,
+        sender: &Address,
+        deadline: Instant,
+        released: &AtomicBool,
+    ) -> Handed {
         let envelope = Envelope {
             reverse_path: None,
             recipients: vec![Recipient::new(sender.clone())],
@@ -258,7 +277,9 @@ impl Transaction {
             remembers: true,
             deadline,
             answer_deadline: deadline,
-            released: &std::sync::atomic::AtomicBool::new(false),
+            released,
+            opened: false,
+            received_bytes: 0,
             answers,
         };
         fanout.deliver(Protocol::Lmtp, &[parcel]).await;

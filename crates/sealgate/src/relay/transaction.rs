@@ -14,7 +14,7 @@ use sealgate_core::keys::Timestamp;
 use sealgate_core::message::Message;
 use sealgate_core::outbound::{Context, Outbound};
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::report::{Direction, Report};
+use sealgate_core::report::{Direction, Layer, Report};
 use sealgate_core::smtp::Protocol;
 use sealgate_core::step::{Done, Keys, Step};
 use sealgate_core::verify::Harvest;
@@ -116,6 +116,8 @@ impl Transaction {
                         deadline,
                         answer_deadline,
                         released,
+                        opened: self.direction == Direction::Inbound && is_ours(&done.report),
+                        received_bytes: self.message.len(),
                         answers: sender,
                     };
                     (done.report, fanout.deliver(self.upstream, &done.parcels).await)
@@ -125,7 +127,7 @@ impl Transaction {
         let collecting = self.collect(&before, receiver, answers);
         let ((report, remotes), outcomes) = tokio::join!(sending, collecting);
         failpoint!("transaction.settle");
-        self.settle(report, &outcomes, &remotes, answer_deadline).await
+        self.settle(report, &outcomes, &remotes, answer_deadline, released).await
     }
 
     /// What the message demands of its way, and what becomes of it.
@@ -312,6 +314,12 @@ impl Transaction {
     fn empty_report(&self) -> Report {
         Report::new(self.direction, &self.id)
     }
+}
+
+/// Whether a key of ours was tried on it: what is said about it then must not tell how that went.
+fn is_ours(report: &Report) -> bool {
+    let is_tried = |layer: &Layer| matches!(layer, Layer::Encrypted { key, .. } if !key.is_empty());
+    report.layers.iter().any(is_tried)
 }
 
 /// The time of verification.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use sealgate_core::address::Address;
 use sealgate_core::envelope::{MailParameters, Recipient};
+use sealgate_core::report::Delivered;
 use sealgate_testkit::sink::{Protocol as SinkProtocol, Sink, Stage};
 use tokio::sync::mpsc;
 
@@ -74,6 +75,8 @@ async fn deliver_as(
         remembers,
         deadline: Instant::now() + Duration::from_secs(20),
         answer_deadline: Instant::now() + Duration::from_secs(20),
+        opened: direction == Direction::Inbound && delivered == Delivered::Plain,
+        received_bytes: 0,
         released: &released,
         answers: sender,
     };
