@@ -70,7 +70,9 @@ impl Notification<'_> {
         if failed.is_empty() {
             return Ok(None);
         }
-        let whole = self.envelope.parameters.ret == Some(Ret::Full);
+        // What was to go over verified ways only is not sent back over others (RFC 8689 §5).
+        let parameters = &self.envelope.parameters;
+        let whole = parameters.ret == Some(Ret::Full) && !parameters.requiretls;
         let (kind, returned) = if whole {
             ("message/rfc822", self.message.bytes().clone())
         } else {

@@ -261,11 +261,28 @@ impl Relay {
         }
     }
 
+    /// Says what of a new configuration takes effect only with a restart.
+    fn warn_of_restart(&self, new: &Config) {
+        let now = self.settings();
+        let bound = |config: &Config| config.limits.connections_per_next_hop_max;
+        for (key, differs) in [
+            ("hostname", now.config.hostname != new.hostname),
+            ("[outside] ca", now.config.outside.ca != new.outside.ca),
+            ("[dns]", now.config.dns != new.dns),
+            ("[limits] connections_per_next_hop_max", bound(&now.config) != bound(new)),
+        ] {
+            if differs {
+                tracing::warn!(key, "changed, which takes effect with a restart only");
+            }
+        }
+    }
+
     /// The stores' part is taken over last: it is the only one that changes something by itself.
     async fn load(&self, path: &Path) -> Result<Settings, String> {
         let config = Config::load(path).map_err(|error| error.to_string())?;
         let stores = config.stores.clone();
         let settings = Settings::new(config)?;
+        self.warn_of_restart(&settings.config);
         let were_remote = self.stores.keys_are_remote();
         self.stores.reload(&stores).await.map_err(|error| error.to_string())?;
         self.crypto.make_room(self.stores.keys_are_remote(), were_remote);

@@ -10,7 +10,6 @@
 //! others again.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
@@ -95,7 +94,7 @@ impl Fanout<'_> {
     /// Copies by hop; recipients without a hop are answered at once. And whether one of them holds back everything.
     async fn consignments<'p>(&'p self, parcels: &'p [Parcel]) -> (Vec<Consignment<'p>>, bool) {
         let mut stop = false;
-        let mut hops: HashMap<(&Domain, Demand), Result<Hop, Refusal>> = HashMap::new();
+        let hops = self.hops().await;
         let mut consignments: Vec<Consignment<'p>> = Vec::new();
         for parcel in parcels {
             let first_of_parcel = consignments.len();
@@ -107,18 +106,7 @@ impl Fanout<'_> {
                 let Some(recipient) = self.envelope.recipients.get(*index) else { continue };
                 let domain = recipient.address.domain();
                 let demand = self.transport.demand(*index);
-                let hop = match hops.entry((domain, demand)) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(unknown) => {
-                        failpoint!("fanout.route");
-                        let found = self.downstream.router.hop(self.next_hop, domain, demand);
-                        let hop = tokio::time::timeout_at(self.deadline, found).await;
-                        failpoint!("fanout.routed");
-                        let hop = hop.unwrap_or(Err(Refusal::NextHopUnreachable));
-                        let introduction = self.introduction.cloned();
-                        unknown.insert(hop.map(|hop| Hop { introduction, ..hop }))
-                    }
-                };
+                let Some(hop) = hops.get(&(domain, demand)) else { continue };
                 match hop {
                     Ok(hop) => {
                         let same = consignments.iter_mut().skip(first_of_parcel);
@@ -144,6 +132,34 @@ impl Fanout<'_> {
             }
         }
         (consignments, stop)
+    }
+
+    /// The hop of each domain that is to be served: some at once, so that a domain whose name servers are away does not use
+    /// up the time of the others.
+    async fn hops(&self) -> HashMap<(&Domain, Demand), Result<Hop, Refusal>> {
+        let mut wanted: Vec<(&Domain, Demand)> = Vec::new();
+        for (index, recipient) in self.envelope.recipients.iter().enumerate() {
+            let one = (recipient.address.domain(), self.transport.demand(index));
+            if self.served.get(index) != Some(&true) && !wanted.contains(&one) {
+                wanted.push(one);
+            }
+        }
+        let mut hops = HashMap::new();
+        for some in wanted.chunks(LOOK_UPS_AT_ONCE) {
+            let found = join(some.iter().map(|(domain, demand)| self.hop(domain, *demand))).await;
+            hops.extend(some.iter().copied().zip(found));
+        }
+        hops
+    }
+
+    async fn hop(&self, domain: &Domain, demand: Demand) -> Result<Hop, Refusal> {
+        failpoint!("fanout.route");
+        let deadline = self.deadline.min(Instant::now() + LOOK_UP_MAX);
+        let found = self.downstream.router.hop(self.next_hop, domain, demand);
+        let hop = tokio::time::timeout_at(deadline, found).await;
+        failpoint!("fanout.routed");
+        let introduction = self.introduction.cloned();
+        hop.unwrap_or(Err(Refusal::NextHopUnreachable)).map(|hop| Hop { introduction, ..hop })
     }
 
     /// RET=HDRS for what we opened, where the sender asked for anything or nothing: his mail server may return a
@@ -377,6 +393,10 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     all.into_iter().filter_map(|one| one.output).collect()
 }
 
+/// Domains of one message whose hops are looked up at the same time.
+const LOOK_UPS_AT_ONCE: usize = 32;
+/// How long one of them may take, an MTA-STS policy included.
+const LOOK_UP_MAX: Duration = Duration::from_secs(60);
 /// Content up to this size travels together with its dot: there is no time in which anything could change.
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
 /// How long the next dot waits for the answer to the one before.

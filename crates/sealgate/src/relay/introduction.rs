@@ -2,13 +2,15 @@
 //!
 //! Either holds for a whole connection, so a [`super::route::Hop`] carries it and only one client's messages share a connection.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use sealgate_core::smtp::client::Identity;
 
 /// What is said at the beginning of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Introduction {
+    /// PROXY protocol, version 2, of a connection of our own (LOCAL): a notification has no client.
+    Ourselves,
     /// PROXY protocol, version 2, before anything else.
     Proxy {
         /// The Internet's client.
@@ -24,6 +26,7 @@ impl Introduction {
     /// Octets to send before the server's greeting.
     pub(crate) fn header(&self) -> Option<Vec<u8>> {
         match self {
+            Self::Ourselves => Some([&SIGNATURE[..], &LOCAL].concat()),
             Self::Proxy { client, server } => Some(proxy_header(*client, *server)),
             Self::Xclient(_) => None,
         }
@@ -32,7 +35,7 @@ impl Introduction {
     /// Whom to introduce once the server has greeted.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         match self {
-            Self::Proxy { .. } => None,
+            Self::Ourselves | Self::Proxy { .. } => None,
             Self::Xclient(identity) => Some(identity),
         }
     }
@@ -40,6 +43,7 @@ impl Introduction {
     /// The client's address.
     pub(crate) fn client(&self) -> IpAddr {
         let address = match self {
+            Self::Ourselves => return IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Self::Proxy { client, .. } => client,
             Self::Xclient(identity) => &identity.address,
         };
@@ -78,6 +82,8 @@ fn proxy_header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
 }
 
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2, LOCAL, no family, nothing behind it.
+const LOCAL: [u8; 4] = [0x20, 0, 0, 0];
 const VERSION_2_PROXY: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;

@@ -396,7 +396,9 @@ impl Session {
         self.memory.resize(0, budget);
         failpoint!("session.last_replied");
         let reply_lost = written.is_err() || answers.client_is_gone;
-        if reply_lost {
+        // From the Internet the sender's second attempt may come twice: not everybody may fill the key database.
+        let is_ours = transaction.direction == Direction::Outbound || settled.partial;
+        if reply_lost && is_ours {
             transaction.remember(answers.outcomes()).await;
         }
         let recipients = &transaction.envelope.recipients;

@@ -22,10 +22,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::fanout::{Fanout, Remotes};
+use super::introduction::Introduction;
 use super::trace;
 use super::transaction::Transaction;
 use super::transport::Transport;
-use crate::config::NextHop;
+use crate::config::{ClientAddress, NextHop};
 
 /// What became of each recipient; `None` for one whose copy was held back.
 pub(crate) type Outcomes = Vec<Option<Result<Reply, Refusal>>>;
@@ -266,10 +267,13 @@ impl Transaction {
             eight_bit: notice.eight_bit,
         };
         let (answers, mut receiver) = mpsc::unbounded_channel();
+        // Where the mail server wants the PROXY header, it wants it on every connection.
+        let is_proxied = self.settings.config.inside.client_address == ClientAddress::Proxy;
+        let introduction = is_proxied.then_some(Introduction::Ourselves);
         let fanout = Fanout {
             downstream: &self.relay.downstream,
             next_hop: &NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
-            introduction: None,
+            introduction: introduction.as_ref(),
             transport: &Transport::default(),
             direction: Direction::Inbound,
             envelope: &envelope,
