@@ -111,13 +111,21 @@ fn usable(pki: &Pki) -> Vec<u8> {
 
 /// A certificate of Bob's whose time is over.
 fn expired() -> Vec<u8> {
+    let (_, certificate) = expired_pair();
+    let der = Material::read(certificate.as_bytes(), None).unwrap().certificates[0].der().to_vec();
+    assert!(Certificate::from_der(&der).unwrap().may_encrypt());
+    der
+}
+
+/// Its secret key and itself, PEM.
+fn expired_pair() -> (String, String) {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::Rfc822Name(Ia5String::try_from(BOB).unwrap())];
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
-    assert!(Certificate::from_der(&der).unwrap().may_encrypt());
-    der
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    (key.serialize_pem(), certificate.pem())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,6 +157,27 @@ async fn what_is_expired_is_no_answer_while_another_store_is_away() {
     assert!(away.0.contains("directory server"), "{away:?}");
     bed.slapd.start_again();
     assert!(bed.gives(&[good]).await, "what was said while it was away is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_certificate_of_our_own_is_no_answer_while_another_store_is_away() {
+    let mut bed = Bed::new(&[Embedded, Ldap]).await;
+    let good = usable(&bed.slapd.pki);
+    bed.list(vec![good.clone()]);
+    let (key, certificate) = expired_pair();
+    let pem = format!("{key}{certificate}");
+    let keys = Material::read(pem.as_bytes(), None).unwrap().into_keys().unwrap();
+    let (owner, administration) = (BOB.parse().unwrap(), bed.stores.administration());
+    administration.import_secret_keys(&owner, keys).await.unwrap();
+    bed.slapd.kill();
+    let away = bed.ask().await.unwrap_err();
+    assert!(away.0.contains("directory server"), "{away:?}");
+    bed.slapd.start_again();
+    let until = Instant::now() + BACK_WITHIN;
+    while !bed.ask().await.is_ok_and(|found| found.contains(&good)) {
+        assert!(Instant::now() < until, "the directory's certificate is not found");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
