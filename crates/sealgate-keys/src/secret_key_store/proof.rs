@@ -111,11 +111,14 @@ impl DecryptingProof {
     /// One for each way in which mail to this certificate may come; none for kinds of keys that do not decrypt.
     pub(crate) fn all(certificate: &Certificate) -> Vec<Self> {
         let first = Self::new(certificate);
-        let is_rsa = first.as_ref().is_some_and(|proof| matches!(proof.way, Way::Pkcs1));
-        let oaep = [(Digest::Sha1, &OAEP_SHA1_MGF1SHA1), (Digest::Sha256, &OAEP_SHA256_MGF1SHA256)];
-        let oaep = oaep.into_iter().filter(|_| is_rsa);
-        let more = oaep.filter_map(|(digest, scheme)| Self::padded(digest, scheme, certificate));
-        first.into_iter().chain(more).collect()
+        // Kinds other than RSA give none.
+        let sha1 = Self::padded(Digest::Sha1, &OAEP_SHA1_MGF1SHA1, certificate);
+        [first, sha1, Self::oaep_sha256(certificate)].into_iter().flatten().collect()
+    }
+
+    /// RSAES-OAEP with SHA-256, which our own mail uses; `None` for other kinds of keys.
+    pub(crate) fn oaep_sha256(certificate: &Certificate) -> Option<Self> {
+        Self::padded(Digest::Sha256, &OAEP_SHA256_MGF1SHA256, certificate)
     }
 
     /// What it proves, for messages.

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
-use sealgate_core::keys::{Certificate, Digest, KeyKind, KeyTransport, SoftwareKey};
+use sealgate_core::keys::{Certificate, KeyKind, SoftwareKey};
 
 use super::keeper::{Fault, Found, KeyFacts, There, unusable};
 use super::key_use::{Act, NotDone};
@@ -156,18 +155,13 @@ pub(super) fn prove_by(
     if operation == Operation::Sign {
         return by_signing(there, address, id, certificate);
     }
-    if let Some(proof) = DecryptingProof::new(certificate) {
-        let is_met_by = |plain: &[u8]| proof.is_met_by(plain);
-        let proof = by_decrypting(there, [address, id], &proof.transport(), is_met_by)?;
-        if proof != Proof::Refused {
-            return Ok(proof);
-        }
-    }
     // There are servers that do no PKCS #1 v1.5.
-    if let Some(encrypted_key) = oaep(certificate) {
-        let encrypted_key = encrypted_key.as_slice();
-        let transport = KeyTransport::RsaOaep { digest: Digest::Sha256, encrypted_key };
-        return by_decrypting(there, [address, id], &transport, |plain| plain == KNOWN_TEXT);
+    let proofs = [DecryptingProof::new(certificate), DecryptingProof::oaep_sha256(certificate)];
+    for proof in proofs.into_iter().flatten() {
+        let found = by_decrypting(there, [address, id], &proof)?;
+        if found != Proof::Refused {
+            return Ok(found);
+        }
     }
     Ok(Proof::Refused)
 }
@@ -193,11 +187,10 @@ fn by_signing(
 fn by_decrypting(
     there: &There<'_>,
     [address, id]: [&str; 2],
-    transport: &KeyTransport<'_>,
-    is_met_by: impl Fn(&[u8]) -> bool,
+    proof: &DecryptingProof,
 ) -> Result<Proof, Fault> {
-    match Act::Unwrap(transport).at(there, id, address) {
-        Ok(plain) if is_met_by(&plain) => Ok(Proof::Right),
+    match Act::Unwrap(&proof.transport()).at(there, id, address) {
+        Ok(plain) if proof.is_met_by(&plain) => Ok(Proof::Right),
         Ok(_) => Ok(Proof::Wrong),
         // The padding of another key's ciphertext is wrong.
         Err(NotDone::Refused(failure)) if failure.reason == ResultReason::CryptographicFailure => {
@@ -205,14 +198,6 @@ fn by_decrypting(
         }
         Err(other) => not_done(other),
     }
-}
-
-fn oaep(certificate: &Certificate) -> Option<Vec<u8>> {
-    let public = PublicEncryptingKey::from_der(certificate.public_key_info_der()).ok()?;
-    let public = OaepPublicEncryptingKey::new(public).ok()?;
-    let mut room = vec![0; public.ciphertext_size()];
-    let data = public.encrypt(&OAEP_SHA256_MGF1SHA256, KNOWN_TEXT, &mut room, None).ok()?;
-    Some(data.to_vec())
 }
 
 fn not_done(why: NotDone) -> Result<Proof, Fault> {
