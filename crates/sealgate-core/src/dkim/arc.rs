@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::dkim::canonical::{self, Content};
-use crate::dkim::{Signer, with_signature};
+use crate::dkim::{SIGNED, Signer, with_signature};
 use crate::keys::{KeyError, Timestamp};
 use crate::mime::{Field, Header};
 
@@ -45,7 +45,9 @@ impl Signer {
         let aar =
             format!("ARC-Authentication-Results: i={instance}; {authserv_id};\r\n\t{results}\r\n");
         let start = format!("ARC-Message-Signature: i={instance}");
-        let ams = self.signed_field(&start, domain, &SIGNED, &content, now)?;
+        // §4.1.2: neither ARC fields nor Authentication-Results.
+        let names: Vec<&str> = SIGNED.into_iter().chain(["DKIM-Signature"]).collect();
+        let ams = self.signed_field(&start, domain, &names, &content, now)?;
         let seal = format!(
             "ARC-Seal: i={instance}; a={}; t={}; cv={};\r\n\td={}; s={};\r\n\tb=",
             self.algorithm.name(),
@@ -103,20 +105,3 @@ fn tag(field: &Field<'_>, name: &str) -> Option<String> {
 const MEMBERS: [&str; 3] = ["ARC-Authentication-Results", "ARC-Message-Signature", "ARC-Seal"];
 /// §4.2.1.
 const SETS_MAX: usize = 50;
-/// §4.1.2: neither ARC fields nor Authentication-Results.
-const SIGNED: [&str; 14] = [
-    "From",
-    "To",
-    "Cc",
-    "Reply-To",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "In-Reply-To",
-    "References",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
-    "Content-Disposition",
-    "DKIM-Signature",
-];
