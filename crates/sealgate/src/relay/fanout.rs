@@ -10,7 +10,7 @@
 //! others again.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,9 +138,10 @@ impl Fanout<'_> {
     /// up the time of the others.
     async fn hops(&self) -> HashMap<(&Domain, Demand), Result<Hop, Refusal>> {
         let mut wanted: Vec<(&Domain, Demand)> = Vec::new();
+        let mut seen = HashSet::new();
         for (index, recipient) in self.envelope.recipients.iter().enumerate() {
             let one = (recipient.address.domain(), self.transport.demand(index));
-            if self.served.get(index) != Some(&true) && !wanted.contains(&one) {
+            if self.served.get(index) != Some(&true) && seen.insert(one) {
                 wanted.push(one);
             }
         }
