@@ -10,7 +10,7 @@
 //! others again.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -220,9 +220,14 @@ impl Fanout<'_> {
         let now = Instant::now();
         let half = now + self.deadline.saturating_duration_since(now) / 2;
         let ready_by = if consignments.len() > 1 { half } else { self.deadline };
-        let mut reserved = self.reserve(consignments, ready_by).await;
+        let mut wanted: HashMap<&Hop, usize> = HashMap::new();
+        for consignment in consignments {
+            let count = wanted.entry(&consignment.hop).or_default();
+            *count = count.saturating_add(1);
+        }
+        let mut reserved = self.downstream.hops.reserve_all(wanted, ready_by).await;
         let admissions = consignments.iter().map(|consignment| {
-            let own = reserved.get_mut(&key(&consignment.hop)).map_or(Err(too_late()), |all| {
+            let own = reserved.get_mut(&consignment.hop).map_or(Err(too_late()), |all| {
                 let all = all.as_mut().map_err(|refusal| refusal.clone())?;
                 all.split_one().ok_or_else(too_late)
             });
@@ -293,24 +298,6 @@ impl Fanout<'_> {
         join(releases.into_iter()).await;
     }
 
-    /// Connections for all, hop by hop in one order for every transaction, so that no two wait for each other.
-    async fn reserve(
-        &self,
-        consignments: &[Consignment<'_>],
-        deadline: Instant,
-    ) -> HashMap<HopKey, Result<Reservation, Refusal>> {
-        let mut wanted: BTreeMap<HopKey, (&Hop, usize)> = BTreeMap::new();
-        for consignment in consignments {
-            let (_, count) = wanted.entry(key(&consignment.hop)).or_insert((&consignment.hop, 0));
-            *count = count.saturating_add(1);
-        }
-        let mut reserved = HashMap::with_capacity(wanted.len());
-        for (key, (hop, count)) in wanted {
-            reserved.insert(key, self.downstream.hops.reserve(hop, count, deadline).await);
-        }
-        reserved
-    }
-
     /// Whether a refusal before any dot holds back everything.
     fn must_stop_at(&self, refusal: &Refusal) -> bool {
         // Once somebody has the message there is nothing to hold back for.
@@ -361,13 +348,6 @@ impl Fanout<'_> {
         // Nobody listens any more: the client is gone, and the log line shows what became of the message.
         let _ = self.answers.send(outcome);
     }
-}
-
-/// What orders hops.
-type HopKey = (String, bool);
-
-fn key(hop: &Hop) -> HopKey {
-    (hop.name.clone(), hop.lmtp)
 }
 
 /// Drives all futures to their ends, within one task, so that dropping it ends them together.
