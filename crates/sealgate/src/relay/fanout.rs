@@ -162,6 +162,10 @@ impl Fanout<'_> {
             }
         }
         let mut hops = HashMap::new();
+        if *self.next_hop == NextHop::Mx && wanted.len() > DOMAINS_MAX {
+            let rest = wanted.split_off(DOMAINS_MAX);
+            hops.extend(rest.into_iter().map(|one| (one, Err(too_many_domains()))));
+        }
         for some in wanted.chunks(LOOK_UPS_AT_ONCE) {
             let found = join(some.iter().map(|(domain, demand)| self.hop(domain, *demand))).await;
             hops.extend(some.iter().copied().zip(found));
@@ -386,6 +390,13 @@ impl Fanout<'_> {
     }
 }
 
+/// RFC 3463 §3.6: those of the other domains are served; the next attempt skips these and gets further.
+fn too_many_domains() -> Refusal {
+    let text =
+        format!("recipients in more than {DOMAINS_MAX} domains, try again later for the rest");
+    Refusal::NextHop(Reply::new(451, (4, 5, 3), text))
+}
+
 /// Drives all futures to their ends, within one task, so that dropping it ends them together.
 async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     struct Running<F: Future> {
@@ -410,6 +421,8 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     all.into_iter().filter_map(|one| one.output).collect()
 }
 
+/// REQUIREMENTS K13: domains of one message that are looked up. What each of them may cost is bounded where it is looked up.
+const DOMAINS_MAX: usize = 64;
 /// Domains of one message whose hops are looked up at the same time.
 const LOOK_UPS_AT_ONCE: usize = 32;
 /// How long one of them may take, an MTA-STS policy included.

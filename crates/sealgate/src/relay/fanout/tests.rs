@@ -181,6 +181,52 @@ async fn a_refusal_after_the_first_dot_that_could_not_be_put_right_holds_back_th
     }
 }
 
+#[tokio::test]
+async fn a_message_is_for_so_many_domains_and_the_rest_comes_later() {
+    for (count, later) in [(DOMAINS_MAX, 0), (DOMAINS_MAX + 1, 1)] {
+        let to = |number| format!("b@abc{number}.example");
+        let addresses = (0..count).map(|number| Address::parse(&to(number)).unwrap());
+        let recipients: Vec<Recipient> = addresses.map(Recipient::new).collect();
+        let parcel = Parcel {
+            recipients: (0..count).collect(),
+            message: vec![Bytes::from_static(CONTENT)],
+            delivered: Delivered::Sealed,
+            eight_bit: false,
+        };
+        let envelope =
+            Envelope { reverse_path: None, recipients, parameters: MailParameters::default() };
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let fanout = Fanout {
+            downstream: &downstream(),
+            next_hop: &NextHop::Mx,
+            introduction: None,
+            transport: &Transport::default(),
+            direction: Direction::Outbound,
+            envelope: &envelope,
+            served: &[],
+            remembers: true,
+            deadline: Instant::now() + Duration::from_secs(20),
+            answer_deadline: Instant::now() + Duration::from_secs(20),
+            opened: false,
+            received_bytes: 0,
+            released: &AtomicBool::new(false),
+            answers: sender,
+        };
+        fanout.deliver(Protocol::Lmtp, &[parcel]).await;
+        let mut unasked = Vec::new();
+        while let Ok((index, outcome)) = receiver.try_recv() {
+            let text = Reply::from(&outcome.unwrap_err()).to_string();
+            if text.starts_with("451 4.5.3 ") {
+                unasked.push(index);
+            } else {
+                // Nobody answers here.
+                assert!(text.starts_with("451 4.4.3 "), "{text}");
+            }
+        }
+        assert_eq!(unasked, (DOMAINS_MAX..DOMAINS_MAX + later).collect::<Vec<_>>());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_lmtp_each_copy_goes_its_own_way() {
     let (sink, _) = server(&["550 5.1.1 no"], &[]);
