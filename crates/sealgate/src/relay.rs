@@ -39,6 +39,7 @@ pub(crate) mod listener;
 mod mta_sts;
 pub(crate) mod names;
 mod pool;
+mod readiness;
 mod recipients;
 mod route;
 mod session;
@@ -58,6 +59,7 @@ use done::Absence;
 use hops::Hops;
 use inherited::Inherited;
 use listener::Entrance;
+use readiness::Readiness;
 use recipients::Recipients;
 use route::Router;
 
@@ -119,6 +121,7 @@ pub(crate) struct Relay {
     recipients: Recipients,
     authenticator: Authenticator,
     absence: Absence,
+    readiness: Readiness,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
     draining: watch::Sender<bool>,
@@ -141,6 +144,7 @@ impl Relay {
             recipients: Recipients::new(),
             authenticator,
             absence: Absence::default(),
+            readiness: Readiness::default(),
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),
@@ -150,17 +154,6 @@ impl Relay {
     /// The configuration of this moment.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether mail can be taken now (`/readyz`).
-    ///
-    /// # Errors
-    /// What is in the way.
-    pub(crate) async fn readiness(&self) -> Result<(), String> {
-        if *self.draining.borrow() {
-            return Err("shutting down".to_owned());
-        }
-        self.stores.trust().await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Sets the gauges that are read off when they are asked for.

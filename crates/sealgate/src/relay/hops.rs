@@ -178,6 +178,11 @@ impl Hops {
         Ok(Attempt { state, probe })
     }
 
+    /// Whether a hop is one that messages would be sent to without a probe.
+    pub(crate) fn is_working(&self, hop: &Hop) -> bool {
+        self.state(hop).health().until.is_none()
+    }
+
     /// Forgets hops that work and are not in use; to be called now and then.
     pub(crate) fn sweep(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -306,6 +311,7 @@ mod tests {
         hops.attempt(&dead).unwrap().succeeded();
         fail(&hops, &dead, FAILURES_MAX);
         assert_eq!(hops.attempt(&dead).unwrap_err(), Refusal::NextHopUnreachable);
+        assert!(!hops.is_working(&dead) && hops.is_working(&other));
         hops.attempt(&other).unwrap().failed();
         assert!(hops.attempt(&other).is_ok(), "one failure is none");
     }
