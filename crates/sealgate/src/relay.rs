@@ -36,6 +36,7 @@ mod inherited;
 mod introduction;
 mod link;
 pub(crate) mod listener;
+mod look_ups;
 mod mta_sts;
 pub(crate) mod names;
 mod pool;
