@@ -25,6 +25,7 @@ use crate::domain_key;
 mod answers;
 mod authentication;
 mod budget;
+mod client_name;
 mod connect;
 pub(crate) mod crypto_threads;
 mod dane;
