@@ -19,7 +19,7 @@ use sealgate_core::policy::Encrypt;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::{Direction, Report};
 use sealgate_core::smtp::Protocol;
-use sealgate_core::smtp::client::Identity;
+use sealgate_core::smtp::client::{ClientName, Identity};
 use sealgate_core::smtp::command::Greeting;
 use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
@@ -41,7 +41,7 @@ use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::transport::{Demand, Transport};
-use super::{Relay, Settings, veil};
+use super::{Relay, Settings, client_name, veil};
 use crate::config::ClientAddress;
 use crate::observe::record::Record;
 
@@ -59,6 +59,8 @@ pub(crate) struct Session {
     input: BytesMut,
     /// The transaction's, from MAIL on.
     id: String,
+    /// The client's, where the mail server is told: looked up once.
+    client_name: Option<ClientName>,
     /// What was learned for this transaction's RCPT commands.
     context: Option<Context>,
     memory: Reservation,
@@ -105,6 +107,7 @@ impl Session {
             stream: Stream::Plain(stream),
             input: BytesMut::with_capacity(INPUT_BYTES),
             id,
+            client_name: None,
             context: None,
             receiving_since: None,
             _connection: connection,
@@ -135,6 +138,7 @@ impl Session {
                 Event::Data => self.data(),
                 Event::Discarded(reply) => self.discarded(&reply),
                 Event::Mail { reverse_path, parameters } => {
+                    self.learn_client_name().await;
                     self.mail(reverse_path, parameters.size_bytes)
                 }
                 Event::Message(message) => self.message(message.0, message.1).await?,
@@ -217,6 +221,16 @@ impl Session {
         if !self.memory.resize(bytes, budget) {
             self.server.discard_message(Reply::from(&Refusal::Overloaded));
             self.memory.resize(0, budget);
+        }
+    }
+
+    /// Who the client is by its address, where the mail server is told so by XCLIENT.
+    async fn learn_client_name(&mut self) {
+        let told = self.relay.settings().config.inside.client_address == ClientAddress::Xclient;
+        let inbound = self.entrance.direction() == Direction::Inbound;
+        if told && inbound && self.client_name.is_none() {
+            let resolver = self.relay.downstream.router.resolver();
+            self.client_name = Some(client_name::of(self.peer.ip(), resolver).await);
         }
     }
 
@@ -320,8 +334,12 @@ impl Session {
             ClientAddress::Xclient => {
                 let (greeting, hello) = self.server.hello().unwrap_or((Greeting::Helo, "unknown"));
                 let extended = greeting != Greeting::Helo;
-                let identity = Identity { address: self.peer, hello: hello.to_owned(), extended };
-                Some(Introduction::Xclient(identity))
+                Some(Introduction::Xclient(Identity {
+                    address: self.peer,
+                    name: self.client_name.clone().unwrap_or_default(),
+                    hello: hello.to_owned(),
+                    extended,
+                }))
             }
         }
     }
@@ -435,7 +453,16 @@ impl Session {
                     failpoint!("session.answer");
                     answers.take(outcome);
                     if lmtp {
-                        self.say_known(answers).await;
+                        // A client that reads slowly, or needs a pause, holds up its own answers and no delivery.
+                        let mut saying = std::pin::pin!(self.say_known(answers));
+                        tokio::select! {
+                            biased;
+                            settled = &mut caught => {
+                                saying.await;
+                                break settled;
+                            }
+                            () = &mut saying => {}
+                        }
                     }
                 }
                 read = self.stream.read(&mut self.input), if listen => {
