@@ -13,7 +13,6 @@ use crate::import::Material;
 use crate::master_key::MasterKey;
 use crate::owner::Owner;
 use crate::public_key_store::PublicKeyState;
-use crate::secret_key_store::embedded;
 
 /// Stores in a folder of their own.
 struct Bed {
@@ -96,7 +95,6 @@ on_both_databases! {
     another_master_key_is_refused,
     generated_keys_sign_and_decrypt_for_their_address_only,
     learned_candidates_are_bounded,
-    mail_of_an_owner_whose_keys_were_moved_waits,
     nothing_is_learned_into_a_store_that_is_not_asked,
     older_capabilities_never_overwrite_newer_ones,
     our_own_certificates_are_trusted_through_our_authority,
@@ -105,6 +103,7 @@ on_both_databases! {
     what_mail_teaches_is_not_used_before_it_is_accepted,
 }
 
+mod moving;
 mod reload;
 mod rotation;
 
@@ -404,63 +403,6 @@ async fn what_mail_teaches_is_not_used_before_it_is_accepted(bed: Bed) {
     assert!(keys[0].pinned && keys[0].capabilities.unwrap().aes_256_gcm);
     assert_eq!(keys[0].intermediates.len(), 1);
     assert!(stores.administration().accept_public_keys(&bob, None).await.is_err());
-}
-
-/// Leaves this database's keys of an owner to another store, those that may sign or those that decrypt.
-async fn leave(stores: &Stores, owner: &str, purpose: KeyPurpose) {
-    let (database, master_key) = (&stores.database, stores.master_key().await.unwrap());
-    for id in embedded::ids(database, Some(owner)).await.unwrap() {
-        let id = id.as_str();
-        let read = move |master_key: Arc<MasterKey>| async move {
-            embedded::secret(database, &master_key, id).await
-        };
-        let key = master_key.used(database, read).await.unwrap();
-        if key.purpose == purpose {
-            let (to, now) = (SecretKeyStoreKind::Pkcs11, crate::learning::unix_now());
-            embedded::leave(database, id, &key, to, now).await.unwrap();
-        }
-    }
-    stores.changed();
-}
-
-async fn mail_of_an_owner_whose_keys_were_moved_waits(bed: Bed) {
-    let stores = bed.open().await;
-    let (alice, bob) = ("alice@nec.example", "bob@nec.example");
-    for owner in [alice, bob, "@nec.example"] {
-        generate(&stores, owner).await;
-    }
-    let signing = |owner: &str| KeyQuery::Signing(address(owner));
-    let decryption = |owner: &str| KeyQuery::Decryption(address(owner));
-    let away = |answer: Result<Vec<OwnKey>, LookupError>| {
-        let text = answer.unwrap_err().to_string();
-        assert!(text.contains("store = \"pkcs11\""), "{text}");
-    };
-    leave(&stores, alice, KeyPurpose::Sign).await;
-    away(own(&stores, signing(alice)).await);
-    assert!(!own(&stores, decryption(alice)).await.unwrap().is_empty(), "not moved yet");
-    leave(&stores, alice, KeyPurpose::Encrypt).await;
-    away(own(&stores, signing(alice)).await);
-    away(own(&stores, decryption(alice)).await);
-    for query in [signing(bob), decryption(bob)] {
-        assert!(!own(&stores, query).await.unwrap().is_empty(), "another's");
-    }
-    let told = stores.administration().check_secret_keys().await.unwrap_err().to_string();
-    assert!(told.contains(alice) && told.contains("store = \"pkcs11\""), "{told}");
-    generate(&stores, alice).await;
-    for query in [signing(alice), decryption(alice)] {
-        assert!(!own(&stores, query).await.unwrap().is_empty(), "has keys here again");
-    }
-    assert!(stores.administration().check_secret_keys().await.is_ok());
-    // The domain's: what a mailbox signs with itself needs none of it, mail may be encrypted to it.
-    for purpose in [KeyPurpose::Sign, KeyPurpose::Encrypt] {
-        leave(&stores, "@nec.example", purpose).await;
-    }
-    assert!(!own(&stores, signing(bob)).await.unwrap().is_empty());
-    away(own(&stores, decryption(bob)).await);
-    away(own(&stores, signing("carol@nec.example")).await);
-    let forgotten = stores.administration().remove_secret_keys(&owner("@nec.example")).await;
-    assert_eq!(forgotten, Ok(2));
-    assert!(own(&stores, signing("carol@nec.example")).await.unwrap().is_empty());
 }
 
 async fn nothing_is_learned_into_a_store_that_is_not_asked(bed: Bed) {
