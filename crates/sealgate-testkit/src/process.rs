@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -18,6 +19,8 @@ use tempfile::TempDir;
 pub struct Running {
     child: Child,
     name: String,
+    /// Whether signals go to the child's process group, which is its own.
+    with_children: bool,
 }
 
 impl Running {
@@ -25,7 +28,14 @@ impl Running {
     pub fn start(name: &str, command: &mut Command) -> Self {
         let child =
             command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        Self { child, name: name.to_owned() }
+        Self { child, name: name.to_owned(), with_children: false }
+    }
+
+    /// The same for a command whose own children do not end with it: every signal goes to all of them.
+    pub fn start_with_children(name: &str, command: &mut Command) -> Self {
+        let mut running = Self::start(name, command.process_group(0));
+        running.with_children = true;
+        running
     }
 
     /// The process id.
@@ -45,7 +55,14 @@ impl Running {
 
     /// Sends a signal, `TERM` or `HUP`.
     pub fn signal(&self, signal: &str) {
-        send_signal(self.id(), signal);
+        let group = if self.with_children { "-" } else { "" };
+        send_signal(&format!("{group}{}", self.id()), signal);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.child.wait().unwrap();
     }
 
     /// SIGTERM and the exit status; panics when the child is still there after the time.
@@ -77,7 +94,7 @@ impl Drop for Running {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
+        self.signal("KILL");
         let _ = self.child.wait();
     }
 }
@@ -86,7 +103,7 @@ impl Drop for Running {
 pub fn end(id: u32, name: &str) {
     let gone = || !Path::new(&format!("/proc/{id}")).exists();
     for signal in ["TERM", "KILL"] {
-        send_signal(id, signal);
+        send_signal(&id.to_string(), signal);
         if holds_within(STOP_PATIENCE, gone) {
             return;
         }
@@ -100,11 +117,11 @@ pub(crate) fn is_running(id: u32) -> bool {
     status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
-/// No libc here, because our crates forbid unsafe code: the shell's own kill does it.
-fn send_signal(id: u32, signal: &str) {
-    let script = format!("kill -{signal} {id}");
+/// No libc here, because our crates forbid unsafe code: the shell's own kill does it. `-ID` is a process group.
+fn send_signal(target: &str, signal: &str) {
+    let script = format!("kill -{signal} {target}");
     let status = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
-    assert!(status.is_ok(), "no shell to send SIG{signal} to {id}");
+    assert!(status.is_ok(), "no shell to send SIG{signal} to {target}");
 }
 
 /// What a command that ran to its end gave.
