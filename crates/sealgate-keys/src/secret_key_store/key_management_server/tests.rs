@@ -540,6 +540,15 @@ fn a_key_is_taken_in_with_a_link_where_the_server_takes_links() {
 }
 
 #[test]
+fn a_key_that_does_not_work_there_is_not_taken_in() {
+    let bed = Bed::new(1);
+    bed.servers[0].fake().decrypts = false;
+    let refused = bed.store(KmipGet::Never).insert(&[Person::decrypting().new_key()]).unwrap_err();
+    assert!(refused.to_string().contains("no key agreement (ECDH)"), "{refused}");
+    assert!(bed.servers[0].fake().kept.is_empty(), "something of it is left");
+}
+
+#[test]
 fn what_was_cut_off_between_certificate_and_key_or_before_the_activation_is_gone_on_with() {
     for takes_links in [true, false] {
         let bed = Bed::new(1);
