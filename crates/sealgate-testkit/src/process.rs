@@ -55,8 +55,12 @@ impl Running {
 
     /// Sends a signal, `TERM` or `HUP`.
     pub fn signal(&self, signal: &str) {
-        let group = if self.with_children { "-" } else { "" };
-        send_signal(&format!("{group}{}", self.id()), signal);
+        if self.with_children {
+            let script = format!("kill -{signal} -{}", self.id());
+            run(Command::new("sh").args(["-c", &script]), b"");
+        } else {
+            send_signal(self.id(), signal);
+        }
     }
 
     /// SIGKILL.
@@ -103,7 +107,7 @@ impl Drop for Running {
 pub fn end(id: u32, name: &str) {
     let gone = || !Path::new(&format!("/proc/{id}")).exists();
     for signal in ["TERM", "KILL"] {
-        send_signal(&id.to_string(), signal);
+        send_signal(id, signal);
         if holds_within(STOP_PATIENCE, gone) {
             return;
         }
@@ -117,11 +121,11 @@ pub(crate) fn is_running(id: u32) -> bool {
     status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
-/// No libc here, because our crates forbid unsafe code: the shell's own kill does it. `-ID` is a process group.
-fn send_signal(target: &str, signal: &str) {
-    let script = format!("kill -{signal} {target}");
+/// No libc here, because our crates forbid unsafe code: the shell's own kill does it.
+fn send_signal(id: u32, signal: &str) {
+    let script = format!("kill -{signal} {id}");
     let status = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
-    assert!(status.is_ok(), "no shell to send SIG{signal} to {target}");
+    assert!(status.is_ok(), "no shell to send SIG{signal} to {id}");
 }
 
 /// What a command that ran to its end gave.
