@@ -33,9 +33,9 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 const NONE: [Vec<u8>; 0] = [];
 
 /// Nothing is proven: a server on this host.
-fn plain(server: impl ToString) -> LdapConfig {
+fn plain(server: SocketAddr) -> LdapConfig {
     LdapConfig {
-        servers: vec![format!("ldap://{}", server.to_string())],
+        servers: vec![format!("ldap://{server}")],
         starttls: false,
         ca: None,
         bind: LdapBind::Anonymous,
