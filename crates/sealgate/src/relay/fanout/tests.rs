@@ -34,35 +34,16 @@ fn server(rcpts: &'static [&str], dots: &'static [&str]) -> (Sink, Arc<Mutex<Vec
     (sink, seen)
 }
 
+fn downstream() -> Downstream {
+    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()), dnssec: false, trust_anchor: None };
+    let router = Router::new(&dns, None, "gate.nec.example").unwrap();
+    Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(9))
+}
+
 /// Delivers two copies for one recipient each.
 async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Outcomes, bool) {
     let what = (Direction::Outbound, Delivered::Sealed, true);
     deliver_as(what, sink, upstream, content).await
-}
-
-async fn deliver_as(
-    (direction, delivered, remembers): (Direction, Delivered, bool),
-    sink: &Sink,
-    upstream: Protocol,
-    content: &'static [u8],
-) -> (Outcomes, bool) {
-    let way = Way {
-        direction,
-        delivered: [delivered; 2],
-        remembers,
-        opened: direction == Direction::Inbound && delivered == Delivered::Plain,
-        received_bytes: 0,
-    };
-    deliver_this_way(way, sink, upstream, content).await
-}
-
-/// What is said of two copies.
-struct Way {
-    direction: Direction,
-    delivered: [Delivered; 2],
-    remembers: bool,
-    opened: bool,
-    received_bytes: usize,
 }
 
 async fn deliver_this_way(
@@ -71,9 +52,7 @@ async fn deliver_this_way(
     upstream: Protocol,
     content: &'static [u8],
 ) -> (Outcomes, bool) {
-    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()), dnssec: false, trust_anchor: None };
-    let router = Router::new(&dns, None, "gate.nec.example").unwrap();
-    let downstream = Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(9));
+    let downstream = downstream();
     let server: Server = format!("smtp://{}", sink.address).parse().unwrap();
     let to = |text| Recipient::new(Address::parse(text).unwrap());
     let envelope = Envelope {
@@ -111,6 +90,31 @@ async fn deliver_this_way(
         outcomes[index].get_or_insert(outcome);
     }
     (outcomes, released.load(Ordering::Acquire))
+}
+
+/// What is said of two copies.
+struct Way {
+    direction: Direction,
+    delivered: [Delivered; 2],
+    remembers: bool,
+    opened: bool,
+    received_bytes: usize,
+}
+
+async fn deliver_as(
+    (direction, delivered, remembers): (Direction, Delivered, bool),
+    sink: &Sink,
+    upstream: Protocol,
+    content: &'static [u8],
+) -> (Outcomes, bool) {
+    let way = Way {
+        direction,
+        delivered: [delivered; 2],
+        remembers,
+        opened: direction == Direction::Inbound && delivered == Delivered::Plain,
+        received_bytes: 0,
+    };
+    deliver_this_way(way, sink, upstream, content).await
 }
 
 fn code(outcomes: &[Option<Result<Reply, Refusal>>]) -> (u16, bool) {
