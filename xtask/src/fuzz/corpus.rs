@@ -30,25 +30,29 @@ pub(super) fn keep(places: &Places) -> Result<(), String> {
     Ok(())
 }
 
-/// Every input with the features that it reaches.
+/// Every input with the features that it reaches. This is the first half of libFuzzer's `-set_cover_merge=1`: its second takes
+/// long, and knows no bounds.
 fn reached(places: &Places) -> Result<Vec<(PathBuf, Vec<u32>)>, String> {
     let scratch = tempfile::tempdir().map_err(|why| format!("a scratch folder: {why}"))?;
     let control = scratch.path().join("control");
+    let failed = |why: std::io::Error| format!("{}: {why}", control.display());
+    let folders = [&places.kept, &places.grown];
+    let entries = folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok());
+    let paths: Vec<PathBuf> = entries.flatten().flatten().map(|entry| entry.path()).collect();
+    let names: String = paths.iter().map(|path| format!("{}\n", path.display())).collect();
+    fs::write(&control, format!("{}\n0\n{names}", paths.len())).map_err(failed)?;
     let status = Command::new(&places.program)
         .current_dir(root().join("fuzz"))
-        .args(["-set_cover_merge=1", &format!("-merge_control_file={}", control.display())])
+        .args(["-merge_inner=2", &format!("-merge_control_file={}", control.display())])
         .args(LIMITS)
         .arg(format!("-artifact_prefix={}/", places.artifacts.display()))
-        .args([scratch.path(), &places.kept, &places.grown])
         .stderr(Stdio::null())
         .status()
         .map_err(|why| format!("{}: {why}", places.program.display()))?;
     if !status.success() {
-        return Err(format!("{}: {status}", places.program.display()));
+        return Err(format!("{}: {status} with an input of its corpus", places.program.display()));
     }
-    let text =
-        fs::read_to_string(&control).map_err(|why| format!("{}: {why}", control.display()))?;
-    Ok(read(&text))
+    Ok(read(&fs::read_to_string(&control).map_err(failed)?))
 }
 
 /// A control file of libFuzzer: two numbers, the names, then lines of which `FT INDEX FEATURE...` matter here.
@@ -96,18 +100,21 @@ fn choose(mut inputs: Vec<Input>) -> Vec<Input> {
     inputs.sort_by(|a, b| (a.octets.len(), &a.name).cmp(&(b.octets.len(), &b.name)));
     let (mut chosen, mut others): (Vec<Input>, Vec<Input>) =
         inputs.into_iter().partition(Input::is_regression);
+    // What those reach that were chosen last; the others are without what was reached before.
     let mut reached: HashSet<u32> = chosen.iter().flat_map(|one| one.features.clone()).collect();
     let mut left = BYTES_MAX.saturating_sub(chosen.iter().map(|one| one.octets.len()).sum());
     while chosen.len() < FILES_MAX {
-        let worth = |one: &Input| {
-            let new = one.features.iter().filter(|feature| !reached.contains(feature)).count();
-            // Files are scarcer than octets: size counts where it is a good deal of one file's share.
-            (one.octets.len() <= left).then_some(new * 1_000_000 / (one.octets.len() + 2000))
-        };
-        let best = others.iter().enumerate().max_by_key(|(at, one)| (worth(one), usize::MAX - at));
-        let Some((at, Some(1..))) = best.map(|(at, one)| (at, worth(one))) else { break };
-        let input = others.swap_remove(at);
+        for one in &mut others {
+            one.features.retain(|feature| !reached.contains(feature));
+        }
+        others.retain(|one| !one.features.is_empty() && one.octets.len() <= left);
+        // Files are scarcer than octets: size counts where it is a good deal of one file's share.
+        let worth = |one: &Input| one.features.len() * 1_000_000 / (one.octets.len() + 2000);
+        let best = (0..others.len()).max_by_key(|at| (worth(&others[*at]), usize::MAX - at));
+        let Some(at) = best else { break };
+        let input = others.remove(at);
         left -= input.octets.len();
+        reached.clear();
         reached.extend(&input.features);
         chosen.push(input);
     }
@@ -148,7 +155,7 @@ mod tests {
             input("more", 30, &[9]),
         ];
         let names: Vec<String> = choose(inputs).into_iter().map(|one| one.name).collect();
-        assert_eq!(names, ["regression-1", "small", "more"]);
+        assert_eq!(names, ["regression-1", "small", "more", "large"]);
     }
 
     #[test]
