@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod fuzz;
 mod package;
 mod packages;
 mod test;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["package", options @ ..] => package::run(options),
         ["bench", options @ ..] => bench::run(options),
+        ["fuzz", options @ ..] => fuzz::run(options),
         ["torture", options @ ..] => torture::run(options),
         ["packages"] => packages::install().map(|()| true).unwrap_or_else(|why| {
             eprintln!("{why}");
@@ -52,6 +54,9 @@ cargo xtask tidy              the project's own rules about its text
 cargo xtask packages          only install the Debian packages that the tests need
 cargo xtask torture           break everything for as long as asked (docs/RELIABILITY.md)
       [--minutes N] [--seed S]
+cargo xtask fuzz [TARGET...]  run the fuzz targets, all where none is named (docs/RELIABILITY.md)
+      [--minutes N]           so long each (1)
+      [--keep]                then choose anew the small corpora that are checked in
 cargo xtask package           make the Debian package in target/package
       [--binary PATH]         out of this program, and build none
 cargo xtask bench [GROUP...]  measure, and write docs/BENCHMARKS.md; groups of rows, all where none is named:

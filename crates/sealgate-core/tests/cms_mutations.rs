@@ -16,6 +16,8 @@ use sealgate_core::keys::{Certificate, Timestamp};
 
 #[path = "fuzz_bodies/cms.rs"]
 mod bodies;
+#[path = "support/corpus.rs"]
+mod corpus;
 #[path = "support/cms_people.rs"]
 mod people;
 #[path = "support/random.rs"]
@@ -182,4 +184,9 @@ fn keys_and_capabilities() {
         .collect();
     seeds.push(vec![0x30, 0]);
     run("small_parsers", &seeds, &bodies::small_parsers);
+}
+
+#[test]
+fn the_corpora_of_cms_replay() {
+    corpus::replay(bodies::TARGETS);
 }

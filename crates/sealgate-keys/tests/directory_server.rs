@@ -578,3 +578,32 @@ async fn a_busy_server_is_passed_over_for_the_next() {
     let directory = DirectoryServer::new(config).unwrap();
     assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate]);
 }
+
+/// The library reads elements within elements by recursion: without a guard the process would be gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_nested_without_end_is_a_failure_and_no_more() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(&nested(100_000));
+        }
+    });
+    let (slapd, _) = with_alice(Settings::default());
+    let config =
+        LdapConfig { starttls: false, ..config(&slapd, format!("ldap://127.0.0.1:{port}")) };
+    let directory = DirectoryServer::new(config).unwrap();
+    let why = why(directory.find(&address(ALICE)).await);
+    assert!(why.contains("the connection ended"), "{why}");
+}
+
+/// So many sequences, each in the one before.
+fn nested(depth: usize) -> Vec<u8> {
+    let headers = (0..depth).rev().map(|inner| {
+        let length = u32::try_from(inner * 6).unwrap().to_be_bytes();
+        [&[0x30, 0x84], &length[..]].concat()
+    });
+    headers.flatten().collect()
+}

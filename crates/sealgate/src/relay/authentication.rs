@@ -164,7 +164,7 @@ impl Authenticator {
 }
 
 /// Digests of a large body take their time: not on the thread's other sessions' account.
-fn parse(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
+pub(super) fn parse(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
     let mut parsed = if message.len() > INLINE_BYTES_MAX {
         tokio::task::block_in_place(|| AuthenticatedMessage::parse(message))?
     } else {
