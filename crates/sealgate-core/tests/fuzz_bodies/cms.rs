@@ -10,8 +10,11 @@ use sealgate_core::keys::{
     Certificate, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey, Timestamp,
 };
 
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name, each with what it runs.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("certificate", certificate),
     ("cms_enveloped", cms_enveloped_for_bob),
     ("cms_signed", cms_signed_data),

@@ -18,8 +18,11 @@ use sealgate_core::report::{Layer, Report, SignatureStatus, Verdict};
 use sealgate_core::step::{Done, KeyQuery, Keys, Step};
 use sealgate_core::trust::TrustStore;
 
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The target by name, with what it runs.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("inbound_message", inbound_message)];
+pub const TARGETS: &[Target] = &[("inbound_message", inbound_message)];
 
 /// A mail to Bob of RFC 9216, whose key we hold, and to Carlos, whose we do not: each is served once, no field but ours says
 /// what we found, and nothing passes without a valid signature.

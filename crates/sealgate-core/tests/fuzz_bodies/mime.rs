@@ -14,8 +14,11 @@ use sealgate_core::mime::{
     protection, split_content_fields,
 };
 
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name, each with what it runs.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("address_list", address_list),
     ("mime_canonical", canonical),
     ("mime_content_type", content_type),

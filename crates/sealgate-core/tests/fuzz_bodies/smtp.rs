@@ -12,8 +12,11 @@ use sealgate_core::smtp::client::{self, Client, Tls, Transaction};
 use sealgate_core::smtp::data::{Content, Decoder, Progress, stuff};
 use sealgate_core::smtp::server::{self, Limits, Server};
 
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name, each with what it runs.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("smtp_client", smtp_client),
     ("smtp_data", smtp_data),
     ("smtp_session", smtp_session),

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+/// A target's name and what it runs.
+type Target = (&'static str, fn(&[u8]));
+
 /// Runs every target over every file of its corpus; says which file fails.
-pub(crate) fn replay(targets: &[(&str, fn(&[u8]))]) {
+pub(crate) fn replay(targets: &[Target]) {
     for (name, body) in targets {
         let files = files(name);
         assert!((1..=FILES_MAX).contains(&files.len()), "{name}: {} files", files.len());

@@ -7,8 +7,11 @@ use sealgate_keys::import::Material;
 use sealgate_keys::kmip::message::{RequestMessage, ResponseMessage};
 use sealgate_keys::public_key_store::directory_server::candidates_in;
 
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name, each with what it runs.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("directory_entry", directory_entry),
     ("key_container", key_container),
     ("key_material", key_material),

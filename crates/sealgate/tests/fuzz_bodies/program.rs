@@ -15,8 +15,11 @@ use crate::relay::mta_sts::policy::{self, Policy};
 use crate::relay::names::wildcard::is_proven;
 use crate::relay::names::{self, read};
 
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name, each with what it runs.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("configuration", configuration),
     ("dns_answer", dns_answer),
     ("mail_authentication", mail_authentication),
