@@ -14,8 +14,10 @@
 
 mod aside;
 pub mod bouncycastle;
+pub mod clock;
 pub mod cms;
 pub mod der;
+pub mod disk;
 pub mod dkimpy;
 pub mod dovecot;
 pub mod exchanger;
