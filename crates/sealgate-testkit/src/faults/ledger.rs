@@ -61,7 +61,7 @@ pub(super) enum Side {
     Upstream,
     /// A key store.
     Stores,
-    /// The name server.
+    /// DNS: the name server or the line to it.
     Names,
 }
 
@@ -73,6 +73,7 @@ struct Books {
     strikes: Vec<Strike>,
     faults: BTreeMap<String, u64>,
     leaked: Vec<String>,
+    misrouted: Vec<String>,
 }
 
 /// A copy that a sink holds.
@@ -175,6 +176,11 @@ impl Ledger {
         self.books.lock().unwrap().leaked.push(where_.to_owned());
     }
 
+    /// Mail that came to a wrong server, or was bounced because of what DNS did.
+    pub(super) fn misrouted(&self, what: &str) {
+        self.books.lock().unwrap().misrouted.push(what.to_owned());
+    }
+
     /// A fault was injected.
     pub(super) fn struck(&self, side: Side, kind: &str, attempt: Option<Attempt>) {
         let mut books = self.books.lock().unwrap();
@@ -196,6 +202,7 @@ impl Ledger {
             messages: books.mails.len(),
             faults: books.faults.clone(),
             leaked: books.leaked.clone(),
+            misrouted: books.misrouted.clone(),
             ..Summary::default()
         };
         for (message, entry) in books.mails.iter().enumerate() {
@@ -238,7 +245,10 @@ impl Books {
         }
         for Kept { number, .. } in copies {
             let contradicted = told(*number).is_some_and(|code| code / 100 == 5);
-            if contradicted && self.struck_in(message, *number, entry).is_empty() {
+            // Neither a name server nor a key store takes mail or answers for it.
+            let excuses = [Side::Relay, Side::Downstream, Side::Upstream];
+            let struck = self.struck_in(message, *number, entry);
+            if contradicted && !excuses.iter().any(|side| struck.contains(side)) {
                 summary.contradicted.push(format!("m{message} {recipient}: stored and refused"));
             }
         }
