@@ -74,6 +74,7 @@ struct Books {
     faults: BTreeMap<String, u64>,
     leaked: Vec<String>,
     misrouted: Vec<String>,
+    replies: BTreeMap<String, u64>,
 }
 
 /// A copy that a sink holds.
@@ -137,8 +138,13 @@ impl Ledger {
     }
 
     /// A recipient's reply, as soon as it was read.
-    pub(super) fn told(&self, attempt: Attempt, recipient: &str, code: u16) {
+    pub(super) fn told(&self, attempt: Attempt, recipient: &str, code: u16, said: &str) {
         let mut books = self.books.lock().unwrap();
+        // A garbled code stays with the status of the right one.
+        let status = said.split(' ').next().unwrap_or_default();
+        if status.starts_with(&format!("{}.", code / 100)) {
+            *books.replies.entry(format!("{code} {status}")).or_default() += 1;
+        }
         let entry = &mut books.mails[attempt.message];
         entry.attempts[attempt.number].told.insert(recipient.to_owned(), code);
         if code / 100 == 2 || code / 100 == 5 {
@@ -203,6 +209,7 @@ impl Ledger {
             faults: books.faults.clone(),
             leaked: books.leaked.clone(),
             misrouted: books.misrouted.clone(),
+            replies: books.replies.clone(),
             ..Summary::default()
         };
         for (message, entry) in books.mails.iter().enumerate() {
@@ -334,7 +341,7 @@ mod tests {
         for _ in 0..2 {
             let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
             let (attempt, _) = ledger.begin(message);
-            ledger.told(attempt, "x@abc.example", 250);
+            ledger.told(attempt, "x@abc.example", 250, "2.0.0 ok");
             assert!(!ledger.end(attempt));
         }
         assert_eq!(ledger.judge().lost.len(), 2);
@@ -357,7 +364,7 @@ mod tests {
             assert!(ledger.end(first));
             let (second, _) = ledger.begin(message);
             ledger.stored(second, "x@abc.example", true);
-            ledger.told(second, "x@abc.example", 250);
+            ledger.told(second, "x@abc.example", 250, "2.0.0 ok");
             ledger.end(second);
             let summary = ledger.judge();
             assert!(summary.lost.is_empty());

@@ -33,6 +33,8 @@ pub struct Summary {
     pub leaked: Vec<String>,
     /// Mail that came to a wrong server, or was bounced because of what DNS did: must be none.
     pub misrouted: Vec<String>,
+    /// What mail servers were told of a recipient, by code and status.
+    pub replies: BTreeMap<String, u64>,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
     /// How often the relay was started.
@@ -84,6 +86,9 @@ impl Summary {
         for (window, count) in other.duplicated {
             *self.duplicated.entry(window).or_default() += count;
         }
+        for (reply, count) in other.replies {
+            *self.replies.entry(reply).or_default() += count;
+        }
         for (kind, count) in other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
@@ -124,6 +129,9 @@ impl fmt::Display for Summary {
         )?;
         for (window, count) in &self.duplicated {
             writeln!(f, "  duplicated in window {window}: {count}")?;
+        }
+        for (reply, count) in &self.replies {
+            writeln!(f, "  told {reply}: {count}")?;
         }
         for (kind, count) in &self.faults {
             writeln!(f, "  fault {kind}: {count}")?;

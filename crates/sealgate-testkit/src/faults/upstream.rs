@@ -249,7 +249,7 @@ impl Shared {
         if code / 100 == 5 && BLAMED_ON_NAMES.iter().any(|status| said.starts_with(status)) {
             self.world.ledger.misrouted(&format!("<{recipient}> was told {code} {said}"));
         }
-        self.world.ledger.told(attempt, recipient, code);
+        self.world.ledger.told(attempt, recipient, code, said);
     }
 
     fn strike(&self, attempt: Attempt, misdeed: Misdeed) {
