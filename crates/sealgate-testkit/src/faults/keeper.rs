@@ -289,8 +289,9 @@ const LIMITS_MS: u64 = 1000 * super::DELIVERY_SECS + 500;
 const STOP_SHORT: Duration = Duration::from_secs(1);
 /// What the relay has usually.
 const DESCRIPTORS: u64 = 1024;
-/// How wrong a clock is: right again, an hour and two days.
-const JUMPS_SECS: [i64; 5] = [0, 3600, -3600, 172_800, -172_800];
+/// How wrong a clock is: right again mostly, an hour and two days. Where it is behind, certificates and the DNS' signatures
+/// are not valid yet, and little mail passes.
+const JUMPS_SECS: [i64; 8] = [0, 0, 0, 3600, 3600, 172_800, -3600, -172_800];
 /// How often the relay is looked after.
 const POLL: Duration = Duration::from_millis(10);
 /// A relay that was started.
