@@ -43,6 +43,8 @@ struct Life {
     resume_at: Option<Instant>,
     /// When it gets its descriptors back.
     descriptors_at: Option<Instant>,
+    /// When its clock is right again.
+    clock_right_at: Option<Instant>,
     /// It was listening once.
     has_started: bool,
     /// A key store was away meanwhile: a relay that starts then ends by itself.
@@ -126,18 +128,18 @@ impl Keeper {
             life.descriptors_at = Some(Instant::now() + time);
         } else if let Some(clock) = &self.clock
             && chance.one_in(200)
+            && life.clock_right_at.is_none()
         {
             let secs = chance.pick(&JUMPS_SECS);
             note(&format!("clock jumps to {:+} h", secs / 3600));
             clock.jump(secs);
+            let time = Duration::from_millis(1000 + chance.below(2000));
+            life.clock_right_at = Some(Instant::now() + time);
         }
     }
 
     /// A life without failures, until the condition holds; whether it came to hold.
     pub(super) fn live_calmly(&mut self, patience: Duration, done: impl Fn() -> bool) -> bool {
-        if let Some(clock) = &self.clock {
-            clock.jump(0);
-        }
         let mut life = self.launch("");
         let end = Instant::now() + patience;
         while !done() && Instant::now() < end {
@@ -154,6 +156,7 @@ impl Keeper {
 
     fn launch(&mut self, plan: &str) -> Life {
         self.starts += 1;
+        self.set_clock_right();
         let log = self.gate.dir().join(format!("relay-{}.log", self.starts));
         let began = Instant::now();
         let mut command = Command::new(&self.binary);
@@ -169,6 +172,7 @@ impl Keeper {
             read: 0,
             resume_at: None,
             descriptors_at: None,
+            clock_right_at: None,
             has_started: false,
             without_stores: self.world.stores_are_away.load(Ordering::SeqCst),
             reached: Vec::new(),
@@ -203,7 +207,17 @@ impl Keeper {
             life.descriptors_at = None;
             process::limit_descriptors(life.running.id(), DESCRIPTORS);
         }
+        if life.clock_right_at.is_some_and(|at| at <= Instant::now()) {
+            life.clock_right_at = None;
+            self.set_clock_right();
+        }
         life.running.ended()
+    }
+
+    fn set_clock_right(&self) {
+        if let Some(clock) = &self.clock {
+            clock.jump(0);
+        }
     }
 
     fn read_log(&self, life: &mut Life) {
@@ -289,9 +303,9 @@ const LIMITS_MS: u64 = 1000 * super::DELIVERY_SECS + 500;
 const STOP_SHORT: Duration = Duration::from_secs(1);
 /// What the relay has usually.
 const DESCRIPTORS: u64 = 1024;
-/// How wrong a clock is: right again mostly, an hour and two days. Where it is behind, certificates and the DNS' signatures
-/// are not valid yet, and little mail passes.
-const JUMPS_SECS: [i64; 8] = [0, 0, 0, 3600, 3600, 172_800, -3600, -172_800];
+/// How wrong a clock is for a while. Where it is behind, certificates and the signatures of DNS are not valid yet, and
+/// little mail passes.
+const JUMPS_SECS: [i64; 4] = [3600, -3600, 172_800, -172_800];
 /// How often the relay is looked after.
 const POLL: Duration = Duration::from_millis(10);
 /// A relay that was started.
