@@ -19,6 +19,7 @@ pub mod cms;
 pub mod der;
 pub mod disk;
 pub mod dkimpy;
+pub mod dns_line;
 pub mod dovecot;
 pub mod exchanger;
 pub mod exim;

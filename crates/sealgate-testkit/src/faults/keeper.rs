@@ -303,9 +303,9 @@ const LIMITS_MS: u64 = 1000 * super::DELIVERY_SECS + 500;
 const STOP_SHORT: Duration = Duration::from_secs(1);
 /// What the relay has usually.
 const DESCRIPTORS: u64 = 1024;
-/// How wrong a clock is for a while. Where it is behind, certificates and the signatures of DNS are not valid yet, and
-/// little mail passes.
-const JUMPS_SECS: [i64; 4] = [3600, -3600, 172_800, -172_800];
+/// How wrong a clock is for a while. Where it is behind, certificates and the signatures of DNS are not valid yet: mail waits,
+/// and after two days' jump back it is refused, so quickly that this one comes seldom.
+const JUMPS_SECS: [i64; 7] = [3600, 3600, 172_800, 172_800, -1800, -3600, -172_800];
 /// How often the relay is looked after.
 const POLL: Duration = Duration::from_millis(10);
 /// A relay that was started.
