@@ -131,7 +131,7 @@ impl Keeper {
             && life.clock_right_at.is_none()
         {
             let secs = chance.pick(&JUMPS_SECS);
-            note(&format!("clock jumps to {:+} h", secs / 3600));
+            note(&format!("clock {:+} minutes off", secs / 60));
             clock.jump(secs);
             let time = Duration::from_millis(1000 + chance.below(2000));
             life.clock_right_at = Some(Instant::now() + time);

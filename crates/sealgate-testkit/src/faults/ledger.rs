@@ -142,7 +142,7 @@ impl Ledger {
         let mut books = self.books.lock().unwrap();
         // A garbled code stays with the status of the right one.
         let status = said.split(' ').next().unwrap_or_default();
-        if status.starts_with(&format!("{}.", code / 100)) {
+        if CODES.contains(&code) && status.starts_with(&format!("{}.", code / 100)) {
             *books.replies.entry(format!("{code} {status}")).or_default() += 1;
         }
         let entry = &mut books.mails[attempt.message];
@@ -323,6 +323,8 @@ impl Books {
     }
 }
 
+/// Those that servers give to MAIL, RCPT and DATA (RFC 5321 §4.2.2) and that count in the summary.
+const CODES: [u16; 10] = [250, 421, 450, 451, 452, 550, 552, 553, 554, 556];
 /// What the relay did to itself is read off its log a little later.
 const NOTICED_WITHIN: Duration = Duration::from_millis(500);
 
