@@ -45,6 +45,7 @@ struct Life {
     descriptors_at: Option<Instant>,
     /// When its clock is right again.
     clock_right_at: Option<Instant>,
+    began: Instant,
     /// It was listening once.
     has_started: bool,
     /// A key store was away meanwhile: a relay that starts then ends by itself.
@@ -120,7 +121,10 @@ impl Keeper {
         } else if chance.one_in(500) {
             note("reloaded");
             life.running.signal("HUP");
-        } else if chance.one_in(300) && life.descriptors_at.is_none() {
+        } else if life.began.elapsed() > STARTED
+            && life.descriptors_at.is_none()
+            && chance.one_in(300)
+        {
             note("no descriptors left");
             let id = life.running.id();
             process::limit_descriptors(id, process::descriptors(id).min(chance.below(60)));
@@ -173,11 +177,13 @@ impl Keeper {
             resume_at: None,
             descriptors_at: None,
             clock_right_at: None,
+            began,
             has_started: false,
             without_stores: self.world.stores_are_away.load(Ordering::SeqCst),
             reached: Vec::new(),
         };
-        while TcpStream::connect(self.doors.lmtp).is_err() {
+        // The door that is opened last.
+        while TcpStream::connect(self.doors.outside).is_err() {
             // Killed before anybody saw it listening: the caller notices.
             if life.running.ended().is_some() {
                 return life;
@@ -299,6 +305,8 @@ fn tail(log: &std::path::Path) -> String {
 
 /// Longer than [`super::DELIVERY_SECS`], in which everything up to the dot must be done.
 const LIMITS_MS: u64 = 1000 * super::DELIVERY_SECS + 500;
+/// A relay that finds no descriptors while it starts ends and says so; for this long it may be starting.
+const STARTED: Duration = Duration::from_secs(1);
 /// What is no long stop.
 const STOP_SHORT: Duration = Duration::from_secs(1);
 /// What the relay has usually.
