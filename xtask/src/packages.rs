@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("libbcmail-java", "peer of the interoperability matrix"),
     ("libdb5.3", "Exim and OpenSMTPD, which are unpacked aside, need it"),
     ("libevent-2.1-7", "OpenSMTPD needs it"),
+    ("libfaketime", "clocks that jump, for one program alone"),
     ("libgnutls-dane0", "Exim needs it"),
     ("libidn12", "Exim needs it"),
     ("libnsl2", "Exim needs it"),
@@ -47,7 +48,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("systemd", "judges the units, and makes users and folders where the package is tried"),
     ("tcpdump", "records what crosses the tests' Internet"),
     ("unbound", "a recursive resolver before the tests' own DNS"),
-    ("util-linux", "hosts of the tests' own: unshare, nsenter"),
+    (
+        "util-linux",
+        "hosts of the tests' own: unshare, nsenter; limits of a running program: prlimit",
+    ),
 ];
 
 /// Installs what is missing.

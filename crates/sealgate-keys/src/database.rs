@@ -127,6 +127,7 @@ impl Database {
             }
             Kind::Sqlite(file) => {
                 let rows = statement.query::<Sqlite>().fetch_all(&file.pool).await;
+                let rows = rows.inspect_err(|error| file.note(error));
                 rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
             }
         };
@@ -147,6 +148,7 @@ impl Database {
             Kind::Postgres(server) => server.execute(&statement).await,
             Kind::Sqlite(file) => {
                 let done = statement.query::<Sqlite>().execute(&file.pool).await;
+                let done = done.inspect_err(|error| file.note(error));
                 done.map(|done| done.rows_affected())
             }
         };

@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::pki::Pki;
 use crate::process::{free_port, loopback};
@@ -30,6 +31,7 @@ mod ledger;
 mod line;
 mod names;
 mod points;
+mod resolver;
 mod stores;
 mod summary;
 mod upstream;
@@ -42,7 +44,7 @@ pub use summary::Summary;
 use downstream::Downstream;
 use keeper::Keeper;
 use ledger::Side;
-use names::Exchanger;
+use names::{Exchangers, Names};
 use stores::Stores;
 use upstream::{Doors, GATE, Upstream};
 use world::World;
@@ -64,8 +66,10 @@ pub struct Course {
     pub mail_server: Protocol,
     /// Where keys are.
     pub stores: StoreKind,
-    /// Whether each domain outside has a mail exchanger of its own, found by DNS; else one server takes all.
+    /// Whether each domain outside has mail exchangers of its own, found by DNS; else one server takes all.
     pub exchangers: bool,
+    /// Whether the relay's wall clock jumps.
+    pub clock_jumps: bool,
 }
 
 /// Runs it.
@@ -79,10 +83,9 @@ pub fn run(course: &Course) -> Summary {
     let letters = world::make_keys(&nec, &abc, &mut stores);
     let world = Arc::new(World::new(course.seed, letters));
     let tls = Tls::new(&nec);
-    let outside = Downstream::start(&world, Protocol::Smtp, false, &tls.server);
-    let inside = Downstream::start(&world, course.mail_server, true, &tls.server);
+    let inside = Downstream::inside(&world, &tls.server, course.mail_server).start();
     let doors = configure(&nec, &world, course, inside, &tls);
-    lead_out(&nec, &world, course, outside);
+    let names = lead_out(&nec, &world, course, &tls);
     let lines = Doors {
         lmtp: line::lay(&world, Side::Upstream, doors.lmtp),
         smtp: line::lay(&world, Side::Upstream, doors.smtp),
@@ -94,6 +97,7 @@ pub fn run(course: &Course) -> Summary {
         binary: course.binary.clone(),
         world: Arc::clone(&world),
         doors,
+        clock: course.clock_jumps.then(Clock::right),
         starts: 0,
         start_max: Duration::ZERO,
     };
@@ -103,10 +107,10 @@ pub fn run(course: &Course) -> Summary {
     if course.every_point {
         let missed = |point: &&String| !keeper.kill_at(point, POINT_PATIENCE);
         let missed: Vec<&String> = points.iter().filter(missed).collect();
-        let again = |point: &&&String| !keeper.kill_at(point, POINT_PATIENCE * 4);
+        let again = |point: &&&String| !keeper.kill_at(point, POINT_PATIENCE * 10);
         not_reached = missed.iter().filter(again).map(|point| (**point).clone()).collect();
     }
-    let trouble = stores.trouble(&world);
+    let trouble = stores.trouble(&world, names);
     let until = Instant::now() + course.random_for;
     while Instant::now() < until {
         keeper.live_randomly(&points, until);
@@ -136,18 +140,24 @@ pub fn torture(first: &Course, time: Duration) -> Summary {
         if left.is_zero() {
             break;
         }
+        let seed = first.seed.wrapping_add(round);
+        // By the seed and not by the round, so that a seed repeats a round wherever it was.
+        let kind = seed % 4;
         let course = Course {
-            seed: first.seed.wrapping_add(round),
-            every_point: round % 4 < 2,
+            seed,
+            every_point: kind < 2,
             random_for: left.min(ROUND),
-            mail_server: if round % 2 == 0 { Protocol::Lmtp } else { Protocol::Smtp },
-            stores: if round % 4 < 2 { StoreKind::Embedded } else { StoreKind::Servers },
+            mail_server: if kind % 2 == 0 { Protocol::Lmtp } else { Protocol::Smtp },
+            stores: if kind < 2 { StoreKind::Embedded } else { StoreKind::Servers },
+            exchangers: matches!(kind, 1 | 2),
+            clock_jumps: kind % 2 == 0,
             ..first.clone()
         };
         let summary = run(&course);
-        let Course { seed, mail_server, stores, .. } = course;
+        let Course { mail_server, stores, exchangers, clock_jumps, .. } = course;
         println!(
-            "--- round {round}: seed {seed}, {mail_server:?} inside, {stores:?} stores\n{summary}"
+            "--- round {round}: seed {seed}, {mail_server:?} inside, {stores:?} stores, exchangers {exchangers}, \
+             clock jumps {clock_jumps}\n{summary}"
         );
         total.add(summary);
     }
@@ -159,6 +169,8 @@ pub fn torture(first: &Course, time: Duration) -> Summary {
 struct Tls {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    /// The servers', in a file.
+    certificate: PathBuf,
 }
 
 impl Tls {
@@ -188,7 +200,8 @@ impl Tls {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self { server: Arc::new(server), client: Arc::new(client) }
+        let certificate = gate.dir().join("tls-certificate.pem");
+        Self { server: Arc::new(server), client: Arc::new(client), certificate }
     }
 }
 
@@ -209,33 +222,44 @@ fn configure(
     gate.set(&["outside", "smtp"], outer.to_string());
     gate.set(&["inside", "mail_server"], format!("{scheme}://{inside}"));
     for (limit, value) in [
-        ("delivery_secs_max", 10),
+        ("delivery_secs_max", DELIVERY_SECS),
+        ("answer_secs_max", 2 * DELIVERY_SECS),
+        ("idle_secs_max", DELIVERY_SECS),
         ("drain_secs_max", 3),
         ("lookup_secs_max", 3),
         ("connections_per_address_max", 500),
     ] {
-        gate.set(&["limits", limit], value);
+        gate.set(&["limits", limit], i64::try_from(value).unwrap());
     }
     Doors { lmtp, smtp, outside: outer, tls: Arc::clone(&tls.client) }
 }
 
 /// The random part of one run of a long one.
 const ROUND: Duration = Duration::from_secs(150);
-/// The way out: a line to the sink outside, or one for each domain and a name server that knows them.
-fn lead_out(gate: &Gate, world: &Arc<World>, course: &Course, outside: SocketAddr) {
+/// The way out: a line to the sink outside, or lines to those of each domain and a name server that knows them.
+fn lead_out(gate: &Gate, world: &Arc<World>, course: &Course, tls: &Tls) -> Option<Names> {
+    let sink = || Downstream::outside(world, &tls.server);
     if !course.exchangers {
-        let outside = line::lay(world, Side::Downstream, outside);
-        return gate.set(&["outside", "next_hop"], format!("smtp://{outside}"));
+        let outside = line::lay(world, Side::Downstream, sink().start());
+        gate.set(&["outside", "next_hop"], format!("smtp://{outside}"));
+        return None;
     }
-    let exchangers = Exchanger::for_each(&world::DOMAINS_OUTSIDE);
-    let names = names::serve(world, &exchangers);
-    for exchanger in exchangers {
-        line::lay_from(exchanger.listener, world, Side::Downstream, outside);
+    let exchangers = Exchangers::for_each_domain();
+    let names = Names::start(&exchangers, &tls.certificate);
+    for Exchangers { domain, listeners, dane } in exchangers {
+        let address = sink().of(domain, dane).start();
+        for listener in listeners {
+            line::lay_from(listener, world, Side::Downstream, address);
+        }
     }
     gate.set(&["outside", "next_hop"], "mx");
-    gate.set(&["dns", "resolvers"], vec![names.to_string()]);
+    gate.set(&["dns", "resolvers"], vec![resolver::lay(world, names.address()).to_string()]);
+    gate.set(&["dns", "trust_anchor"], names.trust_anchor().to_str().unwrap());
+    Some(names)
 }
 
+/// Up to the relay's dot: shorter than a long stop, so that those trip it.
+const DELIVERY_SECS: u64 = 5;
 /// How long a point may take to be reached.
 const POINT_PATIENCE: Duration = Duration::from_secs(4);
 /// How long everything that is open may take once nothing breaks any more.

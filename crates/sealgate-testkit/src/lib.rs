@@ -14,9 +14,12 @@
 
 mod aside;
 pub mod bouncycastle;
+pub mod clock;
 pub mod cms;
 pub mod der;
+pub mod disk;
 pub mod dkimpy;
+pub mod dns_line;
 pub mod dovecot;
 pub mod exchanger;
 pub mod exim;

@@ -20,7 +20,8 @@ pub struct Nsd {
     /// Where it answers, over UDP and TCP.
     pub address: SocketAddr,
     dir: TempDir,
-    _running: Running,
+    /// `None` while it is killed.
+    running: Option<Running>,
 }
 
 /// One zone.
@@ -81,6 +82,11 @@ impl Nsd {
     /// Starts one for these zones and those above them: the root and `example`, both signed, the latter as
     /// the large zones of the Internet are, with NSEC3 and opt-out.
     pub fn start(zones: &[Zone]) -> Self {
+        Self::start_with_ttl(zones, TTL_SECS)
+    }
+
+    /// The same, where every answer is forgotten after so many seconds.
+    pub fn start_with_ttl(zones: &[Zone], ttl_secs: u32) -> Self {
         let dir = process::open_temp_dir("nsd");
         let mut all = vec![Zone::signed("", ""), Zone::hashed("example", "")];
         all.extend_from_slice(zones);
@@ -90,8 +96,8 @@ impl Nsd {
         for (index, zone) in all.iter().enumerate() {
             let file = format!("zone{index}");
             if zone.state != State::Broken {
-                fs::write(dir.path().join(&file), zone_file(dir.path(), zone, &all, &keys))
-                    .unwrap();
+                let text = zone_file(dir.path(), zone, &all, &keys, ttl_secs);
+                fs::write(dir.path().join(&file), text).unwrap();
             }
             let served = match zone.is_signed() {
                 true => sign(dir.path(), &file, &keys[index], zone),
@@ -101,8 +107,49 @@ impl Nsd {
             write!(configuration, "zone:\n  name: \"{name}\"\n  zonefile: \"{served}\"\n").unwrap();
         }
         fs::write(dir.path().join(CONFIGURATION), configuration).unwrap();
-        let running = run(dir.path(), address);
-        Self { address, dir, _running: running }
+        let mut server = Self { address, dir, running: None };
+        server.start_again();
+        server
+    }
+
+    /// Starts it after [`Nsd::kill`], at the same address.
+    pub fn start_again(&mut self) {
+        assert!(self.running.is_none(), "the name server runs already");
+        self.running = Some(run(self.dir.path(), self.address));
+    }
+
+    /// SIGKILL for all its processes.
+    pub fn kill(&mut self) {
+        // Stopped first, so that none starts another meanwhile.
+        self.signal("STOP");
+        let mut ids = self.processes();
+        self.signal("KILL");
+        let mut running = self.running.take().expect("the name server does not run");
+        running.child().wait().unwrap();
+        process::await_that("the name server's processes are gone", || {
+            ids.retain(|id| process::is_running(*id));
+            ids.is_empty()
+        });
+    }
+
+    /// Sends all its processes a signal: `STOP` and `CONT` make it silent.
+    pub fn signal(&self, signal: &str) {
+        for id in self.processes() {
+            process::send_signal(id, signal);
+        }
+    }
+
+    /// The first one and those that it started, which share the work.
+    fn processes(&self) -> Vec<u32> {
+        let mut found = vec![self.running.as_ref().expect("the name server does not run").id()];
+        let mut at = 0;
+        while let Some(id) = found.get(at) {
+            let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+            let children = children.unwrap_or_default();
+            found.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+            at += 1;
+        }
+        found
     }
 
     /// The file with the root's key, as a validating resolver wants it.
@@ -149,10 +196,10 @@ fn generate_key(dir: &Path, zone: &Zone) -> String {
 }
 
 /// SOA, NS, the zone's own records, and the delegations to those right below it.
-fn zone_file(dir: &Path, zone: &Zone, all: &[Zone], keys: &[String]) -> String {
+fn zone_file(dir: &Path, zone: &Zone, all: &[Zone], keys: &[String], ttl_secs: u32) -> String {
     let dot = if zone.name.is_empty() { String::new() } else { format!("{}.", zone.name) };
     let mut text = format!(
-        "$ORIGIN {}.\n$TTL {TTL_SECS}\n@ SOA ns.{dot} admin.{dot} 1 3600 600 86400 {TTL_SECS}\n\
+        "$ORIGIN {}.\n$TTL {ttl_secs}\n@ SOA ns.{dot} admin.{dot} 1 3600 600 86400 {ttl_secs}\n\
          @ NS ns.{dot}\nns.{dot} A 127.0.0.1\n{}\n",
         zone.name, zone.records
     );
@@ -192,5 +239,5 @@ fn sign(dir: &Path, file: &str, key: &str, zone: &Zone) -> String {
 /// The name of the configuration's file.
 pub(crate) const CONFIGURATION: &str = "nsd.conf";
 
-/// Of every record.
+/// Of every record, unless told otherwise.
 const TTL_SECS: u32 = 300;

@@ -122,10 +122,25 @@ pub(crate) fn is_running(id: u32) -> bool {
 }
 
 /// No libc here, because our crates forbid unsafe code: the shell's own kill does it.
-fn send_signal(id: u32, signal: &str) {
+pub(crate) fn send_signal(id: u32, signal: &str) {
     let script = format!("kill -{signal} {id}");
     let status = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
     assert!(status.is_ok(), "no shell to send SIG{signal} to {id}");
+}
+
+/// How many descriptors a process may have from now on; those that it has stay open. A process that has more gets none.
+pub fn limit_descriptors(id: u32, count: u64) {
+    let mut command = Command::new("prlimit");
+    // The soft limit only: what was taken can be given back.
+    command.args(["--pid", &id.to_string(), &format!("--nofile={count}:")]);
+    // A process that has ended meanwhile is no failure of this.
+    let _ = run(&mut command, b"");
+}
+
+/// How many descriptors a process has.
+pub fn descriptors(id: u32) -> u64 {
+    let entries = std::fs::read_dir(format!("/proc/{id}/fd"));
+    entries.map_or(0, |entries| u64::try_from(entries.count()).unwrap())
 }
 
 /// What a command that ran to its end gave.

@@ -29,6 +29,8 @@ pub(crate) fn start(format: LogFormat, verbose: u8) {
     let filter =
         EnvFilter::try_from_env("SEALGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Mail flows even where the log cannot be written: to tell of that on standard error would be a panic.
+    let builder = builder.log_internal_errors(false);
     // Only a second start fails, and then the first one holds.
     let _ = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -27,6 +27,7 @@ fn course(seed: u64) -> Course {
         mail_server: Protocol::Lmtp,
         stores: StoreKind::Embedded,
         exchangers: false,
+        clock_jumps: false,
     }
 }
 
@@ -46,6 +47,17 @@ fn whatever_breaks_nothing_is_lost_and_nothing_leaks() {
     println!("{summary}");
     assert!(summary.is_good(), "a promise was broken, see above");
     assert!(summary.delivered > 50, "too little was delivered, see above");
+}
+
+/// Exchangers of three domains, one by DANE, found by a DNS that fails in every way.
+#[test]
+fn a_dns_that_fails_costs_no_mail_and_sends_none_elsewhere() {
+    let summary = run(&Course { every_point: false, exchangers: true, ..course(1_035) });
+    println!("{summary}");
+    assert!(summary.is_good(), "a promise was broken, see above");
+    assert!(summary.delivered > 20, "too little was delivered, see above");
+    let troubles = summary.faults.iter().filter(|(kind, _)| kind.starts_with("names: "));
+    assert!(troubles.map(|(_, count)| count).sum::<u64>() > 0, "nothing befell the DNS");
 }
 
 #[test]

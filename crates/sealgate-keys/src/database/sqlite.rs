@@ -3,7 +3,8 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
@@ -18,7 +19,13 @@ use tokio::sync::Mutex;
 pub(super) struct SqliteDatabase {
     pub(super) pool: SqlitePool,
     watcher: Mutex<Watcher>,
+    read_only: ReadOnly,
 }
+
+/// When a connection was last found to be good for reading only. SQLite opens a file so where it may not write, and stays
+/// with that for as long as the connection lives: those from before are not used again.
+#[derive(Clone, Debug, Default)]
+struct ReadOnly(Arc<Lock<Option<Instant>>>);
 
 /// A connection that writes nothing: to it, every write is another's.
 #[derive(Debug)]
@@ -40,15 +47,21 @@ impl SqliteDatabase {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .disable_statement_logging();
+        let read_only = ReadOnly::default();
+        let known = read_only.clone();
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(BUSY_TIMEOUT)
+            .before_acquire(move |_, connection| {
+                let is_good = known.is_older_than(connection.age);
+                Box::pin(async move { Ok(is_good) })
+            })
             .connect_with(options.clone())
             .await?;
         MIGRATIONS.run(&pool).await?;
         let connection = SqliteConnection::connect_with(&options).await?;
         let watcher = Mutex::new(Watcher { connection: Some(connection), seen: None, changes: 0 });
-        Ok(Self { pool, watcher })
+        Ok(Self { pool, watcher, read_only })
     }
 
     /// Makes a new, empty file, mode 0600.
@@ -86,12 +99,34 @@ impl SqliteDatabase {
         &self,
     ) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query(super::RAISE_COUNTER).execute(&mut *transaction).await?;
+        let raised = sqlx::query(super::RAISE_COUNTER).execute(&mut *transaction).await;
+        raised.inspect_err(|error| self.note(error))?;
         Ok(transaction)
+    }
+
+    /// Looks at an error for what it says of the connection.
+    pub(super) fn note(&self, error: &sqlx::Error) {
+        let code = error.as_database_error().and_then(|said| said.code()?.parse::<u32>().ok());
+        if code.is_some_and(|code| code & 0xff == SQLITE_READONLY) {
+            *self.read_only.lock() = Some(Instant::now());
+        }
+    }
+}
+
+impl ReadOnly {
+    /// Whether that was before a connection of this age was opened.
+    fn is_older_than(&self, age: Duration) -> bool {
+        self.lock().is_none_or(|found| found.elapsed() > age)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+/// The low octet of a result code; what is above it is the reason.
+const SQLITE_READONLY: u32 = 8;
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const CONNECTIONS_MAX: u32 = 4;

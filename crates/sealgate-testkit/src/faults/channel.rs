@@ -11,6 +11,8 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, Str
 /// A connection.
 pub(super) struct Channel {
     reader: BufReader<Transport>,
+    /// The last line of the last reply.
+    said: String,
 }
 
 enum Transport {
@@ -25,7 +27,7 @@ impl Channel {
         stream.set_nodelay(true).ok()?;
         stream.set_read_timeout(Some(patience)).ok()?;
         stream.set_write_timeout(Some(patience)).ok()?;
-        Some(Self { reader: BufReader::new(Transport::Plain(stream)) })
+        Some(Self { reader: BufReader::new(Transport::Plain(stream)), said: String::new() })
     }
 
     /// The client's side of TLS from here on.
@@ -34,7 +36,7 @@ impl Channel {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
         let stream = Transport::Client(Box::new(StreamOwned::new(tls, stream)));
-        Some(Self { reader: BufReader::new(stream) })
+        Some(Self { reader: BufReader::new(stream), said: String::new() })
     }
 
     /// The server's side of TLS from here on.
@@ -42,7 +44,7 @@ impl Channel {
         let Transport::Plain(stream) = self.reader.into_inner() else { return None };
         let tls = ServerConnection::new(Arc::clone(config)).unwrap();
         let stream = Transport::Server(Box::new(StreamOwned::new(tls, stream)));
-        Some(Self { reader: BufReader::new(stream) })
+        Some(Self { reader: BufReader::new(stream), said: String::new() })
     }
 
     /// The next line with its end.
@@ -52,12 +54,23 @@ impl Channel {
         line.ends_with(b"\n").then_some(line)
     }
 
+    /// Whether TLS has started.
+    pub(super) fn is_within_tls(&self) -> bool {
+        !matches!(self.reader.get_ref(), Transport::Plain(_))
+    }
+
+    /// What stood after the code of the last reply.
+    pub(super) fn said(&self) -> &str {
+        self.said.get(4..).unwrap_or_default()
+    }
+
     /// The code of the next reply.
     pub(super) fn reply(&mut self) -> Option<u16> {
         loop {
             let line = self.line()?;
             let code = std::str::from_utf8(line.get(..3)?).ok()?.parse().ok()?;
             if line.get(3) != Some(&b'-') {
+                self.said = String::from_utf8_lossy(&line).into_owned();
                 return (200..600).contains(&code).then_some(code);
             }
         }

@@ -19,6 +19,10 @@ pub(super) struct Downstream {
     pub(super) protocol: Protocol,
     /// Plain text may come here.
     pub(super) inside: bool,
+    /// The domain whose exchanger it is; without, anybody's.
+    domain: Option<&'static str>,
+    /// It has TLSA records: whatever comes in the clear came wrongly.
+    dane: bool,
     world: Arc<World>,
     tls: Arc<ServerConfig>,
 }
@@ -36,16 +40,27 @@ enum Misdeed {
 }
 
 impl Downstream {
-    /// Starts a sink; where it listens.
-    pub(super) fn start(
-        world: &Arc<World>,
-        protocol: Protocol,
-        inside: bool,
-        tls: &Arc<ServerConfig>,
-    ) -> SocketAddr {
+    /// The mail server inside, which speaks this.
+    pub(super) fn inside(world: &Arc<World>, tls: &Arc<ServerConfig>, protocol: Protocol) -> Self {
+        let (world, tls) = (Arc::clone(world), Arc::clone(tls));
+        Self { protocol, inside: true, domain: None, dane: false, world, tls }
+    }
+
+    /// A mail server outside, for everybody.
+    pub(super) fn outside(world: &Arc<World>, tls: &Arc<ServerConfig>) -> Self {
+        Self { inside: false, ..Self::inside(world, tls, Protocol::Smtp) }
+    }
+
+    /// An exchanger of this domain, with TLSA records or not.
+    pub(super) fn of(self, domain: &'static str, dane: bool) -> Self {
+        Self { domain: Some(domain), dane, ..self }
+    }
+
+    /// Starts it; where it listens.
+    pub(super) fn start(self) -> SocketAddr {
+        let sink = self;
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let sink = Self { protocol, inside, world: Arc::clone(world), tls: Arc::clone(tls) };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let sink = sink.clone();
@@ -57,7 +72,7 @@ impl Downstream {
 
     fn serve(&self, stream: TcpStream) -> Option<()> {
         let mut channel = Channel::new(stream, PATIENCE)?;
-        let offers_tls = self.world.chance.one_in(3);
+        let offers_tls = self.dane || self.world.chance.one_in(3);
         let mut envelope = Envelope::default();
         self.answer(&mut channel, None, "connection", "220 sink.example ESMTP")?;
         loop {
@@ -83,6 +98,7 @@ impl Downstream {
                 "RCPT" => {
                     if self.answer(&mut channel, envelope.attempt, "rcpt", "250 2.1.5 ok")? {
                         let address = text.split(['<', '>']).nth(1)?;
+                        self.check(&channel, address);
                         envelope.to.push(address.to_owned());
                     }
                 }
@@ -96,6 +112,17 @@ impl Downstream {
                 "QUIT" => return channel.send(b"221 2.0.0 bye\r\n"),
                 _ => channel.send(b"250 2.0.0 ok\r\n")?,
             }
+        }
+    }
+
+    /// Mail for others must not come here, and where TLSA records are, none in the clear.
+    fn check(&self, channel: &Channel, address: &str) {
+        let Some(domain) = self.domain else { return };
+        if !address.ends_with(&format!("@{domain}")) {
+            self.world.ledger.misrouted(&format!("<{address}> came to {domain}"));
+        }
+        if self.dane && !channel.is_within_tls() {
+            self.world.ledger.misrouted(&format!("<{address}> came in the clear"));
         }
     }
 
@@ -235,6 +262,9 @@ impl Downstream {
         // A notification of the relay's own (RFC 3464 §2.2.1, §2.3.2).
         let text = String::from_utf8_lossy(content);
         let Some(about) = Attempt::find(&text, "Original-Envelope-Id:") else { return };
+        if let Some(status) = BLAMED_ON_NAMES.iter().find(|status| text.contains(**status)) {
+            self.world.ledger.misrouted(&format!("a notification of {status}"));
+        }
         for line in text.lines().filter(|line| line.starts_with("Final-Recipient:")) {
             if let Some((_, address)) = line.split_once(';') {
                 self.world.ledger.notified(about, address.trim());
@@ -253,6 +283,8 @@ struct Envelope {
 pub(super) const CANARY: &str = "canary-of-plain-text";
 /// Whether the relay notifies of those who were refused for good at the dot after others had been accepted (O9).
 const NOTIFIES: bool = true;
+/// What is said for good of a domain that does not exist, wants no mail or is our own: of those here none is.
+pub(super) const BLAMED_ON_NAMES: [&str; 3] = ["5.1.2", "5.1.10", "5.4.6"];
 /// How often a server does something wrong.
 const MISDEED_ONE_IN: u64 = 24;
 /// How long a server is silent before it closes.

@@ -15,8 +15,9 @@ use super::downstream::CANARY;
 use super::ledger::Side;
 use super::upstream::Doors;
 use super::world::World;
+use crate::clock::Clock;
 use crate::gate::Gate;
-use crate::process::Running;
+use crate::process::{self, Running};
 
 /// The relay and its lives.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Keeper {
     pub(super) world: Arc<World>,
     /// The relay's own, without lines before them.
     pub(super) doors: Doors,
+    /// What the relay goes by, where it jumps.
+    pub(super) clock: Option<Clock>,
     pub(super) starts: usize,
     pub(super) start_max: Duration,
 }
@@ -38,6 +41,13 @@ struct Life {
     /// Octets of the log that were read already.
     read: usize,
     resume_at: Option<Instant>,
+    /// When it gets its descriptors back.
+    descriptors_at: Option<Instant>,
+    /// When its clock is right again.
+    clock_right_at: Option<Instant>,
+    began: Instant,
+    /// It was listening once.
+    has_started: bool,
     /// A key store was away meanwhile: a relay that starts then ends by itself.
     without_stores: bool,
     /// Points at which something happened.
@@ -71,19 +81,12 @@ impl Keeper {
         let plan = random_plan(&world, points);
         let mut life = self.launch(&plan);
         let natural_end = Instant::now() + Duration::from_millis(800 + world.chance.below(4000));
-        while Instant::now() < natural_end.min(until) {
+        // Whoever is stopped for long is not killed before he goes on.
+        while Instant::now() < natural_end.min(until) || life.resume_at.is_some() {
             if let Some(status) = self.poll(&mut life) {
                 return self.bury(&mut life, status);
             }
-            if world.chance.one_in(300) {
-                world.ledger.struck(Side::Relay, "stopped from outside", None);
-                life.running.signal("STOP");
-                life.resume_at = Some(Instant::now() + stop_time(&world));
-            }
-            if world.chance.one_in(500) && life.resume_at.is_none() {
-                world.ledger.struck(Side::Relay, "reloaded", None);
-                life.running.signal("HUP");
-            }
+            self.strike(&mut life);
             sleep(POLL);
         }
         if world.chance.one_in(2) {
@@ -100,6 +103,43 @@ impl Keeper {
             sleep(POLL);
         }
         panic!("the relay does not end on SIGTERM:\n{}", tail(&life.log));
+    }
+
+    /// What may befall a relay from outside at any moment.
+    fn strike(&self, life: &mut Life) {
+        let chance = &self.world.chance;
+        let note = |kind: &str| self.world.ledger.struck(Side::Relay, kind, None);
+        if life.resume_at.is_some() {
+            return;
+        }
+        if chance.one_in(300) {
+            let time = stop_time(&self.world);
+            let long = if time > STOP_SHORT { ", for longer than its limits" } else { "" };
+            note(&format!("stopped from outside{long}"));
+            life.running.signal("STOP");
+            life.resume_at = Some(Instant::now() + time);
+        } else if chance.one_in(500) {
+            note("reloaded");
+            life.running.signal("HUP");
+        } else if life.began.elapsed() > STARTED
+            && life.descriptors_at.is_none()
+            && chance.one_in(300)
+        {
+            note("no descriptors left");
+            let id = life.running.id();
+            process::limit_descriptors(id, process::descriptors(id).min(chance.below(60)));
+            let time = Duration::from_millis(100 + chance.below(900));
+            life.descriptors_at = Some(Instant::now() + time);
+        } else if let Some(clock) = &self.clock
+            && chance.one_in(200)
+            && life.clock_right_at.is_none()
+        {
+            let secs = chance.pick(&JUMPS_SECS);
+            note(&format!("clock {:+} minutes off", secs / 60));
+            clock.jump(secs);
+            let time = Duration::from_millis(1000 + chance.below(2000));
+            life.clock_right_at = Some(Instant::now() + time);
+        }
     }
 
     /// A life without failures, until the condition holds; whether it came to hold.
@@ -120,11 +160,13 @@ impl Keeper {
 
     fn launch(&mut self, plan: &str) -> Life {
         self.starts += 1;
+        self.set_clock_right();
         let log = self.gate.dir().join(format!("relay-{}.log", self.starts));
         let began = Instant::now();
         let mut command = Command::new(&self.binary);
         command.arg("relay").arg("--config").arg(self.gate.configuration());
         command.current_dir(self.gate.dir()).env("SEALGATE_FAILPOINTS", plan);
+        command.envs(self.clock.iter().flat_map(Clock::environment));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(&log).unwrap());
         let running = Running::start("sealgate relay", &mut command);
@@ -133,10 +175,15 @@ impl Keeper {
             log,
             read: 0,
             resume_at: None,
+            descriptors_at: None,
+            clock_right_at: None,
+            began,
+            has_started: false,
             without_stores: self.world.stores_are_away.load(Ordering::SeqCst),
             reached: Vec::new(),
         };
-        while TcpStream::connect(self.doors.lmtp).is_err() {
+        // The door that is opened last.
+        while TcpStream::connect(self.doors.outside).is_err() {
             // Killed before anybody saw it listening: the caller notices.
             if life.running.ended().is_some() {
                 return life;
@@ -150,6 +197,7 @@ impl Keeper {
             sleep(Duration::from_millis(2));
         }
         self.start_max = self.start_max.max(began.elapsed());
+        life.has_started = true;
         life
     }
 
@@ -161,7 +209,21 @@ impl Keeper {
             life.resume_at = None;
             life.running.signal("CONT");
         }
+        if life.descriptors_at.is_some_and(|at| at <= Instant::now()) {
+            life.descriptors_at = None;
+            process::limit_descriptors(life.running.id(), DESCRIPTORS);
+        }
+        if life.clock_right_at.is_some_and(|at| at <= Instant::now()) {
+            life.clock_right_at = None;
+            self.set_clock_right();
+        }
         life.running.ended()
+    }
+
+    fn set_clock_right(&self) {
+        if let Some(clock) = &self.clock {
+            clock.jump(0);
+        }
     }
 
     fn read_log(&self, life: &mut Life) {
@@ -198,7 +260,8 @@ impl Keeper {
         if log.contains(CANARY) {
             self.world.ledger.leaked("the relay's log");
         }
-        let wanted = status.signal() == Some(9) || status.success() || life.without_stores;
+        let could_not_start = life.without_stores && !life.has_started;
+        let wanted = status.signal() == Some(9) || status.success() || could_not_start;
         assert!(wanted, "the relay ended by itself, {status}:\n{}", tail(&life.log));
         let _ = fs::remove_file(&life.log);
     }
@@ -226,8 +289,12 @@ fn random_plan(world: &World, points: &[String]) -> String {
     plan.join(",")
 }
 
+/// Short mostly, and now and then longer than any limit of the relay.
 fn stop_time(world: &World) -> Duration {
-    Duration::from_millis(50 + world.chance.below(700))
+    match world.chance.below(10) {
+        0 => Duration::from_millis(LIMITS_MS + world.chance.below(2000)),
+        _ => Duration::from_millis(50 + world.chance.below(700)),
+    }
 }
 
 fn tail(log: &std::path::Path) -> String {
@@ -236,6 +303,17 @@ fn tail(log: &std::path::Path) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
+/// Longer than [`super::DELIVERY_SECS`], in which everything up to the dot must be done.
+const LIMITS_MS: u64 = 1000 * super::DELIVERY_SECS + 500;
+/// A relay that finds no descriptors while it starts ends and says so; for this long it may be starting.
+const STARTED: Duration = Duration::from_secs(1);
+/// What is no long stop.
+const STOP_SHORT: Duration = Duration::from_secs(1);
+/// What the relay has usually.
+const DESCRIPTORS: u64 = 1024;
+/// How wrong a clock is for a while. Where it is behind, certificates and the signatures of DNS are not valid yet: mail waits,
+/// and after two days' jump back it is refused, so quickly that this one comes seldom.
+const JUMPS_SECS: [i64; 7] = [3600, 3600, 172_800, 172_800, -1800, -3600, -172_800];
 /// How often the relay is looked after.
 const POLL: Duration = Duration::from_millis(10);
 /// A relay that was started.

@@ -61,7 +61,7 @@ pub(super) enum Side {
     Upstream,
     /// A key store.
     Stores,
-    /// The name server.
+    /// DNS: the name server or the line to it.
     Names,
 }
 
@@ -73,6 +73,8 @@ struct Books {
     strikes: Vec<Strike>,
     faults: BTreeMap<String, u64>,
     leaked: Vec<String>,
+    misrouted: Vec<String>,
+    replies: BTreeMap<String, u64>,
 }
 
 /// A copy that a sink holds.
@@ -136,8 +138,13 @@ impl Ledger {
     }
 
     /// A recipient's reply, as soon as it was read.
-    pub(super) fn told(&self, attempt: Attempt, recipient: &str, code: u16) {
+    pub(super) fn told(&self, attempt: Attempt, recipient: &str, code: u16, said: &str) {
         let mut books = self.books.lock().unwrap();
+        // A garbled code stays with the status of the right one.
+        let status = said.split(' ').next().unwrap_or_default();
+        if CODES.contains(&code) && status.starts_with(&format!("{}.", code / 100)) {
+            *books.replies.entry(format!("{code} {status}")).or_default() += 1;
+        }
         let entry = &mut books.mails[attempt.message];
         entry.attempts[attempt.number].told.insert(recipient.to_owned(), code);
         if code / 100 == 2 || code / 100 == 5 {
@@ -175,6 +182,11 @@ impl Ledger {
         self.books.lock().unwrap().leaked.push(where_.to_owned());
     }
 
+    /// Mail that came to a wrong server, or was bounced because of what DNS did.
+    pub(super) fn misrouted(&self, what: &str) {
+        self.books.lock().unwrap().misrouted.push(what.to_owned());
+    }
+
     /// A fault was injected.
     pub(super) fn struck(&self, side: Side, kind: &str, attempt: Option<Attempt>) {
         let mut books = self.books.lock().unwrap();
@@ -196,6 +208,8 @@ impl Ledger {
             messages: books.mails.len(),
             faults: books.faults.clone(),
             leaked: books.leaked.clone(),
+            misrouted: books.misrouted.clone(),
+            replies: books.replies.clone(),
             ..Summary::default()
         };
         for (message, entry) in books.mails.iter().enumerate() {
@@ -238,7 +252,10 @@ impl Books {
         }
         for Kept { number, .. } in copies {
             let contradicted = told(*number).is_some_and(|code| code / 100 == 5);
-            if contradicted && self.struck_in(message, *number, entry).is_empty() {
+            // Neither a name server nor a key store takes mail or answers for it.
+            let excuses = [Side::Relay, Side::Downstream, Side::Upstream];
+            let struck = self.struck_in(message, *number, entry);
+            if contradicted && !excuses.iter().any(|side| struck.contains(side)) {
                 summary.contradicted.push(format!("m{message} {recipient}: stored and refused"));
             }
         }
@@ -306,6 +323,8 @@ impl Books {
     }
 }
 
+/// Those that servers give to MAIL, RCPT and DATA (RFC 5321 §4.2.2) and that count in the summary.
+const CODES: [u16; 10] = [250, 421, 450, 451, 452, 550, 552, 553, 554, 556];
 /// What the relay did to itself is read off its log a little later.
 const NOTICED_WITHIN: Duration = Duration::from_millis(500);
 
@@ -324,7 +343,7 @@ mod tests {
         for _ in 0..2 {
             let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
             let (attempt, _) = ledger.begin(message);
-            ledger.told(attempt, "x@abc.example", 250);
+            ledger.told(attempt, "x@abc.example", 250, "2.0.0 ok");
             assert!(!ledger.end(attempt));
         }
         assert_eq!(ledger.judge().lost.len(), 2);
@@ -347,7 +366,7 @@ mod tests {
             assert!(ledger.end(first));
             let (second, _) = ledger.begin(message);
             ledger.stored(second, "x@abc.example", true);
-            ledger.told(second, "x@abc.example", 250);
+            ledger.told(second, "x@abc.example", 250, "2.0.0 ok");
             ledger.end(second);
             let summary = ledger.judge();
             assert!(summary.lost.is_empty());

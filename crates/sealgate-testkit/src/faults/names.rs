@@ -1,151 +1,129 @@
-//! A name server for the domains outside, which is silent, fails or answers late at times (RFC 1035 §4.1).
+//! The DNS of a run: a signed root and the zones of the domains outside, served by NSD, which is killed and silenced,
+//! behind a line that breaks (`resolver`).
 //!
-//! Each domain has one mail exchanger, `mx.` before its name, at a loopback address of its own, because mail
-//! exchangers listen on port 25 and nowhere else.
+//! Each domain has exchangers of its own at loopback addresses of their own, because mail exchangers listen on port 25
+//! and nowhere else. Every zone is signed: whatever DNS does, no mail goes to anybody else, and none is bounced.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
-use std::thread::{self, sleep};
+use std::thread::sleep;
 use std::time::Duration;
 
 use super::ledger::Side;
-use super::world::World;
+use super::world::{DOMAINS_OUTSIDE, World};
+use crate::nsd::{Nsd, Zone};
+use crate::process;
 
-/// One domain's exchanger.
+/// The name server.
 #[derive(Debug)]
-pub(super) struct Exchanger {
-    pub(super) domain: String,
-    pub(super) listener: TcpListener,
-    address: Ipv4Addr,
+pub(super) struct Names {
+    server: Nsd,
 }
 
-impl Exchanger {
-    /// A free loopback address for each of these domains.
-    pub(super) fn for_each(domains: &[&str]) -> Vec<Self> {
+/// One domain's exchangers.
+#[derive(Debug)]
+pub(super) struct Exchangers {
+    pub(super) domain: &'static str,
+    /// Where they are, in the order of their preference.
+    pub(super) listeners: Vec<TcpListener>,
+    /// They have TLSA records: mail may come within TLS only.
+    pub(super) dane: bool,
+}
+
+impl Exchangers {
+    /// Those of every domain outside: the first one's has two, the last one's go by DANE.
+    pub(super) fn for_each_domain() -> Vec<Self> {
         let mut next = Ipv4Addr::new(127, 64, 0, 1).to_bits() + (std::process::id() % 0xffff) * 16;
+        let count = |index| if index == 0 { 2 } else { 1 };
+        let last = DOMAINS_OUTSIDE.len() - 1;
+        let domains = DOMAINS_OUTSIDE.iter().enumerate();
         domains
-            .iter()
-            .map(|domain| {
-                for _ in 0..ADDRESSES_TRIED {
-                    next += 1;
-                    let address = Ipv4Addr::from_bits(next);
-                    if let Ok(listener) = TcpListener::bind((address, SMTP_PORT)) {
-                        return Self { domain: (*domain).to_owned(), listener, address };
-                    }
-                }
-                panic!("no loopback address with a free port 25: this needs root");
+            .map(|(index, domain)| Self {
+                domain,
+                listeners: (0..count(index)).map(|_| listen(&mut next)).collect(),
+                dane: index == last,
             })
             .collect()
     }
-}
 
-/// Starts the name server; where it listens.
-pub(super) fn serve(world: &Arc<World>, exchangers: &[Exchanger]) -> SocketAddr {
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
-    let address = socket.local_addr().unwrap();
-    let known: Vec<(String, Ipv4Addr)> =
-        exchangers.iter().map(|exchanger| (exchanger.domain.clone(), exchanger.address)).collect();
-    let world = Arc::clone(world);
-    thread::spawn(move || {
-        let mut buffer = [0; 1500];
-        while let Ok((count, client)) = socket.recv_from(&mut buffer) {
-            let strikes = world.chance.strikes(TROUBLE_ONE_IN);
-            let trouble = if strikes { world.chance.below(3) + 1 } else { 0 };
-            let Some(mut answer) = answer(&buffer[..count], &known) else { continue };
-            if let Some(kind) =
-                ["", "silent", "fails", "late"].get(usize::try_from(trouble).unwrap())
-                && strikes
-            {
-                world.ledger.struck(Side::Names, &format!("name server {kind}"), None);
-            }
-            match trouble {
-                1 => continue,
-                2 => answer[3] = (answer[3] & 0xf0) | SERVER_FAILURE,
-                3 => sleep(Duration::from_millis(world.chance.below(1500))),
-                _ => {}
-            }
-            let _ = socket.send_to(&answer, client);
+    /// Signed with NSEC, or with NSEC3 where DANE is not.
+    fn zone(&self, index: usize, certificate: &Path) -> Zone {
+        let records = self.listeners.iter().enumerate().map(|(number, listener)| {
+            let address = listener.local_addr().unwrap().ip();
+            format!("@ MX {number}0 mx{number}\nmx{number} A {address}\n")
+        });
+        let mut records: String = records.collect();
+        if self.dane {
+            records += &format!("_25._tcp.mx0 TLSA 3 0 1 {}\n", fingerprint(certificate));
         }
-    });
-    address
-}
-
-/// The answer to a query with one question.
-fn answer(query: &[u8], known: &[(String, Ipv4Addr)]) -> Option<Vec<u8>> {
-    let mut at = HEADER_OCTETS;
-    let mut labels = Vec::new();
-    loop {
-        let length = usize::from(*query.get(at)?);
-        at += 1;
-        if length == 0 {
-            break;
+        match index % 2 {
+            0 => Zone::signed(self.domain, &records),
+            _ => Zone::hashed(self.domain, &records),
         }
-        labels.push(String::from_utf8_lossy(query.get(at..at + length)?).to_ascii_lowercase());
-        at += length;
     }
-    let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
-    let question = query.get(HEADER_OCTETS..at + 4)?;
-    let name = labels.join(".");
-    let host = name.strip_prefix("mx.");
-    let address = |domain: &str| known.iter().find(|(name, _)| name == domain).map(|(_, at)| *at);
-    let data = match (kind, host) {
-        // "mx", and the question's name after it.
-        (MX, None) if address(&name).is_some() => Some(vec![0, 10, 2, b'm', b'x', 0xc0, 12]),
-        (A, Some(domain)) => address(domain).map(|address| address.octets().to_vec()),
-        _ => None,
-    };
-    // A response, authoritative, with recursion.
-    let mut out =
-        vec![query[0], query[1], 0x85, 0x80, 0, 1, 0, u8::from(data.is_some()), 0, 0, 0, 0];
-    out.extend_from_slice(question);
-    if let Some(data) = data {
-        out.extend_from_slice(&[0xc0, 12]);
-        out.extend_from_slice(&kind.to_be_bytes());
-        out.extend_from_slice(&[0, 1, 0, 0, 0, TIME_TO_LIVE, 0]);
-        out.push(u8::try_from(data.len()).unwrap());
-        out.extend_from_slice(&data);
-    }
-    Some(out)
 }
 
-/// How many queries are spared.
-const TROUBLE_ONE_IN: u64 = 12;
-/// Of a message (RFC 1035 §4.1.1).
-const HEADER_OCTETS: usize = 12;
-/// Record types (RFC 1035 §3.2.2).
-const A: u16 = 1;
-const MX: u16 = 15;
-/// RCODE 2.
-const SERVER_FAILURE: u8 = 2;
-/// In seconds: asked for again and again.
-const TIME_TO_LIVE: u8 = 1;
+impl Names {
+    /// Starts the name server. The certificate is that of all exchangers.
+    pub(super) fn start(exchangers: &[Exchangers], certificate: &Path) -> Self {
+        let zones = exchangers.iter().enumerate();
+        let zones: Vec<Zone> = zones.map(|(index, one)| one.zone(index, certificate)).collect();
+        Self { server: Nsd::start_with_ttl(&zones, TTL_SECS) }
+    }
+
+    /// Where it answers.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// What the relay believes.
+    pub(super) fn trust_anchor(&self) -> PathBuf {
+        self.server.trust_anchor()
+    }
+
+    /// Something befalls it and is over when this returns.
+    pub(super) fn strike(&mut self, world: &Arc<World>) {
+        let pause = Duration::from_millis(100 + world.chance.below(2500));
+        let note = |kind: &str| world.ledger.struck(Side::Names, kind, None);
+        if world.chance.one_in(2) {
+            note("name server killed");
+            self.server.kill();
+            sleep(pause);
+            self.server.start_again();
+        } else {
+            note("name server stopped");
+            self.server.signal("STOP");
+            sleep(pause);
+            self.server.signal("CONT");
+        }
+    }
+}
+
+/// A free loopback address.
+fn listen(next: &mut u32) -> TcpListener {
+    for _ in 0..ADDRESSES_TRIED {
+        *next += 1;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::from_bits(*next), SMTP_PORT)) {
+            return listener;
+        }
+    }
+    panic!("no loopback address with a free port 25: this needs root");
+}
+
+/// Of the whole certificate, as a TLSA record of the kind `3 0 1` has it (RFC 6698 §2.1).
+fn fingerprint(certificate: &Path) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(certificate);
+    let out = process::run(&mut command, b"").expect_ok("openssl x509");
+    let text = String::from_utf8(out).unwrap();
+    text.rsplit('=').next().unwrap().trim().replace(':', "")
+}
+
+/// Asked for again and again.
+const TTL_SECS: u32 = 2;
 /// RFC 5321 §4.5.4.2.
 const SMTP_PORT: u16 = 25;
 /// Before somebody else's must be asked to end.
 const ADDRESSES_TRIED: usize = 4000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_exchanger_and_its_address_are_found_and_nothing_else() {
-        let known = [("abc.example".to_owned(), Ipv4Addr::new(127, 1, 2, 3))];
-        let ask = |name: &str, kind: u16| {
-            let mut query = vec![7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-            for label in name.split('.') {
-                query.push(u8::try_from(label.len()).unwrap());
-                query.extend_from_slice(label.as_bytes());
-            }
-            query.push(0);
-            query.extend_from_slice(&kind.to_be_bytes());
-            query.extend_from_slice(&[0, 1]);
-            answer(&query, &known).unwrap()
-        };
-        assert!(ask("ABC.example", MX).ends_with(&[0, 10, 2, b'm', b'x', 0xc0, 12]));
-        assert!(ask("mx.abc.example", A).ends_with(&[0, 4, 127, 1, 2, 3]));
-        for (name, kind) in [("mx.abc.example", 28), ("def.example", MX), ("mx.def.example", A)] {
-            assert_eq!(ask(name, kind)[7], 0, "{name}");
-        }
-    }
-}

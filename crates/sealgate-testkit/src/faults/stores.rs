@@ -1,5 +1,6 @@
 //! The key stores of a run, and what befalls them: database, directory server and key server are killed, silenced and
-//! brought back, a file is locked by somebody else.
+//! brought back, a file is locked by somebody else, is on a full disk or on one that has become read-only. The name server
+//! of a run is among them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,7 +12,9 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
 use super::ledger::Side;
+use super::names::Names;
 use super::world::World;
+use crate::disk::SmallDisk;
 use crate::gate::{Gate, set};
 use crate::key_server::KeyServer;
 use crate::mail;
@@ -30,7 +33,7 @@ pub enum StoreKind {
 /// The stores.
 #[derive(Debug)]
 pub(super) enum Stores {
-    Embedded { database: PathBuf },
+    Embedded { database: PathBuf, disk: SmallDisk },
     Servers { postgres: Box<Postgres>, directory: Box<Slapd>, keys: Box<Keys> },
 }
 
@@ -47,8 +50,11 @@ impl Stores {
     pub(super) fn start(kind: StoreKind, binary: &str, domains: &[&str]) -> (Self, Gate) {
         match kind {
             StoreKind::Embedded => {
-                let gate = Gate::init(binary, domains);
-                (Self::Embedded { database: gate.dir().join("sealgate.db") }, gate)
+                let disk = SmallDisk::mount(DISK_OCTETS);
+                let database = disk.path().join("sealgate.db");
+                let url = format!("sqlite:{}", database.display());
+                let gate = Gate::init_with(binary, domains, &["--database", &url]);
+                (Self::Embedded { database, disk }, gate)
             }
             StoreKind::Servers => {
                 let postgres = Box::new(Postgres::start());
@@ -115,8 +121,8 @@ impl Stores {
         }
     }
 
-    /// Lets things befall them from now on.
-    pub(super) fn trouble(mut self, world: &Arc<World>) -> Trouble {
+    /// Lets things befall them, and a name server, from now on.
+    pub(super) fn trouble(mut self, world: &Arc<World>, mut names: Option<Names>) -> Trouble {
         let ended = Arc::new(AtomicBool::new(false));
         let (world, flag) = (Arc::clone(world), Arc::clone(&ended));
         let thread = thread::spawn(move || {
@@ -127,19 +133,38 @@ impl Stores {
                     self.strike(&world);
                     world.stores_are_away.store(false, Ordering::SeqCst);
                 }
+                if let Some(names) = &mut names
+                    && world.chance.strikes(60)
+                {
+                    names.strike(&world);
+                }
             }
         });
-        Trouble { ended, thread }
+        Trouble { ended, thread: Some(thread) }
     }
 
     fn strike(&mut self, world: &World) {
         let pause = || sleep(Duration::from_millis(100 + world.chance.below(2500)));
         let note = |kind: &str| world.ledger.struck(Side::Stores, kind, None);
         match self {
-            Self::Embedded { database } => {
-                note("database locked");
-                lock(database, 100 + world.chance.below(2000));
-            }
+            Self::Embedded { database, disk } => match world.chance.below(3) {
+                0 => {
+                    note("database locked");
+                    lock(database, 100 + world.chance.below(2000));
+                }
+                1 => {
+                    note("disk full");
+                    disk.fill();
+                    pause();
+                    disk.free();
+                }
+                _ => {
+                    note("disk read-only");
+                    disk.set_read_only(true);
+                    pause();
+                    disk.set_read_only(false);
+                }
+            },
             Self::Servers { postgres, directory, keys } => match world.chance.below(6) {
                 0 => {
                     note("database killed");
@@ -206,16 +231,27 @@ impl Keys {
 #[derive(Debug)]
 pub(super) struct Trouble {
     ended: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Trouble {
     /// The stores are there again, and go when this returns.
-    pub(super) fn end(self) {
+    pub(super) fn end(mut self) {
         self.ended.store(true, Ordering::SeqCst);
-        self.thread.join().unwrap();
+        self.thread.take().unwrap().join().unwrap();
     }
 }
+
+impl Drop for Trouble {
+    /// Where the run failed: what was mounted and started must not stay.
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Of the disk: many times what the database needs.
+const DISK_OCTETS: usize = 32 << 20;
 
 /// Another process has the file for itself.
 fn lock(database: &std::path::Path, milliseconds: u64) {

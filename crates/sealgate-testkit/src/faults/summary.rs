@@ -31,6 +31,10 @@ pub struct Summary {
     pub contradicted: Vec<String>,
     /// Where plain text was found that must not be there: must be none.
     pub leaked: Vec<String>,
+    /// Mail that came to a wrong server, or was bounced because of what DNS did: must be none.
+    pub misrouted: Vec<String>,
+    /// What mail servers were told of a recipient, by code and status.
+    pub replies: BTreeMap<String, u64>,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
     /// How often the relay was started.
@@ -45,9 +49,16 @@ impl Summary {
     /// Whether every promise was kept.
     pub fn is_good(&self) -> bool {
         let extra: usize = self.duplicated.values().sum();
-        let nothing = [&self.lost, &self.open, &self.unexplained, &self.contradicted, &self.leaked];
+        let nothing = [
+            &self.lost,
+            &self.open,
+            &self.unexplained,
+            &self.contradicted,
+            &self.leaked,
+            &self.misrouted,
+            &self.not_reached,
+        ];
         nothing.into_iter().all(Vec::is_empty)
-            && self.not_reached.is_empty()
             && u64::try_from(extra).is_ok_and(|extra| extra <= self.fault_count())
     }
 
@@ -70,9 +81,13 @@ impl Summary {
         self.unexplained.extend(other.unexplained);
         self.contradicted.extend(other.contradicted);
         self.leaked.extend(other.leaked);
+        self.misrouted.extend(other.misrouted);
         self.not_reached.extend(other.not_reached);
         for (window, count) in other.duplicated {
             *self.duplicated.entry(window).or_default() += count;
+        }
+        for (reply, count) in other.replies {
+            *self.replies.entry(reply).or_default() += count;
         }
         for (kind, count) in other.faults {
             *self.faults.entry(kind).or_default() += count;
@@ -101,18 +116,22 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "delivered {}, bounced {}, notified {}, left open {}, contradicted {}, relay started {} times \
-             (the slowest start {} ms)",
+            "delivered {}, bounced {}, notified {}, left open {}, contradicted {}, misrouted {}, relay started \
+             {} times (the slowest start {} ms)",
             self.delivered,
             self.bounced,
             self.notified,
             self.open.len(),
             self.contradicted.len(),
+            self.misrouted.len(),
             self.starts,
             self.start_max.as_millis(),
         )?;
         for (window, count) in &self.duplicated {
             writeln!(f, "  duplicated in window {window}: {count}")?;
+        }
+        for (reply, count) in &self.replies {
+            writeln!(f, "  told {reply}: {count}")?;
         }
         for (kind, count) in &self.faults {
             writeln!(f, "  fault {kind}: {count}")?;
@@ -123,6 +142,7 @@ impl fmt::Display for Summary {
             ("DUPLICATED OUTSIDE EVERY WINDOW", &self.unexplained),
             ("CONTRADICTED", &self.contradicted),
             ("LEAKED", &self.leaked),
+            ("MISROUTED", &self.misrouted),
             ("NOT REACHED", &self.not_reached),
         ];
         for (what, lines) in bad {

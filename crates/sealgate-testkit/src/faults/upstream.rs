@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 
 use super::channel::Channel;
+use super::downstream::BLAMED_ON_NAMES;
 use super::ledger::{Attempt, Door, Mail, Side};
 use super::world::World;
 use crate::mail;
@@ -137,7 +138,7 @@ impl Shared {
         }
         match channel.command("DATA")? {
             354 => {}
-            code => return self.tell_all(attempt, &accepted, code),
+            code => return self.tell_all(&channel, attempt, &accepted, code),
         }
         self.content(&mut channel, attempt, mail, misdeed)?;
         self.replies(&mut channel, attempt, mail.door, &accepted)?;
@@ -155,14 +156,14 @@ impl Shared {
         let line = format!("MAIL FROM:<{}> ENVID={}", mail.from, attempt.envelope_id());
         let code = channel.command(&line)?;
         if code != 250 {
-            self.tell_all(attempt, &recipients, code);
+            self.tell_all(channel, attempt, &recipients, code);
             return Some(Vec::new());
         }
         let mut accepted = Vec::new();
         for recipient in recipients {
             match channel.command(&format!("RCPT TO:<{recipient}>"))? {
                 250 => accepted.push(recipient),
-                code => self.tell_all(attempt, &[recipient], code)?,
+                code => self.tell_all(channel, attempt, &[recipient], code)?,
             }
         }
         Some(accepted)
@@ -216,24 +217,39 @@ impl Shared {
     ) -> Option<()> {
         if door != Door::InsideLmtp {
             let code = channel.reply()?;
-            return self.tell_all(attempt, accepted, code);
+            return self.tell_all(channel, attempt, accepted, code);
         }
         for recipient in accepted {
             let code = channel.reply()?;
-            self.world.ledger.told(attempt, recipient, code);
+            self.tell(channel, attempt, recipient, code);
         }
         Some(())
     }
 
     /// One reply for all. A code that no server should give (3yz, or another 2yz than 250) counts as none.
-    fn tell_all(&self, attempt: Attempt, recipients: &[&str], code: u16) -> Option<()> {
+    fn tell_all(
+        &self,
+        channel: &Channel,
+        attempt: Attempt,
+        recipients: &[&str],
+        code: u16,
+    ) -> Option<()> {
         if code != 250 && code / 100 < 4 {
             return None;
         }
         for recipient in recipients {
-            self.world.ledger.told(attempt, recipient, code);
+            self.tell(channel, attempt, recipient, code);
         }
         Some(())
+    }
+
+    /// Every domain here exists and wants mail: nobody may be refused because it does not.
+    fn tell(&self, channel: &Channel, attempt: Attempt, recipient: &str, code: u16) {
+        let said = channel.said();
+        if code / 100 == 5 && BLAMED_ON_NAMES.iter().any(|status| said.starts_with(status)) {
+            self.world.ledger.misrouted(&format!("<{recipient}> was told {code} {said}"));
+        }
+        self.world.ledger.told(attempt, recipient, code, said);
     }
 
     fn strike(&self, attempt: Attempt, misdeed: Misdeed) {

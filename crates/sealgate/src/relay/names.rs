@@ -139,7 +139,11 @@ impl Names {
             return read(answer.answers(), &name, kind, false);
         };
         let error = match validating.lookup(name.clone(), kind).await {
-            Ok(answer) => return read(answer.answers(), &name, kind, true),
+            Ok(answer) => match read(answer.answers(), &name, kind, true) {
+                // Out of the cache perhaps, and garbled once long ago.
+                Err(NotFound::Bogus) => NotFound::Bogus,
+                other => return other,
+            },
             Err(error) => not_found(&error),
         };
         match error {
@@ -202,6 +206,8 @@ pub(super) fn read(
                 found.alias = Some(text(target));
                 owner = target;
             }
+            // An answer about other names only denies nothing: that would take a proof.
+            None if validated && found.alias.is_none() => return Err(NotFound::Bogus),
             None => return Err(NotFound::NoData),
         }
     }
@@ -347,7 +353,9 @@ mod tests {
     #[test]
     fn records_of_other_names_count_for_nothing() {
         let answer = [address("other.example.", Proof::Secure)];
-        assert_eq!(read_a(&answer), Err(NotFound::NoData));
+        assert_eq!(read_a(&answer), Err(NotFound::Bogus), "no proof that there is none");
+        let plain = read(&answer, &name("mx.example."), RecordType::A, false);
+        assert_eq!(plain, Err(NotFound::NoData));
     }
 
     #[test]

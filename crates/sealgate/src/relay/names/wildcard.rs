@@ -1,12 +1,14 @@
 //! A second look at answers out of wildcards: hickory-resolver 0.26.3 takes most of those for falsified, where the zone denies
-//! with NSEC, for it wants a proof that RFC 4035 does not ask for (its pull request 3812 shows it).
+//! with NSEC, for it wants a proof that RFC 4035 does not ask for (its pull request 3812 shows it). It also keeps an answer that
+//! was garbled on its way in its cache for as long as the records live, where RFC 4035 §4.7 wants it forgotten soon.
 //!
-//! In: a question whose answer was called bogus. Out: the records, where every one is signed and what is missing is only that
-//! proof, and the proof that is asked for is there (RFC 4035 §5.3.4): the name does not exist, nor anything between it and
-//! the wildcard.
+//! In: a question whose answer was called bogus. Out: the records as they are now. Where all is well, or every one is signed
+//! and what is missing is only that proof, and the proof that is asked for is there (RFC 4035 §5.3.4): the name does not
+//! exist, nor anything between it and the wildcard.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_resolver::config::{ResolverConfig, ResolverOpts};
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
@@ -43,16 +45,20 @@ impl SecondLook {
         let (servers, provider) = (config.name_servers().to_vec(), TokioRuntimeProvider::default());
         let pool = NameServerPool::from_config(servers, context, provider);
         let retry = RetryDnsHandle::new(pool, options.attempts);
-        let handle = DnssecDnsHandle::with_trust_anchor(retry, anchors);
-        Ok(Self { handle: handle.validation_cache_size(VALIDATED_MAX) })
+        let handle = DnssecDnsHandle::with_trust_anchor(retry, anchors)
+            .validation_cache_size(VALIDATED_MAX)
+            // What failed once is tried anew: it is known there by its data alone, whatever else was garbled.
+            .negative_validation_ttl(Duration::ZERO..=Duration::ZERO);
+        Ok(Self { handle })
     }
 
-    /// The answer's records, where all is well with them.
+    /// The answer's records with their proofs, where there are some and no more than that one is missing.
     pub(super) async fn answers(&self, name: &Name, kind: RecordType) -> Option<Vec<Record>> {
         let mut options = DnsRequestOptions::default();
         options.edns_set_dnssec_ok = true;
         let query = Query::query(name.clone(), kind);
         match self.handle.lookup(query, options).first_answer().await {
+            Ok(response) => Some(response.answers.clone()),
             Err(NetError::Dns(DnsError::Nsec { response, .. }))
                 if response.response_code == ResponseCode::NoError
                     && is_proven(&response.answers, &response.authorities) =>

@@ -1,0 +1,110 @@
+//! A file system that is small, full or read-only when a test wants it so.
+//!
+//! In go its size and what is to befall it; out comes a directory. It is a tmpfs of its own, mounted over a temporary
+//! directory and unmounted when the value is dropped. Needs root and Debian's mount package.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::process;
+
+/// The file system.
+#[derive(Debug)]
+pub struct SmallDisk {
+    dir: TempDir,
+    is_read_only: bool,
+}
+
+impl SmallDisk {
+    /// An empty one for so many octets.
+    pub fn mount(octets: usize) -> Self {
+        let dir = process::open_temp_dir("disk");
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &format!("size={octets},mode=0755"), "tmpfs"]);
+        process::run(command.arg(dir.path()), b"").expect_ok("mount (this needs root)");
+        Self { dir, is_read_only: false }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Leaves no room on it, up to the last page.
+    pub fn fill(&self) {
+        let mut file = File::options().append(true).create(true).open(self.ballast()).unwrap();
+        loop {
+            match file.write_all(&[0; PAGE_OCTETS]) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return,
+                Err(error) => panic!("{}: {error}", self.path().display()),
+            }
+        }
+    }
+
+    /// Gives back the room that was filled.
+    pub fn free(&self) {
+        if let Err(error) = fs::remove_file(self.ballast()) {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        }
+    }
+
+    /// From now on nobody can open anything on it for writing, or everybody again. Whoever has opened it before, writes on.
+    pub fn set_read_only(&mut self, is_read_only: bool) {
+        if self.is_read_only == is_read_only {
+            return;
+        }
+        self.is_read_only = is_read_only;
+        let script = match is_read_only {
+            true => "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"",
+            // Lazily: who opened something for reading meanwhile keeps it.
+            false => "umount -l \"$0\"",
+        };
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(self.path());
+        process::run(&mut command, b"").expect_ok(script);
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        for _ in 0..1 + u8::from(self.is_read_only) {
+            let ran = process::run(Command::new("umount").arg("-l").arg(self.path()), b"");
+            if !ran.ok() {
+                println!("umount {}: {}", self.path().display(), ran.stderr);
+            }
+        }
+    }
+}
+
+/// What a tmpfs gives out at a time.
+const PAGE_OCTETS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_full_until_it_is_freed_and_read_only_until_it_is_not() {
+        let mut disk = SmallDisk::mount(1 << 20);
+        let (file, other) = (disk.path().join("file"), disk.path().join("other"));
+        fs::write(&file, b"x").unwrap();
+        disk.fill();
+        assert_eq!(fs::write(&other, b"x").unwrap_err().kind(), ErrorKind::StorageFull);
+        disk.free();
+        fs::write(&other, b"x").unwrap();
+        disk.set_read_only(true);
+        assert_eq!(fs::write(&other, b"x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(fs::read(&file).unwrap(), b"x");
+        disk.set_read_only(false);
+        fs::write(&other, b"y").unwrap();
+    }
+}

@@ -1,0 +1,41 @@
+//! The line between the relay and its name server, which breaks at times.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::ledger::Side;
+use super::world::World;
+use crate::dns_line::{self, Trouble};
+
+/// Lays the line; where the relay is to ask.
+pub(super) fn lay(world: &Arc<World>, target: SocketAddr) -> SocketAddr {
+    let world = Arc::clone(world);
+    dns_line::lay(target, move || world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(&world)))
+}
+
+/// Quick ones mostly: for an answer that is lost the relay waits, and then nothing happens.
+fn choose(world: &World) -> Trouble {
+    let bit = usize::try_from(world.chance.below(GARBLED_BITS)).unwrap();
+    let (trouble, kind) = world.chance.pick(&[
+        (Trouble::Denied, "denied without proof"),
+        (Trouble::Denied, "denied without proof"),
+        (Trouble::Emptied, "emptied without proof"),
+        (Trouble::Emptied, "emptied without proof"),
+        (Trouble::Failing, "a failure"),
+        (Trouble::Garbled(bit), "garbled"),
+        (Trouble::Garbled(bit), "garbled"),
+        (Trouble::Late(world.chance.below(LATE_MS_MAX)), "late"),
+        (Trouble::Lost, "lost"),
+        (Trouble::Short, "cut short"),
+        (Trouble::Truncated, "said to be too long"),
+    ]);
+    world.ledger.struck(Side::Names, &format!("answer {kind}"), None);
+    trouble
+}
+
+/// How many answers are spared.
+const TROUBLE_ONE_IN: u64 = 16;
+/// The latest answer.
+const LATE_MS_MAX: u64 = 1500;
+/// More than any answer has.
+const GARBLED_BITS: u64 = 8 * 65_536;
