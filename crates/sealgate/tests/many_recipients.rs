@@ -603,6 +603,37 @@ fn no_answer_is_waited_for_longer_than_the_client_waits() {
 }
 
 #[test]
+fn a_pause_between_lmtp_replies_holds_up_no_delivery() {
+    let paused = Arc::new(AtomicUsize::new(0));
+    let has_paused = Arc::clone(&paused);
+    // Its other recipient is answered for, and the pause has begun, before this server goes on.
+    let outside = Sink::scripted(Protocol::Smtp, move |stage| {
+        if matches!(stage, Stage::Rcpt(line) if line.contains("slow@")) {
+            process::holds_within(process::PATIENCE, || has_paused.load(Ordering::SeqCst) == 1);
+        }
+        None
+    });
+    let gate = gate(&Sink::smtp(), &outside, |gate| {
+        gate.set(&["inside", "reply_pause_ms"], 5_000);
+    });
+    let (mut client, _) = Session::connect(gate.ready().inside_lmtp.unwrap());
+    client.command("LHLO client.example");
+    client.command(&format!("MAIL FROM:<{ALICE}>"));
+    for to in [OK, "slow@a.example"] {
+        assert_eq!(client.command(&format!("RCPT TO:<{to}>")).code, 250);
+    }
+    client.command("DATA");
+    client.content(MAIL);
+    assert_eq!(client.reply().code, 250);
+    paused.store(1, Ordering::SeqCst);
+    outside.await_received(2);
+    let delivered = Instant::now();
+    assert_eq!(client.reply().code, 250);
+    // Delivered in the pause and not after it.
+    assert!(delivered.elapsed() >= Duration::from_secs(2), "{:?}", delivered.elapsed());
+}
+
+#[test]
 fn lmtp_replies_come_apart_where_the_client_needs_it() {
     let gate = gate(&Sink::smtp(), &Sink::smtp(), |gate| {
         gate.set(&["inside", "reply_pause_ms"], 300);

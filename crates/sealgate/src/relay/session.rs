@@ -435,7 +435,16 @@ impl Session {
                     failpoint!("session.answer");
                     answers.take(outcome);
                     if lmtp {
-                        self.say_known(answers).await;
+                        // A client that reads slowly, or needs a pause, holds up its own answers and no delivery.
+                        let mut saying = std::pin::pin!(self.say_known(answers));
+                        tokio::select! {
+                            biased;
+                            settled = &mut caught => {
+                                saying.await;
+                                break settled;
+                            }
+                            () = &mut saying => {}
+                        }
                     }
                 }
                 read = self.stream.read(&mut self.input), if listen => {
