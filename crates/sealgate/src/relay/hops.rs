@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::route::Hop;
 
@@ -75,7 +76,7 @@ impl Hops {
         &self,
         hop: &Hop,
         count: usize,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> Result<Reservation, Refusal> {
         let count = u32::try_from(count).unwrap_or(u32::MAX).clamp(1, self.connections_max);
         let connections = Arc::clone(&self.state(hop).connections);
@@ -256,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn connections_are_bounded_and_the_wait_for_one_ends() {
         let (hops, one) = (Hops::new(2), hop(1));
-        let soon = || tokio::time::Instant::now() + Duration::from_millis(50);
+        let soon = || Instant::now() + Duration::from_millis(50);
         let mut two = hops.reserve(&one, 2, soon()).await.unwrap();
         let refusal = hops.reserve(&one, 1, soon()).await.unwrap_err();
         assert!(refusal.to_string().starts_with("451 4.4.5 "), "{refusal}");
@@ -273,7 +274,7 @@ mod tests {
         let hops = Hops::new(1);
         hops.attempt(&hop(1)).unwrap().succeeded();
         fail(&hops, &hop(2), FAILURES_MAX);
-        let used = hops.reserve(&hop(3), 1, tokio::time::Instant::now()).await.unwrap();
+        let used = hops.reserve(&hop(3), 1, Instant::now()).await.unwrap();
         hops.sweep();
         assert_eq!(hops.known.lock().unwrap().len(), 2);
         drop(used);

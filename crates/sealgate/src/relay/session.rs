@@ -24,7 +24,6 @@ use sealgate_core::smtp::command::Greeting;
 use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -41,7 +40,7 @@ use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::transport::{Demand, Transport};
-use super::{Relay, Settings, veil};
+use super::{Relay, Settings, off_the_clock, veil};
 use crate::config::ClientAddress;
 use crate::observe::record::Record;
 
@@ -80,12 +79,11 @@ impl Session {
         relay: Arc<Relay>,
         settings: Arc<Settings>,
         entrance: Entrance,
-        (stream, peer): (TcpStream, SocketAddr),
+        (stream, local, peer): (Stream, SocketAddr, SocketAddr),
         admission: Result<Connection, Reply>,
     ) -> Self {
         let options = settings.server_options(entrance);
         let id = trace::transaction_id();
-        let local = stream.local_addr().unwrap_or(peer);
         let (server, connection) = match admission {
             Ok(connection) => (Server::new(options), Some(connection)),
             Err(reply) => {
@@ -102,7 +100,7 @@ impl Session {
             peer,
             local,
             server,
-            stream: Stream::Plain(stream),
+            stream,
             input: BytesMut::with_capacity(INPUT_BYTES),
             id,
             context: None,
@@ -275,7 +273,8 @@ impl Session {
         let Some(context) = &self.context else { return Err(Refusal::Internal) };
         let mut keys = Keys::default();
         failpoint!("session.rcpt_look_up");
-        self.relay.stores.answer(&[KeyQuery::Public(to.clone())], &mut keys).await;
+        let queries = [KeyQuery::Public(to.clone())];
+        off_the_clock(self.relay.stores.answer(&queries, &mut keys)).await;
         failpoint!("session.rcpt_looked_up");
         match keys.public.get(to) {
             Some(answer) => outbound::admit_recipient(context, from.as_ref(), to, answer),

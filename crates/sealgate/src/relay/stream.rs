@@ -19,6 +19,9 @@ pub(crate) enum Stream {
     Plain(TcpStream),
     /// Within TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Within this process.
+    #[cfg(test)]
+    Memory(super::schedules::End),
 }
 
 /// Why [`Stream::write_all_watching`] came back.
@@ -81,6 +84,8 @@ impl Stream {
         match std::mem::replace(self, Self::Closed) {
             Self::Plain(tcp) => Some(tcp),
             Self::Closed | Self::Tls(_) => None,
+            #[cfg(test)]
+            Self::Memory(_) => None,
         }
     }
 
@@ -157,6 +162,8 @@ impl AsyncRead for Stream {
             Self::Closed => Poll::Ready(Ok(())),
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_read(context, buffer),
         }
     }
 }
@@ -171,6 +178,8 @@ impl AsyncWrite for Stream {
             Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Plain(stream) => Pin::new(stream).poll_write(context, octets),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, octets),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_write(context, octets),
         }
     }
 
@@ -183,6 +192,8 @@ impl AsyncWrite for Stream {
             Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_write_vectored(context, slices),
         }
     }
 
@@ -191,6 +202,8 @@ impl AsyncWrite for Stream {
             Self::Closed => Poll::Ready(Ok(())),
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_flush(context),
         }
     }
 
@@ -199,6 +212,8 @@ impl AsyncWrite for Stream {
             Self::Closed => Poll::Ready(Ok(())),
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_shutdown(context),
         }
     }
 }
