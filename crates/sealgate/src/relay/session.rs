@@ -445,6 +445,9 @@ impl Session {
                             () = &mut saying => {}
                         }
                     }
+                    if answers.client_is_gone && !released.load(Ordering::Acquire) {
+                        return None;
+                    }
                 }
                 read = self.stream.read(&mut self.input), if listen => {
                     if !matches!(read, Ok(octets) if octets > 0) {
