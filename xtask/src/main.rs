@@ -10,6 +10,7 @@
 mod bench;
 mod package;
 mod packages;
+mod schedules;
 mod test;
 mod tidy;
 mod torture;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         ["package", options @ ..] => package::run(options),
         ["bench", options @ ..] => bench::run(options),
         ["torture", options @ ..] => torture::run(options),
+        ["schedules", options @ ..] => schedules::run(options),
         ["packages"] => packages::install().map(|()| true).unwrap_or_else(|why| {
             eprintln!("{why}");
             false
@@ -52,6 +54,8 @@ cargo xtask tidy              the project's own rules about its text
 cargo xtask packages          only install the Debian packages that the tests need
 cargo xtask torture           break everything for as long as asked (docs/RELIABILITY.md)
       [--minutes N] [--seed S]
+cargo xtask schedules         a million random schedules of the relay in virtual time (docs/RELIABILITY.md)
+      [--count N] [--seed S] [--threads T]
 cargo xtask package           make the Debian package in target/package
       [--binary PATH]         out of this program, and build none
 cargo xtask bench [GROUP...]  measure, and write docs/BENCHMARKS.md; groups of rows, all where none is named:

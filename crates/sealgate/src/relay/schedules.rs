@@ -8,7 +8,7 @@
 //! What other threads do (the key database, cryptography) is waited for while the clock stands still
 //! ([`world::off_the_clock`]).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 mod books;
 mod chance;
@@ -24,7 +24,11 @@ pub(crate) use pipe::End;
 pub(crate) use world::{DATE, are_running, dial, note, off_the_clock};
 
 use books::Counts;
+use chance::Chance;
+use course::Course;
 use gate::Gate;
+
+use super::listener::Entrance;
 
 /// Runs `count` schedules from `seed` on; panics with the first one that shows something wrong.
 fn run_all(seed: u64, count: u64) -> Counts {
@@ -42,6 +46,9 @@ fn run_all(seed: u64, count: u64) -> Counts {
                     }
                     counts.add("schedules", 1);
                     counts.merge(&outcome.counts);
+                    if counts.0["schedules"] % TOLD_EVERY == 0 {
+                        println!("  thread {first}: {} schedules", counts.0["schedules"]);
+                    }
                 }
                 counts
             })
@@ -79,8 +86,10 @@ const SEED: &str = "SEALGATE_SCHEDULES_SEED";
 const COUNT: &str = "SEALGATE_SCHEDULES";
 /// On so many threads.
 const THREADS: &str = "SEALGATE_SCHEDULES_THREADS";
+/// A long run shows that it goes on.
+const TOLD_EVERY: u64 = 20_000;
 /// Of the test command.
-const COUNT_SHORT: u64 = 2000;
+const COUNT_SHORT: u64 = 1000;
 
 #[test]
 fn whatever_the_schedule_nothing_is_lost_and_nothing_hangs() {
@@ -95,12 +104,45 @@ fn whatever_the_schedule_nothing_is_lost_and_nothing_hangs() {
     assert_eq!(counts.0["schedules"], count);
 }
 
+/// Small contents go out together with their dot. Found by the schedules: that was waited for without end.
+#[test]
+fn a_server_that_takes_a_few_octets_a_second_holds_up_no_reply() {
+    let mut gate = Gate::new();
+    for entrance in [Entrance::InsideLmtp, Entrance::InsideSmtp] {
+        let mut course = Course::quiet(entrance, 1, &[1]);
+        course.servers[0].room = (8, 8);
+        course.servers[0].slow = Some((8, Duration::from_secs(10)));
+        let outcome = gate.take(course, Chance::new(1), true);
+        assert!(
+            outcome.problems.is_empty(),
+            "{:?}\n{}",
+            outcome.problems,
+            outcome.trace.join("\n")
+        );
+        assert!(outcome.counts.0["told 4xx"] > 0, "{}", outcome.trace.join("\n"));
+        assert_eq!(outcome.counts.0["told 2xx"], 1);
+    }
+}
+
+/// Found by the schedules: where it was a reply that could not be written, the other copies were delivered nevertheless.
+#[test]
+fn nothing_is_delivered_for_a_client_that_has_gone_before_the_first_dot() {
+    let mut gate = Gate::new();
+    let mut course = Course::quiet(Entrance::InsideLmtp, 1, &[1, 2]);
+    // Nobody is there for the first recipient, which is known at once; the second one's server is slow to begin.
+    course.servers.remove(0);
+    course.servers[0].slow = Some((4096, Duration::from_secs(1)));
+    course.clients[0].leaves_after = Some(Duration::ZERO);
+    let trace = gate.take(course, Chance::new(1), true).trace.join("\n");
+    assert!(!trace.contains("has all of m0.0") && trace.contains("has all of m0.1"), "{trace}");
+}
+
 #[test]
 fn the_same_seed_takes_the_same_course() {
     let (mut one, mut other) = (Gate::new(), Gate::new());
     // The second relay has others' schedules behind it.
     (900..920).for_each(|seed| drop(other.run(seed, false)));
-    for seed in 0..100 {
+    for seed in 0..60 {
         let (first, second) = (one.run(seed, true), other.run(seed, true));
         assert!(!first.trace.is_empty());
         let pairs = first.trace.iter().zip(&second.trace);

@@ -19,7 +19,19 @@ pub(super) struct Mail {
     pub(super) notify_never: bool,
     pub(super) recipients: Vec<Recipient>,
     pub(super) content: Vec<u8>,
+    pub(super) kind: Kind,
     pub(super) attempts: Vec<Try>,
+}
+
+/// What the relay does with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing.
+    Plain,
+    /// It seals it.
+    Sealed,
+    /// It opens it.
+    Opened,
 }
 
 /// One recipient of a message.
@@ -169,7 +181,13 @@ impl Books {
         content: &[u8],
     ) -> Option<(usize, usize, usize)> {
         let mail = &mut self.mails[message];
-        if !content.ends_with(&mail.content) {
+        let secret_is_there = content.windows(SECRET.len()).any(|window| window == SECRET);
+        let is_right = match mail.kind {
+            Kind::Plain => content.ends_with(&mail.content),
+            Kind::Sealed => !secret_is_there,
+            Kind::Opened => secret_is_there,
+        };
+        if !is_right {
             self.problems.push(format!("m{message}.{attempt}: stored with another content"));
         }
         let found = mail.recipients.iter().position(|recipient| recipient.address == address);
@@ -309,6 +327,8 @@ impl Mail {
     }
 }
 
+/// What no line shows of a message that is sealed.
+pub(super) const SECRET: &[u8] = b"the rook flies at noon";
 /// From the upstream's dot to the downstream's dot (ARCHITECTURE).
 const DELIVERY_MAX: Duration = Duration::from_secs(240);
 /// A transaction is over then, whatever happens.

@@ -27,6 +27,8 @@ pub(super) struct ClientPlan {
     pub(super) slow: Option<(usize, Duration)>,
     /// The least time between two attempts.
     pub(super) retry_after: Duration,
+    /// At its first attempt it waits no longer than this for the replies to its dot.
+    pub(super) leaves_after: Option<Duration>,
 }
 
 /// Hands over everything; what is still open in calm weather is the relay's fault.
@@ -374,6 +376,11 @@ impl<'p> Session<'p> {
             let ms = [chance.below(3), chance.below(5000), chance.below(600_000)];
             chance.per_mille(trouble * 2).then(|| dot + Duration::from_millis(*chance.pick(&ms)))
         });
+        if shipment.id.1 == 0
+            && let Some(patience) = self.plan.leaves_after
+        {
+            self.vanishes = Some(dot + patience);
+        }
         let heard = async {
             let groups = match self.plan.entrance {
                 Entrance::InsideLmtp => admitted.chunks(1),

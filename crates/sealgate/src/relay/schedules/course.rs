@@ -1,9 +1,12 @@
 //! What a seed decides before a schedule begins: the configuration, the servers, the clients and their mail.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::books::{Books, Mail, Recipient};
+use sealgate_core::policy::{Decision, Encrypt, Policy, Sign};
+
+use super::books::{Books, Kind, Mail, Recipient, SECRET};
 use super::chance::Chance;
 use super::client::ClientPlan;
 use super::gate::exchanger;
@@ -27,11 +30,13 @@ pub(super) struct Course {
     done_record: DoneRecord,
     reply_pause: Duration,
     connections_max: usize,
+    /// Mail is sealed on its way out and opened on its way in.
+    with_keys: bool,
 }
 
 impl Course {
     /// `run` goes into the messages, so that no two are the same.
-    pub(super) fn new(chance: &mut Chance, run: u64) -> Self {
+    pub(super) fn new(chance: &mut Chance, run: u64, sealed: &[u8]) -> Self {
         let weather = *chance.pick(&[0, 10, 40, 40, 120, 120, 300]);
         let lmtp = chance.per_mille(400);
         let next_hop = chance.per_mille(500).then(|| {
@@ -59,13 +64,60 @@ impl Course {
             done_record,
             reply_pause: Duration::from_millis(*chance.pick(&[0, 0, 0, 50, 3000])),
             connections_max: *chance.pick(&[1, 2, 50, 50]),
+            with_keys: chance.per_mille(20),
         };
+        if course.with_keys {
+            course.next_hop.get_or_insert("smtp://192.0.2.50:2525".to_owned());
+        }
         course.books.reply_pause = course.reply_pause;
         course.place_servers(chance, weather);
-        for number in 0..=chance.index(3) {
-            course.place_client(chance, weather, number, run);
+        for number in 0..*chance.pick(&[1, 1, 1, 2, 2, 3]) {
+            course.place_client(chance, weather, number, run, sealed);
         }
         course.describe();
+        course
+    }
+
+    /// One message from the mail server for recipients at these servers; nothing goes wrong by itself.
+    pub(super) fn quiet(entrance: Entrance, run: u64, exchangers: &[u8]) -> Self {
+        let mut chance = Chance::new(0);
+        let mut course = Self::new(&mut chance, run, &[]);
+        let wide = (CONTENT_BYTES_MAX, CONTENT_BYTES_MAX);
+        course.next_hop = None;
+        course.with_keys = false;
+        course.done_record = DoneRecord::Partial;
+        course.reply_pause = Duration::ZERO;
+        course.connections_max = 50;
+        let mut mail = course.mail(&mut chance, entrance, run);
+        let recipient = |(index, to): (usize, &u8)| {
+            Recipient::new(format!("r{index}@[192.0.2.{to}]"), exchanger(*to))
+        };
+        mail.recipients = exchangers.iter().enumerate().map(recipient).collect();
+        (mail.sender_is_null, mail.notify_never) = (false, false);
+        course.books = Books::default();
+        course.books.mails.push(mail);
+        course.clients = vec![ClientPlan {
+            entrance,
+            peer: SocketAddr::from(([127, 0, 0, 1], 4000)),
+            messages: vec![0],
+            sender: "alice@nec.example",
+            per_mille: 0,
+            room: wide,
+            slow: None,
+            retry_after: Duration::from_secs(60),
+            leaves_after: None,
+        }];
+        let server = |to: &u8| ServerPlan {
+            address: exchanger(*to),
+            lmtp: false,
+            proxy: false,
+            keywords: vec!["DSN"],
+            room: wide,
+            slow: None,
+            per_mille: 0,
+        };
+        course.servers = exchangers.iter().map(server).collect();
+        course.header.clear();
         course
     }
 
@@ -80,6 +132,9 @@ impl Course {
         config.inside.reply_pause = self.reply_pause;
         config.done_record = self.done_record;
         config.limits.connections_per_next_hop_max = self.connections_max;
+        if self.with_keys {
+            config.policy = Arc::new(with_keys(&config.policy));
+        }
     }
 
     fn place_servers(&mut self, chance: &mut Chance, weather: u64) {
@@ -92,7 +147,7 @@ impl Course {
         for (address, lmtp) in places {
             let inside = address == mail_server_address();
             let xclient = inside && matches!(self.client_address, ClientAddress::Xclient);
-            let old = !lmtp && !xclient && chance.per_mille(30);
+            let old = !lmtp && !xclient && !self.with_keys && chance.per_mille(30);
             let mut keywords = Vec::new();
             if !old {
                 keywords.extend(chance.per_mille(700).then_some("PIPELINING"));
@@ -106,7 +161,7 @@ impl Course {
                 (most, Duration::from_millis(chance.below(2000)))
             });
             let wide = CONTENT_BYTES_MAX * 2;
-            let narrow = 1 + chance.index(2000);
+            let narrow = *chance.pick(&[7, 100, 500, 500, 2000, 2000]);
             let per_mille = if chance.per_mille(300) { weather / 4 } else { weather };
             self.servers.push(ServerPlan {
                 address,
@@ -124,13 +179,23 @@ impl Course {
         }
     }
 
-    fn place_client(&mut self, chance: &mut Chance, weather: u64, number: usize, run: u64) {
+    fn place_client(
+        &mut self,
+        chance: &mut Chance,
+        weather: u64,
+        number: usize,
+        run: u64,
+        sealed: &[u8],
+    ) {
         let entrances = [Entrance::InsideLmtp, Entrance::InsideSmtp, Entrance::OutsideSmtp];
         let entrance = *chance.pick(&entrances);
-        let messages = 1 + chance.index(3);
+        let messages = *chance.pick(&[1, 1, 1, 1, 2, 3]);
         let first = self.books.mails.len();
         for _ in 0..messages {
-            let mail = self.mail(chance, entrance, run);
+            let mut mail = self.mail(chance, entrance, run);
+            if self.with_keys {
+                mail.keep_secret(entrance, run, sealed);
+            }
             self.books.mails.push(mail);
         }
         let outside = entrance == Entrance::OutsideSmtp;
@@ -152,6 +217,7 @@ impl Course {
             slow,
             // Whose copy it is shows only where a server takes ENVID: else no two attempts may overlap.
             retry_after: Duration::from_secs(if old { 700 } else { *chance.pick(&[0, 60, 700]) }),
+            leaves_after: None,
         });
     }
 
@@ -174,7 +240,8 @@ impl Course {
             "X-Schedule: m{number}\r\nFrom: <{from}>\r\nTo: undisclosed-recipients:;\r\nSubject: x\r\n\
              Date: Fri, 13 Nov 2026 12:00:00 +0000\r\nMessage-ID: <{run:016x}.{number}@nec.example>\r\n\r\n"
         );
-        let most = *chance.pick(&[100, 100, 100, 2000, 2000, 2000, 20_000, 90_000]);
+        let most = *chance
+            .pick(&[100, 100, 100, 100, 2000, 2000, 2000, 2000, 2000, 20_000, 20_000, 90_000]);
         let length = content.len() + chance.index(most);
         while content.len() < length {
             let line = [
@@ -194,6 +261,7 @@ impl Course {
             notify_never,
             recipients,
             content: content.into_bytes(),
+            kind: Kind::Plain,
             attempts: Vec::new(),
         }
     }
@@ -212,6 +280,29 @@ impl Course {
         self.header.extend(self.servers.iter().map(|server| format!("{server:?}")));
         self.header.extend(self.clients.iter().map(|client| format!("{client:?}")));
     }
+}
+
+impl Mail {
+    /// Made into one that is sealed on its way out, or that is sealed already and opened on its way in.
+    fn keep_secret(&mut self, entrance: Entrance, run: u64, sealed: &[u8]) {
+        if entrance == Entrance::OutsideSmtp {
+            self.kind = Kind::Opened;
+            // The beginning is another in each message.
+            let head = self.content.iter().position(|octet| *octet == b'\r').unwrap();
+            let head = String::from_utf8_lossy(&self.content[..head]).into_owned();
+            self.content = [format!("{head}\r\nX-Run: {run:016x}\r\n").as_bytes(), sealed].concat();
+        } else {
+            self.kind = Kind::Sealed;
+            self.content.extend_from_slice(SECRET);
+            self.content.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// The policy that seals everything.
+pub(super) fn with_keys(policy: &Policy) -> Policy {
+    let defaults = Decision { encrypt: Encrypt::Require, sign: Sign::IfKey, ..policy.defaults };
+    Policy { defaults, ..policy.clone() }
 }
 
 fn next_hop_address() -> SocketAddr {

@@ -5,22 +5,30 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use sealgate_core::address::Domain;
+use sealgate_core::address::{Address, Domain};
+use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
+use sealgate_core::message::Message;
+use sealgate_core::outbound::Outbound;
+use sealgate_core::policy::Sign;
+use sealgate_core::step::{Keys, Step};
+use sealgate_keys::authority::Algorithm;
 use sealgate_keys::database::DatabaseUrl;
+use sealgate_keys::owner::Owner;
 use sealgate_keys::stores::Stores;
 use sqlx::Connection as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, timeout};
 
-use super::books::Counts;
+use super::books::{Counts, SECRET};
 use super::chance::Chance;
-use super::course::Course;
+use super::course::{Course, with_keys};
 use super::world::{self, World, complain};
 use super::{client, note};
 use crate::config::Config;
 use crate::relay::hops::Hops;
 use crate::relay::pool::Pool;
 use crate::relay::recipients::Recipients;
+use crate::relay::transaction::Transaction;
 use crate::relay::{Relay, Settings, route};
 
 /// A relay and where its databases and threads are.
@@ -31,6 +39,8 @@ pub(super) struct Gate {
     database: PathBuf,
     /// No two schedules send the same message.
     runs: u64,
+    /// A message to us, sealed by somebody else.
+    sealed: Vec<u8>,
     _directory: tempfile::TempDir,
 }
 
@@ -52,25 +62,33 @@ impl Gate {
         std::fs::write(&file, CONFIGURATION).unwrap();
         let config = Config::load(&file).unwrap();
         let database = directory.path().join("sealgate.db");
-        let relay = threads.block_on(async {
+        let (relay, sealed) = threads.block_on(async {
             let url = DatabaseUrl::Sqlite(database.clone());
             let domain = Domain::parse("nec.example").unwrap();
             let master_key = directory.path().join("master.key");
             sealgate_keys::administration::establish(&master_key, &url, &domain).await.unwrap();
             let stores = Stores::open(&config.stores).await.unwrap();
-            Relay::new(Settings::new(config.clone()).unwrap(), stores).unwrap()
+            keys(&stores).await;
+            let relay = Relay::new(Settings::new(config.clone()).unwrap(), stores).unwrap();
+            let sealed = sealed(&relay).await;
+            (relay, sealed)
         });
-        Self { relay, config, threads, database, runs: 0, _directory: directory }
+        Self { relay, config, threads, database, runs: 0, sealed, _directory: directory }
     }
 
     /// Runs one schedule to its end.
     pub(super) fn run(&mut self, seed: u64, traced: bool) -> Outcome {
+        let mut chance = Chance::new(seed);
+        let course = Course::new(&mut chance, self.runs, &self.sealed);
+        self.take(course, chance, traced)
+    }
+
+    /// Runs this one.
+    pub(super) fn take(&mut self, course: Course, chance: Chance, traced: bool) -> Outcome {
         self.runs += 1;
-        if self.runs % CLEAN_EVERY == 0 {
+        if self.runs.is_multiple_of(CLEAN_EVERY) {
             self.forget_done_records();
         }
-        let mut chance = Chance::new(seed);
-        let course = Course::new(&mut chance, self.runs);
         self.begin_anew(&course);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.unwrap();
@@ -156,6 +174,43 @@ impl Gate {
             let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
             sqlx::query("DELETE FROM done_records").execute(&mut connection).await.unwrap();
         });
+    }
+}
+
+/// One for each of our senders and recipients, and one for each of our correspondents.
+async fn keys(stores: &Stores) {
+    let administration = stores.administration();
+    for owner in ["@nec.example", "@abc.example"] {
+        let owner: Owner = owner.parse().unwrap();
+        let made = administration.generate_secret_keys(&owner, Algorithm::P256).await.unwrap();
+        for certificate in made {
+            administration.import_public_key(&owner, &certificate, &[]).await.unwrap();
+        }
+    }
+}
+
+/// A message to one of us, as somebody outside seals it.
+async fn sealed(relay: &Relay) -> Vec<u8> {
+    let settings = relay.settings();
+    let mut context = Transaction::context(relay, &settings).await.unwrap();
+    let mut policy = with_keys(&context.policy);
+    policy.defaults.sign = Sign::Never;
+    context.policy = Arc::new(policy);
+    let envelope = Envelope {
+        reverse_path: Some(Address::parse("bob@abc.example").unwrap()),
+        recipients: vec![Recipient::new(Address::parse("r0@nec.example").unwrap())],
+        parameters: MailParameters::default(),
+    };
+    let head = b"From: <bob@abc.example>\r\nTo: <r0@nec.example>\r\nSubject: x\r\n\r\n";
+    let message = Message::new([&head[..], SECRET, b"\r\n"].concat().into());
+    let mut outbound = Outbound::new(context, "id".to_owned(), envelope, message, Vec::new());
+    let mut keys = Keys::default();
+    loop {
+        match outbound.step(&keys) {
+            Step::Want(queries) => relay.stores.answer(&queries, &mut keys).await,
+            Step::Done(done) => return done.parcels[0].message.concat(),
+            Step::Refused(refused) => panic!("{refused:?}"),
+        }
     }
 }
 
