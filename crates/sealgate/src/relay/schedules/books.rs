@@ -173,6 +173,11 @@ impl Books {
         attempt_of.first_dot.get_or_insert(now);
     }
 
+    /// A server listens no longer to a message whose dot it has not read.
+    pub(super) fn may_have_dot(&mut self, (message, attempt): (usize, usize)) {
+        self.mails[message].attempts[attempt].first_dot.get_or_insert_with(Instant::now);
+    }
+
     /// A server keeps a copy; its number, for [`Self::said`].
     pub(super) fn stored(
         &mut self,

@@ -268,6 +268,10 @@ impl Session {
                 break from + at;
             }
             if stop_at.is_some_and(|at| raw.len() > at) {
+                // The dot may be on its way already.
+                if let Some(attempt) = self.transaction.attempt.or_else(|| attempt_in(&raw)) {
+                    books(|books| books.may_have_dot(attempt));
+                }
                 if draw(|chance| chance.per_mille(500)) {
                     self.say("552 5.3.4 too much").await?;
                     return Err(self.line.fall_silent().await);
