@@ -40,12 +40,11 @@ impl Stream {
         self.read_buf(input).await
     }
 
-    /// Writes `output` and empties it.
+    /// Writes `output` and empties it. Given up in the middle, it leaves what is not written yet.
     pub(crate) async fn write(&mut self, output: &mut BytesMut) -> io::Result<()> {
         if !output.is_empty() {
-            self.write_all(output).await?;
+            self.write_all_buf(output).await?;
             self.flush().await?;
-            output.clear();
         }
         Ok(())
     }
