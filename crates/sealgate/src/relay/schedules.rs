@@ -28,7 +28,11 @@ use chance::Chance;
 use course::Course;
 use gate::Gate;
 
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt as _;
+
 use super::listener::Entrance;
+use super::stream::Stream;
 
 /// Runs `count` schedules from `seed` on; panics with the first one that shows something wrong.
 fn run_all(seed: u64, count: u64) -> Counts {
@@ -135,6 +139,20 @@ fn nothing_is_delivered_for_a_client_that_has_gone_before_the_first_dot() {
     course.clients[0].leaves_after = Some(Duration::ZERO);
     let trace = gate.take(course, Chance::new(1), true).trace.join("\n");
     assert!(!trace.contains("has all of m0.0") && trace.contains("has all of m0.1"), "{trace}");
+}
+
+/// Found by the schedules: a client that reads no faster than that heard the first replies twice, and took them for others'.
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_was_given_up_goes_on_where_it_ended() {
+    let (ours, mut theirs) = pipe::pair((4, 4));
+    let mut stream = Stream::Memory(ours);
+    let mut output = BytesMut::from("250 one\r\n451 two\r\n");
+    let second = Duration::from_secs(1);
+    assert!(tokio::time::timeout(second, stream.write(&mut output)).await.is_err());
+    let mut heard = [0; 18];
+    let (written, read) = tokio::join!(stream.write(&mut output), theirs.read_exact(&mut heard));
+    assert!(written.is_ok() && read.is_ok());
+    assert_eq!(&heard, b"250 one\r\n451 two\r\n");
 }
 
 #[test]

@@ -290,7 +290,10 @@ impl Books {
             self.counts.add("attempts", mail.attempts.len());
             for (index, recipient) in mail.recipients.iter().enumerate() {
                 self.counts.add("left open", usize::from(recipient.open));
-                for pair in recipient.copies.windows(2) {
+                // One that a slow server took late may be of an earlier attempt.
+                let mut copies: Vec<&Copy> = recipient.copies.iter().collect();
+                copies.sort_by_key(|copy| copy.attempt);
+                for pair in copies.windows(2) {
                     let [one, next] = pair else { continue };
                     match mail.window(index, one, next) {
                         Ok(window) => self.counts.add(window, 1),

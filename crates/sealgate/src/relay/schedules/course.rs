@@ -37,7 +37,7 @@ pub(super) struct Course {
 impl Course {
     /// `run` goes into the messages, so that no two are the same.
     pub(super) fn new(chance: &mut Chance, run: u64, sealed: &[u8]) -> Self {
-        let weather = *chance.pick(&[0, 10, 40, 40, 120, 120, 300]);
+        let weather = *chance.pick(&[0, 10, 20, 40, 40, 80, 120, 300]);
         let lmtp = chance.per_mille(400);
         let next_hop = chance.per_mille(500).then(|| {
             let scheme = if chance.per_mille(400) { "lmtp" } else { "smtp" };
@@ -50,7 +50,7 @@ impl Course {
         };
         let scheme = if lmtp { "lmtp" } else { "smtp" };
         let done_record =
-            if chance.per_mille(250) { DoneRecord::Always } else { DoneRecord::Partial };
+            if chance.per_mille(120) { DoneRecord::Always } else { DoneRecord::Partial };
         let mut course = Self {
             books: Books::default(),
             servers: Vec::new(),
@@ -161,7 +161,7 @@ impl Course {
                 (most, Duration::from_millis(chance.below(2000)))
             });
             let wide = CONTENT_BYTES_MAX * 2;
-            let narrow = *chance.pick(&[7, 100, 500, 500, 2000, 2000]);
+            let narrow = *chance.pick(&[60, 250, 1000, 4000]);
             let per_mille = if chance.per_mille(300) { weather / 4 } else { weather };
             self.servers.push(ServerPlan {
                 address,
@@ -223,7 +223,8 @@ impl Course {
 
     fn mail(&self, chance: &mut Chance, entrance: Entrance, run: u64) -> Mail {
         let number = self.books.mails.len();
-        let recipients = (0..=chance.index(6)).map(|index| match (&self.next_hop, entrance) {
+        let count = *chance.pick(&[1, 1, 1, 2, 2, 3, 4, 5, 6]);
+        let recipients = (0..count).map(|index| match (&self.next_hop, entrance) {
             (_, Entrance::OutsideSmtp) => {
                 Recipient::new(format!("r{index}@nec.example"), mail_server_address())
             }
