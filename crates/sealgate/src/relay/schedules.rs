@@ -50,7 +50,7 @@ fn run_all(seed: u64, count: u64) -> Counts {
                     }
                     counts.add("schedules", 1);
                     counts.merge(&outcome.counts);
-                    if counts.0["schedules"] % TOLD_EVERY == 0 {
+                    if counts.0["schedules"].is_multiple_of(TOLD_EVERY) {
                         println!("  thread {first}: {} schedules", counts.0["schedules"]);
                     }
                 }
@@ -100,8 +100,8 @@ fn whatever_the_schedule_nothing_is_lost_and_nothing_hangs() {
     let (seed, count) = (number(SEED).unwrap_or(1), number(COUNT).unwrap_or(COUNT_SHORT));
     let began = Instant::now();
     let counts = run_all(seed, count);
-    let seconds = began.elapsed().as_secs_f64();
-    println!("{count} schedules from seed {seed} on, {:.0} a second", count as f64 / seconds);
+    let rate = u128::from(count) * 1000 / began.elapsed().as_millis().max(1);
+    println!("{count} schedules from seed {seed} on, {rate} a second");
     for (what, count) in &counts.0 {
         println!("  {what}: {count}");
     }

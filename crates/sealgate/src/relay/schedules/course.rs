@@ -245,7 +245,7 @@ impl Course {
             .pick(&[100, 100, 100, 100, 2000, 2000, 2000, 2000, 2000, 20_000, 20_000, 90_000]);
         let length = content.len() + chance.index(most);
         while content.len() < length {
-            let line = [
+            let lines = [
                 "x\r\n",
                 ".\r\n",
                 "..\r\n",
@@ -253,7 +253,8 @@ impl Course {
                 ".x some words in a line of its own\r\n",
                 FULL_LINE,
             ];
-            content.push_str(*chance.pick(&line));
+            let line = *chance.pick(&lines);
+            content.push_str(line);
         }
         let (sender_is_null, notify_never) = (chance.per_mille(60), chance.per_mille(60));
         Mail {

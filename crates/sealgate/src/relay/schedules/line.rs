@@ -68,7 +68,7 @@ impl Line {
             return Err(Over);
         }
         if !whole {
-            self.hang_up(part.len() % 2 == 0);
+            self.hang_up(part.len().is_multiple_of(2));
             return Err(Over);
         }
         Ok(())
