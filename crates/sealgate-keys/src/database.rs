@@ -106,6 +106,14 @@ impl Database {
         }
     }
 
+    /// Whether it answers now.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
+        self.fetch_all(Statement::new(READ_COUNTER)).await.map(drop)
+    }
+
     /// Whether the database tells of changes by itself, so that [`Self::changes`] costs nothing.
     pub(crate) fn tells_changes(&self) -> bool {
         matches!(self.kind, Kind::Postgres(_))

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use futures_util::future::join3;
 use futures_util::stream::FuturesUnordered;
 use sealgate_core::address::Domain;
 use sealgate_core::keys::{LookupError, OwnKey, PublicKey};
@@ -186,6 +187,38 @@ impl Stores {
             tracing::error!(%error, "anchors cannot be read, the last ones are used");
         }
         last.ok_or(error)
+    }
+
+    /// Whether all that mail may need answers within so long: the database, and stores outside this process.
+    ///
+    /// # Errors
+    /// The [`StoreError`] of the first that does not, which names it.
+    pub async fn reach(&self, patience: Duration) -> Result<(), StoreError> {
+        let settings = self.settings();
+        let directory = async {
+            match &settings.directory {
+                Some(server) if settings.config.public_keys.contains(&PublicKeyStoreKind::Ldap) => {
+                    server.check().await.map(drop)
+                }
+                Some(_) | None => Ok(()),
+            }
+        };
+        let in_time = |name: &'static str, answer: Result<_, tokio::time::error::Elapsed>| {
+            let late = || {
+                let (store, why) = (name.to_owned(), "no answer in time".to_owned());
+                Err(StoreError::Unavailable { store, why })
+            };
+            answer.unwrap_or_else(|_| late())
+        };
+        let (database, secret_keys, directory) = join3(
+            tokio::time::timeout(patience, self.database.ping()),
+            tokio::time::timeout(patience, settings.secret_keys.ping()),
+            tokio::time::timeout(patience, directory),
+        )
+        .await;
+        in_time("the key database", database)?;
+        in_time("the secret key store", secret_keys)?;
+        in_time("the directory server", directory)
     }
 
     /// Takes in what verified mail taught: candidates and capabilities. Cheap where it is known already.

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -166,6 +166,23 @@ impl Gate {
     /// What the ready line of the running relay said.
     pub fn ready(&self) -> Ready {
         self.relay.as_ref().expect("the relay does not run").ready
+    }
+
+    /// What the running relay answers to a GET: status line, header and body.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.ready().observe.unwrap()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// What `/readyz` says: 200 or 503, and the line.
+    pub fn readiness(&self) -> (u16, String) {
+        let text = self.get("/readyz");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.trim_end().to_owned())
     }
 
     /// The process id of the running relay.

@@ -79,7 +79,7 @@ impl KeyServer {
     pub fn audit(&self) -> Vec<serde_json::Value> {
         let log = self.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        lines.filter(|line: &serde_json::Value| line["target"] == "audit").collect()
+        lines.filter(|line: &serde_json::Value| line["event"] == "key-use").collect()
     }
 
     /// SIGHUP, and waits until the configuration is taken, or refused.

@@ -15,7 +15,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::{Config, KeyServerConfig, RelayEntry};
-use crate::relay::crypto_threads::CryptoThreads;
 use crate::relay::{Signals, listener as tcp, tls};
 
 pub(crate) mod audit;
@@ -80,7 +79,6 @@ pub(crate) struct KeyServer {
     ring: KeyRing,
     audit: Audit,
     rates: Rates,
-    crypto: CryptoThreads,
     lanes: Lanes,
     /// Connections over TLS that have not shown a certificate yet, by where they come from.
     strangers: Arc<Places>,
@@ -106,7 +104,6 @@ impl KeyServer {
             ring,
             audit,
             rates: Rates::default(),
-            crypto: CryptoThreads::new(false),
             lanes: Lanes::start().map_err(|error| format!("no threads to serve on: {error}"))?,
             strangers: Arc::default(),
             places: Arc::default(),

@@ -22,5 +22,11 @@ mod relay;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    // Only memory is at stake: where it is not taken, more of it is kept.
+    let _ = sealgate_sys::bound_arenas(processors.saturating_mul(ARENAS_PER_PROCESSOR));
     cli::main()
 }
+
+/// Large mails go through several threads; with the usual eight each keeps much of what they held.
+const ARENAS_PER_PROCESSOR: usize = 2;

@@ -6,6 +6,7 @@
 //! without its text, because the text may quote a message. Logs go to standard error; standard output
 //! carries the `ready` line only.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
@@ -24,7 +25,7 @@ pub(crate) fn start(format: LogFormat, verbose: u8) {
         1 => "debug",
         _ => "trace",
     };
-    let default = format!("warn,audit=info,sealgate={level},sealgate_keys={level}");
+    let default = format!("warn,sealgate={level},sealgate_keys={level}");
     let filter =
         EnvFilter::try_from_env("SEALGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -52,6 +53,20 @@ pub(crate) fn metrics() -> Option<&'static PrometheusHandle> {
             installed.ok().map(|()| handle)
         })
         .as_ref()
+}
+
+/// Puts a line of the audit trail on the log, with or without its end. No filter applies to it.
+pub(crate) fn write_audit(line: &str) {
+    let mark = match format() {
+        LogFormat::Json => "",
+        LogFormat::Text => "audit ",
+    };
+    write_line(format!("{mark}{}\n", line.trim_end()).as_bytes());
+}
+
+/// One write, for standard error is not buffered. Mail flows even where the log cannot be written (REQUIREMENTS §5 row 15).
+fn write_line(line: &[u8]) {
+    let _ = std::io::stderr().lock().write_all(line);
 }
 
 /// How lines look.

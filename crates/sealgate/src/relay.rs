@@ -25,6 +25,7 @@ use crate::domain_key;
 mod answers;
 mod authentication;
 mod budget;
+mod client_name;
 mod connect;
 pub(crate) mod crypto_threads;
 mod dane;
@@ -36,9 +37,11 @@ mod inherited;
 mod introduction;
 mod link;
 pub(crate) mod listener;
+mod look_ups;
 mod mta_sts;
 pub(crate) mod names;
 mod pool;
+mod readiness;
 mod recipients;
 mod route;
 #[cfg(test)]
@@ -60,6 +63,7 @@ use done::Absence;
 use hops::Hops;
 use inherited::Inherited;
 use listener::Entrance;
+use readiness::Readiness;
 use recipients::Recipients;
 use route::Router;
 
@@ -121,6 +125,7 @@ pub(crate) struct Relay {
     recipients: Recipients,
     authenticator: Authenticator,
     absence: Absence,
+    readiness: Readiness,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
     draining: watch::Sender<bool>,
@@ -143,6 +148,7 @@ impl Relay {
             recipients: Recipients::new(),
             authenticator,
             absence: Absence::default(),
+            readiness: Readiness::default(),
             memory: Arc::default(),
             connections: Arc::default(),
             draining: watch::Sender::new(false),
@@ -152,17 +158,6 @@ impl Relay {
     /// The configuration of this moment.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether mail can be taken now (`/readyz`).
-    ///
-    /// # Errors
-    /// What is in the way.
-    pub(crate) async fn readiness(&self) -> Result<(), String> {
-        if *self.draining.borrow() {
-            return Err("shutting down".to_owned());
-        }
-        self.stores.trust().await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Sets the gauges that are read off when they are asked for.

@@ -210,6 +210,52 @@ fn where_the_mail_server_refuses_the_notification_the_reply_tells() {
 }
 
 #[test]
+fn a_notification_that_is_too_large_returns_the_header_section_only() {
+    let script = Script::default();
+    script.set("gone@", "550 5.1.1 gone");
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&sizes);
+    // A server's limit may be said at MAIL, or come out after the dot.
+    for at_mail in [true, false] {
+        let (asked, at_dot) = (Arc::clone(&asked), AtomicUsize::new(0));
+        let inside = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+            Stage::Mail(line) => {
+                let (_, size) = line.split_once("SIZE=").unwrap_or(("", "0"));
+                let size: usize = size.split(' ').next().unwrap().parse().unwrap();
+                asked.lock().unwrap().push(size);
+                (at_mail && size > 3_000).then(|| "552 5.3.4 too large\r\n".to_owned())
+            }
+            Stage::Hello => Some("250-sink.example\r\n250-DSN\r\n250 SIZE\r\n".to_owned()),
+            Stage::Dot(_) if !at_mail && at_dot.fetch_add(1, Ordering::SeqCst) == 0 => {
+                Some("554 5.2.3 larger than the mailbox takes\r\n".to_owned())
+            }
+            _ => None,
+        });
+        let outside = refusing_at_dot(Protocol::Smtp, &script);
+        let gate = gate(&inside, &outside, |_| {});
+        let (mut client, _) = Session::connect(gate.ready().inside_smtp.unwrap());
+        client.command("EHLO client.example");
+        assert_eq!(client.command(&format!("MAIL FROM:<{ALICE}> RET=FULL")).code, 250);
+        for to in [GONE, OK] {
+            assert_eq!(client.command(&format!("RCPT TO:<{to}>")).code, 250);
+        }
+        client.command("DATA");
+        client.content(&[MAIL, &b"more of it\r\n".repeat(300)].concat());
+        let reply = client.reply();
+        assert_eq!(reply.code, 250, "{reply:?}\n{}", gate.log());
+        assert_eq!(log_of(&gate, &reply)["repair"], "notification");
+        let notices = inside.received();
+        assert_eq!(notices.len(), 1);
+        assert!(mail::contains(&notices[0].content, "Subject: plan"));
+        assert!(!mail::contains(&notices[0].content, "more of it"));
+        assert_eq!(counts(&outside, [OK, GONE]), [1, 0]);
+    }
+    // Whole first: the sender asked for that.
+    let sizes = sizes.lock().unwrap();
+    assert!(sizes.len() == 4 && sizes[0] > 3_000 && sizes[1] < 3_000, "{sizes:?}");
+}
+
+#[test]
 fn a_second_attempt_skips_those_who_have_it_on_every_copy_of_sealgate() {
     for at_dot in [false, true] {
         let script = Script::default();

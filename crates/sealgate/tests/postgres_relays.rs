@@ -161,9 +161,13 @@ fn mail_waits_while_the_database_is_away() {
     assert_eq!(send_out(&gate), "451 4.7.5");
     assert!(sink.received().is_empty());
     assert_eq!(gate.run(&["public-key", "list"], b"").code, 69);
+    process::await_that("the news", || gate.readiness().0 == 503);
+    let (_, why) = gate.readiness();
+    assert!(why.contains("database") && !why.contains(PASSWORD), "{why}");
     server.resume();
     let back = noticed("the database is back", || send_out(&gate) == "250 2.0.0");
     assert!(back < Duration::from_secs(5), "{back:?}");
+    process::await_that("the good news", || gate.readiness().0 == 200);
     assert!(!gate.log().contains(PASSWORD), "the password is in the log");
 }
 

@@ -198,6 +198,13 @@ fn postfix_hears(how: &str, more: &str, hello: &str) {
         let trace = format!("Received: from {hello} (unknown [{source}])");
         assert!(text.contains(&trace), "{how}: {text}");
     }
+    // This address has a name on every machine; this Postfix looks up none by itself.
+    swaks(&gate, "127.0.0.1", ALICE).expect_ok(how);
+    let received = mailboxes.await_received(3);
+    let text = String::from_utf8_lossy(&received[2].content).into_owned();
+    let trace = text.split_once(&format!("Received: from {hello} (")).expect(how).1;
+    let (name, _) = trace.split_once(" [127.0.0.1])").expect(how);
+    assert_eq!(name != "unknown", how == "xclient", "{how}: {text}");
 }
 
 #[test]
@@ -334,6 +341,56 @@ fn a_failed_dmarc_refuses_where_author_and_administrator_want_it() {
     for author in [BOB, "x@lax.example", "x@plain.example"] {
         assert_eq!(send(BOB, author).code, 250, "{author}");
     }
+}
+
+/// Records of a domain whose SPF record takes so many look-ups before it comes to a term that holds for everybody.
+fn taking(domain: &str, look_ups: usize, last: &str) -> Vec<String> {
+    let mut records = vec![
+        txt(
+            &format!("{domain}.example."),
+            &format!("v=spf1 mx:m1.{domain}.example mx:m2.{domain}.example {last} -all"),
+        ),
+        txt(&format!("_dmarc.{domain}.example."), "v=DMARC1; p=reject"),
+    ];
+    // The record itself and two names of exchangers are three.
+    for number in 3..look_ups {
+        let of = if number < 13 { "m1" } else { "m2" };
+        records.push(format!(
+            "{of}.{domain} IN MX 10 h{number}.{domain}\nh{number}.{domain} IN A 192.0.2.1"
+        ));
+    }
+    records
+}
+
+#[test]
+fn a_record_that_takes_too_many_look_ups_is_wrong_and_passes_nobody() {
+    let sink = Sink::smtp();
+    let heavy = [
+        taking("heavy", 22, "ip4:127.0.0.1"),
+        taking("over", 23, "ip4:127.0.0.1"),
+        // The next would be asked for a name that does not exist.
+        taking("next", 22, "exists:nowhere.example"),
+    ];
+    let zone = Zone::start(&heavy.concat());
+    let gate = gate(&format!("smtp://{}", sink.address), |gate| {
+        asks(gate, &zone);
+        gate.set(&["outside", "dmarc"], "refuse");
+    });
+    let send = |author: &str| {
+        send_smtp(gate.ready().outside_smtp.unwrap(), author, &[ALICE], &mail_from(author))
+    };
+    assert_eq!(send("x@heavy.example").code, 250);
+    let found = results(&sink.await_received(1)[0].content);
+    assert_eq!(found[1], "spf=pass smtp.mailfrom=x@heavy.example");
+    for author in ["x@over.example", "x@next.example"] {
+        let refused = send(author);
+        assert_eq!(refused.status(), "550 5.7.1", "{author}: {refused:?}");
+        let is_wrong = |line: &serde_json::Value| {
+            line["from"] == author && line["authentication"][0]["result"] == "permerror"
+        };
+        process::await_that("the error in the log", || gate.log_lines().iter().any(is_wrong));
+    }
+    assert_eq!(sink.received().len(), 1);
 }
 
 #[test]

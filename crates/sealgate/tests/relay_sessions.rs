@@ -9,9 +9,10 @@
     reason = "test code"
 )]
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -227,26 +228,46 @@ fn a_drain_lets_transactions_finish_and_turns_others_away() {
 fn health_and_metrics_are_served() {
     let sink = Sink::smtp();
     let gate = gate(&sink, |_| {});
-    assert!(http(&gate, "/livez").starts_with("HTTP/1.1 200"));
-    assert!(http(&gate, "/readyz").starts_with("HTTP/1.1 200"));
+    assert!(gate.get("/livez").starts_with("HTTP/1.1 200"));
+    assert!(gate.get("/readyz").starts_with("HTTP/1.1 200"));
     assert_eq!(send_smtp(gate.ready().inside_smtp.unwrap(), ALICE, &[BOB], MAIL).code, 250);
     let counted =
         "sealgate_transactions_total{direction=\"outbound\",outcome=\"accepted\",verdict=\"none\"}";
     await_that("the count", || metric(&gate, counted) == Some(1.0));
 }
 
-fn metric(gate: &Gate, name: &str) -> Option<f64> {
-    let text = http(gate, "/metrics");
-    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")))?;
-    line.rsplit(' ').next()?.parse().ok()
+#[test]
+fn readiness_says_that_the_mail_server_is_away_and_finds_out_that_it_is_back() {
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = Arc::clone(&away);
+    let sink = Sink::scripted(Protocol::Smtp, move |stage| {
+        let is_gone = matches!(stage, Stage::Connect) && is_away.load(Ordering::SeqCst);
+        is_gone.then(String::new)
+    });
+    let gate = gate(&sink, |gate| gate.set(&["inside", "check_recipients"], false));
+    assert_eq!(gate.readiness(), (200, "ready".to_owned()), "nothing is known of it yet");
+    let outside = gate.ready().outside_smtp.unwrap();
+    for _ in 0..3 {
+        assert_eq!(send_smtp(outside, BOB, &[ALICE], MAIL).status(), "451 4.4.1");
+    }
+    await_that("the bad news", || gate.readiness().0 == 503);
+    let (_, why) = gate.readiness();
+    assert_eq!(why, format!("mail server smtp://{}: away", sink.address));
+    assert!(gate.get("/livez").starts_with("HTTP/1.1 200"));
+    // However often it is asked, it looks seldom.
+    let before = sink.connections();
+    (0..50).for_each(|_| drop(gate.readiness()));
+    assert!(sink.connections() - before <= 2, "{} connections", sink.connections() - before);
+    away.store(false, Ordering::SeqCst);
+    // Nobody sends meanwhile.
+    await_that("the good news", || gate.readiness().0 == 200);
+    assert_eq!(send_smtp(outside, BOB, &[ALICE], MAIL).code, 250);
 }
 
-fn http(gate: &Gate, path: &str) -> String {
-    let mut stream = TcpStream::connect(gate.ready().observe.unwrap()).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+fn metric(gate: &Gate, name: &str) -> Option<f64> {
+    let text = gate.get("/metrics");
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")))?;
+    line.rsplit(' ').next()?.parse().ok()
 }
 
 /// What a client takes back with RSET between two chunks is not held against the others.

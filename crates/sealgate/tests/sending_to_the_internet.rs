@@ -461,6 +461,61 @@ fn an_mta_sts_policy_decides_whom_mail_goes_to() {
 }
 
 #[test]
+fn in_testing_mode_a_policy_is_judged_and_mail_delivered() {
+    let (pki, other) = (Pki::new("Internet"), Pki::new("Other"));
+    let servers = [
+        ("good", with_tls(&certified(&pki, "good.test.example"))),
+        ("misnamed", with_tls(&certified(&pki, "else.test.example"))),
+        ("alien", with_tls(&certified(&other, "alien.test.example"))),
+        ("stripped", plain()),
+        ("unlisted", with_tls(&certified(&pki, "unlisted.test.example"))),
+    ];
+    let names: Vec<String> =
+        servers.iter().map(|(name, _)| format!("DNS:mta-sts.{name}.example")).collect();
+    let names = format!("subjectAltName={}\n", names.join(","));
+    let (chain, key) = pki.issue_for_tls("policy", "/CN=policy", "serverAuth", &names);
+    let listed = ["good", "misnamed", "alien", "stripped"]
+        .map(|name| format!("mx: {name}.test.example\r\n"));
+    let policy = TESTING.replace("mx: good.sts.example\r\n", &listed.concat());
+    let policy = PolicyHost::start(&chain, &key, &policy);
+    let of = |(name, _): &(&str, Exchanger)| {
+        let records = format!(
+            "@ MX 10 {name}.test.example.\n_mta-sts TXT \"v=STSv1; id=1;\"\nmta-sts A {}\n",
+            policy.address
+        );
+        Zone::unsigned(&format!("{name}.example"), &records)
+    };
+    let hosts = servers.iter().map(|(name, server)| format!("{name} A {}\n", server.address));
+    let mut zones = vec![Zone::unsigned("test.example", &hosts.collect::<String>())];
+    zones.extend(servers.iter().map(of));
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for (name, server) in &servers {
+        let expected = match *name {
+            "good" => "pass",
+            "misnamed" => "certificate-host-mismatch",
+            "alien" => "certificate-not-trusted",
+            "stripped" => "starttls-not-supported",
+            _ => "sts-mx-mismatch",
+        };
+        // The second goes over the same connection, and is told of too.
+        for count in [1, 2] {
+            let reply = internet.send(&format!("bob@{name}.example"));
+            assert_eq!(reply.code, 250, "{name}: {reply:?}\n{}", internet.gate.log());
+            assert_eq!(server.taken().len(), count, "{name}");
+            let passage = internet.passage(&reply);
+            assert_eq!(passage["mta_sts_testing"], expected, "{name}");
+            // Nothing was demanded.
+            assert!(matches!(passage["tls"]["verified"].as_str(), None | Some("none")), "{name}");
+        }
+        if expected != "pass" {
+            let line = format!("sealgate_tls_failures_total{{type=\"sts-testing-{expected}\"}} 1");
+            assert!(internet.metrics().contains(&line), "{line}: {}", internet.metrics());
+        }
+    }
+    assert!(internet.gate.log().contains("MTA-STS, testing"), "{}", internet.gate.log());
+}
+
+#[test]
 fn only_a_proper_policy_from_a_proven_host_is_taken() {
     let pki = Pki::new("Internet");
     let other = Pki::new("Other");

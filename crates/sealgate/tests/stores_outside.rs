@@ -78,13 +78,16 @@ fn mail_comes_in_opened_with_a_key_from_the_key_server() {
 #[test]
 fn mail_waits_while_the_directory_is_away_and_is_never_sent_plain() {
     let mut bed = Bed::start();
+    assert_eq!(bed.relay.readiness().0, 200);
     bed.directory.kill();
     let reply = bed.send("carol@abc.example", "waits");
     assert_eq!(reply.code, 451, "{reply:?}");
     assert!(format!("{reply:?}").contains("4.7.5"), "{reply:?}");
     assert!(bed.sink.received().is_empty(), "something left");
+    await_readiness(&bed.relay, 503, "directory server");
     bed.directory.start_again();
     bed.flows_within(BACK_WITHIN, "carol@abc.example");
+    await_readiness(&bed.relay, 200, "ready");
 }
 
 #[test]
@@ -95,8 +98,17 @@ fn mail_waits_while_the_key_server_is_away_and_is_never_sent_plain() {
     let reply = bed.send("bob@abc.example", "waits");
     assert_eq!(reply.code, 451, "{reply:?}");
     assert_eq!(bed.sink.received().len(), 1, "only the first left");
+    await_readiness(&bed.relay, 503, "key management server");
     bed.keys = Some(KeyServer::start(PROGRAM, &bed.key_host.configuration()));
     bed.flows_within(BACK_WITHIN, "bob@abc.example");
+    await_readiness(&bed.relay, 200, "ready");
+}
+
+/// Waits until `/readyz` says so, with this in its line.
+fn await_readiness(relay: &Gate, status: u16, word: &str) {
+    process::await_that("the news", || relay.readiness().0 == status);
+    let (_, line) = relay.readiness();
+    assert!(line.contains(word) && line.lines().count() == 1, "{line}");
 }
 
 /// The relay signs and decrypts and never has the key: its memory is searched, and the same search finds it in the key

@@ -20,7 +20,7 @@ mod transaction;
 mod xclient;
 
 pub use transaction::{Capabilities, Lack, Transaction};
-pub use xclient::{Identity, XclientAttributes};
+pub use xclient::{ClientName, Identity, XclientAttributes};
 
 /// How to speak.
 #[derive(Clone, Debug)]

@@ -184,6 +184,17 @@ impl SecretKeys {
         }
     }
 
+    /// Whether a store outside this process answers now.
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Remote(store) => {
+                let store = Arc::clone(store);
+                blocking(move || store.ping()).await
+            }
+        }
+    }
+
     /// Whether the keys can be used; one line for the administrator.
     pub(crate) async fn check(&self, database: &Database) -> Result<String, StoreError> {
         match self {

@@ -1,6 +1,7 @@
-//! The audit trail: one JSON line for each use of a key and each refusal, on the log and, where a file is configured, in that.
+//! The audit trail: one JSON line for each use of a key and each refusal, on the log and, where a file is configured, in that,
+//! octet for octet the same.
 //!
-//! In the file each line carries the SHA-256 of the line before it, so that a line that is changed or taken out shows
+//! Where there is a file each line carries the SHA-256 of the line before it, so that a line that is changed or taken out shows
 //! ([`verify`]). What is cut off at the beginning or the end shows against a digest that was noted elsewhere, or the log,
 //! which goes elsewhere. A line says who, with which key, for whom, and how it ended; never data, plaintext, signatures or
 //! keys.
@@ -24,6 +25,7 @@ use sealgate_core::hex;
 
 use super::operations::REFUSED;
 use super::rate::{Rates, Taken};
+use crate::observe;
 
 /// What happened.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -56,11 +58,16 @@ pub(crate) struct Event<'a> {
     pub(crate) reason: &'a str,
 }
 
-/// A line of the file.
+/// A line.
 #[derive(serde::Serialize)]
 struct Line<'a> {
-    previous: &'a str,
+    /// SHA-256 of the line before it in the file, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<&'a str>,
     time: String,
+    /// Tells it from other lines of the log.
+    #[serde(rename = "event")]
+    kind: &'static str,
     #[serde(flatten)]
     event: &'a Event<'a>,
     /// Refusals before this line that have none.
@@ -115,23 +122,9 @@ impl Audit {
             return Ok(());
         }
         let omitted = self.omitted.swap(0, Ordering::AcqRel);
-        let Event {
-            client,
-            peer,
-            operation,
-            owner,
-            key,
-            certificate,
-            used_for,
-            purpose,
-            outcome,
-            reason,
-        } = event;
-        tracing::info!(
-            target: "audit", client, peer, operation, owner, key, certificate, used_for, purpose, outcome,
-            reason, omitted, "key use"
-        );
-        let Some(trail) = &self.trail else { return Ok(()) };
+        let Some(trail) = &self.trail else {
+            return line(None, event, omitted).map(|line| observe::write_audit(&line));
+        };
         let mut trail = trail.lock().unwrap_or_else(PoisonError::into_inner);
         let written = trail.append(event, omitted);
         if let Err(error) = &written {
@@ -192,17 +185,18 @@ impl<'a> Event<'a> {
 
 impl Trail {
     fn append(&mut self, event: &Event<'_>, omitted: u64) -> io::Result<()> {
-        if self.file.is_none() {
-            self.reopen()?;
+        if self.file.is_none()
+            && let Err(error) = self.reopen()
+        {
+            observe::write_audit(&line(None, event, omitted)?);
+            return Err(error);
         }
         let file = self.file.as_mut().ok_or_else(|| io::Error::other("not open"))?;
-        let time = jiff::Timestamp::now().to_string();
-        let omitted = NonZeroU64::new(omitted);
-        let line = Line { previous: &self.previous, time, event, omitted };
-        let mut line = serde_json::to_vec(&line).map_err(io::Error::other)?;
-        let sum = sha256(&line);
-        line.push(b'\n');
-        file.write_all(&line)?;
+        let mut line = line(Some(&self.previous), event, omitted)?;
+        let sum = sha256(line.as_bytes());
+        line.push('\n');
+        observe::write_audit(&line);
+        file.write_all(line.as_bytes())?;
         self.previous = sum;
         Ok(())
     }
@@ -247,6 +241,14 @@ impl Trail {
         }
         Ok(unfinished.len())
     }
+}
+
+/// Without its end.
+fn line(previous: Option<&str>, event: &Event<'_>, omitted: u64) -> io::Result<String> {
+    let time = jiff::Timestamp::now().to_string();
+    let omitted = NonZeroU64::new(omitted);
+    let line = Line { previous, time, kind: KIND, event, omitted };
+    serde_json::to_string(&line).map_err(io::Error::other)
 }
 
 /// What a file holds whose every line follows the one before it.
@@ -308,6 +310,8 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     hex::text(digest(&SHA256, bytes).as_ref())
 }
 
+/// What every line says it is.
+const KIND: &str = "key-use";
 /// Of each text of an event: ten of them, every byte escaped in six, stay below a line.
 const TEXT_BYTES_MAX: usize = 256;
 const LINE_BYTES_MAX: u64 = 16 * 1024;

@@ -3,7 +3,7 @@
 //! A key is used only for what its certificate says, for a client that is entitled to its owner and to the operation, and not
 //! too often. All decryptions that fail give one answer.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sealgate_core::keys::{Digest, KeyKind, KeyTransport, SecretKey, SignatureScheme};
 use sealgate_keys::key_ring::{KeyEntry, RingKey};
@@ -21,6 +21,7 @@ use super::operations::{
 };
 use super::rate::Taken;
 use crate::config::KeyOperation;
+use crate::relay::crypto_threads;
 
 impl Desk<'_> {
     /// Signs a message.
@@ -33,7 +34,7 @@ impl Desk<'_> {
         })?;
         let work =
             move |key: &dyn SecretKey, data: &[u8]| key.sign(scheme, data).map(Zeroizing::new).ok();
-        self.work("sign", key, used, work).await
+        self.work("sign", key, used, work)
     }
 
     /// Decrypts a content-encryption key, or agrees on a shared secret.
@@ -43,7 +44,7 @@ impl Desk<'_> {
             self.not_so("decrypt", &key.entry, &used, ResultReason::InvalidField, text)
         })?;
         let work = move |key: &dyn SecretKey, data: &[u8]| key.unwrap(&way.with(data)).ok();
-        self.work("decrypt", key, used, work).await
+        self.work("decrypt", key, used, work)
     }
 
     /// The key, where the client may use it so.
@@ -116,9 +117,8 @@ impl Desk<'_> {
         Err(failure(ResultReason::GeneralFailure, text))
     }
 
-    /// Uses the key and writes down how it went before anybody learns the result. Only so many keys are used at once, each
-    /// on the thread of its connection.
-    async fn work(
+    /// Uses the key, on the thread of its connection, and writes down how it went before anybody learns the result.
+    fn work(
         &self,
         operation: &'static str,
         key: RingKey,
@@ -126,7 +126,7 @@ impl Desk<'_> {
         work: impl FnOnce(&dyn SecretKey, &[u8]) -> Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Response, Failure> {
         let KeyUse { id, data, used_for, .. } = used;
-        let done = self.server.crypto.run_here(CRYPTO_WAIT_MAX, || {
+        let done = crypto_threads::caught(|| {
             let result = work(key.secret.as_ref(), &data);
             let sha256 = key.entry.certificate.fingerprint().to_string();
             let outcome = if result.is_some() { DONE } else { FAILED };
@@ -135,8 +135,8 @@ impl Desk<'_> {
                 Event { operation, outcome, used_for, ..self.event_of(&key.entry, &sha256) };
             self.server.audit.record(&event).map(|()| result)
         });
-        let Ok(written) = done.await else {
-            let text = "the key server is busy, try again later";
+        let Ok(written) = done else {
+            let text = "the key server has an internal error: its log names the place";
             return Err(failure(ResultReason::GeneralFailure, text));
         };
         let result = written.map_err(|_| not_audited())?;
@@ -224,9 +224,6 @@ fn digest(hashing: HashingAlgorithm) -> Result<Digest, &'static str> {
         HashingAlgorithm::Other(_) => Err("a Hashing Algorithm that is not used here"),
     }
 }
-
-/// How long a use waits for a thread: less than the relay waits for its answer.
-const CRYPTO_WAIT_MAX: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,8 @@
 //! The threads that connections are served on. Each has its own events, so that a request that comes, the use of its key, its
-//! audit lines and its answer stay on one thread: changing threads costs a good part of what an RSA signature does.
+//! audit line and its answer stay on one thread: changing threads costs a good part of what an RSA signature does.
 //!
-//! What computes holds up the connections of its own lane only. A disk that does not take audit lines holds up every use of a
+//! There are as many as processors: all that a lane does is compute, and what comes meanwhile is found without sleeping in
+//! between. More of them wake each other up and gain nothing. A disk that does not take audit lines holds up every use of a
 //! key, which is what the audit promises.
 
 use std::future::Future;
@@ -37,7 +38,7 @@ impl Lanes {
             thread::Builder::new().name(format!("lane {number}")).spawn(wait)?;
             Ok(Lane { runtime: handle, connections: Arc::default() })
         };
-        Ok(Self { lanes: (0..LANES).map(lane).collect::<io::Result<_>>()? })
+        Ok(Self { lanes: (0..count()).map(lane).collect::<io::Result<_>>()? })
     }
 
     /// Serves a connection on the lane that has the fewest; its stream must be made there, from one of std.
@@ -52,8 +53,12 @@ impl Lanes {
     }
 }
 
-/// As many as connections that one relay keeps: each has its own then.
-const LANES: usize = 16;
+fn count() -> usize {
+    thread::available_parallelism().map_or(LANES_MIN, usize::from).max(LANES_MIN)
+}
+
+/// One listing of everything does not hold up all others.
+const LANES_MIN: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -74,7 +79,7 @@ mod tests {
             let _ = wait.recv();
         });
         let mut threads = BTreeSet::from([format!("{:?}", heard.recv().unwrap())]);
-        for _ in 1..LANES {
+        for _ in 1..count() {
             let said = said.clone();
             lanes.serve(async move {
                 tokio::task::yield_now().await;
@@ -83,7 +88,7 @@ mod tests {
             });
             threads.insert(format!("{:?}", heard.recv().unwrap()));
         }
-        assert_eq!(threads.len(), LANES, "two connections on one lane while others had none");
+        assert_eq!(threads.len(), count(), "two connections on one lane while others had none");
         go.send(()).unwrap();
     }
 }

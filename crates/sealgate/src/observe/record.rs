@@ -1,6 +1,5 @@
 //! The one line a transaction: the facts of the report, who and whence, and the reply.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -133,14 +132,12 @@ impl Record {
             LogFormat::Json => serde_json::to_string(&self).unwrap_or_default(),
             LogFormat::Text => self.text(),
         };
-        // One write, for standard error is not buffered.
         #[cfg(test)]
         if crate::relay::schedules::are_running() {
             return crate::relay::schedules::note(|| line);
         }
         line.push('\n');
-        // Mail flows even where the log cannot be written (REQUIREMENTS §5 row 15).
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        super::write_line(line.as_bytes());
     }
 
     fn count(&self) {

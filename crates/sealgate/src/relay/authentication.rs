@@ -1,8 +1,8 @@
 //! What the sender's domain says about a message as it came: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 9989), ARC (RFC 8617).
 //!
 //! In: the client, the envelope's sender, the octets. Out: results for Authentication-Results, the state of the ARC chain, and whether the
-//! author's domain asks that such mail be refused. Look-ups are bounded in number and time; without DNS the results are
-//! `temperror`, and the mail goes on.
+//! author's domain asks that such mail be refused. Look-ups are bounded in number ([`super::look_ups`]) and time; without DNS the
+//! results are `temperror`, and the mail goes on. An SPF record that takes too many is a `permerror`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,6 +20,8 @@ use sealgate_core::address::Address;
 use sealgate_core::dkim::arc::Chain;
 use sealgate_core::report::AuthenticationResult;
 use tokio::time::{Instant, timeout_at};
+
+use super::look_ups::{LookUps, OF_ARC, OF_DKIM, OF_DMARC, OF_SPF};
 
 /// Asks DNS.
 pub(crate) struct Authenticator(MessageAuthenticator);
@@ -72,12 +74,13 @@ impl Authenticator {
             // No header section at all: nothing to ask about, and the core refuses it.
             return Authentication { results, chain: None, rejected_by: None };
         };
+        let [of_spf, of_dkim, of_arc] = [OF_SPF, OF_DKIM, OF_ARC].map(LookUps::at_most);
         let (spf, dkim, arc) = tokio::join!(
-            self.spf(sender, hostname),
-            self.dkim(&parsed, sender.deadline),
-            self.arc(&parsed, sender.deadline)
+            self.spf(sender, hostname, &of_spf),
+            self.dkim(&parsed, sender.deadline, &of_dkim),
+            self.arc(&parsed, sender.deadline, &of_arc)
         );
-        results.push(spf_result(spf.as_ref(), sender));
+        results.push(spf_result(spf.as_ref(), of_spf.is_over(), sender));
         results.extend(dkim_results(dkim.as_deref()));
         // Where DNS is silent it is not asked once more.
         let dmarc = match (&spf, &dkim) {
@@ -90,13 +93,24 @@ impl Authenticator {
             let result = if chain == Chain::Pass { "pass" } else { "fail" };
             results.push(AuthenticationResult { method: "arc", result, properties: Vec::new() });
         }
+        // What the sender himself brought about, with names without end, is no reason to spare him.
         let unsure = spf.is_none_or(|spf| spf.result() == SpfResult::TempError)
-            || dkim.iter().flatten().any(|one| matches!(one.result(), DkimResult::TempError(_)));
+            || !of_dkim.is_over()
+                && dkim
+                    .iter()
+                    .flatten()
+                    .any(|one| matches!(one.result(), DkimResult::TempError(_)));
         let rejected_by = dmarc.filter(|dmarc| !unsure && is_rejection(dmarc));
         Authentication { results, chain, rejected_by: rejected_by.map(DmarcOutput::into_domain) }
     }
 
-    async fn spf(&self, sender: Sender<'_>, hostname: &str) -> Option<SpfOutput> {
+    /// Where too many look-ups are wanted, a result that passes nobody (RFC 7208 §4.6.4).
+    async fn spf(
+        &self,
+        sender: Sender<'_>,
+        hostname: &str,
+        look_ups: &LookUps,
+    ) -> Option<SpfOutput> {
         let client = sender.client.to_canonical();
         let from = sender.from.map(ToString::to_string);
         let parameters = match &from {
@@ -104,26 +118,35 @@ impl Authenticator {
             // RFC 7208 §2.4: a bounce comes from nobody but the host.
             None => SpfParameters::verify_ehlo(client, sender.hello, hostname),
         };
-        timeout_at(sender.deadline, self.0.verify_spf(parameters)).await.ok()
+        let verifying = self.0.verify_spf(look_ups.bound(parameters));
+        let found = timeout_at(sender.deadline, verifying).await.ok()?;
+        if !look_ups.is_over() {
+            return Some(found);
+        }
+        // Of nobody: asks for nothing.
+        let nobody = SpfParameters::verify_ehlo(client, "", hostname);
+        Some(self.0.verify_spf(look_ups.bound(nobody)).await)
     }
 
     async fn dkim<'m>(
         &self,
         message: &'m AuthenticatedMessage<'m>,
         deadline: Instant,
+        look_ups: &'m LookUps,
     ) -> Option<Vec<DkimOutput<'m>>> {
-        timeout_at(deadline, self.0.verify_dkim(message)).await.ok()
+        timeout_at(deadline, self.0.verify_dkim(look_ups.bound(message))).await.ok()
     }
 
     async fn arc<'m>(
         &self,
         message: &'m AuthenticatedMessage<'m>,
         deadline: Instant,
+        look_ups: &'m LookUps,
     ) -> Option<ArcOutput<'m>> {
         if message.as_headers.len() > SIGNATURES_MAX {
             return None;
         }
-        timeout_at(deadline, self.0.verify_arc(message)).await.ok()
+        timeout_at(deadline, self.0.verify_arc(look_ups.bound(message))).await.ok()
     }
 
     async fn dmarc<'m>(
@@ -135,7 +158,8 @@ impl Authenticator {
     ) -> Option<DmarcOutput> {
         let domain = domain_of(sender);
         let parameters = DmarcParameters::new(message, dkim, &domain, spf);
-        timeout_at(sender.deadline, self.0.verify_dmarc(parameters)).await.ok()
+        let look_ups = LookUps::at_most(OF_DMARC);
+        timeout_at(sender.deadline, self.0.verify_dmarc(look_ups.bound(parameters))).await.ok()
     }
 }
 
@@ -159,8 +183,9 @@ fn domain_of(sender: Sender<'_>) -> String {
 }
 
 /// `None`: no answer in time.
-fn spf_result(spf: Option<&SpfOutput>, sender: Sender<'_>) -> AuthenticationResult {
+fn spf_result(spf: Option<&SpfOutput>, is_over: bool, sender: Sender<'_>) -> AuthenticationResult {
     let result = match spf.map_or(SpfResult::TempError, SpfOutput::result) {
+        _ if is_over && spf.is_some() => "permerror",
         SpfResult::Fail => "fail",
         SpfResult::Neutral => "neutral",
         SpfResult::None => "none",
@@ -245,8 +270,7 @@ fn chain(output: &ArcOutput<'_>) -> Option<Chain> {
     }
 }
 
-/// Signatures of a message that are verified, and sets of an ARC chain; each takes a look-up. SPF has its own bounds (RFC 7208
-/// §4.6.4), DMARC asks at most for eight names (RFC 9989 §4.10).
+/// Signatures of a message that are verified, and sets of an ARC chain.
 const SIGNATURES_MAX: usize = 10;
 /// Fields that one signature may name; usual ones name a dozen.
 const SIGNED_FIELDS_MAX: usize = 100;

@@ -25,7 +25,7 @@ use super::introduction::Introduction;
 use super::link::{Asked, Link};
 use super::route::{FAILURES, Hop, Reach, Sts, Target};
 use super::stream::Stream;
-use super::tls::client::{Assurance, failure_type};
+use super::tls::client::{Assurance, Clients, failure_type};
 use super::transport::{LinkReport, Passage};
 
 /// How to connect to one target.
@@ -101,12 +101,14 @@ impl Downstream {
             Assurance::Opportunistic => &[Tls::IfOffered, Tls::Off][..],
             _ => &[Tls::Required],
         };
+        let mut failed = None;
         for tls in attempts {
             let opening = self.open_with(plan, address, *tls);
             match tokio::time::timeout(OPENING_MAX, opening).await {
-                Ok(Ok(link)) => return plan.accept(link),
+                Ok(Ok(link)) => return plan.accept(link, failed, self.router.clients()),
                 Ok(Err(OpenError::Tls(error))) if *tls == Tls::IfOffered => {
                     tracing::warn!(%address, %error, "TLS failed downstream, going on without");
+                    failed = Some(failure_type(&error));
                 }
                 Ok(Err(OpenError::Tls(error))) => {
                     return Err(plan.tls_refusal(
@@ -177,8 +179,13 @@ impl Downstream {
 }
 
 impl Plan<'_> {
-    /// A connection that is up: whether it will do, and what it is.
-    fn accept(&self, mut link: Link) -> Result<Link, Refusal> {
+    /// A connection that is up, perhaps after TLS failed: whether it will do, and what it is.
+    fn accept(
+        &self,
+        mut link: Link,
+        failed: Option<&'static str>,
+        clients: &Clients,
+    ) -> Result<Link, Refusal> {
         if self.target.guard.requiretls && !link.client.capabilities().requiretls {
             return Err(Refusal::NextHopLacks(Extension::RequireTls));
         }
@@ -189,12 +196,41 @@ impl Plan<'_> {
         });
         let verified = link.passage.tls.as_ref().map_or("plain", |tls| tls.verified);
         metrics::counter!("sealgate_tls_sessions_total", "verified" => verified).increment(1);
+        link.passage.mta_sts_testing = self.tested(&link, failed, clients);
         Ok(link)
+    }
+
+    /// What a policy in testing mode says of a connection, told to those who read logs and metrics (RFC 8461 §5).
+    fn tested(
+        &self,
+        link: &Link,
+        failed: Option<&'static str>,
+        clients: &Clients,
+    ) -> Option<&'static str> {
+        let host = &self.target.host;
+        let found = match self.target.guard.sts {
+            // DANE comes first (§2).
+            _ if matches!(self.assurance, Assurance::Dane(..)) => return None,
+            Sts::Absent | Sts::Listed | Sts::Unlisted => return None,
+            Sts::Tested { listed: false } => Err("sts-mx-mismatch"),
+            Sts::Tested { listed: true } => match (link.stream.peer_certificates(), failed) {
+                (Some(chain), _) => clients.verify(host, chain),
+                (None, Some(failed)) => Err(failed),
+                (None, None) => Err("starttls-not-supported"),
+            },
+        };
+        if let Err(kind) = found {
+            let address = link.passage.address;
+            tracing::warn!(host, %address, kind, "MTA-STS, testing: would not be delivered to");
+            metrics::counter!(FAILURES, "type" => format!("sts-testing-{kind}")).increment(1);
+        }
+        Some(found.err().unwrap_or("pass"))
     }
 
     fn passage(&self, address: IpAddr) -> Passage {
         let dnssec = self.target.guard.dnssec;
-        Passage { host: self.target.host.clone(), address, dnssec, tls: None }
+        let host = self.target.host.clone();
+        Passage { host, address, dnssec, tls: None, mta_sts_testing: None }
     }
 
     /// A server that is not what it must be.
@@ -256,7 +292,7 @@ fn assurance(target: &Target, reach: &Reach) -> Result<(Assurance, &'static str)
         return Ok((Assurance::Dane(records.clone(), names), "dane"));
     }
     match guard.sts {
-        Sts::Absent => {}
+        Sts::Absent | Sts::Tested { .. } => {}
         Sts::Listed => return Ok((Assurance::Named(named(&[host])), "mta-sts")),
         Sts::Unlisted => {
             metrics::counter!(FAILURES, "type" => "sts-mx-mismatch").increment(1);

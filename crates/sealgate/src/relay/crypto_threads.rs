@@ -49,19 +49,6 @@ impl CryptoThreads {
         outcome.await.map_err(|_| panicked())
     }
 
-    /// The same on the caller's thread, which saves two changes of threads: for tasks that have a thread of their own.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
-    pub(crate) async fn run_here<T>(
-        &self,
-        wait_max: Duration,
-        work: impl FnOnce() -> T,
-    ) -> Result<T, Refusal> {
-        let _permit = self.permit(wait_max).await?;
-        catch_unwind(AssertUnwindSafe(work)).map_err(|_| panicked())
-    }
-
     async fn permit(&self, wait_max: Duration) -> Result<OwnedSemaphorePermit, Refusal> {
         let permit = tokio::time::timeout(wait_max, Arc::clone(&self.permits).acquire_owned());
         let Ok(Ok(permit)) = permit.await else {
@@ -75,6 +62,14 @@ impl CryptoThreads {
 
 /// Enough to wait for a remote key at some hundred messages a second; tokio has 512 to lend.
 const WAITING_THREADS: usize = 64;
+
+/// Runs `work` on the caller's thread, for those that have threads of their own for what computes.
+///
+/// # Errors
+/// [`Refusal::Internal`] after a panic.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| panicked())
+}
 
 fn panicked() -> Refusal {
     metrics::counter!("sealgate_panics_total").increment(1);
@@ -93,10 +88,9 @@ mod tests {
             let panic = || std::panic::resume_unwind(Box::new("on purpose"));
             let refusal = threads.run(Duration::from_secs(5), panic).await;
             assert_eq!(refusal, Err::<(), _>(Refusal::Internal));
-            let here = threads.run_here(Duration::from_secs(5), panic).await;
-            assert_eq!(here, Err::<(), _>(Refusal::Internal));
+            assert_eq!(caught(panic), Err::<(), _>(Refusal::Internal));
         }
-        assert_eq!(threads.run_here(Duration::from_secs(5), || 7).await, Ok(7));
+        assert_eq!(caught(|| 7), Ok(7));
         assert_eq!(threads.run(Duration::from_secs(5), || 7).await, Ok(7));
     }
 

@@ -5,15 +5,15 @@
 //!   [`HELD_MAX`] at once; those that got so far are released, one dot after another. What the outcomes come to
 //!   together is [`super::settle`]'s affair.
 //!
-//! Nothing is released where somebody has been refused by then and that could not be put right: coming in, the sender's own
-//! server could not be told of him alone; and without the done-record, every further attempt would serve the
-//! others again.
+//! As long as nobody has the message, nothing more is released where somebody has been refused, at RCPT or after his dot, and
+//! that could not be put right: coming in, the sender's own server could not be told of him alone; and without the
+//! done-record, every further attempt would serve the others again. Once somebody has it, the others get it too.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -66,6 +66,22 @@ pub(crate) struct Fanout<'a> {
     pub(crate) released: &'a AtomicBool,
     /// Answers, each recipient's first one counts.
     pub(crate) answers: UnboundedSender<Outcome>,
+}
+
+/// What the dots that went out have come to so far.
+#[derive(Debug, Default)]
+struct Dots {
+    /// Copies that somebody has, or may have: the answer is not there yet, or never came.
+    taken: AtomicUsize,
+    /// Somebody was refused in a way that nothing puts right.
+    beyond_repair: AtomicBool,
+}
+
+impl Dots {
+    /// Whether the message can, and must, still be kept from everybody.
+    fn hold_back(&self) -> bool {
+        self.beyond_repair.load(Ordering::Acquire) && self.taken.load(Ordering::Acquire) == 0
+    }
 }
 
 /// Which server each recipient's copy was for, by index into the envelope.
@@ -125,7 +141,7 @@ impl Fanout<'_> {
                         }
                     }
                     Err(refusal) => {
-                        stop |= self.must_stop_at(refusal);
+                        stop |= self.is_beyond_repair(refusal);
                         self.answer((*index, Err(refusal.clone())));
                     }
                 }
@@ -146,6 +162,10 @@ impl Fanout<'_> {
             }
         }
         let mut hops = HashMap::new();
+        if *self.next_hop == NextHop::Mx && wanted.len() > DOMAINS_MAX {
+            let rest = wanted.split_off(DOMAINS_MAX);
+            hops.extend(rest.into_iter().map(|one| (one, Err(too_many_domains()))));
+        }
         for some in wanted.chunks(LOOK_UPS_AT_ONCE) {
             let found = join(some.iter().map(|(domain, demand)| self.hop(domain, *demand))).await;
             hops.extend(some.iter().copied().zip(found));
@@ -181,12 +201,12 @@ impl Fanout<'_> {
         let (delivery, refused) = self.admit(consignment, reserved, self.deadline).await;
         refused.into_iter().for_each(|outcome| self.answer(outcome));
         if let Some(delivery) = delivery {
-            self.finish(delivery, consignment).await;
+            self.finish(delivery, consignment, &Dots::default()).await;
         }
     }
 
     /// Content and dot.
-    async fn finish(&self, mut delivery: Delivery<'_>, consignment: &Consignment<'_>) {
+    async fn finish(&self, mut delivery: Delivery<'_>, consignment: &Consignment<'_>, dots: &Dots) {
         failpoint!("fanout.content");
         if Instant::now() >= self.deadline {
             return self.answer_all(consignment, &too_late());
@@ -196,33 +216,54 @@ impl Fanout<'_> {
         } else if let Err(refusal) = self.send_content(&mut delivery, self.deadline).await {
             return self.answer_all(consignment, &refusal);
         }
-        self.release(delivery).await;
+        self.release(delivery, dots).await;
     }
 
-    async fn release(&self, delivery: Delivery<'_>) {
+    async fn release(&self, delivery: Delivery<'_>, dots: &Dots) {
         failpoint!("fanout.release");
         self.released.store(true, Ordering::Release);
-        let answer = |outcome| self.answer(outcome);
+        dots.taken.fetch_add(1, Ordering::AcqRel);
+        let mut refused_by_all = true;
+        let answer = |outcome: Outcome| {
+            match &outcome.1 {
+                // No answer: delivered or not, nobody knows.
+                Ok(_) | Err(Refusal::NextHopTimeout) => refused_by_all = false,
+                Err(refusal) if self.is_beyond_repair(refusal) => {
+                    dots.beyond_repair.store(true, Ordering::Release);
+                }
+                Err(_) => {}
+            }
+            self.answer(outcome);
+        };
         delivery.release(self.downstream, self.answer_deadline, answer).await;
+        if refused_by_all {
+            dots.taken.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     async fn deliver_jointly(&self, consignments: &[Consignment<'_>]) {
+        let dots = Dots::default();
         for together in consignments.chunks(HELD_MAX.min(self.downstream.hops.connections_max())) {
-            if !self.deliver_together(together).await {
+            self.deliver_together(together, &dots).await;
+            if dots.hold_back() {
                 return;
             }
         }
     }
 
-    /// Whether it makes sense to go on.
-    async fn deliver_together(&self, consignments: &[Consignment<'_>]) -> bool {
+    async fn deliver_together(&self, consignments: &[Consignment<'_>], dots: &Dots) {
         // A hop that does not answer must not use up the time in which the others can be released.
         let now = Instant::now();
         let half = now + self.deadline.saturating_duration_since(now) / 2;
         let ready_by = if consignments.len() > 1 { half } else { self.deadline };
-        let mut reserved = self.reserve(consignments, ready_by).await;
+        let mut wanted: HashMap<&Hop, usize> = HashMap::new();
+        for consignment in consignments {
+            let count = wanted.entry(&consignment.hop).or_default();
+            *count = count.saturating_add(1);
+        }
+        let mut reserved = self.downstream.hops.reserve_all(wanted, ready_by).await;
         let admissions = consignments.iter().map(|consignment| {
-            let own = reserved.get_mut(&key(&consignment.hop)).map_or(Err(too_late()), |all| {
+            let own = reserved.get_mut(&consignment.hop).map_or(Err(too_late()), |all| {
                 let all = all.as_mut().map_err(|refusal| refusal.clone())?;
                 all.split_one().ok_or_else(too_late)
             });
@@ -231,23 +272,23 @@ impl Fanout<'_> {
         let admitted = join(admissions).await;
         failpoint!("fanout.admitted");
         let mut deliveries = Vec::new();
-        let mut stop = false;
         for ((delivery, outcomes), consignment) in admitted.into_iter().zip(consignments) {
             for outcome in outcomes {
-                stop |= outcome.1.as_ref().is_err_and(|refusal| self.must_stop_at(refusal));
+                if outcome.1.as_ref().is_err_and(|refusal| self.is_beyond_repair(refusal)) {
+                    dots.beyond_repair.store(true, Ordering::Release);
+                }
                 self.answer(outcome);
             }
             deliveries.extend(delivery.map(|delivery| (delivery, consignment)));
         }
-        if stop {
+        if dots.hold_back() {
             // Dropped: every connection is closed without its dot.
-            return false;
+            return;
         }
         if let [_] = deliveries.as_slice()
             && let Some((delivery, consignment)) = deliveries.pop()
         {
-            self.finish(delivery, consignment).await;
-            return true;
+            return self.finish(delivery, consignment, dots).await;
         }
         let contents = deliveries.into_iter().map(|(mut delivery, consignment)| async move {
             match self.send_content(&mut delivery, ready_by).await {
@@ -260,14 +301,14 @@ impl Fanout<'_> {
         });
         let ready = join(contents).await;
         failpoint!("fanout.dots_held");
-        self.release_in_turn(ready.into_iter().flatten()).await;
-        true
+        self.release_in_turn(ready.into_iter().flatten(), dots).await;
     }
 
     /// The dots, one after another; an answer that does not come soon is waited for while the next dot goes out.
     async fn release_in_turn<'c>(
         &self,
         deliveries: impl Iterator<Item = (Delivery<'c>, &'c Consignment<'c>)>,
+        dots: &Dots,
     ) {
         let mut turn: Option<oneshot::Receiver<()>> = None;
         let mut releases = Vec::new();
@@ -279,11 +320,15 @@ impl Fanout<'_> {
                     // Nothing is ever sent: it ends when the one before drops its end.
                     let _ = before.await;
                 }
+                if dots.hold_back() {
+                    // Dropped: the connection is closed without its dot.
+                    return;
+                }
                 if Instant::now() >= self.deadline {
                     return self.answer_all(consignment, &too_late());
                 }
                 failpoint!("fanout.dot_in_turn");
-                let mut release = std::pin::pin!(self.release(delivery));
+                let mut release = std::pin::pin!(self.release(delivery, dots));
                 if tokio::time::timeout(DOT_PATIENCE, release.as_mut()).await.is_err() {
                     drop(done);
                     release.await;
@@ -293,28 +338,10 @@ impl Fanout<'_> {
         join(releases.into_iter()).await;
     }
 
-    /// Connections for all, hop by hop in one order for every transaction, so that no two wait for each other.
-    async fn reserve(
-        &self,
-        consignments: &[Consignment<'_>],
-        deadline: Instant,
-    ) -> HashMap<HopKey, Result<Reservation, Refusal>> {
-        let mut wanted: BTreeMap<HopKey, (&Hop, usize)> = BTreeMap::new();
-        for consignment in consignments {
-            let (_, count) = wanted.entry(key(&consignment.hop)).or_insert((&consignment.hop, 0));
-            *count = count.saturating_add(1);
-        }
-        let mut reserved = HashMap::with_capacity(wanted.len());
-        for (key, (hop, count)) in wanted {
-            reserved.insert(key, self.downstream.hops.reserve(hop, count, deadline).await);
-        }
-        reserved
-    }
-
-    /// Whether a refusal before any dot holds back everything.
-    fn must_stop_at(&self, refusal: &Refusal) -> bool {
-        // Once somebody has the message there is nothing to hold back for.
-        if self.served.contains(&true) || self.released.load(Ordering::Acquire) {
+    /// Whether a refusal holds back everything, as long as nobody has the message.
+    fn is_beyond_repair(&self, refusal: &Refusal) -> bool {
+        // Somebody has it since an earlier attempt.
+        if self.served.contains(&true) {
             return false;
         }
         if Reply::from(refusal).is_permanent() {
@@ -363,11 +390,11 @@ impl Fanout<'_> {
     }
 }
 
-/// What orders hops.
-type HopKey = (String, bool);
-
-fn key(hop: &Hop) -> HopKey {
-    (hop.name.clone(), hop.lmtp)
+/// RFC 3463 §3.6: those of the other domains are served; the next attempt skips these and gets further.
+fn too_many_domains() -> Refusal {
+    let text =
+        format!("recipients in more than {DOMAINS_MAX} domains, try again later for the rest");
+    Refusal::NextHop(Reply::new(451, (4, 5, 3), text))
 }
 
 /// Drives all futures to their ends, within one task, so that dropping it ends them together.
@@ -394,6 +421,8 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     all.into_iter().filter_map(|one| one.output).collect()
 }
 
+/// REQUIREMENTS K13: domains of one message that are looked up. What each of them may cost is bounded where it is looked up.
+const DOMAINS_MAX: usize = 64;
 /// Domains of one message whose hops are looked up at the same time.
 const LOOK_UPS_AT_ONCE: usize = 32;
 /// How long one of them may take, an MTA-STS policy included.

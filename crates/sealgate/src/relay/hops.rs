@@ -4,7 +4,8 @@
 //! for a while, which doubles from [`PAUSE`] to [`PAUSE_MAX`] with each probe that fails; one attempt at a time probes it
 //! (REQUIREMENTS O19). A refusal of a message is no failure: whoever refuses is there.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +87,75 @@ impl Hops {
         }
     }
 
+    /// Waits for connections to several hops. While it waits for one, its places at others stand idle for no longer than
+    /// [`HELD_IDLE_MAX`]: then it gives them back and waits with empty hands. With full hands everybody waits in the same
+    /// order, so that no two wait for each other.
+    ///
+    /// Each hop that is still busy at the deadline has 451 4.4.5.
+    pub(crate) async fn reserve_all<'h>(
+        &self,
+        wanted: HashMap<&'h Hop, usize>,
+        deadline: Instant,
+    ) -> HashMap<&'h Hop, Result<Reservation, Refusal>> {
+        let mut wanted: Vec<(&Hop, usize)> = wanted.into_iter().collect();
+        wanted.sort_by(|(one, _), (other, _)| in_order(one, other));
+        let mut late = BTreeSet::new();
+        let mut first = None;
+        loop {
+            let mut held = BTreeMap::new();
+            let begin = first.and_then(|index: usize| Some((index, *wanted.get(index)?)));
+            if let Some((index, (hop, count))) = begin {
+                match self.reserve(hop, count, deadline).await {
+                    Ok(places) => {
+                        held.insert(index, places);
+                    }
+                    Err(_) => {
+                        late.insert(index);
+                    }
+                }
+            }
+            first = self.reserve_rest(&wanted, deadline, &mut held, &mut late).await;
+            if first.is_none() {
+                let all = wanted.into_iter().enumerate();
+                let found = |(index, (hop, _))| (hop, held.remove(&index).ok_or_else(busy));
+                return all.map(found).collect();
+            }
+        }
+    }
+
+    /// What is not held yet; comes back with the first hop that it would have to wait for too long.
+    async fn reserve_rest(
+        &self,
+        wanted: &[(&Hop, usize)],
+        deadline: Instant,
+        held: &mut BTreeMap<usize, Reservation>,
+        late: &mut BTreeSet<usize>,
+    ) -> Option<usize> {
+        let mut idle_until = (!held.is_empty()).then(|| deadline.min(soon()));
+        for (index, (hop, count)) in wanted.iter().enumerate() {
+            if held.contains_key(&index) || late.contains(&index) {
+                continue;
+            }
+            let is_out_of_order = held.keys().any(|other| *other > index);
+            let until = match idle_until {
+                _ if is_out_of_order => Instant::now(),
+                Some(until) => until,
+                None => deadline,
+            };
+            match self.reserve(hop, *count, until).await {
+                Ok(places) => {
+                    held.insert(index, places);
+                    idle_until.get_or_insert_with(|| deadline.min(soon()));
+                }
+                Err(_) if Instant::now() >= deadline => {
+                    late.insert(index);
+                }
+                Err(_) => return Some(index),
+            }
+        }
+        None
+    }
+
     /// Asks whether to try a hop now.
     ///
     /// # Errors
@@ -107,6 +177,11 @@ impl Hops {
             }
         };
         Ok(Attempt { state, probe })
+    }
+
+    /// Whether a hop is one that messages would be sent to without a probe.
+    pub(crate) fn is_working(&self, hop: &Hop) -> bool {
+        self.state(hop).health().until.is_none()
     }
 
     /// Forgets hops that work and are not in use; to be called now and then.
@@ -177,12 +252,25 @@ impl Drop for Attempt {
     }
 }
 
+/// One order of all hops, for every message the same.
+fn in_order(one: &Hop, other: &Hop) -> Ordering {
+    let targets = |hop: &Hop| format!("{:?}", hop.targets);
+    let by_name = one.name.cmp(&other.name).then(one.lmtp.cmp(&other.lmtp));
+    by_name.then_with(|| targets(one).cmp(&targets(other)))
+}
+
+fn soon() -> Instant {
+    Instant::now() + HELD_IDLE_MAX
+}
+
 /// RFC 3463 §3.5: mail system congestion.
 fn busy() -> Refusal {
     let text = "too many connections to the next hop in use, try again later";
     Refusal::NextHop(Reply::new(451, (4, 4, 5), text))
 }
 
+/// How long places at one hop may wait for those at another.
+const HELD_IDLE_MAX: Duration = Duration::from_secs(1);
 /// Failures on end after which a hop is left alone.
 const FAILURES_MAX: u32 = 3;
 /// How long it is left alone first.
@@ -224,6 +312,7 @@ mod tests {
         hops.attempt(&dead).unwrap().succeeded();
         fail(&hops, &dead, FAILURES_MAX);
         assert_eq!(hops.attempt(&dead).unwrap_err(), Refusal::NextHopUnreachable);
+        assert!(!hops.is_working(&dead) && hops.is_working(&other));
         hops.attempt(&other).unwrap().failed();
         assert!(hops.attempt(&other).is_ok(), "one failure is none");
     }
@@ -267,6 +356,62 @@ mod tests {
         assert!(hops.reserve(&one, 1, soon()).await.is_err());
         drop((two, third));
         assert!(hops.reserve(&one, 100, soon()).await.is_ok(), "never more than there are");
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[tokio::test]
+    async fn a_place_does_not_stand_idle_while_another_is_waited_for() {
+        let (hops, free, busy) = (Arc::new(Hops::new(1)), hop(1), hop(2));
+        let taken = hops.reserve(&busy, 1, soon()).await.unwrap();
+        let (waits, own) = (Arc::clone(&hops), [free.clone(), busy]);
+        let waiting = tokio::spawn(async move {
+            let both = own.iter().map(|hop| (hop, 1)).collect();
+            waits.reserve_all(both, soon()).await.into_values().all(|place| place.is_ok())
+        });
+        // It has its place before anybody else asks for one.
+        while hops.state(&free).connections.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let soon_enough = Instant::now() + 5 * HELD_IDLE_MAX;
+        drop(hops.reserve(&free, 1, soon_enough).await.expect("the place was given back"));
+        assert!(!waiting.is_finished());
+        drop(taken);
+        assert!(waiting.await.unwrap(), "and taken again");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn messages_that_want_the_same_places_in_any_order_do_not_wait_for_each_other() {
+        let hops = Arc::new(Hops::new(1));
+        let mut running = tokio::task::JoinSet::new();
+        for turn in 0_u16..60 {
+            let hops = Arc::clone(&hops);
+            running.spawn(async move {
+                let some = [turn, turn + 1, turn + 2].map(|number| hop(number % 4 + 1));
+                let mut order: Vec<&Hop> = some.iter().collect();
+                order.rotate_left(usize::from(turn % 3));
+                let places =
+                    hops.reserve_all(order.into_iter().map(|hop| (hop, 1)).collect(), soon()).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                places.into_values().all(|place| place.is_ok())
+            });
+        }
+        while let Some(all) = running.join_next().await {
+            assert!(all.unwrap(), "a place was not to be had in time");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hop_that_stays_busy_costs_its_own_copy_only() {
+        let (hops, free, busy) = (Hops::new(1), hop(2), hop(1));
+        let _taken = hops.reserve(&busy, 1, soon()).await.unwrap();
+        let soon = Instant::now() + Duration::from_millis(100);
+        let mut places = hops.reserve_all(HashMap::from([(&free, 1), (&busy, 1)]), soon).await;
+        assert!(places.remove(&free).unwrap().is_ok());
+        let refusal = places.remove(&busy).unwrap().unwrap_err();
+        assert!(refusal.to_string().starts_with("451 4.4.5 "), "{refusal}");
     }
 
     #[tokio::test]

@@ -217,7 +217,8 @@ pub(crate) fn text(name: &Name) -> String {
     }
 }
 
-fn not_found(error: &NetError) -> NotFound {
+/// Why a resolver of the library's own gave nothing.
+pub(super) fn not_found(error: &NetError) -> NotFound {
     let code = match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
         // Denied without a proof, where none can be had: an insecure zone.

@@ -82,6 +82,11 @@ pub(crate) enum Sts {
     Absent,
     /// The host is one of the domain's: its certificate must be good for its name.
     Listed,
+    /// In testing mode: what is missing is told and no reason to keep mail back (RFC 8461 §5).
+    Tested {
+        /// The host is one of the domain's.
+        listed: bool,
+    },
     /// It is none of them.
     Unlisted,
 }
@@ -289,12 +294,8 @@ fn guard(
     let sts = match policy {
         Some(policy) if policy.mode == Mode::Enforce && policy.lists(host) => Sts::Listed,
         Some(policy) if policy.mode == Mode::Enforce => Sts::Unlisted,
-        Some(policy) if policy.mode == Mode::Testing && !policy.lists(host) => {
-            tracing::info!(domain = name, host, "MTA-STS, testing: not in the domain's policy");
-            metrics::counter!(FAILURES, "type" => "sts-testing-mx-mismatch").increment(1);
-            Sts::Absent
-        }
-        _ => Sts::Absent,
+        Some(policy) if policy.mode == Mode::Testing => Sts::Tested { listed: policy.lists(host) },
+        Some(_) | None => Sts::Absent,
     };
     let dane = is_secure && !demand.is_optional;
     Guard {

@@ -19,7 +19,7 @@ use sealgate_core::policy::Encrypt;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::{Direction, Report};
 use sealgate_core::smtp::Protocol;
-use sealgate_core::smtp::client::Identity;
+use sealgate_core::smtp::client::{ClientName, Identity};
 use sealgate_core::smtp::command::Greeting;
 use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
@@ -40,7 +40,7 @@ use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::transport::{Demand, Transport};
-use super::{Relay, Settings, off_the_clock, veil};
+use super::{Relay, Settings, client_name, off_the_clock, veil};
 use crate::config::ClientAddress;
 use crate::observe::record::Record;
 
@@ -58,6 +58,8 @@ pub(crate) struct Session {
     input: BytesMut,
     /// The transaction's, from MAIL on.
     id: String,
+    /// The client's, where the mail server is told: looked up once.
+    client_name: Option<ClientName>,
     /// What was learned for this transaction's RCPT commands.
     context: Option<Context>,
     memory: Reservation,
@@ -103,6 +105,7 @@ impl Session {
             stream,
             input: BytesMut::with_capacity(INPUT_BYTES),
             id,
+            client_name: None,
             context: None,
             receiving_since: None,
             _connection: connection,
@@ -133,6 +136,7 @@ impl Session {
                 Event::Data => self.data(),
                 Event::Discarded(reply) => self.discarded(&reply),
                 Event::Mail { reverse_path, parameters } => {
+                    self.learn_client_name().await;
                     self.mail(reverse_path, parameters.size_bytes)
                 }
                 Event::Message(message) => self.message(message.0, message.1).await?,
@@ -215,6 +219,21 @@ impl Session {
         if !self.memory.resize(bytes, budget) {
             self.server.discard_message(Reply::from(&Refusal::Overloaded));
             self.memory.resize(0, budget);
+        }
+    }
+
+    /// Who the client is by its address, where the mail server is told so by XCLIENT.
+    async fn learn_client_name(&mut self) {
+        #[cfg(test)]
+        if super::schedules::are_running() {
+            // Names are looked up in real time, over real sockets.
+            return;
+        }
+        let told = self.relay.settings().config.inside.client_address == ClientAddress::Xclient;
+        let inbound = self.entrance.direction() == Direction::Inbound;
+        if told && inbound && self.client_name.is_none() {
+            let resolver = self.relay.downstream.router.resolver();
+            self.client_name = Some(client_name::of(self.peer.ip(), resolver).await);
         }
     }
 
@@ -324,8 +343,12 @@ impl Session {
             ClientAddress::Xclient => {
                 let (greeting, hello) = self.server.hello().unwrap_or((Greeting::Helo, "unknown"));
                 let extended = greeting != Greeting::Helo;
-                let identity = Identity { address: self.peer, hello: hello.to_owned(), extended };
-                Some(Introduction::Xclient(identity))
+                Some(Introduction::Xclient(Identity {
+                    address: self.peer,
+                    name: self.client_name.clone().unwrap_or_default(),
+                    hello: hello.to_owned(),
+                    extended,
+                }))
             }
         }
     }

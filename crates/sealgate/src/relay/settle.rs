@@ -3,15 +3,17 @@
 //!
 //! * Somebody is refused for now: 451, and those who have it go into the done-record, so that the next attempt skips them.
 //! * Going out, somebody is refused for good: 250, and a notification (RFC 3464) to the sender through the mail server
-//!   before that. Where it cannot be handed over for now, 451 and the done-record; where the mail server refuses it for good, the
-//!   recipient's refusal, which names him.
+//!   before that. Where it cannot be handed over for now, 451 and the done-record; where it is too large, it is handed over with
+//!   the message's header section only (RFC 3461 §4.3); where the mail server refuses it for good, the recipient's
+//!   refusal, which names him.
 //! * Coming in, somebody is refused for good after others accepted: his refusal, which names him. The sender's server then
 //!   tells the sender; a notification of ours to a sender whom nobody has verified would be backscatter.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 
 use sealgate_core::address::Address;
-use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
+use sealgate_core::envelope::{Envelope, MailParameters, Recipient, Ret};
 use sealgate_core::message::Message;
 use sealgate_core::notification::{Failed, Notice, Notification, is_wanted};
 use sealgate_core::refusal::{Refusal, Reply};
@@ -107,6 +109,8 @@ enum Handed {
     Over,
     NotOver,
     Refused,
+    /// Refused for good because of its size.
+    TooLarge,
     Unwanted,
 }
 
@@ -150,7 +154,7 @@ impl Transaction {
                         done(Ok(reply), true, Some(Repair::Notification))
                     }
                     Handed::Unwanted => done(Ok(reply), true, Some(Repair::Unwanted)),
-                    Handed::Refused => {
+                    Handed::Refused | Handed::TooLarge => {
                         done(Err(self.naming(outcomes, &refusal)), true, Some(Repair::Reply))
                     }
                     Handed::NotOver => {
@@ -208,24 +212,38 @@ impl Transaction {
         deadline: Instant,
         released: &AtomicBool,
     ) -> Handed {
-        let handed = match (self.notice(outcomes, remotes), &self.envelope.reverse_path) {
-            (Ok(Some(notice)), Some(sender)) => {
-                self.hand_over(notice, sender, deadline, released).await
+        let mut envelope = Cow::Borrowed(&self.envelope);
+        let handed = loop {
+            let notice = self.notice(&envelope, outcomes, remotes);
+            let handed = match (notice, &self.envelope.reverse_path) {
+                (Ok(Some(notice)), Some(sender)) => {
+                    self.hand_over(notice, sender, deadline, released).await
+                }
+                (Ok(_), _) => Handed::Unwanted,
+                (Err(()), _) => Handed::NotOver,
+            };
+            if handed != Handed::TooLarge || envelope.parameters.ret != Some(Ret::Full) {
+                break handed;
             }
-            (Ok(_), _) => Handed::Unwanted,
-            (Err(()), _) => Handed::NotOver,
+            envelope.to_mut().parameters.ret = Some(Ret::Headers);
         };
         let outcome = match handed {
             Handed::Over => "handed-over",
             Handed::NotOver => "failed",
-            Handed::Refused => "refused",
+            Handed::Refused | Handed::TooLarge => "refused",
             Handed::Unwanted => "unwanted",
         };
         metrics::counter!("sealgate_notifications_total", "outcome" => outcome).increment(1);
         handed
     }
 
-    fn notice(&self, outcomes: &Outcomes, remotes: &Remotes) -> Result<Option<Notice>, ()> {
+    /// Written for an envelope that is the message's, or asks for less to be returned.
+    fn notice(
+        &self,
+        envelope: &Envelope,
+        outcomes: &Outcomes,
+        remotes: &Remotes,
+    ) -> Result<Option<Notice>, ()> {
         let recipients = self.envelope.recipients.iter().zip(outcomes).enumerate();
         let failed = recipients.filter_map(|(index, (recipient, outcome))| match outcome {
             Some(Err(refusal)) if is_wanted(recipient) => Some(Failed {
@@ -239,7 +257,7 @@ impl Transaction {
             id: &self.id,
             hostname: &self.settings.config.hostname,
             date: &trace::date(),
-            envelope: &self.envelope,
+            envelope,
             failed: failed.collect(),
             message: &Message::new(self.message.clone()),
         };
@@ -291,12 +309,21 @@ impl Transaction {
             Ok((_, Ok(_))) => Handed::Over,
             Ok((_, Err(refusal))) => {
                 tracing::error!(id = self.id, %refusal, "the mail server takes no notification");
-                let permanent = Reply::from(&refusal).is_permanent();
-                if permanent { Handed::Refused } else { Handed::NotOver }
+                let reply = Reply::from(&refusal);
+                match reply.is_permanent() {
+                    true if is_about_size(&reply) => Handed::TooLarge,
+                    true => Handed::Refused,
+                    false => Handed::NotOver,
+                }
             }
             Err(_) => Handed::NotOver,
         }
     }
+}
+
+/// RFC 1870 §6, RFC 3463 §3.3 and §3.4: too large for the server or for the mailbox, or more than the mailbox has room for.
+fn is_about_size(reply: &Reply) -> bool {
+    reply.code == 552 || matches!(reply.enhanced, Some((5, 3, 4) | (5, 2, 2 | 3)))
 }
 
 /// An address in a reply: printable ASCII only, so that it cannot end the line.

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes, BytesMut};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -95,6 +96,12 @@ impl Stream {
         let version = connection.protocol_version()?;
         let suite = connection.negotiated_cipher_suite()?;
         Some(format!("{version:?} {:?}", suite.suite()))
+    }
+
+    /// What the other side showed in the handshake, its own certificate first; none without TLS.
+    pub(crate) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        let Self::Tls(tls) = self else { return None };
+        tls.get_ref().1.peer_certificates()
     }
 
     fn poll_write_queue(

@@ -44,6 +44,9 @@ pub(crate) struct Passage {
     pub(crate) dnssec: bool,
     /// None without TLS.
     pub(crate) tls: Option<LinkReport>,
+    /// What an MTA-STS policy in testing mode would have come to: `pass`, or the failure by the words of RFC 8460 §4.3, or
+    /// `sts-mx-mismatch`; none without such a policy.
+    pub(crate) mta_sts_testing: Option<&'static str>,
 }
 
 /// A connection's TLS.

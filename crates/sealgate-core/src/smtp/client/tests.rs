@@ -600,6 +600,7 @@ fn a_check_of_recipients_is_taken_back() {
 fn a_client_is_introduced_and_greeted_anew() {
     let identity = Identity {
         address: "192.0.2.7:4025".parse().unwrap(),
+        name: ClientName::Unavailable,
         hello: "mx.abc.example".to_owned(),
         extended: true,
     };

@@ -13,10 +13,24 @@ use super::{Client, Expected, Failure, Phase};
 pub struct Identity {
     /// Where it came from.
     pub address: SocketAddr,
+    /// What its address is called in DNS.
+    pub name: ClientName,
     /// The name in its hello.
     pub hello: String,
     /// Whether it said EHLO.
     pub extended: bool,
+}
+
+/// What a client's address is called in DNS. Left out, Postfix would take the name of our own address for the client's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ClientName {
+    /// A host name that leads back to the address.
+    Confirmed(String),
+    /// Nobody could tell now.
+    TemporarilyUnavailable,
+    /// There is none that leads back.
+    #[default]
+    Unavailable,
 }
 
 /// What a server lets be said in XCLIENT.
@@ -86,7 +100,12 @@ fn command(identity: &Identity, offered: XclientAttributes) -> String {
             let _ = write!(command, " {attribute}={value}");
         }
     };
-    say(offered.name, "NAME", "[UNAVAILABLE]");
+    let name = match &identity.name {
+        ClientName::Confirmed(name) => xtext(name),
+        ClientName::TemporarilyUnavailable => "[TEMPUNAVAIL]".to_owned(),
+        ClientName::Unavailable => "[UNAVAILABLE]".to_owned(),
+    };
+    say(offered.name, "NAME", &name);
     say(offered.port, "PORT", &identity.address.port().to_string());
     say(offered.protocol, "PROTO", if identity.extended { "ESMTP" } else { "SMTP" });
     say(offered.hello, "HELO", &xtext(&identity.hello));
@@ -116,7 +135,8 @@ mod tests {
     use super::*;
 
     fn identity(address: &str, hello: &str) -> Identity {
-        Identity { address: address.parse().unwrap(), hello: hello.to_owned(), extended: true }
+        let (address, hello) = (address.parse().unwrap(), hello.to_owned());
+        Identity { address, name: ClientName::default(), hello, extended: true }
     }
 
     #[test]
@@ -126,6 +146,14 @@ mod tests {
             command(&identity("[::ffff:192.0.2.7]:4025", "mx.abc.example"), all),
             "XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE] PORT=4025 PROTO=ESMTP HELO=mx.abc.example\r\n"
         );
+        for (name, said) in [
+            (ClientName::Confirmed("mx.abc.example".to_owned()), "NAME=mx.abc.example "),
+            (ClientName::Confirmed("a b".to_owned()), "NAME=a+20b "),
+            (ClientName::TemporarilyUnavailable, "NAME=[TEMPUNAVAIL] "),
+        ] {
+            let command = command(&Identity { name, ..identity("192.0.2.7:4025", "x") }, all);
+            assert!(command.starts_with(&format!("XCLIENT ADDR=192.0.2.7 {said}")), "{command}");
+        }
         let few = XclientAttributes::parse("ADDR".split(' '));
         let six = command(&identity("[2001:db8::7]:4025", "x"), few);
         assert_eq!(six, "XCLIENT ADDR=IPV6:2001:db8::7\r\n");

@@ -126,6 +126,15 @@ impl RemoteStore for Token {
         })
     }
 
+    fn ping(&self) -> Result<(), StoreError> {
+        self.call(CALL_PATIENCE, |connection, own| {
+            connection.run(own, |here| {
+                here.confirm()?;
+                here.token().map(drop)
+            })
+        })
+    }
+
     fn check(&self) -> Result<String, StoreError> {
         self.call(LONG_PATIENCE, |connection, own| {
             connection.run(own, |here| {

@@ -34,6 +34,12 @@ fn server(rcpts: &'static [&str], dots: &'static [&str]) -> (Sink, Arc<Mutex<Vec
     (sink, seen)
 }
 
+fn downstream() -> Downstream {
+    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()), dnssec: false, trust_anchor: None };
+    let router = Router::new(&dns, None, "gate.nec.example").unwrap();
+    Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(9))
+}
+
 /// Delivers two copies for one recipient each.
 async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Outcomes, bool) {
     let what = (Direction::Outbound, Delivered::Sealed, true);
@@ -46,9 +52,7 @@ async fn deliver_as(
     upstream: Protocol,
     content: &'static [u8],
 ) -> (Outcomes, bool) {
-    let dns = Dns { resolvers: Resolvers::Servers(Vec::new()), dnssec: false, trust_anchor: None };
-    let router = Router::new(&dns, None, "gate.nec.example").unwrap();
-    let downstream = Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(9));
+    let downstream = downstream();
     let server: Server = format!("smtp://{}", sink.address).parse().unwrap();
     let to = |text| Recipient::new(Address::parse(text).unwrap());
     let envelope = Envelope {
@@ -150,6 +154,78 @@ async fn a_refusal_after_a_dot_stops_nobody_else() {
         let (outcomes, _) = deliver(&sink, Protocol::Smtp, CONTENT).await;
         assert_eq!(code(&outcomes), (expected, true));
         assert_eq!(sink.received().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_after_the_first_dot_that_could_not_be_put_right_holds_back_the_others() {
+    let refused = (&["550 5.7.1 no"][..], 550);
+    let deferred = (&["451 4.0.0 later"][..], 451);
+    for ((answers, code_of_all), direction, remembers, received) in [
+        (refused, Direction::Inbound, true, 0),
+        (deferred, Direction::Outbound, false, 0),
+        // These can be put right: by a notification, by the done-record.
+        (refused, Direction::Outbound, true, 1),
+        (deferred, Direction::Inbound, true, 1),
+        // Somebody has it: the others get it too.
+        ((&["", "550 5.7.1 no"], 550), Direction::Inbound, true, 1),
+        ((&["", "451 4.0.0 later"], 451), Direction::Outbound, false, 1),
+    ] {
+        let (sink, seen) = server(&[], answers);
+        let what = (direction, Delivered::Sealed, remembers);
+        let (outcomes, _) = deliver_as(what, &sink, Protocol::Smtp, CONTENT).await;
+        assert_eq!(code(&outcomes), (code_of_all, received > 0), "{answers:?} {direction:?}");
+        assert_eq!(sink.received().len(), received, "{answers:?} {direction:?}");
+        let dots = seen.lock().unwrap().iter().filter(|stage| **stage == '.').count();
+        assert_eq!(dots, 1 + received, "{answers:?} {direction:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_for_so_many_domains_and_the_rest_comes_later() {
+    let over = DOMAINS_MAX + 1;
+    // Who has it already costs nothing: the next attempt gets further.
+    for (count, served, later) in [(DOMAINS_MAX, false, 0), (over, false, 1), (over, true, 0)] {
+        let to = |number| format!("b@abc{number}.example");
+        let addresses = (0..count).map(|number| Address::parse(&to(number)).unwrap());
+        let recipients: Vec<Recipient> = addresses.map(Recipient::new).collect();
+        let parcel = Parcel {
+            recipients: (0..count).collect(),
+            message: vec![Bytes::from_static(CONTENT)],
+            delivered: Delivered::Sealed,
+            eight_bit: false,
+        };
+        let envelope =
+            Envelope { reverse_path: None, recipients, parameters: MailParameters::default() };
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let fanout = Fanout {
+            downstream: &downstream(),
+            next_hop: &NextHop::Mx,
+            introduction: None,
+            transport: &Transport::default(),
+            direction: Direction::Outbound,
+            envelope: &envelope,
+            served: &[served],
+            remembers: true,
+            deadline: Instant::now() + Duration::from_secs(20),
+            answer_deadline: Instant::now() + Duration::from_secs(20),
+            opened: false,
+            received_bytes: 0,
+            released: &AtomicBool::new(false),
+            answers: sender,
+        };
+        fanout.deliver(Protocol::Lmtp, &[parcel]).await;
+        let mut unasked = Vec::new();
+        while let Ok((index, outcome)) = receiver.try_recv() {
+            let text = Reply::from(&outcome.unwrap_err()).to_string();
+            if text.starts_with("451 4.5.3 ") {
+                unasked.push(index);
+            } else {
+                // Nobody answers here.
+                assert!(text.starts_with("451 4.4.3 "), "{text}");
+            }
+        }
+        assert_eq!(unasked, (DOMAINS_MAX..DOMAINS_MAX + later).collect::<Vec<_>>());
     }
 }
 

@@ -88,10 +88,12 @@ fn the_guard_is_what_message_and_domain_demand() {
     let of = |demand, secure, policy| guard(demand, "b.example", "mx.b.example", secure, policy);
     let none = Demand::default();
     assert_eq!(of(none, false, None), Guard::default());
-    assert_eq!(of(none, false, Some(&testing)).sts, Sts::Absent);
+    assert_eq!(of(none, false, Some(&testing)).sts, Sts::Tested { listed: true });
     assert_eq!(of(none, false, Some(&enforce)).sts, Sts::Listed);
     let other = guard(none, "b.example", "mx.c.example", false, Some(&enforce));
     assert_eq!(other.sts, Sts::Unlisted);
+    let other = guard(none, "b.example", "mx.c.example", false, Some(&testing));
+    assert_eq!(other.sts, Sts::Tested { listed: false });
     let secure = of(none, true, None);
     assert!(secure.dane && secure.domain.as_deref() == Some("b.example"));
     let optional = of(Demand { is_optional: true, ..none }, true, None);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
@@ -75,6 +77,23 @@ impl Clients {
             verified => configuration(&self.provider, &self.roots, verified.clone()),
         }
     }
+
+    /// Whether a server that was not asked to prove its name could have.
+    ///
+    /// # Errors
+    /// What is wrong with its certificates, by the words of RFC 8460 §4.3.
+    pub(crate) fn verify(
+        &self,
+        host: &str,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<(), &'static str> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| HOST_MISMATCH)?;
+        let (end_entity, intermediates) = chain.split_first().ok_or(NOT_TRUSTED)?;
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let now = UnixTime::now();
+        verify_named(&self.roots, &[name], end_entity, intermediates, now, algorithms)
+            .map_err(|error| type_of(&error))
+    }
 }
 
 fn configuration(
@@ -97,18 +116,45 @@ fn configuration(
 /// What went wrong in a handshake, by the words of RFC 8460 §4.3.
 pub(crate) fn failure_type(error: &io::Error) -> &'static str {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
-        Some(Error::InvalidCertificate(why)) => match why {
+    inner.map_or(VALIDATION_FAILURE, type_of)
+}
+
+fn type_of(error: &Error) -> &'static str {
+    match error {
+        Error::InvalidCertificate(why) => match why {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "certificate-expired"
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "certificate-host-mismatch"
+                HOST_MISMATCH
             }
-            _ => "certificate-not-trusted",
+            _ => NOT_TRUSTED,
         },
-        _ => "validation-failure",
+        _ => VALIDATION_FAILURE,
     }
+}
+
+/// A path to an authority that we know, and one of the names (RFC 9525).
+fn verify_named(
+    roots: &RootCertStore,
+    names: &[ServerName<'_>],
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<(), Error> {
+    let certificate = ParsedCertificate::try_from(end_entity)?;
+    verify_server_cert_signed_by_trust_anchor(
+        &certificate,
+        roots,
+        intermediates,
+        now,
+        algorithms.all,
+    )?;
+    if !names.iter().any(|name| verify_server_name(&certificate, name).is_ok()) {
+        return Err(Error::InvalidCertificate(CertificateError::NotValidForName));
+    }
+    Ok(())
 }
 
 /// Asks for what the assurance demands, and in any case that the server holds the key of its certificate.
@@ -140,18 +186,7 @@ impl ServerCertVerifier for Verifier {
                 dane::verify(associations, names, end_entity, intermediates, now, algorithms)?;
             }
             Assurance::Named(names) => {
-                let certificate = ParsedCertificate::try_from(end_entity)?;
-                let roots = &self.roots;
-                verify_server_cert_signed_by_trust_anchor(
-                    &certificate,
-                    roots,
-                    intermediates,
-                    now,
-                    algorithms.all,
-                )?;
-                if !names.iter().any(|name| verify_server_name(&certificate, name).is_ok()) {
-                    return Err(Error::InvalidCertificate(CertificateError::NotValidForName));
-                }
+                verify_named(&self.roots, names, end_entity, intermediates, now, algorithms)?;
             }
         }
         Ok(ServerCertVerified::assertion())
@@ -181,3 +216,8 @@ impl ServerCertVerifier for Verifier {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// Words of RFC 8460 §4.3.
+const HOST_MISMATCH: &str = "certificate-host-mismatch";
+const NOT_TRUSTED: &str = "certificate-not-trusted";
+const VALIDATION_FAILURE: &str = "validation-failure";

@@ -1,0 +1,97 @@
+//! Whether mail can be taken now: what `/readyz` says (REQUIREMENTS O13).
+//!
+//! Out: nothing, or one line that says what is in the way: a drain, a key store or the database that does not answer, a mail
+//! server that is left alone. Whoever asks often gets the same answer for [`VALID`], so that asking costs the
+//! stores nothing. A mail server that was away is tried here too: where nobody sends any more, no message finds
+//! out that it is back.
+
+use std::time::Duration;
+
+use sealgate_core::refusal::Reply;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::Relay;
+use super::introduction::Introduction;
+use super::route::{self, Hop};
+use super::transport::Demand;
+use crate::config::ClientAddress;
+
+/// What was found last, and when.
+#[derive(Debug, Default)]
+pub(super) struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
+
+impl Relay {
+    /// Whether mail can be taken now.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(crate) async fn readiness(&self) -> Result<(), String> {
+        if *self.draining.borrow() {
+            return Err("shutting down".to_owned());
+        }
+        let mut last = self.readiness.0.lock().await;
+        if let Some((at, answer)) = last.as_ref()
+            && at.elapsed() < VALID
+        {
+            return answer.clone();
+        }
+        // Whoever asks may lose his patience: that is no reason to look again before the time.
+        *last = Some((Instant::now(), Err("no answer in time".to_owned())));
+        let (stores, mail_server) = tokio::join!(self.look_at_stores(), self.look_at_mail_server());
+        let answer = stores.and(mail_server);
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+
+    async fn look_at_stores(&self) -> Result<(), String> {
+        self.stores.reach(PATIENCE).await.map_err(|error| error.to_string())?;
+        // The database may answer where a revocation list cannot be read.
+        self.stores.trust().await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Looks at the mail server only where messages found it away.
+    async fn look_at_mail_server(&self) -> Result<(), String> {
+        let settings = self.settings();
+        let config = &settings.config;
+        let is_proxied = config.inside.client_address == ClientAddress::Proxy;
+        let hop = Hop {
+            // Where the mail server wants the PROXY header, it wants it on every connection.
+            introduction: is_proxied.then_some(Introduction::Ourselves),
+            ..route::fixed(&config.inside.mail_server, Demand::default())
+        };
+        if self.downstream.hops.is_working(&hop) || self.is_back(&hop).await {
+            return Ok(());
+        }
+        Err(format!("mail server {}: away", hop.name))
+    }
+
+    /// Tries a hop, once its pause is over and nobody else does.
+    async fn is_back(&self, hop: &Hop) -> bool {
+        let Ok(attempt) = self.downstream.hops.attempt(hop) else { return false };
+        let Ok(_place) = self.downstream.hops.reserve(hop, 1, Instant::now()).await else {
+            return false;
+        };
+        match timeout(PATIENCE, self.downstream.connect(hop)).await {
+            Ok(Ok(link)) => {
+                attempt.succeeded();
+                self.downstream.pool.keep(hop, link);
+                true
+            }
+            // Whoever refuses is there.
+            Ok(Err(refusal)) if Reply::from(&refusal).is_permanent() => {
+                attempt.succeeded();
+                true
+            }
+            Ok(Err(_)) | Err(_) => {
+                attempt.failed();
+                false
+            }
+        }
+    }
+}
+
+/// How long an answer holds.
+const VALID: Duration = Duration::from_secs(3);
+/// How long a store or the mail server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
