@@ -224,11 +224,6 @@ impl Session {
 
     /// Who the client is by its address, where the mail server is told so by XCLIENT.
     async fn learn_client_name(&mut self) {
-        #[cfg(test)]
-        if super::schedules::are_running() {
-            // Names are looked up in real time, over real sockets.
-            return;
-        }
         let told = self.relay.settings().config.inside.client_address == ClientAddress::Xclient;
         let inbound = self.entrance.direction() == Direction::Inbound;
         if told && inbound && self.client_name.is_none() {
