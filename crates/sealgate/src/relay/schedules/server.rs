@@ -256,6 +256,11 @@ impl Session {
 
     /// Reads the content up to its dot.
     async fn content(&mut self) -> Result<(), Over> {
+        let sender = self.transaction.attempt;
+        // Who reads slowly has not seen a dot that went out long ago.
+        if let Some(attempt) = sender.filter(|_| !self.plan.is_prompt()) {
+            books(|books| books.may_have_dot(attempt));
+        }
         let trouble = self.plan.trouble();
         let stop_at = draw(|chance| chance.per_mille(trouble / 2).then(|| chance.index(4000)));
         let mut raw: Vec<u8> = b"\r\n".to_vec();
@@ -269,7 +274,7 @@ impl Session {
             }
             if stop_at.is_some_and(|at| raw.len() > at) {
                 // The dot may be on its way already.
-                if let Some(attempt) = self.transaction.attempt.or_else(|| attempt_in(&raw)) {
+                if let Some(attempt) = sender.or_else(|| attempt_in(&raw)) {
                     books(|books| books.may_have_dot(attempt));
                 }
                 if draw(|chance| chance.per_mille(500)) {
