@@ -11,6 +11,7 @@ mod bench;
 mod fuzz;
 mod package;
 mod packages;
+mod schedules;
 mod test;
 mod tidy;
 mod torture;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ["bench", options @ ..] => bench::run(options),
         ["fuzz", options @ ..] => fuzz::run(options),
         ["torture", options @ ..] => torture::run(options),
+        ["schedules", options @ ..] => schedules::run(options),
         ["packages"] => packages::install().map(|()| true).unwrap_or_else(|why| {
             eprintln!("{why}");
             false
@@ -57,6 +59,8 @@ cargo xtask torture           break everything for as long as asked (docs/RELIAB
 cargo xtask fuzz [TARGET...]  run the fuzz targets, all where none is named (docs/RELIABILITY.md)
       [--minutes N]           so long each (1)
       [--keep]                then choose anew the small corpora that are checked in
+cargo xtask schedules         a million random schedules of the relay in virtual time (docs/RELIABILITY.md)
+      [--count N] [--seed S] [--threads T]
 cargo xtask package           make the Debian package in target/package
       [--binary PATH]         out of this program, and build none
 cargo xtask bench [GROUP...]  measure, and write docs/BENCHMARKS.md; groups of rows, all where none is named:

@@ -44,6 +44,8 @@ mod pool;
 mod readiness;
 mod recipients;
 mod route;
+#[cfg(test)]
+pub(crate) mod schedules;
 mod session;
 pub(crate) mod settle;
 mod stream;
@@ -300,6 +302,14 @@ impl Relay {
         tracing::info!(cut = self.connections.total(), "stopped");
     }
 }
+
+/// What other threads work at: where tests run in virtual time, that stands still meanwhile.
+#[cfg(not(test))]
+fn off_the_clock<F: Future>(work: F) -> F {
+    work
+}
+#[cfg(test)]
+use schedules::off_the_clock;
 
 /// Caught from before the `ready` line on.
 #[derive(Debug)]

@@ -135,9 +135,8 @@ impl Downstream {
         tls: Tls,
     ) -> Result<Link, OpenError> {
         failpoint!("connect.open");
-        let connecting = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address));
+        let connecting = tokio::time::timeout(CONNECT_MAX, dial(address));
         let mut stream = connecting.await.map_err(|_| OpenError::Io)?.map_err(|_| OpenError::Io)?;
-        super::listener::prepare(&stream).map_err(|_| OpenError::Io)?;
         if let Some(header) = plan.hop.introduction.as_ref().and_then(Introduction::header) {
             stream.write_all(&header).await.map_err(|_| OpenError::Io)?;
         }
@@ -145,7 +144,7 @@ impl Downstream {
         let hostname = self.hostname.clone();
         let options = Options { protocol: plan.hop.protocol(), hostname, tls };
         let mut link = Link {
-            stream: Stream::Plain(stream),
+            stream,
             client: Client::new(options),
             input: BytesMut::new(),
             interrupted: false,
@@ -253,6 +252,16 @@ impl Plan<'_> {
         let text = format!("{host} {text} ({kind}), try again later");
         Refusal::NextHop(Reply::new(451, (4, 7, detail), text))
     }
+}
+
+async fn dial(address: SocketAddr) -> io::Result<Stream> {
+    #[cfg(test)]
+    if super::schedules::are_running() {
+        return super::schedules::dial(address).await.map(Stream::Memory);
+    }
+    let stream = TcpStream::connect(address).await?;
+    super::listener::prepare(&stream)?;
+    Ok(Stream::Plain(stream))
 }
 
 async fn start_tls(mut link: Link, plan: &Plan<'_>) -> Result<Link, OpenError> {

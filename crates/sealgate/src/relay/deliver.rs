@@ -272,8 +272,9 @@ impl Delivery<'_> {
         if !self.link.interrupted {
             self.link.client.release();
         }
-        // What breaks here shows again, and is judged, at the next event.
-        if self.link.write().await.is_ok() {
+        // What breaks here shows again, and is judged, at the next event. So does a server that does not read.
+        let written = tokio::time::timeout_at(deadline, self.link.write()).await;
+        if matches!(written, Ok(Ok(()))) {
             failpoint!("deliver.dot_sent");
         }
         loop {

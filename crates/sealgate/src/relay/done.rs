@@ -13,9 +13,9 @@ use sealgate_keys::StoreError;
 use sealgate_keys::done_record::MessageKey;
 use tokio::time::{Instant, timeout};
 
-use super::Relay;
 use super::settle::Outcomes;
 use super::transaction::Transaction;
+use super::{Relay, off_the_clock};
 use crate::config::DoneRecord;
 
 /// What a transaction knows of its message's done-record.
@@ -51,7 +51,7 @@ impl Transaction {
         }
         let records = self.relay.stores.done_records();
         let always = self.remembers_always();
-        let found = timeout(PATIENCE, async {
+        let found = off_the_clock(timeout(PATIENCE, async {
             if !always && !records.any().await? {
                 return Ok(None);
             }
@@ -60,7 +60,7 @@ impl Transaction {
                 return Ok(None);
             }
             records.find(&key).await.map(|served| Some((key, served)))
-        });
+        }));
         match found.await.map_err(|_| late()).flatten() {
             Ok(None) => nobody(true),
             Ok(Some((key, served))) => {
@@ -106,7 +106,8 @@ impl Transaction {
         let key = self.message_key().await;
         let recipients = new.iter().filter_map(|index| self.envelope.recipients.get(*index));
         let addresses = recipients.map(|recipient| &recipient.address);
-        let added = timeout(PATIENCE, self.relay.stores.done_records().add(&key, addresses)).await;
+        let records = self.relay.stores.done_records();
+        let added = off_the_clock(timeout(PATIENCE, records.add(&key, addresses))).await;
         match added.map_err(|_| late()).flatten() {
             Ok(()) => {
                 lock(&self.done.written).extend(new);
@@ -143,7 +144,7 @@ impl Transaction {
             compute()
         } else {
             let inline = compute.clone();
-            tokio::task::spawn_blocking(compute).await.unwrap_or_else(|_| inline())
+            off_the_clock(tokio::task::spawn_blocking(compute)).await.unwrap_or_else(|_| inline())
         };
         *self.done.key.get_or_init(|| key)
     }

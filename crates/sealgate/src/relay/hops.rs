@@ -7,10 +7,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::route::Hop;
 
@@ -76,7 +77,7 @@ impl Hops {
         &self,
         hop: &Hop,
         count: usize,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> Result<Reservation, Refusal> {
         let count = u32::try_from(count).unwrap_or(u32::MAX).clamp(1, self.connections_max);
         let connections = Arc::clone(&self.state(hop).connections);
@@ -94,7 +95,7 @@ impl Hops {
     pub(crate) async fn reserve_all<'h>(
         &self,
         wanted: HashMap<&'h Hop, usize>,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> HashMap<&'h Hop, Result<Reservation, Refusal>> {
         let mut wanted: Vec<(&Hop, usize)> = wanted.into_iter().collect();
         wanted.sort_by(|(one, _), (other, _)| in_order(one, other));
@@ -126,7 +127,7 @@ impl Hops {
     async fn reserve_rest(
         &self,
         wanted: &[(&Hop, usize)],
-        deadline: tokio::time::Instant,
+        deadline: Instant,
         held: &mut BTreeMap<usize, Reservation>,
         late: &mut BTreeSet<usize>,
     ) -> Option<usize> {
@@ -137,7 +138,7 @@ impl Hops {
             }
             let is_out_of_order = held.keys().any(|other| *other > index);
             let until = match idle_until {
-                _ if is_out_of_order => tokio::time::Instant::now(),
+                _ if is_out_of_order => Instant::now(),
                 Some(until) => until,
                 None => deadline,
             };
@@ -146,7 +147,7 @@ impl Hops {
                     held.insert(index, places);
                     idle_until.get_or_insert_with(|| deadline.min(soon()));
                 }
-                Err(_) if tokio::time::Instant::now() >= deadline => {
+                Err(_) if Instant::now() >= deadline => {
                     late.insert(index);
                 }
                 Err(_) => return Some(index),
@@ -258,8 +259,8 @@ fn in_order(one: &Hop, other: &Hop) -> Ordering {
     by_name.then_with(|| targets(one).cmp(&targets(other)))
 }
 
-fn soon() -> tokio::time::Instant {
-    tokio::time::Instant::now() + HELD_IDLE_MAX
+fn soon() -> Instant {
+    Instant::now() + HELD_IDLE_MAX
 }
 
 /// RFC 3463 §3.5: mail system congestion.
@@ -346,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn connections_are_bounded_and_the_wait_for_one_ends() {
         let (hops, one) = (Hops::new(2), hop(1));
-        let soon = || tokio::time::Instant::now() + Duration::from_millis(50);
+        let soon = || Instant::now() + Duration::from_millis(50);
         let mut two = hops.reserve(&one, 2, soon()).await.unwrap();
         let refusal = hops.reserve(&one, 1, soon()).await.unwrap_err();
         assert!(refusal.to_string().starts_with("451 4.4.5 "), "{refusal}");
@@ -358,8 +359,8 @@ mod tests {
         assert!(hops.reserve(&one, 100, soon()).await.is_ok(), "never more than there are");
     }
 
-    fn soon() -> tokio::time::Instant {
-        tokio::time::Instant::now() + Duration::from_secs(20)
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
     }
 
     #[tokio::test]
@@ -375,7 +376,7 @@ mod tests {
         while hops.state(&free).connections.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        let soon_enough = tokio::time::Instant::now() + 5 * HELD_IDLE_MAX;
+        let soon_enough = Instant::now() + 5 * HELD_IDLE_MAX;
         drop(hops.reserve(&free, 1, soon_enough).await.expect("the place was given back"));
         assert!(!waiting.is_finished());
         drop(taken);
@@ -407,7 +408,7 @@ mod tests {
     async fn a_hop_that_stays_busy_costs_its_own_copy_only() {
         let (hops, free, busy) = (Hops::new(1), hop(2), hop(1));
         let _taken = hops.reserve(&busy, 1, soon()).await.unwrap();
-        let soon = tokio::time::Instant::now() + Duration::from_millis(100);
+        let soon = Instant::now() + Duration::from_millis(100);
         let mut places = hops.reserve_all(HashMap::from([(&free, 1), (&busy, 1)]), soon).await;
         assert!(places.remove(&free).unwrap().is_ok());
         let refusal = places.remove(&busy).unwrap().unwrap_err();
@@ -422,9 +423,9 @@ mod tests {
         };
         let (one, other) = (introducing("192.0.2.1:4025"), introducing("192.0.2.2:4025"));
         let hops = Hops::new(1);
-        let place = hops.reserve(&one, 1, tokio::time::Instant::now()).await.unwrap();
+        let place = hops.reserve(&one, 1, Instant::now()).await.unwrap();
         for same in [&other, &hop(1)] {
-            let refused = hops.reserve(same, 1, tokio::time::Instant::now()).await;
+            let refused = hops.reserve(same, 1, Instant::now()).await;
             assert!(refused.is_err(), "a second place at {same:?}");
         }
         drop(place);
@@ -439,7 +440,7 @@ mod tests {
         let hops = Hops::new(1);
         hops.attempt(&hop(1)).unwrap().succeeded();
         fail(&hops, &hop(2), FAILURES_MAX);
-        let used = hops.reserve(&hop(3), 1, tokio::time::Instant::now()).await.unwrap();
+        let used = hops.reserve(&hop(3), 1, Instant::now()).await.unwrap();
         hops.sweep();
         assert_eq!(hops.known.lock().unwrap().len(), 2);
         drop(used);

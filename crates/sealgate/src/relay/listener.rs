@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Relay;
 use super::budget::Connection;
 use super::session::Session;
+use super::stream::Stream;
 
 /// Where a client came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +95,20 @@ fn admit(relay: &Arc<Relay>, entrance: Entrance, stream: TcpStream, peer: Socket
         return;
     }
     metrics::counter!("sealgate_connections_total", "entrance" => entrance.name()).increment(1);
-    let settings = relay.settings();
-    let admission = admission(relay, entrance, peer);
-    failpoint!(blocking "listener.admitted");
-    let session = Session::new(Arc::clone(relay), settings, entrance, (stream, peer), admission);
+    let local = stream.local_addr().unwrap_or(peer);
+    let session = session(relay, entrance, (Stream::Plain(stream), local, peer));
     tokio::spawn(session.run());
+}
+
+/// A session on a connection between these two addresses, ours first.
+pub(super) fn session(
+    relay: &Arc<Relay>,
+    entrance: Entrance,
+    connection: (Stream, SocketAddr, SocketAddr),
+) -> Session {
+    let admission = admission(relay, entrance, connection.2);
+    failpoint!(blocking "listener.admitted");
+    Session::new(Arc::clone(relay), relay.settings(), entrance, connection, admission)
 }
 
 /// Who may hand us plain mail is configured; from the Internet anybody may come, but not too often at once (K9).

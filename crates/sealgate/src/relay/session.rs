@@ -24,7 +24,6 @@ use sealgate_core::smtp::command::Greeting;
 use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -41,7 +40,7 @@ use super::stream::Stream;
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::transport::{Demand, Transport};
-use super::{Relay, Settings, client_name, veil};
+use super::{Relay, Settings, client_name, off_the_clock, veil};
 use crate::config::ClientAddress;
 use crate::observe::record::Record;
 
@@ -82,12 +81,11 @@ impl Session {
         relay: Arc<Relay>,
         settings: Arc<Settings>,
         entrance: Entrance,
-        (stream, peer): (TcpStream, SocketAddr),
+        (stream, local, peer): (Stream, SocketAddr, SocketAddr),
         admission: Result<Connection, Reply>,
     ) -> Self {
         let options = settings.server_options(entrance);
         let id = trace::transaction_id();
-        let local = stream.local_addr().unwrap_or(peer);
         let (server, connection) = match admission {
             Ok(connection) => (Server::new(options), Some(connection)),
             Err(reply) => {
@@ -104,7 +102,7 @@ impl Session {
             peer,
             local,
             server,
-            stream: Stream::Plain(stream),
+            stream,
             input: BytesMut::with_capacity(INPUT_BYTES),
             id,
             client_name: None,
@@ -254,6 +252,7 @@ impl Session {
 
     async fn recipient(&mut self, recipient: &Recipient) -> Next {
         failpoint!("session.rcpt");
+        let asked = Instant::now();
         match self.admit(recipient).await {
             Ok(()) => self.server.accept(),
             Err(refusal) => {
@@ -262,6 +261,10 @@ impl Session {
             }
         }
         failpoint!("session.rcpt_answered");
+        // Of many pipelined commands the first reply must not wait for the last. What breaks shows when it is read from.
+        if asked.elapsed() > BATCH_MAX {
+            let _ = self.say().await;
+        }
         Next::Go
     }
 
@@ -289,7 +292,8 @@ impl Session {
         let Some(context) = &self.context else { return Err(Refusal::Internal) };
         let mut keys = Keys::default();
         failpoint!("session.rcpt_look_up");
-        self.relay.stores.answer(&[KeyQuery::Public(to.clone())], &mut keys).await;
+        let queries = [KeyQuery::Public(to.clone())];
+        off_the_clock(self.relay.stores.answer(&queries, &mut keys)).await;
         failpoint!("session.rcpt_looked_up");
         match keys.public.get(to) {
             Some(answer) => outbound::admit_recipient(context, from.as_ref(), to, answer),
@@ -464,6 +468,9 @@ impl Session {
                             () = &mut saying => {}
                         }
                     }
+                    if answers.client_is_gone && !released.load(Ordering::Acquire) {
+                        return None;
+                    }
                 }
                 read = self.stream.read(&mut self.input), if listen => {
                     if !matches!(read, Ok(octets) if octets > 0) {
@@ -580,6 +587,8 @@ impl Session {
 const MEMORY_FACTOR: usize = 3;
 /// Input that is kept while a message is delivered, and room for a usual read.
 const INPUT_BYTES: usize = 64 << 10;
+/// A reply that took longer goes out by itself.
+const BATCH_MAX: Duration = Duration::from_secs(1);
 /// TLS handshakes.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// How long, and how much, is read after the last reply.

@@ -20,6 +20,9 @@ pub(crate) enum Stream {
     Plain(TcpStream),
     /// Within TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Within this process.
+    #[cfg(test)]
+    Memory(super::schedules::End),
 }
 
 /// Why [`Stream::write_all_watching`] came back.
@@ -38,12 +41,11 @@ impl Stream {
         self.read_buf(input).await
     }
 
-    /// Writes `output` and empties it.
+    /// Writes `output` and empties it. Given up in the middle, it leaves what is not written yet.
     pub(crate) async fn write(&mut self, output: &mut BytesMut) -> io::Result<()> {
         if !output.is_empty() {
-            self.write_all(output).await?;
+            self.write_all_buf(output).await?;
             self.flush().await?;
-            output.clear();
         }
         Ok(())
     }
@@ -82,6 +84,8 @@ impl Stream {
         match std::mem::replace(self, Self::Closed) {
             Self::Plain(tcp) => Some(tcp),
             Self::Closed | Self::Tls(_) => None,
+            #[cfg(test)]
+            Self::Memory(_) => None,
         }
     }
 
@@ -164,6 +168,8 @@ impl AsyncRead for Stream {
             Self::Closed => Poll::Ready(Ok(())),
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_read(context, buffer),
         }
     }
 }
@@ -178,6 +184,8 @@ impl AsyncWrite for Stream {
             Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Plain(stream) => Pin::new(stream).poll_write(context, octets),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, octets),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_write(context, octets),
         }
     }
 
@@ -190,6 +198,8 @@ impl AsyncWrite for Stream {
             Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_write_vectored(context, slices),
         }
     }
 
@@ -198,6 +208,8 @@ impl AsyncWrite for Stream {
             Self::Closed => Poll::Ready(Ok(())),
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_flush(context),
         }
     }
 
@@ -206,6 +218,8 @@ impl AsyncWrite for Stream {
             Self::Closed => Poll::Ready(Ok(())),
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(test)]
+            Self::Memory(end) => Pin::new(end).poll_shutdown(context),
         }
     }
 }

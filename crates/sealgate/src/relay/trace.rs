@@ -57,6 +57,10 @@ pub(crate) fn received_field(origin: &Origin, hostname: &str, id: &str) -> Vec<u
 
 /// The time as header fields have it (RFC 5322 §3.3).
 pub(crate) fn date() -> String {
+    #[cfg(test)]
+    if super::schedules::are_running() {
+        return super::schedules::DATE.to_owned();
+    }
     let date = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
     jiff::fmt::rfc2822::to_string(&date).unwrap_or_default()
 }

@@ -29,7 +29,7 @@ use super::introduction::Introduction;
 use super::settle::{Outcomes, Settled};
 use super::trace::{self, Origin};
 use super::transport::Transport;
-use super::{Relay, Settings};
+use super::{Relay, Settings, off_the_clock};
 use crate::config::{Dmarc, NextHop};
 
 /// A message on its way.
@@ -195,7 +195,7 @@ impl Transaction {
     /// # Errors
     /// [`Refusal::KeysUnavailable`] where the stores do not say whom we trust.
     pub(crate) async fn context(relay: &Relay, settings: &Settings) -> Result<Context, Refusal> {
-        let trust = relay.stores.trust().await.map_err(|error| {
+        let trust = off_the_clock(relay.stores.trust()).await.map_err(|error| {
             tracing::error!(%error, "the key database does not answer");
             Refusal::KeysUnavailable
         })?;
@@ -238,7 +238,7 @@ impl Transaction {
             match processor.step(&keys) {
                 Step::Want(queries) => {
                     failpoint!("transaction.look_up");
-                    self.relay.stores.answer(&queries, &mut keys).await;
+                    off_the_clock(self.relay.stores.answer(&queries, &mut keys)).await;
                     failpoint!("transaction.looked_up");
                 }
                 Step::Done(done) => return Ok(*done),
@@ -254,13 +254,13 @@ impl Transaction {
                 failpoint!(blocking "transaction.computed_step");
                 (processor, keys, step)
             });
-            let (again, known, step) = computed.await.map_err(early)?;
+            let (again, known, step) = off_the_clock(computed).await.map_err(early)?;
             (processor, keys) = (again, known);
             failpoint!("transaction.computed");
             match step {
                 Step::Want(queries) => {
                     failpoint!("transaction.look_up_large");
-                    self.relay.stores.answer(&queries, &mut keys).await;
+                    off_the_clock(self.relay.stores.answer(&queries, &mut keys)).await;
                 }
                 Step::Done(done) => return Ok(*done),
                 Step::Refused(refused) => return Err(refused),
@@ -305,7 +305,7 @@ impl Transaction {
         let relay = Arc::clone(&self.relay);
         tokio::spawn(async move {
             failpoint!("transaction.learn");
-            if let Err(error) = relay.stores.learn(&harvest).await {
+            if let Err(error) = off_the_clock(relay.stores.learn(&harvest)).await {
                 tracing::warn!(%error, "certificates of a verified mail could not be kept");
             }
         });
