@@ -60,7 +60,11 @@ impl SmallDisk {
         }
         self.is_read_only = is_read_only;
         let script = match is_read_only {
-            true => "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"",
+            // Whoever opens something for writing between the two keeps it from becoming read-only: then once more.
+            true => {
+                "for try in 1 2 3 4 5 6 7 8 9; do mount --bind \"$0\" \"$0\" || exit 1; \
+                 mount -o remount,bind,ro \"$0\" && exit 0; umount -l \"$0\"; done; exit 1"
+            }
             // Lazily: who opened something for reading meanwhile keeps it.
             false => "umount -l \"$0\"",
         };
