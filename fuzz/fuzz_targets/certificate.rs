@@ -1,7 +1,4 @@
 //! Certificates are read without a panic.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use sealgate_fuzz::cms;
-
-fuzz_target!(|data: &[u8]| cms::certificate(data));
+sealgate_fuzz::target!();

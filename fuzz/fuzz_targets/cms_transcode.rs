@@ -1,7 +1,4 @@
 //! BER becomes DER, once and for all.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use sealgate_fuzz::cms;
-
-fuzz_target!(|data: &[u8]| cms::cms_transcode(data));
+sealgate_fuzz::target!();

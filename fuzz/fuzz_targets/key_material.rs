@@ -1,7 +1,4 @@
 //! Key and certificate files are read without a panic.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use sealgate_fuzz::foreign;
-
-fuzz_target!(|data: &[u8]| foreign::key_material(data));
+sealgate_fuzz::target!();

@@ -1,26 +1,53 @@
-//! The bodies of the fuzz targets; `cargo test` runs the same over mutants on the stable toolchain.
+//! The fuzz targets' bodies by name; the test command runs the same functions over mutants and over the corpora.
 //!
-//! Run one with `cargo +nightly fuzz run NAME CORPUS_FOLDER` from the project's root; seeds are any mails for the MIME
-//! targets, DER or BER for the CMS targets, and dialogues for the SMTP targets.
+//! `cargo xtask fuzz` runs the targets, or one of them `cargo +nightly fuzz run NAME` from the project's root.
 #![forbid(unsafe_code)]
 
 #[path = "../../crates/sealgate-core/tests/fuzz_bodies/cms.rs"]
-pub mod cms;
+mod cms;
 #[path = "../../crates/sealgate-keys/tests/fuzz_bodies/foreign.rs"]
-pub mod foreign;
+mod foreign;
+#[path = "../../crates/sealgate-core/tests/fuzz_bodies/inbound.rs"]
+mod inbound;
 #[path = "../../crates/sealgate-core/tests/fuzz_bodies/mime.rs"]
-pub mod mime;
+mod mime;
 #[path = "../../crates/sealgate-core/tests/fuzz_bodies/smtp.rs"]
-pub mod smtp;
+mod smtp;
 
-use std::sync::LazyLock;
+/// The parts of the program that read what others wrote. It has no library: they are compiled here once more.
+#[allow(dead_code, unused_imports, reason = "the program uses all of it")]
+#[path = "../../crates/sealgate/src"]
+mod program {
+    pub(crate) mod config;
+    pub(crate) mod relay {
+        pub(crate) mod authentication;
+        pub(crate) mod dane;
+        pub(crate) mod mta_sts {
+            pub(crate) mod policy;
+        }
+        #[path = "../../tests/fuzz_bodies/program.rs"]
+        pub(crate) mod fuzz_bodies;
+        pub(crate) mod names;
+    }
+}
 
-use sealgate_core::keys::Certificate;
+use program::{config, relay};
 
-/// Bob of RFC 9216, to whom the envelopes may be addressed.
-pub static BOB: LazyLock<Certificate> = LazyLock::new(|| {
-    let pem = include_str!("../../crates/sealgate-core/tests/data/rfc9216/certs/bob.encrypt.crt");
-    let text: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-    let der = base64_simd::STANDARD.decode_to_vec(text).expect("PEM holds base64");
-    Certificate::from_der(&der).expect("the certificate of RFC 9216")
-});
+/// What a target runs.
+pub fn body(target: &str) -> fn(&[u8]) {
+    let own = relay::fuzz_bodies::TARGETS;
+    let all = [cms::TARGETS, foreign::TARGETS, inbound::TARGETS, mime::TARGETS, own, smtp::TARGETS];
+    let found = all.into_iter().flatten().find(|(name, _)| *name == target);
+    found.expect("a target's name stands in one of the tables").1
+}
+
+/// A target with the body of its name.
+#[macro_export]
+macro_rules! target {
+    () => {
+        static BODY: std::sync::LazyLock<fn(&[u8])> =
+            std::sync::LazyLock::new(|| $crate::body(env!("CARGO_BIN_NAME")));
+
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| (*BODY)(data));
+    };
+}

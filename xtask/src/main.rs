@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod fuzz;
 mod package;
 mod packages;
 mod schedules;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["package", options @ ..] => package::run(options),
         ["bench", options @ ..] => bench::run(options),
+        ["fuzz", options @ ..] => fuzz::run(options),
         ["torture", options @ ..] => torture::run(options),
         ["schedules", options @ ..] => schedules::run(options),
         ["packages"] => packages::install().map(|()| true).unwrap_or_else(|why| {
@@ -56,6 +58,9 @@ cargo xtask torture           break everything for as long as asked (docs/RELIAB
       [--minutes N] [--seed S]
 cargo xtask schedules         a million random schedules of the relay in virtual time (docs/RELIABILITY.md)
       [--count N] [--seed S] [--threads T]
+cargo xtask fuzz [TARGET...]  run the fuzz targets, all where none is named (docs/RELIABILITY.md)
+      [--minutes N]           so long each (1)
+      [--keep]                then choose anew the small corpora that are checked in
 cargo xtask package           make the Debian package in target/package
       [--binary PATH]         out of this program, and build none
 cargo xtask bench [GROUP...]  measure, and write docs/BENCHMARKS.md; groups of rows, all where none is named:

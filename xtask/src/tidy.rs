@@ -133,7 +133,7 @@ fn starts_function(line: &str) -> bool {
 }
 
 /// Lines that name a place on one machine only.
-fn machine_paths(text: &str) -> impl Iterator<Item = usize> {
+pub(crate) fn machine_paths(text: &str) -> impl Iterator<Item = usize> {
     (1..).zip(text.lines()).filter(|(_, line)| machine_path(line)).map(|(number, _)| number)
 }
 

@@ -16,28 +16,17 @@ use sealgate_core::keys::{Certificate, Timestamp};
 
 #[path = "fuzz_bodies/cms.rs"]
 mod bodies;
+#[path = "support/corpus.rs"]
+mod corpus;
 #[path = "support/cms_people.rs"]
 mod people;
+#[path = "support/random.rs"]
+mod random;
 
 use people::{blocks, files, fixtures, from_mail, recipients, rfc9216, signers};
+use random::Random;
 
 const MUTANTS: u64 = 100_000;
-
-/// xorshift64*: the same mutants in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-}
 
 /// One to four changes: a bit, an octet that means something in BER, a piece cut out, doubled or
 /// taken from elsewhere.
@@ -195,4 +184,9 @@ fn keys_and_capabilities() {
         .collect();
     seeds.push(vec![0x30, 0]);
     run("small_parsers", &seeds, &bodies::small_parsers);
+}
+
+#[test]
+fn the_corpora_of_cms_replay() {
+    corpus::replay(bodies::TARGETS);
 }

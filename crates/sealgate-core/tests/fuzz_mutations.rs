@@ -9,6 +9,10 @@
     reason = "test code"
 )]
 
+#[path = "support/corpus.rs"]
+mod corpus;
+#[path = "fuzz_bodies/inbound.rs"]
+mod inbound;
 #[path = "support/mails.rs"]
 mod material;
 #[path = "fuzz_bodies/mime.rs"]
@@ -207,4 +211,11 @@ fn smtp_client() {
         b"220-a\r\n220 b\r\n502 no\r\n250 x\r\n550 no\r\n550 no\r\n503 no\r\n554 no\r\n421 4.3.2 bye\r\n",
     ];
     run("smtp_client", &seeds.map(<[u8]>::to_vec), &words, smtp::smtp_client);
+}
+
+#[test]
+fn the_corpora_of_mail_and_smtp_replay() {
+    for targets in [inbound::TARGETS, mime::TARGETS, smtp::TARGETS] {
+        corpus::replay(targets);
+    }
 }

@@ -11,6 +11,8 @@ use sealgate_core::cms::transcode;
 use sealgate_core::keys::{Certificate, SoftwareKey};
 use zeroize::Zeroizing;
 
+use password::{Budget, ITERATIONS_PER_FILE_MAX};
+
 pub(crate) mod crl;
 mod password;
 pub(crate) mod pem;
@@ -77,14 +79,28 @@ impl Material {
     /// # Errors
     /// [`ImportError`] where it holds nothing that is known.
     pub fn read(bytes: &[u8], password: Option<&str>) -> Result<Self, ImportError> {
+        Self::read_at_cost(bytes, password, ITERATIONS_PER_FILE_MAX)
+    }
+
+    /// Reads one file whose passwords may cost so many iterations of a derivation in all, and not what
+    /// REQUIREMENTS K7 allows.
+    ///
+    /// # Errors
+    /// As for [`Self::read`], and where it costs more.
+    pub fn read_at_cost(
+        bytes: &[u8],
+        password: Option<&str>,
+        iterations: u32,
+    ) -> Result<Self, ImportError> {
+        let budget = &mut Budget::of(iterations);
         if bytes.len() > FILE_BYTES_MAX {
             return Err(not_usable(format!("larger than {FILE_BYTES_MAX} bytes")));
         }
         let mut material = Self::default();
         if bytes.first() == Some(&SEQUENCE) && !bytes.starts_with(b"0\n") {
-            material.read_der(bytes, password)?;
+            material.read_der(bytes, password, budget)?;
         } else {
-            material.read_pem(bytes, password)?;
+            material.read_pem(bytes, password, budget)?;
         }
         Ok(material)
     }
@@ -141,18 +157,23 @@ impl Material {
         Ok(keys)
     }
 
-    fn read_der(&mut self, bytes: &[u8], password: Option<&str>) -> Result<(), ImportError> {
+    fn read_der(
+        &mut self,
+        bytes: &[u8],
+        password: Option<&str>,
+        budget: &mut Budget,
+    ) -> Result<(), ImportError> {
         if let Ok(certificate) = Certificate::from_der(bytes) {
             self.certificates.push(Arc::new(certificate));
         } else if let Some(secret) = private_key::from_der(bytes) {
             self.secrets.push(secret);
-        } else if let Some(secret) = private_key::from_encrypted(bytes, password)? {
+        } else if let Some(secret) = private_key::from_encrypted(bytes, password, budget)? {
             self.secrets.push(secret);
         } else if let Ok(signed) = SignedData::parse(bytes) {
             self.take_signed_data(signed);
         } else if crl::parse(bytes).is_some() {
             self.crls.push(bytes.to_vec());
-        } else if let Some(store) = pkcs12::read(bytes, password)? {
+        } else if let Some(store) = pkcs12::read(bytes, password, budget)? {
             self.append(store);
         } else {
             return Err(unknown());
@@ -160,7 +181,12 @@ impl Material {
         Ok(())
     }
 
-    fn read_pem(&mut self, bytes: &[u8], password: Option<&str>) -> Result<(), ImportError> {
+    fn read_pem(
+        &mut self,
+        bytes: &[u8],
+        password: Option<&str>,
+        budget: &mut Budget,
+    ) -> Result<(), ImportError> {
         let blocks = pem::blocks(bytes);
         if blocks.is_empty() {
             return Err(unknown());
@@ -183,7 +209,7 @@ impl Material {
                     self.secrets.push(private_key::from_der(&block.der).ok_or_else(damaged)?);
                 }
                 "ENCRYPTED PRIVATE KEY" => {
-                    let secret = private_key::from_encrypted(&block.der, password)?;
+                    let secret = private_key::from_encrypted(&block.der, password, budget)?;
                     self.secrets.push(secret.ok_or_else(damaged)?);
                 }
                 "PKCS7" | "CMS" => {

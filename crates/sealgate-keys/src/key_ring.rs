@@ -111,8 +111,19 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`StoreError`] where the database does not answer, or a row was changed outside sealgate;
-    /// [`StoreError::Input`] where there are more than `OWNER_KEYS_MAX`.
+    /// [`StoreError::Input`] where there are more than `OWNER_KEYS_MAX`; [`StoreError::Unavailable`] where all of the owner's
+    /// keys for a purpose were moved to another store: that is not somebody without a key.
     pub async fn of_owner(&self, owner: &str) -> Result<Vec<KeyEntry>, StoreError> {
+        let entries = self.here_of_owner(owner).await?;
+        for purpose in [KeyPurpose::Sign, KeyPurpose::Encrypt] {
+            if !entries.iter().any(|entry| entry.purpose.serves(purpose)) {
+                embedded::moved::refuse(&self.database, &[owner], purpose).await?;
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn here_of_owner(&self, owner: &str) -> Result<Vec<KeyEntry>, StoreError> {
         let generation = self.generation().await;
         let limit = OWNER_KEYS_MAX.saturating_add(1);
         let rows = embedded::of_owner(&self.database, owner, limit).await?;
@@ -252,7 +263,7 @@ impl KeyRing {
         let mut material = Material::read(key, None).map_err(|error| refuse(&error))?;
         material.certificates.extend(certificates.iter().cloned());
         // Issuers that came with the owner's other keys.
-        let known = self.of_owner(&owner.lookup_key()).await?;
+        let known = self.here_of_owner(&owner.lookup_key()).await?;
         material.certificates.extend(known.into_iter().flat_map(|entry| entry.chain));
         let keys = material.into_keys().map_err(|error| refuse(&error))?;
         let mut new = Vec::new();
@@ -271,7 +282,7 @@ impl KeyRing {
         };
         self.master_key.used(&self.database, insert).await?;
         self.changed();
-        let entries = self.of_owner(&owner.lookup_key()).await?;
+        let entries = self.here_of_owner(&owner.lookup_key()).await?;
         let is_new = |entry: &KeyEntry| {
             let mine = entry.certificate.fingerprint();
             new.iter().any(|key| key.certificate.fingerprint() == mine)

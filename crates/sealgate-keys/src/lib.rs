@@ -19,6 +19,7 @@ pub mod public_key_store;
 pub mod secret_key_store;
 pub mod secret_source;
 pub mod stores;
+pub mod tls_files;
 pub mod tls_names;
 
 mod cache;

@@ -61,7 +61,8 @@ pub trait RemoteStore: Send + Sync + fmt::Debug {
     /// As [`Self::find`].
     fn list(&self) -> Result<Vec<SecretKeyEntry>, StoreError>;
 
-    /// Takes in keys. Where one cannot be taken in, those before it stay.
+    /// Takes in keys. Each is proven there before this returns: it signs and decrypts in every way that mail needs. Where
+    /// one cannot be taken in, those before it stay.
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::Input`] where the store refuses this key, and as [`Self::find`].

@@ -1,15 +1,13 @@
 //! TLS towards key management and directory servers: always verified (REQUIREMENTS A16), with a client certificate where
 //! the server wants one.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::StoreError;
+use crate::tls_files;
 
 /// PEM files that say who we are to a server.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +29,9 @@ pub(crate) fn client_config(
     identity: Option<ClientIdentity<'_>>,
 ) -> Result<Arc<ClientConfig>, StoreError> {
     let fault = |key: &str, why: String| StoreError::Input(format!("[{table}] {key}: {why}"));
-    let roots = authorities.map_or_else(system_roots, roots_of).map_err(|why| fault("ca", why))?;
+    let roots = authorities
+        .map_or_else(system_roots, tls_files::authorities)
+        .map_err(|why| fault("ca", why))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -40,24 +40,15 @@ pub(crate) fn client_config(
     let config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
-            let chain =
-                certificates(identity.certificate).map_err(|why| fault("certificate", why))?;
-            let key = PrivateKeyDer::from_pem_file(identity.key)
-                .map_err(|error| fault("key", unusable(identity.key, &error)))?;
+            let chain = tls_files::certificates(identity.certificate)
+                .map_err(|why| fault("certificate", why))?;
+            let key = tls_files::secret_key(identity.key).map_err(|why| fault("key", why))?;
             builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|error| fault("key", unusable(identity.key, &error)))?
+                .map_err(|error| fault("key", tls_files::unusable(identity.key, &error)))?
         }
     };
     Ok(Arc::new(config))
-}
-
-fn roots_of(path: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| unusable(path, &error))?;
-    }
-    Ok(roots)
 }
 
 fn system_roots() -> Result<RootCertStore, String> {
@@ -68,18 +59,4 @@ fn system_roots() -> Result<RootCertStore, String> {
         return Err("this system has no authorities: name a file with them".to_owned());
     }
     Ok(roots)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unusable(path, &error))?;
-    if certificates.is_empty() {
-        return Err(unusable(path, &"no certificate in it: give PEM"));
-    }
-    Ok(certificates)
-}
-
-fn unusable(path: &Path, why: &dyn fmt::Display) -> String {
-    format!("{}: {why}", path.display())
 }

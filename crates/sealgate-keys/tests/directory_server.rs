@@ -10,6 +10,7 @@
 )]
 
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -31,17 +32,23 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// No certificates.
 const NONE: [Vec<u8>; 0] = [];
 
-fn config(slapd: &Slapd, server: String) -> LdapConfig {
+/// Nothing is proven: a server on this host.
+fn plain(server: SocketAddr) -> LdapConfig {
     LdapConfig {
-        servers: vec![server],
-        starttls: true,
-        ca: Some(slapd.pki.root.clone()),
+        servers: vec![format!("ldap://{server}")],
+        starttls: false,
+        ca: None,
         bind: LdapBind::Anonymous,
         base: BASE.to_owned(),
         filter: "(mail={address})".to_owned(),
         entries_max: 5,
         timeout: TIMEOUT,
     }
+}
+
+fn config(slapd: &Slapd, server: String) -> LdapConfig {
+    let ca = Some(slapd.pki.root.clone());
+    LdapConfig { servers: vec![server], starttls: true, ca, ..plain(slapd.plain) }
 }
 
 fn connect(slapd: &Slapd) -> DirectoryServer {
@@ -80,6 +87,23 @@ async fn find(directory: &DirectoryServer, text: &str) -> Result<Vec<Vec<u8>>, S
     Ok(ders(&directory.find(&address(text)).await?))
 }
 
+/// Alice, for so many who ask at once.
+async fn find_at_once(
+    directory: &Arc<DirectoryServer>,
+    count: usize,
+) -> Vec<Result<Vec<Vec<u8>>, StoreError>> {
+    let look_up = |_| {
+        let directory = Arc::clone(directory);
+        tokio::spawn(async move { find(&directory, ALICE).await })
+    };
+    let look_ups: Vec<_> = (0..count).map(look_up).collect();
+    let mut found = Vec::with_capacity(count);
+    for look_up in look_ups {
+        found.push(look_up.await.unwrap());
+    }
+    found
+}
+
 /// The reason of an error that must be "away".
 fn why<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> String {
     match outcome {
@@ -107,11 +131,7 @@ async fn certificates_are_found_by_ldaps_and_by_starttls() {
         let line = directory.check().await.unwrap();
         assert_eq!(line, format!("{url}: bound as anonymous, {BASE} is there"));
     }
-    let plain = LdapConfig {
-        starttls: false,
-        ..config(&slapd, format!("ldap://127.0.0.1:{}", slapd.plain.port()))
-    };
-    let directory = DirectoryServer::new(plain).unwrap();
+    let directory = DirectoryServer::new(plain(slapd.plain)).unwrap();
     assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate], "loopback may be plain");
 }
 
@@ -303,14 +323,8 @@ async fn a_killed_server_is_an_error_until_it_is_back() {
     assert_eq!(find(&directory, ALICE).await.unwrap(), std::slice::from_ref(&certificate));
 
     slapd.kill();
-    let look_ups: Vec<_> = (0..50)
-        .map(|_| {
-            let directory = Arc::clone(&directory);
-            tokio::spawn(async move { find(&directory, ALICE).await })
-        })
-        .collect();
-    for look_up in look_ups {
-        assert!(why(look_up.await.unwrap()).contains("refused"));
+    for found in find_at_once(&directory, 50).await {
+        assert!(why(found).contains("refused"));
     }
     slapd.start_again();
     assert_eq!(found_within(&directory, Duration::from_secs(5)).await, certificate);
@@ -338,14 +352,8 @@ async fn a_server_that_hangs_is_an_error_in_time_and_works_again_afterwards() {
 
     slapd.pause();
     let start = Instant::now();
-    let look_ups: Vec<_> = (0..20)
-        .map(|_| {
-            let directory = Arc::clone(&directory);
-            tokio::spawn(async move { find(&directory, ALICE).await })
-        })
-        .collect();
-    for look_up in look_ups {
-        assert!(why(look_up.await.unwrap()).contains("in time"));
+    for found in find_at_once(&directory, 20).await {
+        assert!(why(found).contains("in time"));
     }
     assert!(start.elapsed() < timeout * 2, "{:?}", start.elapsed());
     // A caller who gives up first leaves no connection behind that hangs for others.
@@ -361,7 +369,7 @@ async fn a_connection_that_hangs_is_replaced_within_the_look_up() {
     let (slapd, certificate) = with_alice(Settings::default());
     let freeze = Arc::new(tokio::sync::Notify::new());
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let address_of_proxy = listener.local_addr().unwrap();
     let (server, frozen) = (slapd.plain, Arc::clone(&freeze));
     tokio::spawn(async move {
         loop {
@@ -377,20 +385,12 @@ async fn a_connection_that_hangs_is_replaced_within_the_look_up() {
             });
         }
     });
-    let config =
-        LdapConfig { starttls: false, ..config(&slapd, format!("ldap://127.0.0.1:{port}")) };
-    let directory = Arc::new(DirectoryServer::new(config).unwrap());
+    let directory = Arc::new(DirectoryServer::new(plain(address_of_proxy)).unwrap());
     assert_eq!(find(&directory, ALICE).await.unwrap(), std::slice::from_ref(&certificate));
 
     freeze.notify_waiters();
-    let look_ups: Vec<_> = (0..20)
-        .map(|_| {
-            let directory = Arc::clone(&directory);
-            tokio::spawn(async move { find(&directory, ALICE).await })
-        })
-        .collect();
-    for look_up in look_ups {
-        assert_eq!(look_up.await.unwrap().unwrap(), std::slice::from_ref(&certificate));
+    for found in find_at_once(&directory, 20).await {
+        assert_eq!(found.unwrap(), std::slice::from_ref(&certificate));
     }
     let start = Instant::now();
     assert_eq!(find(&directory, ALICE).await.unwrap(), std::slice::from_ref(&certificate));
@@ -508,14 +508,8 @@ async fn one_of_ten_thousand_is_found_among_concurrent_look_ups() {
     println!("one of {PEOPLE_COUNT}: p50 {:?}, p99 {:?}", times[100], times[198]);
 
     let start = Instant::now();
-    let look_ups: Vec<_> = (0..1000)
-        .map(|_| {
-            let directory = Arc::clone(&directory);
-            tokio::spawn(async move { find(&directory, ALICE).await })
-        })
-        .collect();
-    for look_up in look_ups {
-        assert_eq!(look_up.await.unwrap().unwrap(), std::slice::from_ref(&certificate));
+    for found in find_at_once(&directory, 1000).await {
+        assert_eq!(found.unwrap(), std::slice::from_ref(&certificate));
     }
     println!("1000 at once on one connection: {:?}", start.elapsed());
 }
@@ -546,17 +540,7 @@ async fn what_is_no_ldap_is_an_error_and_no_empty_answer() {
         ("entries without end", entry.repeat(1000)),
     ];
     for (what, answer) in answers {
-        let port = serve(answer);
-        let config = LdapConfig {
-            servers: vec![format!("ldap://127.0.0.1:{port}")],
-            starttls: false,
-            ca: None,
-            bind: LdapBind::Anonymous,
-            base: BASE.to_owned(),
-            filter: "(mail={address})".to_owned(),
-            entries_max: 5,
-            timeout: Duration::from_secs(1),
-        };
+        let config = LdapConfig { timeout: Duration::from_secs(1), ..plain(serve(answer)) };
         let directory = DirectoryServer::new(config).unwrap();
         for _ in 0..2 {
             let why = why(directory.find(&address(ALICE)).await);
@@ -568,9 +552,9 @@ async fn what_is_no_ldap_is_an_error_and_no_empty_answer() {
 }
 
 /// A server that answers whatever it is asked with these octets and hangs up.
-fn serve(answer: Vec<u8>) -> u16 {
+fn serve(answer: Vec<u8>) -> SocketAddr {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -578,7 +562,7 @@ fn serve(answer: Vec<u8>) -> u16 {
             let _ = stream.write_all(&answer);
         }
     });
-    port
+    address
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -586,14 +570,40 @@ async fn a_busy_server_is_passed_over_for_the_next() {
     let (slapd, certificate) = with_alice(Settings::default());
     // SearchResultDone with resultCode busy (51), in message 1.
     let busy = [0x30, 0x0c, 0x02, 0x01, 0x01, 0x65, 0x07, 0x0a, 0x01, 51, 0x04, 0, 0x04, 0];
-    let busy_url = format!("ldap://127.0.0.1:{}", serve(busy.to_vec()));
-    let plain_url = format!("ldap://127.0.0.1:{}", slapd.plain.port());
-    let with = |servers: Vec<String>| {
-        let config = LdapConfig { servers, starttls: false, ..config(&slapd, String::new()) };
-        DirectoryServer::new(config).unwrap()
-    };
-    let text = why(with(vec![busy_url.clone()]).find(&address(ALICE)).await);
+    let mut config = plain(serve(busy.to_vec()));
+    let directory = DirectoryServer::new(config.clone()).unwrap();
+    let text = why(directory.find(&address(ALICE)).await);
     assert!(text.contains("busy"), "{text}");
-    let directory = with(vec![busy_url, plain_url]);
+    config.servers.extend(plain(slapd.plain).servers);
+    let directory = DirectoryServer::new(config).unwrap();
     assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate]);
+}
+
+/// The library reads elements within elements by recursion: without a guard the process would be gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_nested_without_end_is_a_failure_and_no_more() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(&nested(100_000));
+        }
+    });
+    let (slapd, _) = with_alice(Settings::default());
+    let config =
+        LdapConfig { starttls: false, ..config(&slapd, format!("ldap://127.0.0.1:{port}")) };
+    let directory = DirectoryServer::new(config).unwrap();
+    let why = why(directory.find(&address(ALICE)).await);
+    assert!(why.contains("the connection ended"), "{why}");
+}
+
+/// So many sequences, each in the one before.
+fn nested(depth: usize) -> Vec<u8> {
+    let headers = (0..depth).rev().map(|inner| {
+        let length = u32::try_from(inner * 6).unwrap().to_be_bytes();
+        [&[0x30, 0x84], &length[..]].concat()
+    });
+    headers.flatten().collect()
 }

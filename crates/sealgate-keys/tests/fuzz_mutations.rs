@@ -9,6 +9,8 @@
     reason = "test code"
 )]
 
+#[path = "../../sealgate-core/tests/support/corpus.rs"]
+mod corpus;
 #[path = "fuzz_bodies/foreign.rs"]
 mod foreign;
 #[path = "../../sealgate-core/tests/support/mutants.rs"]
@@ -146,4 +148,9 @@ fn no_mutant_breaks_the_reader_of_key_files() {
     seeds.retain(|seed| seed.len() < 5_000);
     seeds.sort();
     mutants::run("key_material", &seeds, &WORDS, foreign::key_material);
+}
+
+#[test]
+fn the_corpora_of_the_stores_replay() {
+    corpus::replay(foreign::TARGETS);
 }

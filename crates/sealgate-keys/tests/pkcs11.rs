@@ -13,36 +13,40 @@
     reason = "test code"
 )]
 
-use std::fs;
-use std::path::PathBuf;
+#[path = "pkcs11/bed.rs"]
+mod bed;
+#[path = "pkcs11/uses.rs"]
+mod uses;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::agreement::{self, EphemeralPrivateKey};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{
-    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA512_MGF1SHA512, OaepAlgorithm,
-    OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey,
-};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
 };
-use cryptoki::context::Pkcs11;
-use cryptoki::object::{Attribute, AttributeType, ObjectClass};
-use cryptoki::session::SessionState;
+use cryptoki::object::Attribute;
 use sealgate_core::keys::{
     Certificate, Digest, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
 };
 use sealgate_keys::StoreError;
-use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Config, Pkcs11Key, Token};
-use sealgate_keys::secret_key_store::{KeyPurpose, NewSecretKey, RemoteKey, RemoteStore};
-use sealgate_keys::secret_source::SecretSource;
+use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Key, Token};
+use sealgate_keys::secret_key_store::{KeyPurpose, RemoteStore};
 use sealgate_testkit::pki::pem_body;
 use sealgate_testkit::process;
-use sealgate_testkit::softhsm::{PIN, Remoting, SoftHsm, TOKEN};
-use zeroize::Zeroizing;
+use sealgate_testkit::softhsm::{PIN, TOKEN};
+
+use bed::{
+    Bed, ED25519_KEY, P256, P384, RSA, SIGN_AND_ENCRYPT, inside, new_key, threads_of_tokens,
+};
+use uses::{
+    CONTENT_KEY, ECDSA_SHA256, ECDSA_SHA384, Given, MESSAGE, PSS_SHA256, RSA_SHA256, RSA_SHA512,
+    decrypts_rsa, each_does_its_own, encrypted_pkcs1, given_to, only, signs, signs_this,
+    works_within,
+};
 
 #[test]
 fn keys_in_a_token_sign_and_never_leave_it() {
@@ -527,323 +531,5 @@ fn a_token_that_hangs_holds_nobody_for_long() {
     });
 }
 
-/// A token and where its files are.
-struct Bed {
-    directory: PathBuf,
-    token: SoftHsm,
-}
-
-/// Somebody's key and self-signed certificate.
-struct Person {
-    address: String,
-    key: PathBuf,
-    certificate: PathBuf,
-}
-
-impl Bed {
-    fn config(&self) -> Pkcs11Config {
-        Pkcs11Config {
-            module: self.token.module(),
-            token: TOKEN.to_owned(),
-            pin: SecretSource::File(self.token.pin_file()),
-            label: "{address}".to_owned(),
-            keys: Vec::new(),
-        }
-    }
-
-    fn person(&self, address: &str, kind: &[&str], usage: &str) -> Person {
-        let [key, certificate] =
-            ["key", "pem"].map(|end| self.directory.join(format!("{address}.{end}")));
-        let mut command = Command::new("openssl");
-        command.args(["req", "-x509", "-nodes", "-days", "30", "-newkey"]).args(kind);
-        command.args(["-subj", &format!("/CN={address}"), "-addext", &format!("keyUsage={usage}")]);
-        command.args(["-addext", &format!("subjectAltName=email:{address}")]);
-        command.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
-        process::run(&mut command, b"").expect_ok("openssl req");
-        Person { address: address.to_owned(), key, certificate }
-    }
-
-    /// Somebody with a P-256 key and a certificate by an issuer.
-    fn issued(&self, name: &str, issuer: &Person, constraint: &str) -> Person {
-        let person = self.person(name, P256, SIGN_AND_ENCRYPT);
-        let request = self.directory.join("request");
-        let extensions = self.directory.join("extensions");
-        fs::write(&extensions, format!("basicConstraints=critical,{constraint}\n")).unwrap();
-        let mut command = Command::new("openssl");
-        command.args(["req", "-new", "-subj", &format!("/CN={name}"), "-key"]).arg(&person.key);
-        process::run(command.arg("-out").arg(&request), b"").expect_ok("openssl req");
-        let mut command = Command::new("openssl");
-        command.args(["x509", "-req", "-days", "30", "-in"]).arg(&request);
-        command.arg("-CA").arg(&issuer.certificate).arg("-CAkey").arg(&issuer.key);
-        command.args(["-CAcreateserial", "-extfile"]).arg(&extensions);
-        process::run(command.arg("-out").arg(&person.certificate), b"").expect_ok("openssl x509");
-        person
-    }
-
-    fn import(&self, person: &Person, label: &str, id: &str) {
-        self.token.import_key(&person.key, label, id);
-        self.token.import_certificate(&person.certificate, label, id);
-    }
-
-    /// As some vendors' tools do.
-    fn import_without_id(&self, person: &Person, label: &str) {
-        for (pem, kind) in [(&person.key, "privkey"), (&person.certificate, "cert")] {
-            let der = self.directory.join("object.der");
-            fs::write(&der, pem_body(pem)).unwrap();
-            let mut arguments = vec!["--write-object", der.to_str().unwrap(), "--type", kind];
-            arguments.extend(["--label", label]);
-            if kind == "privkey" {
-                arguments.extend([
-                    "--sensitive",
-                    "--usage-sign",
-                    "--usage-decrypt",
-                    "--usage-derive",
-                ]);
-            }
-            self.token.tool(&arguments);
-        }
-    }
-
-    /// Takes mechanisms from the token; before the module is loaded.
-    fn forbid_mechanisms(&self, names: &str) {
-        let path = self.directory.join("softhsm2.conf");
-        let configuration = fs::read_to_string(&path).unwrap();
-        // SoftHSM does not see the first of those names.
-        let line = format!("slots.mechanisms = -CKM_DES_ECB,{names}\n");
-        fs::write(&path, format!("{configuration}{line}")).unwrap();
-    }
-
-    /// Changes what the key with a label may do.
-    fn change(&self, label: &str, attributes: &[Attribute]) {
-        let module = Pkcs11::new(self.token.module()).unwrap();
-        let slots = module.get_slots_with_initialized_token().unwrap();
-        let session = module.open_rw_session(slots[0]).unwrap();
-        let label = Attribute::Label(label.as_bytes().to_vec());
-        let named = [Attribute::Class(ObjectClass::PRIVATE_KEY), label];
-        let keys = session.find_objects(&named).unwrap();
-        assert_eq!(keys.len(), 1);
-        session.update_attributes(keys[0], attributes).unwrap();
-    }
-
-    /// A module that logs calls and passes them on.
-    fn spy(&self) -> PathBuf {
-        PathBuf::from(format!("/usr/lib/{}-linux-gnu/pkcs11/pkcs11-spy.so", std::env::consts::ARCH))
-    }
-
-    /// Of each secret key in the token what a program that is logged in gets of its secret.
-    fn secrets_that_can_be_read(&self) -> Vec<Vec<u8>> {
-        let module = Pkcs11::new(self.token.module()).unwrap();
-        let slots = module.get_slots_with_initialized_token().unwrap();
-        let session = module.open_ro_session(slots[0]).unwrap();
-        assert_eq!(session.get_session_info().unwrap().session_state(), SessionState::RoUser);
-        let keys = session.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY)]).unwrap();
-        keys.into_iter()
-            .map(|key| {
-                let wanted =
-                    [AttributeType::PrivateExponent, AttributeType::Prime1, AttributeType::Value];
-                let read = session.get_attributes(key, &wanted).unwrap();
-                read.into_iter()
-                    .flat_map(|attribute| format!("{attribute:?}").into_bytes())
-                    .collect()
-            })
-            .collect()
-    }
-
-    fn logins(&self) -> usize {
-        fs::read_to_string(self.directory.join(SPY_LOG)).unwrap().matches("C_Login").count()
-    }
-}
-
-/// Runs a test's body in a process of its own.
-fn inside(test: &str, body: impl Fn(&Bed)) {
-    if let Some(directory) = std::env::var_os(DIRECTORY) {
-        let directory = PathBuf::from(directory);
-        let token = SoftHsm::at(&directory);
-        return body(&Bed { directory, token });
-    }
-    let directory = process::open_temp_dir("pkcs11");
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture"]);
-    command.env(DIRECTORY, directory.path());
-    command.envs(SoftHsm::environment_at(directory.path()));
-    command.envs(Remoting::environment_at(directory.path()));
-    command.env("PKCS11SPY", "/usr/lib/softhsm/libsofthsm2.so");
-    command.env("PKCS11SPY_OUTPUT", directory.path().join(SPY_LOG));
-    let ran = process::run(&mut command, b"");
-    let stdout = String::from_utf8_lossy(&ran.stdout).into_owned();
-    // Not the exit status: the module's destructors may run, and rarely crash, while a thread of ours still waits in it.
-    let passed = stdout.contains("test result: ok. 1 passed");
-    assert!(passed, "{stdout}\n{}\nexit status {}", ran.stderr, ran.code);
-}
-
-/// How many threads of this process are a token's.
-fn threads_of_tokens() -> usize {
-    let names = fs::read_dir("/proc/self/task").unwrap();
-    names
-        .filter(|task| {
-            let name = fs::read_to_string(task.as_ref().unwrap().path().join("comm"));
-            name.is_ok_and(|name| name == "pkcs11\n")
-        })
-        .count()
-}
-
-fn new_key(person: &Person, certified: &Person) -> NewSecretKey {
-    let certificate = Certificate::from_der(&pem_body(&certified.certificate)).unwrap();
-    NewSecretKey {
-        owner: person.address.clone(),
-        purpose: KeyPurpose::of(&certificate).unwrap(),
-        pkcs8: Zeroizing::new(pem_body(&person.key)),
-        certificate: Arc::new(certificate),
-        chain: Vec::new(),
-    }
-}
-
-fn only(keys: Vec<RemoteKey>) -> RemoteKey {
-    assert_eq!(keys.len(), 1, "{keys:?}");
-    keys.into_iter().next().unwrap()
-}
-
-fn signs(key: &RemoteKey) {
-    assert!(signs_this(key, MESSAGE), "{:?}", key.certificate);
-}
-
-/// With RSA or P-256.
-fn signs_this(key: &RemoteKey, message: &[u8]) -> bool {
-    let public = key.certificate.public_key_bytes();
-    let (scheme, algorithm): (_, &'static dyn VerificationAlgorithm) = if public.len() == 65 {
-        (ECDSA_SHA256, &ECDSA_P256_SHA256_ASN1)
-    } else {
-        (RSA_SHA256, &RSA_PKCS1_2048_8192_SHA256)
-    };
-    let signature = key.secret.sign(scheme, message);
-    signature.is_ok_and(|signature| {
-        UnparsedPublicKey::new(algorithm, public).verify(message, &signature).is_ok()
-    })
-}
-
-fn works_within(key: &RemoteKey, patience: Duration) -> bool {
-    process::holds_within(patience, || signs_this(key, MESSAGE))
-}
-
-fn encrypted_pkcs1(certificate: &Certificate) -> Vec<u8> {
-    let key = PublicEncryptingKey::from_der(certificate.public_key_info_der()).unwrap();
-    let key = Pkcs1PublicEncryptingKey::new(key).unwrap();
-    let mut out = vec![0; key.ciphertext_size()];
-    key.encrypt(CONTENT_KEY, &mut out).unwrap();
-    out
-}
-
-fn encrypted_oaep(certificate: &Certificate, algorithm: &'static OaepAlgorithm) -> Vec<u8> {
-    let key = PublicEncryptingKey::from_der(certificate.public_key_info_der()).unwrap();
-    let key = OaepPublicEncryptingKey::new(key).unwrap();
-    let mut out = vec![0; key.ciphertext_size()];
-    key.encrypt(algorithm, CONTENT_KEY, &mut out, None).unwrap();
-    out
-}
-
-/// What a key is given to decrypt.
-enum Given {
-    Ecdh(Vec<u8>),
-    Oaep(Digest, Vec<u8>),
-    Pkcs1(Vec<u8>),
-}
-
-impl Given {
-    fn request(&self) -> KeyTransport<'_> {
-        match self {
-            Self::Ecdh(ephemeral) => KeyTransport::Ecdh { ephemeral },
-            Self::Oaep(digest, encrypted_key) => {
-                KeyTransport::RsaOaep { digest: *digest, encrypted_key }
-            }
-            Self::Pkcs1(encrypted_key) => KeyTransport::RsaPkcs1 { encrypted_key },
-        }
-    }
-}
-
-/// All that a certificate of RSA or P-256 can be given.
-fn given_to(certificate: &Certificate) -> Vec<Given> {
-    if certificate.public_key_bytes().len() == 65 {
-        let theirs = EphemeralPrivateKey::generate(&agreement::ECDH_P256, &SystemRandom::new());
-        return vec![Given::Ecdh(theirs.unwrap().compute_public_key().unwrap().as_ref().to_vec())];
-    }
-    vec![
-        Given::Pkcs1(encrypted_pkcs1(certificate)),
-        Given::Oaep(Digest::Sha1, encrypted_oaep(certificate, &OAEP_SHA1_MGF1SHA1)),
-        Given::Oaep(Digest::Sha256, encrypted_oaep(certificate, &OAEP_SHA256_MGF1SHA256)),
-    ]
-}
-
-/// One signs, the other decrypts, each as its certificate says.
-fn each_does_its_own(keys: &[RemoteKey]) {
-    assert_eq!(keys.len(), 2, "{keys:?}");
-    for key in keys {
-        if key.certificate.may_sign() {
-            signs(key);
-        } else if key.certificate.public_key_bytes().len() == 65 {
-            agrees(key);
-        } else {
-            decrypts_rsa(key);
-        }
-    }
-    assert_eq!(keys.iter().filter(|key| key.certificate.may_sign()).count(), 1);
-}
-
-/// On the same secret as its correspondent.
-fn agrees(key: &RemoteKey) {
-    let algorithm = &agreement::ECDH_P256;
-    let theirs = EphemeralPrivateKey::generate(algorithm, &SystemRandom::new()).unwrap();
-    let ephemeral = theirs.compute_public_key().unwrap();
-    let request = KeyTransport::Ecdh { ephemeral: ephemeral.as_ref() };
-    let agreed = key.secret.unwrap(&request).unwrap();
-    let public = agreement::UnparsedPublicKey::new(algorithm, key.certificate.public_key_bytes());
-    let expected = agreement::agree_ephemeral(theirs, public, (), |z| Ok(z.to_vec())).unwrap();
-    assert_eq!(agreed.as_slice(), expected);
-}
-
-/// All paddings, and none of them where the ciphertext is another's.
-fn decrypts_rsa(key: &RemoteKey) {
-    let encrypted_key = encrypted_pkcs1(&key.certificate);
-    let request = KeyTransport::RsaPkcs1 { encrypted_key: &encrypted_key };
-    assert_eq!(key.secret.unwrap(&request).unwrap().as_slice(), CONTENT_KEY);
-    for (digest, algorithm) in [
-        (Digest::Sha1, &OAEP_SHA1_MGF1SHA1),
-        (Digest::Sha256, &OAEP_SHA256_MGF1SHA256),
-        (Digest::Sha512, &OAEP_SHA512_MGF1SHA512),
-    ] {
-        let wrong = encrypted_pkcs1(&key.certificate);
-        let encrypted_key = encrypted_oaep(&key.certificate, algorithm);
-        for _ in 0..2 {
-            let request = KeyTransport::RsaOaep { digest, encrypted_key: &encrypted_key };
-            assert_eq!(key.secret.unwrap(&request).unwrap().as_slice(), CONTENT_KEY, "{digest:?}");
-            let request = KeyTransport::RsaOaep { digest, encrypted_key: &wrong };
-            assert_eq!(key.secret.unwrap(&request), Err(KeyError::Failed), "{digest:?}");
-        }
-        let request = KeyTransport::RsaPkcs1 { encrypted_key: &encrypted_key };
-        assert_eq!(key.secret.unwrap(&request), Err(KeyError::Failed), "{digest:?} as PKCS #1");
-    }
-    for length in [0, 1, 255, 257] {
-        let request = KeyTransport::RsaPkcs1 { encrypted_key: &vec![1; length] };
-        assert_eq!(key.secret.unwrap(&request), Err(KeyError::Failed), "{length} octets");
-    }
-}
-
-const RSA: &[&str] = &["rsa:2048"];
-const P256: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
-const P384: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
-const ED25519_KEY: &[&str] = &["ed25519"];
-const SIGN_AND_ENCRYPT: &str = "digitalSignature,keyEncipherment,keyAgreement";
-
-const RSA_SHA256: SignatureScheme = SignatureScheme::RsaPkcs1(Digest::Sha256);
-const RSA_SHA512: SignatureScheme = SignatureScheme::RsaPkcs1(Digest::Sha512);
-const PSS_SHA256: SignatureScheme = SignatureScheme::RsaPss(Digest::Sha256);
-const ECDSA_SHA256: SignatureScheme = SignatureScheme::Ecdsa(Digest::Sha256);
-const ECDSA_SHA384: SignatureScheme = SignatureScheme::Ecdsa(Digest::Sha384);
-
-const MESSAGE: &[u8] = b"Content-Type: text/plain\r\n\r\nto be signed\r\n";
-const CONTENT_KEY: &[u8] = &[0x2a; 32];
-
 /// Issue 3: mail flows again within this time after a store's return.
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
-
-const DIRECTORY: &str = "SEALGATE_TEST_TOKEN_DIRECTORY";
-const SPY_LOG: &str = "spy.log";

@@ -86,15 +86,7 @@ impl Nsd {
         all.extend_from_slice(zones);
         let keys: Vec<String> = all.iter().map(|zone| generate_key(dir.path(), zone)).collect();
         let address = process::loopback(process::free_port());
-        let mut configuration = format!(
-            "server:\n  ip-address: {}@{}\n  username: \"\"\n  chroot: \"\"\n  database: \"\"\n  \
-             zonesdir: \"{dir}\"\n  pidfile: \"{dir}/pid\"\n  xfrdfile: \"{dir}/xfrd\"\n  \
-             zonelistfile: \"{dir}/zonelist\"\n  xfrdir: \"{dir}\"\n  server-count: 1\n  \
-             cookie-secret-file: \"{dir}/cookies\"\nremote-control:\n  control-enable: no\n",
-            address.ip(),
-            address.port(),
-            dir = dir.path().display(),
-        );
+        let mut configuration = configuration(dir.path(), address);
         for (index, zone) in all.iter().enumerate() {
             let file = format!("zone{index}");
             if zone.state != State::Broken {
@@ -108,14 +100,8 @@ impl Nsd {
             let name = format!("{}.", zone.name);
             write!(configuration, "zone:\n  name: \"{name}\"\n  zonefile: \"{served}\"\n").unwrap();
         }
-        let path = dir.path().join("nsd.conf");
-        fs::write(&path, configuration).unwrap();
-        let output = fs::File::create(dir.path().join("output")).unwrap();
-        let mut command = Command::new("/usr/sbin/nsd");
-        command.arg("-d").arg("-c").arg(&path).stdin(Stdio::null());
-        command.stdout(output.try_clone().unwrap()).stderr(output);
-        let running = Running::start("nsd", &mut command);
-        process::await_listener("nsd", address);
+        fs::write(dir.path().join(CONFIGURATION), configuration).unwrap();
+        let running = run(dir.path(), address);
         Self { address, dir, _running: running }
     }
 
@@ -123,6 +109,30 @@ impl Nsd {
     pub fn trust_anchor(&self) -> PathBuf {
         self.dir.path().join("root.key")
     }
+}
+
+/// What a server without its zones has for a configuration: everything of it is in this directory.
+pub(crate) fn configuration(dir: &Path, address: SocketAddr) -> String {
+    format!(
+        "server:\n  ip-address: {}@{}\n  username: \"\"\n  chroot: \"\"\n  database: \"\"\n  \
+         zonesdir: \"{dir}\"\n  pidfile: \"{dir}/pid\"\n  xfrdfile: \"{dir}/xfrd\"\n  \
+         zonelistfile: \"{dir}/zonelist\"\n  xfrdir: \"{dir}\"\n  server-count: 1\n  \
+         cookie-secret-file: \"{dir}/cookies\"\nremote-control:\n  control-enable: no\n",
+        address.ip(),
+        address.port(),
+        dir = dir.display(),
+    )
+}
+
+/// Runs a server with the configuration in this directory and waits until it answers.
+pub(crate) fn run(dir: &Path, address: SocketAddr) -> Running {
+    let output = fs::File::create(dir.join("output")).unwrap();
+    let mut command = Command::new("/usr/sbin/nsd");
+    command.arg("-d").arg("-c").arg(dir.join(CONFIGURATION)).stdin(Stdio::null());
+    command.stdout(output.try_clone().unwrap()).stderr(output);
+    let running = Running::start("nsd", &mut command);
+    process::await_listener("nsd", address);
+    running
 }
 
 /// The base name of a new key; the root's is kept as the trust anchor too.
@@ -178,6 +188,9 @@ fn sign(dir: &Path, file: &str, key: &str, zone: &Zone) -> String {
     }
     signed
 }
+
+/// The name of the configuration's file.
+pub(crate) const CONFIGURATION: &str = "nsd.conf";
 
 /// Of every record.
 const TTL_SECS: u32 = 300;

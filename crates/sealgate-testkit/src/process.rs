@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -18,6 +19,8 @@ use tempfile::TempDir;
 pub struct Running {
     child: Child,
     name: String,
+    /// Whether signals go to the child's process group, which is its own.
+    with_children: bool,
 }
 
 impl Running {
@@ -25,7 +28,14 @@ impl Running {
     pub fn start(name: &str, command: &mut Command) -> Self {
         let child =
             command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        Self { child, name: name.to_owned() }
+        Self { child, name: name.to_owned(), with_children: false }
+    }
+
+    /// The same for a command whose own children do not end with it: every signal goes to all of them.
+    pub fn start_with_children(name: &str, command: &mut Command) -> Self {
+        let mut running = Self::start(name, command.process_group(0));
+        running.with_children = true;
+        running
     }
 
     /// The process id.
@@ -45,7 +55,18 @@ impl Running {
 
     /// Sends a signal, `TERM` or `HUP`.
     pub fn signal(&self, signal: &str) {
-        send_signal(self.id(), signal);
+        if self.with_children {
+            let script = format!("kill -{signal} -{}", self.id());
+            run(Command::new("sh").args(["-c", &script]), b"");
+        } else {
+            send_signal(self.id(), signal);
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.child.wait().unwrap();
     }
 
     /// SIGTERM and the exit status; panics when the child is still there after the time.
@@ -77,7 +98,7 @@ impl Drop for Running {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
+        self.signal("KILL");
         let _ = self.child.wait();
     }
 }

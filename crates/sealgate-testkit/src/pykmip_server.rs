@@ -56,16 +56,15 @@ impl PyKmipServer {
         command.args(["-c", "from kmip.services.server.server import main; main()"]);
         command.arg("-f").arg(path("server.conf")).arg("-l").arg(path("log"));
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
-        self.running = Some(Running::start("PyKMIP", &mut command));
+        // A process of its own keeps its policies, and outlives it.
+        self.running = Some(Running::start_with_children("PyKMIP", &mut command));
         let is_up = || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
         assert!(process::holds_within(process::PATIENCE, is_up), "{}", self.log());
     }
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        let mut running = self.running.take().expect("it runs");
-        running.child().kill().unwrap();
-        running.child().wait().unwrap();
+        self.running.take().expect("it runs").kill();
     }
 
     /// Certificate and key of a client of this name.
@@ -78,5 +77,34 @@ impl PyKmipServer {
         ["output", "log"]
             .map(|name| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default())
             .concat()
+    }
+}
+
+impl Drop for PyKmipServer {
+    fn drop(&mut self) {
+        // On SIGTERM it waits for a while for clients that do not come.
+        if let Some(mut running) = self.running.take() {
+            running.kill();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_killed_server_is_left() {
+        let mut server = PyKmipServer::start();
+        let id = server.running.as_ref().unwrap().id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        let children: Vec<u32> =
+            children.split_whitespace().map(|child| child.parse().unwrap()).collect();
+        assert!(!children.is_empty(), "it has no children any more: is the group needed?");
+        server.kill();
+        process::await_that("its children are gone", || {
+            !children.iter().any(|child| process::is_running(*child))
+        });
+        server.start_again();
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::nsd;
 use crate::process::{self, Running};
 
 /// A running NSD.
@@ -26,23 +26,10 @@ impl Zone {
         let soa = "@ IN SOA ns root 1 3600 600 86400 1\n@ IN NS ns\nns IN A 127.0.0.1\n";
         let zone = format!("$ORIGIN example.\n$TTL 60\n{soa}{}\n", records.join("\n"));
         fs::write(root.join("example.zone"), zone).unwrap();
-        let configuration = format!(
-            "server:\n  ip-address: {}@{}\n  username: \"\"\n  zonesdir: \"{dir}\"\n  pidfile: \"\"\n  \
-             zonelistfile: \"{dir}/list\"\n  xfrdfile: \"{dir}/xfrd\"\n  xfrdir: \"{dir}\"\n  \
-             database: \"\"\nremote-control:\n  control-enable: no\nzone:\n  name: example.\n  \
-             zonefile: example.zone\n",
-            address.ip(),
-            address.port(),
-            dir = root.display()
-        );
-        let file = root.join("nsd.conf");
-        fs::write(&file, configuration).unwrap();
-        let output = fs::File::create(root.join("output")).unwrap();
-        let mut command = Command::new("nsd");
-        command.arg("-d").arg("-c").arg(&file).stdin(Stdio::null());
-        command.stdout(output.try_clone().unwrap()).stderr(output);
-        let running = Running::start("nsd", &mut command);
-        process::await_listener("nsd", address);
+        let mut configuration = nsd::configuration(root, address);
+        configuration.push_str("zone:\n  name: example.\n  zonefile: example.zone\n");
+        fs::write(root.join(nsd::CONFIGURATION), configuration).unwrap();
+        let running = nsd::run(root, address);
         Self { address, _running: running, _dir: dir }
     }
 }

@@ -67,8 +67,15 @@ impl Config {
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-        let directory = absolute_directory(path);
-        file_v1::parse(&text, path, &directory)
+        Self::read(&text, path)
+    }
+
+    /// Reads and validates the text of a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with file, line and what to do.
+    pub(crate) fn read(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        file_v1::parse(text, path, &absolute_directory(path))
     }
 
     /// The file that `--config` names, or the first of the usual places.

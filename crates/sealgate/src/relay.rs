@@ -337,3 +337,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const DONE_SWEEP_ROUNDS: u64 = 720;
 /// How often a drain looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod fuzz_replay;

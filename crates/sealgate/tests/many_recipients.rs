@@ -89,6 +89,13 @@ fn refusing_at_dot(protocol: Protocol, script: &Script) -> Sink {
     })
 }
 
+fn refusing(at_dot: bool, script: &Script) -> Sink {
+    match at_dot {
+        true => refusing_at_dot(Protocol::Smtp, script),
+        false => refusing_at_rcpt(script),
+    }
+}
+
 fn smtp(gate: &Gate, to: &[&str]) -> Reply {
     send_smtp(gate.ready().inside_smtp.unwrap(), ALICE, to, MAIL)
 }
@@ -116,10 +123,7 @@ fn who_is_refused_for_good_after_others_accepted_is_in_a_notification() {
     for at_dot in [false, true] {
         let script = Script::default();
         script.set("gone@", "550-5.1.1 gone\r\n550 5.1.1 for good");
-        let outside = match at_dot {
-            true => refusing_at_dot(Protocol::Smtp, &script),
-            false => refusing_at_rcpt(&script),
-        };
+        let outside = refusing(at_dot, &script);
         let inside = Sink::smtp();
         let gate = gate(&inside, &outside, |_| {});
         let reply = smtp(&gate, &[GONE, OK]);
@@ -260,10 +264,7 @@ fn a_second_attempt_skips_those_who_have_it_on_every_copy_of_sealgate() {
     for at_dot in [false, true] {
         let script = Script::default();
         script.set("busy@", "450 4.2.1 busy");
-        let outside = match at_dot {
-            true => refusing_at_dot(Protocol::Smtp, &script),
-            false => refusing_at_rcpt(&script),
-        };
+        let outside = refusing(at_dot, &script);
         let inside = Sink::smtp();
         let one = gate(&inside, &outside, |_| {});
         let other = second(&one, &inside, &outside);

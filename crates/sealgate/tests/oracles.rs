@@ -10,11 +10,15 @@
     reason = "test code"
 )]
 
+#[path = "../../sealgate-core/tests/support/random.rs"]
+mod random;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use random::Random;
 use sealgate_testkit::cms::{Target, locate};
 use sealgate_testkit::der::Element;
 use sealgate_testkit::gate::Gate;
@@ -88,18 +92,6 @@ impl World {
         let mut command = Command::new("openssl");
         command.args(["pkeyutl", "-encrypt", "-certin", "-inkey"]).arg(&self.alice.certificate);
         process::run(&mut command, key).expect_ok("openssl pkeyutl")
-    }
-}
-
-/// xorshift64*: the same variants in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % limit as u64) as usize
     }
 }
 

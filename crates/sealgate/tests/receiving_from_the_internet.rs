@@ -207,6 +207,27 @@ fn postfix_hears(how: &str, more: &str, hello: &str) {
     assert_eq!(name != "unknown", how == "xclient", "{how}: {text}");
 }
 
+/// A mail server that wants the PROXY header wants it on every connection, on that of a notification of ours too.
+#[test]
+fn a_notification_comes_from_us_where_the_mail_server_hears_by_proxy() {
+    let mailboxes = Sink::lmtp();
+    let postfix = postfix(&mailboxes, "smtpd_upstream_proxy_protocol = haproxy");
+    let (outside, _) = counting_sink(Protocol::Smtp, &[("gone@", "550 5.1.1 no such mailbox")]);
+    let gate = gate(&format!("smtp://{}", postfix.smtp), |gate| {
+        gate.set(&["inside", "client_address"], "proxy");
+        gate.set(&["policy", "sign"], "never");
+        gate.set(&["outside", "next_hop"], format!("smtp://{}", outside.address));
+    });
+    let mail = String::from_utf8(MAIL.to_vec()).unwrap().replace(BOB, ALICE);
+    let to = ["gone@abc.example", BOB];
+    let reply = send_smtp(gate.ready().inside_smtp.unwrap(), ALICE, &to, mail.as_bytes());
+    assert_eq!(reply.code, 250, "{reply:?}\n{}", postfix.log());
+    let notice = mailboxes.await_received(1).remove(0);
+    assert_eq!(notice.mail.split(' ').take(2).collect::<Vec<_>>(), ["MAIL", "FROM:<>"]);
+    assert!(mail::contains(&notice.content, "Final-Recipient: rfc822;gone@abc.example"));
+    assert_eq!(outside.received().len(), 1);
+}
+
 #[test]
 fn mail_waits_where_the_mail_server_does_not_let_us_introduce_the_client() {
     let mailboxes = Sink::lmtp();

@@ -203,6 +203,28 @@ fn a_reload_takes_effect_and_a_wrong_one_does_not() {
 }
 
 #[test]
+fn a_reload_names_what_takes_a_restart_and_nothing_else() {
+    let gate = gate(&Sink::smtp(), |_| {});
+    let reloads = || gate.log().matches("configuration reloaded").count();
+    gate.set(&["limits", "message_bytes_max"], 12_345);
+    gate.signal("HUP");
+    await_that("the first reload", || reloads() == 1);
+    assert!(!gate.log().contains("restart"), "{}", gate.log());
+    gate.set(&["hostname"], "other.nec.example");
+    gate.set(&["outside", "ca"], gate.authority().to_str().unwrap());
+    gate.set(&["dns", "resolvers"], vec!["127.0.0.1:9"]);
+    gate.set(&["limits", "connections_per_next_hop_max"], 7);
+    gate.signal("HUP");
+    await_that("the second reload", || reloads() == 2);
+    let lines = gate.log_lines().into_iter();
+    let named =
+        lines.filter(|line| line["message"].as_str().is_some_and(|m| m.contains("restart")));
+    let named: Vec<String> = named.map(|line| line["key"].as_str().unwrap().to_owned()).collect();
+    let next_hop = "[limits] connections_per_next_hop_max";
+    assert_eq!(named, ["hostname", "[outside] ca", "[dns]", next_hop], "{}", gate.log());
+}
+
+#[test]
 fn a_drain_lets_transactions_finish_and_turns_others_away() {
     let sink = Sink::scripted(Protocol::Smtp, |stage| {
         if matches!(stage, Stage::Dot(_)) {
@@ -268,6 +290,29 @@ fn metric(gate: &Gate, name: &str) -> Option<f64> {
     let text = gate.get("/metrics");
     let line = text.lines().find(|line| line.starts_with(&format!("{name} ")))?;
     line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Its content is held until then.
+#[test]
+fn a_message_counts_as_memory_until_its_reply_is_out() {
+    let mut gate = gate(&Sink::smtp(), |_| {});
+    gate.stop();
+    // Behind the wait for the tick at which refusals go out.
+    let point = ("SEALGATE_FAILPOINTS".to_owned(), "session.last_reply=delay:2000".into());
+    gate.set_environment(vec![point]);
+    let outside = gate.start().outside_smtp.unwrap();
+    let kibibytes = || metric(&gate, "sealgate_memory_in_flight_kibibytes").unwrap();
+    assert_eq!(kibibytes(), 0.0);
+    let broken = [
+        &b"From: bob@abc.example\r\nContent-Type: application/pkcs7-mime\r\n\r\n"[..],
+        &b"AAAA\r\n".repeat(2_000),
+    ]
+    .concat();
+    let sending = std::thread::spawn(move || send_smtp(outside, BOB, &[ALICE], &broken).code);
+    await_that("the reply is due", || gate.log().contains("failpoint session.last_reply"));
+    assert!(kibibytes() > 30.0, "{}", kibibytes());
+    assert_eq!(sending.join().unwrap(), 550);
+    await_that("it is given back", || kibibytes() == 0.0);
 }
 
 /// What a client takes back with RSET between two chunks is not held against the others.

@@ -2,11 +2,25 @@
 //! the test command.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+use std::sync::LazyLock;
+
 use sealgate_core::cms::transcode::to_der;
 use sealgate_core::cms::{EnvelopedData, SignedData, content_kind, parse_capabilities};
 use sealgate_core::keys::{
     Certificate, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey, Timestamp,
 };
+
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// The targets by name, each with what it runs.
+pub const TARGETS: &[Target] = &[
+    ("certificate", certificate),
+    ("cms_enveloped", cms_enveloped_for_bob),
+    ("cms_signed", cms_signed_data),
+    ("cms_small_parsers", small_parsers),
+    ("cms_transcode", cms_transcode),
+];
 
 /// BER to DER: what comes out is DER, and not much longer.
 pub fn cms_transcode(data: &[u8]) {
@@ -45,6 +59,17 @@ pub fn cms_enveloped_data(data: &[u8], certificate: &Certificate) {
     if let Some(recipient) = enveloped.recipient_for(certificate) {
         let _ = enveloped.open(recipient, certificate, &KnowsAll);
     }
+}
+
+/// The same where the envelope may be addressed to Bob of RFC 9216.
+fn cms_enveloped_for_bob(data: &[u8]) {
+    static BOB: LazyLock<Certificate> = LazyLock::new(|| {
+        let pem = include_str!("../data/rfc9216/certs/bob.encrypt.crt");
+        let text: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let der = base64_simd::STANDARD.decode_to_vec(text).expect("PEM holds base64");
+        Certificate::from_der(&der).expect("the certificate of RFC 9216")
+    });
+    cms_enveloped_data(data, &BOB);
 }
 
 /// Certificates.

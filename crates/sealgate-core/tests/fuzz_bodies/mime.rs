@@ -14,6 +14,19 @@ use sealgate_core::mime::{
     protection, split_content_fields,
 };
 
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// The targets by name, each with what it runs.
+pub const TARGETS: &[Target] = &[
+    ("address_list", address_list),
+    ("mime_canonical", canonical),
+    ("mime_content_type", content_type),
+    ("mime_header", mime_header),
+    ("mime_signed_part", signed_part),
+    ("mime_wrapped_part", wrapped_part),
+];
+
 /// A header section loses no byte, and erasing fields invents none.
 pub fn mime_header(data: &[u8]) {
     let Ok(header) = Header::parse(Bytes::copy_from_slice(data)) else { return };

@@ -12,6 +12,17 @@ use sealgate_core::smtp::client::{self, Client, Tls, Transaction};
 use sealgate_core::smtp::data::{Content, Decoder, Progress, stuff};
 use sealgate_core::smtp::server::{self, Limits, Server};
 
+/// A target's name and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// The targets by name, each with what it runs.
+pub const TARGETS: &[Target] = &[
+    ("smtp_client", smtp_client),
+    ("smtp_data", smtp_data),
+    ("smtp_session", smtp_session),
+    ("smtp_stuffing", smtp_stuffing),
+];
+
 /// Commands in any order: the same however the stream is cut, and messages have clean line ends.
 pub fn smtp_session(data: &[u8]) {
     for protocol in [Protocol::Smtp, Protocol::Lmtp] {

@@ -2,24 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+#[path = "random.rs"]
+mod random;
+
+use random::Random;
+
 /// How many a parser.
 pub(crate) const MUTANTS: usize = 100_000;
-
-/// xorshift64*: the same mutants in every run.
-pub(crate) struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-}
 
 /// One to four changes: a bit, a word of the format, a piece cut out, doubled or taken from another seed.
 fn mutate(seed: &[u8], other: &[u8], words: &[&[u8]], random: &mut Random) -> Vec<u8> {

@@ -70,9 +70,9 @@ impl Administration<'_> {
     }
 }
 
-/// Takes in a key and gives it back once the store has shown that it does there what mail needs, each way of decrypting
-/// too: what is removed here cannot be had again. One that is there already, from a move that was cut off, is proven in the
-/// same way.
+/// Takes in a key and gives it back once the store finds it and has shown that it does there what mail needs, each way of
+/// decrypting too: what is removed here cannot be had again. A store proves what it takes in; what is there already, from a
+/// move that was cut off, is proven here.
 fn take_in(store: &dyn RemoteStore, key: NewSecretKey) -> Result<NewSecretKey, StoreError> {
     let exists = match store.insert(std::slice::from_ref(&key)) {
         Ok(()) => None,
@@ -82,13 +82,16 @@ fn take_in(store: &dyn RemoteStore, key: NewSecretKey) -> Result<NewSecretKey, S
     let found = store.find(&key.owner)?;
     let same = found.iter().find(|found| found.certificate.der() == key.certificate.der());
     let owner = &key.owner;
-    let same = same.ok_or_else(|| match exists {
-        Some(what) => StoreError::Exists(what),
-        None => StoreError::Input(format!("{owner}: the store took the key and does not find it")),
-    })?;
-    proof::prove(same.secret.as_ref(), &key)
-        .map_err(|why| StoreError::Input(format!("{owner}: the key stays here: {why}")))?;
-    Ok(key)
+    let is_proven = match (same, exists) {
+        (Some(_), None) => Ok(()),
+        (Some(same), Some(_)) => proof::prove(same.secret.as_ref(), &key),
+        (None, Some(what)) => return Err(StoreError::Exists(what)),
+        (None, None) => Err("the store took it and does not find it".to_owned()),
+    };
+    match is_proven {
+        Ok(()) => Ok(key),
+        Err(why) => Err(StoreError::Input(format!("{owner}: the key stays here: {why}"))),
+    }
 }
 
 #[cfg(test)]
@@ -102,13 +105,13 @@ mod tests {
     use crate::authority::{Algorithm, Authority};
     use crate::secret_key_store::{KeyPurpose, RemoteKey, SecretKeyEntry};
 
-    /// Takes every key and says `Ok`; what it then does with it depends.
+    /// Has a key, what it does with that depends.
     #[derive(Debug)]
-    struct Taking {
+    struct Having {
         key: RemoteKey,
     }
 
-    impl RemoteStore for Taking {
+    impl RemoteStore for Having {
         fn find(&self, _owner: &str) -> Result<Vec<RemoteKey>, StoreError> {
             Ok(vec![self.key.clone()])
         }
@@ -116,7 +119,7 @@ mod tests {
             Ok(Vec::new())
         }
         fn insert(&self, _keys: &[NewSecretKey]) -> Result<(), StoreError> {
-            Ok(())
+            Err(StoreError::Exists("there already".to_owned()))
         }
         fn remove(&self, _owner: &str) -> Result<u64, StoreError> {
             Ok(0)
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_does_not_decrypt_in_its_new_store_stays_here() {
+    fn a_key_that_is_there_already_and_does_not_decrypt_there_stays_here() {
         let domain = Domain::parse("nec.example").unwrap();
         let authority = Authority::generate(&domain, SystemTime::now()).unwrap();
         let authority = Authority::load(&authority.pkcs8, &authority.certificate).unwrap();
@@ -173,7 +176,7 @@ mod tests {
                 let certificate = Arc::clone(&made.certificate);
                 let secret = Arc::new(Lacking { key, lacks });
                 let key = RemoteKey { certificate, chain: Vec::new(), secret };
-                let taken = take_in(&Taking { key }, new).map(|_| ()).map_err(|e| e.to_string());
+                let taken = take_in(&Having { key }, new).map(|_| ()).map_err(|e| e.to_string());
                 match lacks {
                     "nothing" => assert_eq!(taken, Ok(())),
                     way => {

@@ -22,13 +22,12 @@ pub(super) struct Budget {
     iterations_left: u32,
 }
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self { iterations_left: ITERATIONS_PER_FILE_MAX }
-    }
-}
-
 impl Budget {
+    /// So many iterations for everything in the file.
+    pub(super) fn of(iterations: u32) -> Self {
+        Self { iterations_left: iterations }
+    }
+
     /// Takes iterations out, or says that they are too many.
     pub(super) fn take(&mut self, iterations: u32) -> Result<NonZeroU32, ImportError> {
         let too_many = || {
@@ -198,7 +197,7 @@ struct Pbe1Parameters<'a> {
 /// REQUIREMENTS K7, one derivation.
 const ITERATIONS_MAX: u32 = 10_000_000;
 /// A file may need several: for its MAC, its certificates and each key.
-const ITERATIONS_PER_FILE_MAX: u32 = 4 * ITERATIONS_MAX;
+pub(super) const ITERATIONS_PER_FILE_MAX: u32 = 4 * ITERATIONS_MAX;
 #[expect(deprecated, reason = "key files of older software are encrypted with it")]
 const TRIPLE_DES: &Algorithm = &aws_lc_rs::cipher::DES_EDE3_FOR_LEGACY_USE_ONLY;
 /// 3DES and RC2.
@@ -225,10 +224,11 @@ mod tests {
 
     #[test]
     fn iterations_are_bounded_at_the_limit() {
-        assert!(Budget::default().take(ITERATIONS_MAX).is_ok());
-        assert!(Budget::default().take(ITERATIONS_MAX + 1).is_err());
-        assert!(Budget::default().take(0).is_err());
-        let mut budget = Budget::default();
+        let whole = || Budget::of(ITERATIONS_PER_FILE_MAX);
+        assert!(whole().take(ITERATIONS_MAX).is_ok());
+        assert!(whole().take(ITERATIONS_MAX + 1).is_err());
+        assert!(whole().take(0).is_err());
+        let mut budget = whole();
         for _ in 0..4 {
             assert!(budget.take(ITERATIONS_MAX).is_ok());
         }

@@ -18,19 +18,22 @@ use super::private_key::{self, EncryptedPrivateKeyInfo, damaged};
 use super::{ImportError, Material, not_usable, pkcs12_kdf, to_der};
 
 /// Reads a store; `None` where the bytes are none.
-pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Option<Material>, ImportError> {
+pub(super) fn read(
+    bytes: &[u8],
+    password: Option<&str>,
+    budget: &mut Budget,
+) -> Result<Option<Material>, ImportError> {
     let Some(der) = to_der(bytes) else { return Ok(None) };
     let Ok(pfx) = Pfx::from_der(&der) else { return Ok(None) };
     if pfx.version != 3 || pfx.content.content_type != DATA {
         return Err(not_usable("a PKCS#12 file of an unsupported kind"));
     }
-    let mut budget = Budget::default();
     let content: OctetString =
         pfx.content.content.decode_as().map_err(|_| damaged("PKCS#12 file"))?;
     match &pfx.mac {
         Some(mac) => {
             let password = password.ok_or(ImportError::PasswordNeeded)?;
-            verify_mac(mac, content.as_bytes(), password, &mut budget)?;
+            verify_mac(mac, content.as_bytes(), password, budget)?;
         }
         None if password.is_none() => return Err(ImportError::PasswordNeeded),
         None => {}
@@ -42,8 +45,8 @@ pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Option<Materi
         return Err(not_usable("a PKCS#12 file with too many parts"));
     }
     for safe in &safes {
-        let bags = safe_contents(safe, password, &mut budget)?;
-        read_bags(&bags, password, &mut budget, &mut store)?;
+        let bags = safe_contents(safe, password, budget)?;
+        read_bags(&bags, password, budget, &mut store)?;
     }
     Ok(Some(store))
 }

@@ -23,10 +23,10 @@ pub(crate) fn from_der(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 pub(super) fn from_encrypted(
     bytes: &[u8],
     password: Option<&str>,
+    budget: &mut password::Budget,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, ImportError> {
     let Ok(info) = EncryptedPrivateKeyInfo::from_der(bytes) else { return Ok(None) };
-    let mut budget = password::Budget::default();
-    let secret = decrypt(&info, password, &mut budget)?;
+    let secret = decrypt(&info, password, budget)?;
     Ok(Some(secret))
 }
 

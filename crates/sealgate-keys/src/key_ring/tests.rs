@@ -5,7 +5,8 @@ use sealgate_core::address::Domain;
 
 use super::*;
 use crate::administration::establish;
-use crate::database::DatabaseUrl;
+use crate::database::{DatabaseUrl, Statement};
+use crate::secret_key_store::SecretKeyStoreKind;
 use crate::secret_source::SecretSource;
 
 /// A key ring in a folder of its own.
@@ -73,6 +74,33 @@ async fn a_key_comes_in_is_found_and_used_and_goes() {
     assert!(!ring.remove(&entry.id).await.unwrap());
     assert!(ring.key(&entry.id).await.unwrap().is_none());
     assert!(ring.entry(&entry.id).await.unwrap().is_none());
+}
+
+/// Until the configuration names the other store, or keys come in here again, whoever asks for them waits.
+#[tokio::test]
+async fn whose_keys_were_moved_elsewhere_is_nobody_without_a_key() {
+    let (_directory, _, ring) = ring().await;
+    let (pkcs8, leaf, _) = person("alice@nec.example");
+    let alice = owner("alice@nec.example");
+    let entry = ring.insert(&alice, &pkcs8, &[Arc::clone(&leaf)]).await.unwrap();
+    for purpose in [KeyPurpose::Sign, KeyPurpose::Encrypt] {
+        let (pkcs8, certificate) = (pkcs8.clone().into(), Arc::clone(&leaf));
+        let owner = alice.lookup_key();
+        let key = NewSecretKey { owner, purpose, pkcs8, certificate, chain: Vec::new() };
+        let to = SecretKeyStoreKind::Pkcs11;
+        embedded::leave(&ring.database, &entry.id, &key, to, unix_now()).await.unwrap();
+        let away = ring.of_owner("alice@nec.example").await.unwrap_err();
+        assert!(matches!(away, StoreError::Unavailable { .. }), "{purpose:?}: {away}");
+        assert!(away.to_string().contains("store = \"pkcs11\""), "{purpose:?}: {away}");
+    }
+    assert!(ring.of_owner("bob@nec.example").await.unwrap().is_empty());
+    // A new key of hers may come, which does not say that she has none for what the other was for.
+    let (pkcs8, leaf, _) = person("alice@nec.example");
+    ring.insert(&alice, &pkcs8, &[leaf]).await.unwrap();
+    assert!(ring.of_owner("alice@nec.example").await.is_err(), "what decrypts is elsewhere still");
+    let forget = Statement::new("DELETE FROM moved_keys");
+    ring.database.execute(forget).await.unwrap();
+    assert_eq!(ring.of_owner("alice@nec.example").await.unwrap().len(), 1);
 }
 
 #[tokio::test]

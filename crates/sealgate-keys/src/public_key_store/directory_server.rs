@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ldap3::Scope;
+use ldap3::asn1::parse_tag;
 use sealgate_core::address::Address;
 use sealgate_core::keys::{Certificate, PublicKey};
 
@@ -20,11 +21,14 @@ mod candidates;
 mod connection;
 mod entry;
 mod filter;
+mod guard;
 mod publish;
 mod search;
 mod server;
+mod way;
 
 use connection::{Connections, Login};
+use entry::Entry;
 use filter::FilterTemplate;
 use publish::Change;
 use search::Question;
@@ -70,6 +74,21 @@ pub enum LdapBind {
         /// The password.
         password: SecretSource,
     },
+}
+
+/// The certificates for an address in one entry as it comes over the wire (SearchResultEntry, RFC 4511 §4.5.2, in BER):
+/// what [`DirectoryServer::find`] makes of each entry of an answer.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where the octets are no entry, or hold more values than are looked at.
+pub fn candidates_in(entry: &[u8], address: &Address) -> Result<Vec<PublicKey>, StoreError> {
+    let malformed = || StoreError::Unavailable {
+        store: STORE.to_owned(),
+        why: "an entry that is no LDAP".to_owned(),
+    };
+    guard::check_depth(entry).map_err(|_| malformed())?;
+    let (_, tag) = parse_tag(entry).map_err(|_| malformed())?;
+    candidates::of(address, &[Entry::read(tag).ok_or_else(malformed)?])
 }
 
 /// What publishing certificates came to.

@@ -294,14 +294,7 @@ pub(crate) async fn of_owner(
         "SELECT id, owner, purpose, state, wrapped, certificate, chain FROM secret_keys \
          WHERE owner = $1 ORDER BY not_before DESC, id LIMIT $2",
     );
-    let found = collect(database, select.bind(owner).bind(rows_max)).await?;
-    if found.is_empty() {
-        // Whose keys were moved elsewhere is not somebody without a key.
-        for purpose in [KeyPurpose::Sign, KeyPurpose::Encrypt] {
-            moved::refuse(database, &[owner], purpose).await?;
-        }
-    }
-    Ok(found)
+    collect(database, select.bind(owner).bind(rows_max)).await
 }
 
 /// Rows with this certificate, by its SHA-256 in lower-case hexadecimal; `rows_max` of them at most.

@@ -9,31 +9,53 @@ use aws_lc_rs::rsa::{
 };
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use sealgate_core::keys::{Certificate, Digest, KeyKind, KeyTransport, SecretKey, SignatureScheme};
+use zeroize::Zeroizing;
 
 use super::{KeyPurpose, NewSecretKey};
 
-/// Tries the handle against the key's certificate; the error says what it cannot do.
+/// Tries a handle against the key's certificate; the error says what it cannot do.
 pub(crate) fn prove(handle: &dyn SecretKey, key: &NewSecretKey) -> Result<(), String> {
-    let certificate = &key.certificate;
-    if key.purpose.serves(KeyPurpose::Sign) {
-        let proof = SigningProof::new(certificate).ok_or("a kind of key that cannot sign")?;
-        let signature = handle.sign(proof.scheme, KNOWN_TEXT).map_err(|error| error.to_string())?;
+    prove_by(
+        key.purpose,
+        &key.certificate,
+        |scheme| handle.sign(scheme, KNOWN_TEXT).map_err(|error| error.to_string()),
+        |transport| handle.unwrap(transport).map(Some).map_err(|error| error.to_string()),
+        |what, why| why.map_or_else(|| what.to_owned(), |why| format!("{what}: {why}")),
+    )
+}
+
+/// Tries everything that a key is for, each way that mail needs. `sign` signs [`KNOWN_TEXT`]; `unwrap` gives `None` where the
+/// key is there and has no result; `fault` makes an error of what it does not do, and why where that is known.
+pub(crate) fn prove_by<E>(
+    purpose: KeyPurpose,
+    certificate: &Certificate,
+    sign: impl Fn(SignatureScheme) -> Result<Vec<u8>, E>,
+    unwrap: impl Fn(&KeyTransport<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, E>,
+    fault: impl Fn(&str, Option<E>) -> E,
+) -> Result<(), E> {
+    if purpose.serves(KeyPurpose::Sign) {
+        let proof = SigningProof::new(certificate);
+        let proof = proof.ok_or_else(|| fault("a kind of key that cannot sign", None))?;
+        let signature = sign(proof.scheme).map_err(|why| fault("no signature", Some(why)))?;
         if !proof.is_met_by(certificate, &signature) {
-            return Err("it signs with another key".to_owned());
+            return Err(fault("it signs with another key", None));
         }
     }
-    if key.purpose.serves(KeyPurpose::Encrypt) {
-        let proofs = DecryptingProof::all(certificate);
-        // What decrypts nowhere loses nothing where it signs.
-        if proofs.is_empty() && !key.purpose.serves(KeyPurpose::Sign) {
-            return Err("its public key does not encrypt".to_owned());
-        }
-        for proof in proofs {
-            let plain = handle.unwrap(&proof.transport());
-            let plain = plain.map_err(|error| format!("no {}: {error}", proof.name()))?;
-            if !proof.is_met_by(&plain) {
-                return Err("it decrypts with another key".to_owned());
-            }
+    if !purpose.serves(KeyPurpose::Encrypt) {
+        return Ok(());
+    }
+    let proofs = DecryptingProof::all(certificate);
+    // What decrypts nowhere loses nothing where it signs.
+    if proofs.is_empty() && !purpose.serves(KeyPurpose::Sign) {
+        return Err(fault("its public key does not encrypt", None));
+    }
+    for proof in proofs {
+        let none = format!("no {}", proof.name());
+        match unwrap(&proof.transport()) {
+            Ok(Some(plain)) if proof.is_met_by(&plain) => {}
+            Ok(Some(_)) => return Err(fault("it decrypts with another key", None)),
+            Ok(None) => return Err(fault(&none, None)),
+            Err(why) => return Err(fault(&none, Some(why))),
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use sealgate_core::address::Address;
-use sealgate_core::keys::{Capabilities, Certificate, Digest, SignatureScheme, Timestamp};
+use sealgate_core::keys::{Certificate, Digest, SignatureScheme, Timestamp};
 use sealgate_core::trust::{Purpose, Trust};
 use sealgate_testkit::postgres::Postgres;
 
@@ -12,8 +12,6 @@ use crate::database::Statement;
 use crate::import::Material;
 use crate::master_key::MasterKey;
 use crate::owner::Owner;
-use crate::public_key_store::PublicKeyState;
-use crate::secret_key_store::embedded;
 
 /// Stores in a folder of their own.
 struct Bed {
@@ -88,25 +86,20 @@ on_both_databases! {
     a_cached_look_up_costs_microseconds,
     a_change_by_another_process_is_noticed,
     a_domains_certificate_serves_where_the_mailbox_has_none,
-    a_newer_revocation_list_replaces_an_older_one,
-    a_pinned_certificate_is_never_replaced_by_a_learned_one,
     a_swapped_row_is_refused,
     a_swapped_secret_is_refused,
-    anchors_come_and_go,
     another_master_key_is_refused,
     generated_keys_sign_and_decrypt_for_their_address_only,
-    learned_candidates_are_bounded,
-    mail_of_an_owner_whose_keys_were_moved_waits,
-    nothing_is_learned_into_a_store_that_is_not_asked,
-    older_capabilities_never_overwrite_newer_ones,
     our_own_certificates_are_trusted_through_our_authority,
     several_keys_of_an_address_come_newest_first,
     the_mailboxs_keys_come_before_the_domains,
-    what_mail_teaches_is_not_used_before_it_is_accepted,
 }
 
+mod learning;
+mod moving;
 mod reload;
 mod rotation;
+mod trust;
 
 trait ParseDomain {
     fn parse_domain(&self) -> Domain;
@@ -384,177 +377,6 @@ async fn a_cached_look_up_costs_microseconds(bed: Bed) {
     assert!(each < Duration::from_micros(200), "{each:?}");
 }
 
-async fn what_mail_teaches_is_not_used_before_it_is_accepted(bed: Bed) {
-    let stores = bed.open().await;
-    let harvest = Harvest {
-        address: address("bob@smime.example"),
-        certificates: vec![certificate("certs/bob.encrypt.crt")],
-        intermediates: vec![certificate("certs/rsa-ca-cross.crt")],
-        capabilities: Some(Capabilities { aes_256_gcm: true, ..Capabilities::default() }),
-        signed_at: Some(Timestamp(1000)),
-    };
-    stores.learn(&harvest).await.unwrap();
-    assert!(public(&stores, "bob@smime.example").await.is_empty());
-    let bob = owner("bob@smime.example");
-    let listed = stores.administration().public_keys(Some(&bob)).await.unwrap();
-    assert_eq!(listed[0].state, PublicKeyState::Candidate);
-    assert_eq!(stores.administration().accept_public_keys(&bob, None).await.unwrap(), 1);
-    let keys = public(&stores, "bob@smime.example").await;
-    assert_eq!(keys.len(), 1);
-    assert!(keys[0].pinned && keys[0].capabilities.unwrap().aes_256_gcm);
-    assert_eq!(keys[0].intermediates.len(), 1);
-    assert!(stores.administration().accept_public_keys(&bob, None).await.is_err());
-}
-
-/// Leaves this database's keys of an owner to another store, those that may sign or those that decrypt.
-async fn leave(stores: &Stores, owner: &str, purpose: KeyPurpose) {
-    let (database, master_key) = (&stores.database, stores.master_key().await.unwrap());
-    for id in embedded::ids(database, Some(owner)).await.unwrap() {
-        let id = id.as_str();
-        let read = move |master_key: Arc<MasterKey>| async move {
-            embedded::secret(database, &master_key, id).await
-        };
-        let key = master_key.used(database, read).await.unwrap();
-        if key.purpose == purpose {
-            let (to, now) = (SecretKeyStoreKind::Pkcs11, crate::learning::unix_now());
-            embedded::leave(database, id, &key, to, now).await.unwrap();
-        }
-    }
-    stores.changed();
-}
-
-async fn mail_of_an_owner_whose_keys_were_moved_waits(bed: Bed) {
-    let stores = bed.open().await;
-    let (alice, bob) = ("alice@nec.example", "bob@nec.example");
-    for owner in [alice, bob, "@nec.example"] {
-        generate(&stores, owner).await;
-    }
-    let signing = |owner: &str| KeyQuery::Signing(address(owner));
-    let decryption = |owner: &str| KeyQuery::Decryption(address(owner));
-    let away = |answer: Result<Vec<OwnKey>, LookupError>| {
-        let text = answer.unwrap_err().to_string();
-        assert!(text.contains("store = \"pkcs11\""), "{text}");
-    };
-    leave(&stores, alice, KeyPurpose::Sign).await;
-    away(own(&stores, signing(alice)).await);
-    assert!(!own(&stores, decryption(alice)).await.unwrap().is_empty(), "not moved yet");
-    leave(&stores, alice, KeyPurpose::Encrypt).await;
-    away(own(&stores, signing(alice)).await);
-    away(own(&stores, decryption(alice)).await);
-    for query in [signing(bob), decryption(bob)] {
-        assert!(!own(&stores, query).await.unwrap().is_empty(), "another's");
-    }
-    let told = stores.administration().check_secret_keys().await.unwrap_err().to_string();
-    assert!(told.contains(alice) && told.contains("store = \"pkcs11\""), "{told}");
-    generate(&stores, alice).await;
-    for query in [signing(alice), decryption(alice)] {
-        assert!(!own(&stores, query).await.unwrap().is_empty(), "has keys here again");
-    }
-    assert!(stores.administration().check_secret_keys().await.is_ok());
-    // The domain's: what a mailbox signs with itself needs none of it, mail may be encrypted to it.
-    for purpose in [KeyPurpose::Sign, KeyPurpose::Encrypt] {
-        leave(&stores, "@nec.example", purpose).await;
-    }
-    assert!(!own(&stores, signing(bob)).await.unwrap().is_empty());
-    away(own(&stores, decryption(bob)).await);
-    away(own(&stores, signing("carol@nec.example")).await);
-    let forgotten = stores.administration().remove_secret_keys(&owner("@nec.example")).await;
-    assert_eq!(forgotten, Ok(2));
-    assert!(own(&stores, signing("carol@nec.example")).await.unwrap().is_empty());
-}
-
-async fn nothing_is_learned_into_a_store_that_is_not_asked(bed: Bed) {
-    let mut config = bed.config.clone();
-    config.public_keys = vec![PublicKeyStoreKind::Ldap];
-    let stores = Stores::open(&config).await.unwrap();
-    let harvest = Harvest {
-        address: address("bob@smime.example"),
-        certificates: vec![certificate("certs/bob.encrypt.crt")],
-        intermediates: Vec::new(),
-        capabilities: Some(Capabilities { aes_256_gcm: true, ..Capabilities::default() }),
-        signed_at: Some(Timestamp(1000)),
-    };
-    stores.learn(&harvest).await.unwrap();
-    let bob = owner("bob@smime.example");
-    assert!(stores.administration().public_keys(Some(&bob)).await.unwrap().is_empty());
-    let learned = crate::public_key_store::embedded::learned(&stores.database, &harvest.address);
-    assert!(learned.await.unwrap().unwrap().aes_256_gcm, "what his software reads is kept");
-    stores.reload(&bed.config).await.unwrap();
-    stores.learn(&harvest).await.unwrap();
-    assert_eq!(stores.administration().public_keys(Some(&bob)).await.unwrap().len(), 1);
-}
-
-async fn a_pinned_certificate_is_never_replaced_by_a_learned_one(bed: Bed) {
-    let stores = bed.open().await;
-    let bob = owner("bob@smime.example");
-    let pinned = certificate("certs/bob.encrypt.crt");
-    stores.administration().import_public_key(&bob, &pinned, &[]).await.unwrap();
-    let harvest = Harvest {
-        address: address("bob@smime.example"),
-        certificates: vec![Arc::clone(&pinned), certificate("certs/dana.encrypt.crt")],
-        intermediates: vec![certificate("certs/rsa-ca-cross.crt")],
-        capabilities: None,
-        signed_at: Some(Timestamp(1000)),
-    };
-    stores.learn(&harvest).await.unwrap();
-    let keys = public(&stores, "bob@smime.example").await;
-    assert_eq!(keys.len(), 1);
-    assert_eq!(keys[0].certificate.fingerprint(), pinned.fingerprint());
-    assert!(keys[0].intermediates.is_empty());
-}
-
-async fn older_capabilities_never_overwrite_newer_ones(bed: Bed) {
-    let stores = bed.open().await;
-    let bob = owner("bob@smime.example");
-    let pinned = certificate("certs/bob.encrypt.crt");
-    stores.administration().import_public_key(&bob, &pinned, &[]).await.unwrap();
-    let harvest = |oaep: bool, at: Option<i64>| Harvest {
-        address: address("bob@smime.example"),
-        certificates: Vec::new(),
-        intermediates: Vec::new(),
-        capabilities: Some(Capabilities { rsa_oaep: oaep, ..Capabilities::default() }),
-        signed_at: at.map(Timestamp),
-    };
-    let now = crate::learning::unix_now();
-    for (oaep, at, expected) in [
-        (true, Some(2000), true),
-        (false, Some(1000), true),
-        (false, None, true),
-        (false, Some(3000), false),
-        (false, Some(5000), false),
-        (true, Some(4000), false),
-        // A time in the future counts as now, and the next second is later than that.
-        (true, Some(now + 1_000_000), true),
-    ] {
-        stores.learn(&harvest(oaep, at)).await.unwrap();
-        let keys = public(&stores, "bob@smime.example").await;
-        assert_eq!(keys[0].capabilities.unwrap().rsa_oaep, expected, "{oaep} at {at:?}");
-    }
-    // Another process knows what is in the database only, and that keeps to the order too.
-    let other = Stores::open(&bed.config).await.unwrap();
-    other.learn(&harvest(false, Some(4500))).await.unwrap();
-    let keys = public(&other, "bob@smime.example").await;
-    assert!(keys[0].capabilities.unwrap().rsa_oaep);
-}
-
-async fn learned_candidates_are_bounded(bed: Bed) {
-    let stores = bed.open().await;
-    for index in 0..20 {
-        generate(&stores, &format!("user{index}@nec.example")).await;
-        let found = &public(&stores, &format!("user{index}@nec.example")).await[0];
-        let harvest = Harvest {
-            address: address("bob@smime.example"),
-            certificates: vec![Arc::clone(&found.certificate)],
-            intermediates: Vec::new(),
-            capabilities: None,
-            signed_at: None,
-        };
-        stores.learn(&harvest).await.unwrap();
-    }
-    let bob = owner("bob@smime.example");
-    assert_eq!(stores.administration().public_keys(Some(&bob)).await.unwrap().len(), 16);
-}
-
 async fn a_domains_certificate_serves_where_the_mailbox_has_none(bed: Bed) {
     let stores = bed.open().await;
     let administration = stores.administration();
@@ -568,57 +390,6 @@ async fn a_domains_certificate_serves_where_the_mailbox_has_none(bed: Bed) {
     assert_eq!(keys[0].certificate.fingerprint(), bob.fingerprint());
     administration.remove_public_keys(&owner("bob@smime.example")).await.unwrap();
     assert!(administration.remove_public_keys(&owner("bob@smime.example")).await.is_err());
-}
-
-async fn anchors_come_and_go(bed: Bed) {
-    let stores = bed.open().await;
-    let administration = stores.administration();
-    let (root, leaf) = (certificate("certs/rsa-ca-root.crt"), certificate("certs/bob.sign.crt"));
-    let now = Timestamp(crate::learning::unix_now());
-    let judge = async || {
-        let trust = stores.trust().await.unwrap();
-        trust.judge(&leaf, &[], Purpose::Sign, now)
-    };
-    assert_eq!(judge().await, Trust::Untrusted);
-    assert!(administration.import_anchor(&leaf).await.is_err());
-    administration.import_anchor(&root).await.unwrap();
-    assert_eq!(administration.anchors().await.unwrap().len(), 2);
-    assert_eq!(judge().await, Trust::Trusted);
-    let sha256 = root.fingerprint().to_string();
-    administration.remove_anchor(&sha256).await.unwrap();
-    assert_eq!(judge().await, Trust::Untrusted);
-    assert!(administration.remove_anchor(&sha256).await.is_err());
-}
-
-async fn a_newer_revocation_list_replaces_an_older_one(bed: Bed) {
-    let stores = bed.open().await;
-    let openssl = |arguments: &str| {
-        let mut command = std::process::Command::new("openssl");
-        command.args(arguments.split(' ')).current_dir(bed.directory.path());
-        sealgate_testkit::process::run(&mut command, b"").expect_ok(arguments);
-    };
-    let configuration =
-        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\ncrlnumber=number\n";
-    for (name, text) in [("ca.cnf", configuration), ("index.txt", ""), ("number", "01\n")] {
-        std::fs::write(bed.path(name), text).unwrap();
-    }
-    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem");
-    let list = |year: u8| {
-        openssl(&format!(
-            "ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -crl_lastupdate \
-             {year}0101000000Z -crl_nextupdate 490101000000Z -out {year}.pem"
-        ));
-        openssl(&format!("crl -in {year}.pem -outform DER -out {year}.crl"));
-        std::fs::read(bed.path(&format!("{year}.crl"))).unwrap()
-    };
-    let (older, newer) = (list(24), list(25));
-    let administration = stores.administration();
-    assert!(administration.import_crl(&older).await.unwrap());
-    assert!(administration.import_crl(&newer).await.unwrap());
-    assert!(!administration.import_crl(&older).await.unwrap());
-    assert!(!administration.import_crl(&newer).await.unwrap());
-    assert!(administration.import_crl(b"hello").await.is_err());
-    stores.trust().await.unwrap();
 }
 
 #[tokio::test]
@@ -637,77 +408,4 @@ async fn questions_that_cannot_be_answered_in_time_get_an_error() {
     assert!(started.elapsed() < Duration::from_secs(2));
     drop(taken);
     assert!(signing(&stores, "alice@nec.example").await.is_empty());
-}
-
-#[tokio::test]
-async fn revocation_lists_are_read_and_bad_ones_named() {
-    let (bed, _stores) = Bed::new().await;
-    let path = bed.path("bad.crl");
-    let config = StoresConfig { crls: vec![path.clone()], ..bed.config.clone() };
-    let stores = Stores::open(&config).await.unwrap();
-    let missing = stores.trust().await.unwrap_err().to_string();
-    assert!(missing.contains("bad.crl"), "{missing}");
-    std::fs::write(&path, b"hello").unwrap();
-    let bad = stores.trust().await.unwrap_err().to_string();
-    assert!(bad.contains("not a certificate revocation list"), "{bad}");
-}
-
-#[tokio::test]
-async fn a_revoked_certificate_is_noticed_when_the_file_changes_and_stays_so_when_it_breaks() {
-    let (bed, _stores) = Bed::new().await;
-    let openssl = |arguments: &str| {
-        let run = std::process::Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(bed.directory.path())
-            .output()
-            .expect("this test needs the openssl program");
-        let error = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "openssl {arguments}: {error}");
-    };
-    std::fs::write(
-        bed.path("ca.cnf"),
-        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\npolicy=p\n\
-         default_crl_days=30\ncrlnumber=number\nserial=serial\nnew_certs_dir=.\n\
-         [p]\ncommonName=supplied\n[leaf]\nbasicConstraints=CA:FALSE\n\
-         keyUsage=critical,digitalSignature\nextendedKeyUsage=emailProtection\n\
-         subjectAltName=email:eve@abc.example\n",
-    )
-    .unwrap();
-    for (name, text) in [("index.txt", ""), ("number", "01\n"), ("serial", "01\n")] {
-        std::fs::write(bed.path(name), text).unwrap();
-    }
-    openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem \
-         -addext keyUsage=critical,keyCertSign,cRLSign",
-    );
-    openssl("req -new -newkey rsa:2048 -nodes -keyout leaf.key -subj /CN=eve -out leaf.csr");
-    openssl(
-        "ca -batch -config ca.cnf -keyfile ca.key -cert ca.pem -in leaf.csr -out leaf.pem \
-         -days 60 -extensions leaf -notext",
-    );
-    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
-    let read = |name: &str| {
-        let bytes = std::fs::read(bed.path(name)).unwrap();
-        Arc::clone(&Material::read(&bytes, None).unwrap().certificates[0])
-    };
-    let (authority, leaf) = (read("ca.pem"), read("leaf.pem"));
-    let crl = bed.path("ca.crl");
-    let config = StoresConfig { crls: vec![crl.clone()], ..bed.config.clone() };
-    let stores = Stores::open(&config).await.unwrap();
-    stores.administration().import_anchor(&authority).await.unwrap();
-    let judge = async || {
-        let now = Timestamp(crate::learning::unix_now());
-        stores.trust().await.unwrap().judge(&leaf, &[], Purpose::Sign, now)
-    };
-    assert_eq!(judge().await, Trust::Trusted);
-    openssl(
-        "ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke leaf.pem \
-         -crl_reason keyCompromise",
-    );
-    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
-    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
-    std::fs::write(&crl, "half a fi").unwrap();
-    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
-    std::fs::remove_file(&crl).unwrap();
-    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
 }

@@ -164,7 +164,7 @@ impl Authenticator {
 }
 
 /// Digests of a large body take their time: not on the thread's other sessions' account.
-fn parse(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
+pub(super) fn parse(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
     let mut parsed = if message.len() > INLINE_BYTES_MAX {
         tokio::task::block_in_place(|| AuthenticatedMessage::parse(message))?
     } else {
@@ -276,3 +276,26 @@ const SIGNATURES_MAX: usize = 10;
 const SIGNED_FIELDS_MAX: usize = 100;
 /// Messages up to this size are digested on the thread that received them.
 const INLINE_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_that_name_too_many_fields_or_are_too_many_are_left_out() {
+        for (names, signatures, kept) in [
+            (SIGNED_FIELDS_MAX, 1, 1),
+            (SIGNED_FIELDS_MAX + 1, 1, 0),
+            (1, SIGNATURES_MAX + 1, SIGNATURES_MAX),
+        ] {
+            let names = vec!["From"; names].join(":");
+            let tags = format!("a=rsa-sha256; d=abc.example; s=s1; h={names}; bh=AAAA; b=AAAA\r\n");
+            let dkim = format!("DKIM-Signature: v=1; {tags}").repeat(signatures);
+            let arc = format!("ARC-Message-Signature: i=1; {tags}");
+            let message = format!("{arc}{dkim}From: bob@abc.example\r\n\r\nx\r\n");
+            let parsed = parse(message.as_bytes()).unwrap();
+            assert_eq!(parsed.dkim_headers.len(), kept, "{message}");
+            assert_eq!(parsed.ams_headers.len(), kept.min(1), "{message}");
+        }
+    }
+}

@@ -326,9 +326,69 @@ const OPENING_MAX: Duration = Duration::from_secs(30);
 const CONNECT_MAX: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
     use super::*;
-    use crate::relay::route::Guard;
+    use crate::config::{Dns, Resolvers};
+    use crate::relay::hops::Hops;
+    use crate::relay::route::{Guard, Router, fixed};
+    use crate::relay::transport::Demand;
+
+    /// So many connections to each hop, and no DNS.
+    pub(crate) fn downstream(connections_max: usize) -> Downstream {
+        let resolvers = Resolvers::Servers(Vec::new());
+        let dns = Dns { resolvers, dnssec: false, trust_anchor: None };
+        let router = Router::new(&dns, None, "gate.nec.example").unwrap();
+        Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(connections_max))
+    }
+
+    /// The hop to a server on this host.
+    pub(crate) fn hop(address: SocketAddr, demand: Demand) -> Hop {
+        fixed(&format!("smtp://{address}").parse().unwrap(), demand)
+    }
+
+    /// A server that offers an extension and speaks no TLS: after STARTTLS it says this and closes. And what it heard.
+    fn without_tls(offer: &'static str, says: &'static str) -> (SocketAddr, Arc<Mutex<String>>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let heard = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let mut say = |text: &str| stream.write_all(text.as_bytes()).is_ok();
+                say("220 mx.abc.example\r\n");
+                for line in lines.map_while(Result::ok) {
+                    told.lock().unwrap().push_str(&format!("{line}\n"));
+                    if line == "STARTTLS" {
+                        say(&format!("220 go on\r\n{says}"));
+                        break;
+                    }
+                    say(&format!("250-mx.abc.example\r\n250 {offer}\r\n"));
+                }
+            }
+        });
+        (address, heard)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_demands_tls_waits_where_it_is_broken_and_gets_his_mail_back_where_there_is_none() {
+        let demand = Demand { requiretls: true, ..Demand::default() };
+        for (offer, says, status) in [
+            ("STARTTLS", "no TLS at all\r\n", "451 4.7.5"),
+            ("STARTTLS", "", "451 4.7.5"),
+            ("8BITMIME", "", "550 5.7.30"),
+        ] {
+            let (address, heard) = without_tls(offer, says);
+            let refusal = downstream(1).connect(&hop(address, demand)).await.unwrap_err();
+            assert!(refusal.to_string().starts_with(status), "{offer} {says:?}: {refusal}");
+            let heard = heard.lock().unwrap();
+            assert_eq!(heard.matches("EHLO").count(), 1, "a second attempt, in plain: {heard}");
+        }
+    }
 
     fn target(guard: Guard) -> Target {
         Target { host: "mx.b.example".to_owned(), port: 25, absolute: true, guard }

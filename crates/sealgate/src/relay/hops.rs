@@ -283,6 +283,7 @@ const FORGET: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {
+    use super::super::introduction::Introduction;
     use super::super::route::fixed;
     use super::super::transport::Demand;
     use super::*;
@@ -412,6 +413,26 @@ mod tests {
         assert!(places.remove(&free).unwrap().is_ok());
         let refusal = places.remove(&busy).unwrap().unwrap_err();
         assert!(refusal.to_string().starts_with("451 4.4.5 "), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_server_is_one_hop_whoever_is_introduced_to_it() {
+        let introducing = |client: &str| {
+            let (client, server) = (client.parse().unwrap(), "192.0.2.25:25".parse().unwrap());
+            Hop { introduction: Some(Introduction::Proxy { client, server }), ..hop(1) }
+        };
+        let (one, other) = (introducing("192.0.2.1:4025"), introducing("192.0.2.2:4025"));
+        let hops = Hops::new(1);
+        let place = hops.reserve(&one, 1, Instant::now()).await.unwrap();
+        for same in [&other, &hop(1)] {
+            let refused = hops.reserve(same, 1, Instant::now()).await;
+            assert!(refused.is_err(), "a second place at {same:?}");
+        }
+        drop(place);
+        fail(&hops, &one, FAILURES_MAX);
+        for same in [&other, &hop(1)] {
+            assert!(hops.attempt(same).is_err(), "not left alone: {same:?}");
+        }
     }
 
     #[tokio::test]

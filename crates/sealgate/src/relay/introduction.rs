@@ -107,5 +107,7 @@ mod tests {
         assert_eq!(&six[12..16], [0x21, 0x21, 0, 36]);
         assert_eq!(six.len(), 16 + 36);
         assert_eq!(&six[42..48], [0xff, 0xff, 192, 0, 2, 1]);
+        let local = Introduction::Ourselves.header().unwrap();
+        assert_eq!(local, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
     }
 }

@@ -20,7 +20,7 @@ use hickory_resolver::system_conf::read_system_conf;
 use self::wildcard::SecondLook;
 use crate::config::{Dns, Resolvers};
 
-mod wildcard;
+pub(super) mod wildcard;
 
 /// The resolvers.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl Found {
 }
 
 /// Follows the aliases of an answer from the name that was asked for; what belongs to no name on the way is not looked at.
-fn read(
+pub(super) fn read(
     records: &[Record],
     name: &Name,
     kind: RecordType,

@@ -75,3 +75,30 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const LINKS_MAX: usize = 64;
 /// Hops with idle connections.
 const HOPS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use sealgate_testkit::sink::Sink;
+
+    use super::super::connect::tests::{downstream, hop};
+    use super::super::introduction::Introduction;
+    use super::super::transport::Demand;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_connection_that_was_opened_for_one_client_is_used_for_no_other() {
+        let sink = Sink::smtp();
+        let nobodys = hop(sink.address, Demand::default());
+        let introducing = |client: &str| {
+            let (client, server) = (client.parse().unwrap(), "192.0.2.25:25".parse().unwrap());
+            Hop { introduction: Some(Introduction::Proxy { client, server }), ..nobodys.clone() }
+        };
+        let ones = introducing("192.0.2.1:4025");
+        let link = downstream(1).connect(&nobodys).await.unwrap();
+        let pool = Pool::default();
+        pool.keep(&ones, link);
+        assert!(pool.take(&introducing("192.0.2.2:4025")).is_none(), "another client's");
+        assert!(pool.take(&nobodys).is_none(), "nobody's");
+        assert!(pool.take(&ones).is_some());
+    }
+}

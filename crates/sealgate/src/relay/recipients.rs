@@ -187,7 +187,58 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use sealgate_core::address::Address;
+    use sealgate_core::envelope::MailParameters;
+    use sealgate_testkit::process;
+    use sealgate_testkit::sink::Sink;
+
+    use super::super::connect::tests::{downstream, hop};
+    use super::super::transport::Demand;
     use super::*;
+
+    async fn admit(downstream: &Downstream, hop: &Hop) -> Result<(), Refusal> {
+        let to = Recipient::new(Address::parse("alice@nec.example").unwrap());
+        let parameters = MailParameters::default();
+        let envelope = Envelope { reverse_path: None, recipients: Vec::new(), parameters };
+        Recipients::new().admit(downstream, hop, &envelope, &to).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_question_waits_for_a_place_at_the_mail_server() {
+        let sink = Sink::smtp();
+        let (downstream, hop) = (downstream(1), hop(sink.address, Demand::default()));
+        let now = tokio::time::Instant::now();
+        let place = downstream.hops.reserve(&hop, 1, now).await.unwrap();
+        let mut asked = std::pin::pin!(admit(&downstream, &hop));
+        let early = tokio::time::timeout(Duration::from_millis(200), asked.as_mut()).await;
+        assert!(early.is_err(), "asked over a connection too many");
+        assert_eq!(sink.connections(), 0);
+        drop(place);
+        assert_eq!(asked.await, Ok(()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn questions_that_fail_count_and_none_goes_to_a_server_that_is_left_alone() {
+        let dead = hop(process::loopback(process::free_port()), Demand::default());
+        let downstream = downstream(1);
+        for _ in 0..5 {
+            assert_eq!(admit(&downstream, &dead).await, Err(Refusal::NextHopUnreachable));
+        }
+        assert!(downstream.hops.attempt(&dead).is_err(), "failures that nobody counted");
+        let sink = Sink::smtp();
+        let there = hop(sink.address, Demand::default());
+        loop {
+            while let Ok(attempt) = downstream.hops.attempt(&there) {
+                attempt.failed();
+            }
+            let answer = admit(&downstream, &there).await;
+            // The first pause is short: where it is over by now, once more.
+            if downstream.hops.attempt(&there).is_err() {
+                assert_eq!(answer, Err(Refusal::NextHopUnreachable));
+                break;
+            }
+        }
+    }
 
     #[test]
     fn only_a_missing_mailbox_is_everybodys_answer() {

@@ -5,15 +5,13 @@
 //! which name or authority it should have. It protects from those who only listen. What protects the content
 //! is the message's own cryptography.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use sealgate_keys::tls_files;
 
 use crate::config::TlsFiles;
 
@@ -28,8 +26,11 @@ pub(crate) fn server(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
-        .with_single_cert(certificates(&files.certificate)?, key(files)?)
-        .map_err(|error| unusable(&files.certificate, &error))?;
+        .with_single_cert(
+            tls_files::certificates(&files.certificate)?,
+            tls_files::secret_key(&files.key)?,
+        )
+        .map_err(|error| tls_files::unusable(&files.certificate, &error))?;
     Ok(Arc::new(config))
 }
 
@@ -42,42 +43,24 @@ pub(crate) fn authenticating_server(
     files: &TlsFiles,
     client_ca: &Path,
 ) -> Result<Arc<ServerConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(client_ca)? {
-        roots.add(certificate).map_err(|error| unusable(client_ca, &error))?;
-    }
+    let roots = tls_files::authorities(client_ca)?;
     let provider = provider();
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
-            .map_err(|error| unusable(client_ca, &error))?;
+            .map_err(|error| tls_files::unusable(client_ca, &error))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&files.certificate)?, key(files)?)
-        .map_err(|error| unusable(&files.certificate, &error))?;
+        .with_single_cert(
+            tls_files::certificates(&files.certificate)?,
+            tls_files::secret_key(&files.key)?,
+        )
+        .map_err(|error| tls_files::unusable(&files.certificate, &error))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unusable(path, &error))?;
-    if certificates.is_empty() {
-        return Err(unusable(path, &"no certificate in this PEM file"));
-    }
-    Ok(certificates)
-}
-
-fn key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key, &error))
-}
-
-fn unusable(path: &Path, why: &dyn fmt::Display) -> String {
-    format!("{}: {why}", path.display())
 }
 
 fn provider() -> Arc<CryptoProvider> {

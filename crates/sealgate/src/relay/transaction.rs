@@ -337,3 +337,25 @@ fn late() -> Reply {
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Rounds of questions for one message; the core needs one for each layer at most (K3: four).
 const ROUNDS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use sealgate_core::report::Format;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_ours_where_a_key_of_ours_was_tried_whatever_came_of_it() {
+        for (key, ours) in [("rsa-oaep-sha256", true), ("", false)] {
+            let mut report = Report::new(Direction::Inbound, "id");
+            assert!(!is_ours(&report), "plain mail");
+            report.layers.push(Layer::Encrypted {
+                format: Format::Smime,
+                content: "aes-256-gcm".to_owned(),
+                key: key.to_owned(),
+                recipient: String::new(),
+            });
+            assert_eq!(is_ours(&report), ours, "{report:?}");
+        }
+    }
+}

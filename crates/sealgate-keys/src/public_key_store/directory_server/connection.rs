@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::search::{self, Fault, Question, SUCCESS, reason};
 use super::server::{Security, Server};
-use super::{LdapBind, STORE, TABLE, fault};
+use super::{LdapBind, STORE, TABLE, fault, way};
 use crate::error::StoreError;
 use crate::tls::{self, ClientIdentity};
 
@@ -235,20 +234,9 @@ impl Connections {
     }
 
     async fn open(&self, server: &Server) -> Result<(Ldap, String), String> {
-        let Server { host, port, security } = server;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.and_then(|stream| {
-            // Questions of several look-ups go out at once, each in a small packet.
-            stream.set_nodelay(true)?;
-            stream.into_std()
-        });
-        let stream = stream.map_err(|error| error.to_string())?;
-        let mut settings = LdapConnSettings::new()
-            .set_std_stream(StdStream::Tcp(stream))
-            .set_starttls(*security == Security::StartTls);
-        if let Some(tls) = &self.login.tls {
-            settings = settings.set_config(Arc::clone(tls));
-        }
-        let (connection, mut ldap) = LdapConnAsync::with_settings(settings, &server.url())
+        let stream = way::open(server, self.login.tls.as_ref()).await?;
+        let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
+        let (connection, mut ldap) = LdapConnAsync::with_settings(settings, LIBRARY_URL)
             .await
             .map_err(|error| Fault::of_connection(error).into_reason())?;
         let name = server.to_string();
@@ -321,5 +309,7 @@ fn unavailable(why: String) -> StoreError {
 
 /// Operations under way on the connection. OpenLDAP closes a connection with more than 100 (`conn_max_pending`).
 const OPERATIONS_MAX: usize = 64;
+/// The library is handed a stream; its URL only has to have the form.
+const LIBRARY_URL: &str = "ldapi:///";
 /// How long a server that failed is not asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -54,7 +54,7 @@ pub(super) async fn forget(
 
 /// # Errors
 /// [`StoreError::Unavailable`] where one of these owners has a mark for the purpose.
-pub(super) async fn refuse(
+pub(crate) async fn refuse(
     database: &Database,
     owners: &[&str],
     purpose: KeyPurpose,

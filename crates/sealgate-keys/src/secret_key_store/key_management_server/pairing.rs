@@ -1,10 +1,11 @@
-//! Which certificate a key at a server belongs to: the one that its Certificate Link names, else the one that it is
-//! proven to be the other half of, by one use of it with parameters of ours. A key that belongs to none is an error: as an
-//! absence it would let mail out unsigned, and in unread.
+//! Which certificate a key at a server belongs to: the one that its Certificate Link names, unless another key claims it
+//! too, else the one that it is proven to be the other half of, by one use of it with parameters of ours. A key that
+//! belongs to none is an error: as an absence it would let mail out unsigned, and in unread.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use sealgate_core::keys::{Certificate, KeyKind, SoftwareKey};
+use sealgate_core::keys::{Certificate, Fingerprint, KeyKind, SoftwareKey};
 
 use super::keeper::{Fault, Found, KeyFacts, There, unusable};
 use super::key_use::{Act, NotDone};
@@ -22,6 +23,24 @@ pub(super) struct Pair {
     pub(super) fetched: Option<SoftwareKey>,
 }
 
+/// A key, and the certificate that its link names.
+struct Claim {
+    id: String,
+    facts: KeyFacts,
+    linked: Option<Arc<Certificate>>,
+}
+
+impl Claim {
+    /// What only signed and was revoked.
+    fn is_done_with(&self) -> bool {
+        let signs_only =
+            |certificate: &Arc<Certificate>| KeyPurpose::of(certificate) == Some(KeyPurpose::Sign);
+        self.linked.as_ref().is_some_and(signs_only)
+            && !self.facts.is_active()
+            && self.facts.state != Some(State::PreActive)
+    }
+}
+
 /// What a use of a key says about a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
@@ -33,24 +52,28 @@ pub(super) enum Proof {
     Refused,
 }
 
-/// All keys of an owner with their certificates. Of keys that are the same the first is taken.
+/// All keys of an owner with their certificates. Of keys that are the same the first that is in use is taken.
 pub(super) fn pair(
     there: &There<'_>,
     owner: &str,
     ids: Vec<String>,
     certificates: &[Found],
 ) -> Result<Vec<Pair>, Fault> {
-    let mut pairs: Vec<Pair> = Vec::with_capacity(ids.len());
-    for id in ids {
-        let facts = there.facts(&id)?;
-        let linked =
-            facts.link.clone().map(|link| linked(there, link, certificates)).transpose()?;
-        // A second key that claims the same certificate must show that it is its key.
-        let is_claimed = linked
-            .as_ref()
-            .is_some_and(|linked| pairs.iter().any(|pair| pair.certificate.der() == linked.der()));
+    let claims = claims(there, ids, certificates)?;
+    let mut links: HashMap<Fingerprint, usize> = HashMap::new();
+    for linked in claims.iter().filter_map(|claim| claim.linked.as_ref()) {
+        let count = links.entry(linked.fingerprint()).or_default();
+        *count = count.saturating_add(1);
+    }
+    let mut pairs: Vec<Pair> = Vec::with_capacity(claims.len());
+    for Claim { id, facts, linked } in claims {
+        // A link may be wrong: where two keys claim a certificate each must show whether it is its key.
+        let is_contested = linked.as_ref().is_some_and(|linked| {
+            links.get(&linked.fingerprint()).is_some_and(|count| *count > 1)
+                || pairs.iter().any(|pair| pair.certificate.der() == linked.der())
+        });
         let (certificate, fetched) = match linked {
-            Some(certificate) if !is_claimed => (Some(certificate), None),
+            Some(certificate) if !is_contested => (Some(certificate), None),
             _ => by_proof(there, owner, &id, &facts, certificates)?,
         };
         let Some(certificate) = certificate else {
@@ -60,12 +83,16 @@ pub(super) fn pair(
             );
             return Err(unusable(&id, why));
         };
-        if !pairs.iter().any(|pair| pair.certificate.der() == certificate.der()) {
-            pairs.push(Pair { id, facts, certificate, fetched });
+        let same = pairs.iter_mut().find(|pair| pair.certificate.der() == certificate.der());
+        let pair = Pair { id, facts, certificate, fetched };
+        match same {
+            None => pairs.push(pair),
+            Some(same) if pair.facts.is_active() && !same.facts.is_active() => *same = pair,
+            Some(_) => {}
         }
     }
-    // What only signed and was revoked is done with. What is not in use yet waits where another signs; where none does,
-    // that is an error when it is tried.
+    // What was revoked and turned out to sign only is done with too. What is not in use yet waits where another signs;
+    // where none does, that is an error when it is tried.
     let signs = |pair: &Pair| pair.facts.is_active() && pair.certificate.may_sign();
     let is_signed_for = pairs.iter().any(signs);
     pairs.retain(|pair| {
@@ -74,6 +101,24 @@ pub(super) fn pair(
             || (pair.facts.state == Some(State::PreActive) && !is_signed_for)
     });
     Ok(pairs)
+}
+
+/// What is known of the keys, without those that are done with; those that have no link come first.
+fn claims(
+    there: &There<'_>,
+    ids: Vec<String>,
+    certificates: &[Found],
+) -> Result<Vec<Claim>, Fault> {
+    let mut claims = Vec::with_capacity(ids.len());
+    for id in ids {
+        let facts = there.facts(&id)?;
+        let link = facts.link.clone();
+        let linked = link.map(|link| linked(there, link, certificates)).transpose()?;
+        claims.push(Claim { id, facts, linked });
+    }
+    claims.retain(|claim| !claim.is_done_with());
+    claims.sort_by_key(|claim| claim.linked.is_some());
+    Ok(claims)
 }
 
 fn linked(

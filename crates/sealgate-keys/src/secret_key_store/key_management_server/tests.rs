@@ -374,6 +374,65 @@ fn a_second_key_that_claims_a_certificate_must_show_that_it_is_its_key() {
 }
 
 #[test]
+fn a_wrong_link_loses_against_a_proven_key_whichever_comes_first() {
+    let linked = |link: &str| {
+        let name = Attribute::Name(format!("sealgate/{ALICE}/key"));
+        let link = Attribute::CertificateLink(link.to_owned());
+        vec![name, Attribute::UsageMask(usage::SIGN), link]
+    };
+    for (wrong_first, both_linked) in [(true, false), (false, false), (true, true), (false, true)] {
+        let bed = Bed::new(1);
+        let server = &bed.servers[0];
+        let (right, wrong) = (Person::signing(), Person::signing());
+        let link = server.put_certificate(&right);
+        let put_right = || match both_linked {
+            true => server.put(right.key_object(), linked(&link)),
+            false => server.put_key(&right, usage::SIGN),
+        };
+        if !wrong_first {
+            put_right();
+        }
+        server.put(wrong.key_object(), linked(&link));
+        if wrong_first {
+            put_right();
+        }
+        let refused = bed.store(KmipGet::Never).find(ALICE).unwrap_err().to_string();
+        assert!(refused.contains("no certificate"), "whose is the other? {refused}");
+        server.put_certificate(&wrong);
+        let found = bed.store(KmipGet::Never).find(ALICE).unwrap();
+        for person in [&right, &wrong] {
+            let is_its = |key: &&RemoteKey| key.certificate.der() == person.certificate.der();
+            let key = found.iter().find(is_its).unwrap();
+            assert!(person.is_signed_by(key), "{wrong_first} {both_linked}");
+        }
+    }
+}
+
+#[test]
+fn a_revoked_copy_of_a_key_does_not_keep_the_other_from_signing() {
+    for (links, get) in [(2, KmipGet::Never), (1, KmipGet::IfNeeded), (0, KmipGet::IfNeeded)] {
+        let bed = Bed::new(1);
+        let person = Person::signing();
+        let link = bed.servers[0].put_certificate(&person);
+        let ids = [0, 1].map(|index| {
+            let name = Attribute::Name(format!("sealgate/{ALICE}/key"));
+            let mut attributes = vec![name, Attribute::UsageMask(usage::SIGN)];
+            if index < links {
+                attributes.push(Attribute::CertificateLink(link.clone()));
+            }
+            bed.servers[0].put(person.key_object(), attributes)
+        });
+        for revoked in [0, 1] {
+            bed.servers[0].set_state(&ids[revoked], State::Deactivated);
+            bed.servers[0].set_state(&ids[1 - revoked], State::Active);
+            let found = bed.store(get).find(ALICE).unwrap();
+            assert_eq!(found.len(), 1, "{links} {revoked}");
+            assert!(person.is_signed_by(&found[0]), "{links} {revoked}");
+        }
+    }
+}
+
+#[test]
 fn what_a_mail_asks_for_never_fetches_a_key_that_the_server_uses_itself() {
     let bed = Bed::new(1);
     let (signing, decrypting) = (Person::signing(), Person::decrypting());
@@ -478,6 +537,15 @@ fn a_key_is_taken_in_with_a_link_where_the_server_takes_links() {
         assert!(matches!(again, StoreError::Exists(_)), "{again}");
         assert_eq!(bed.servers[0].fake().kept.len(), 2, "nothing is left of the second attempt");
     }
+}
+
+#[test]
+fn a_key_that_does_not_work_there_is_not_taken_in() {
+    let bed = Bed::new(1);
+    bed.servers[0].fake().decrypts = false;
+    let refused = bed.store(KmipGet::Never).insert(&[Person::decrypting().new_key()]).unwrap_err();
+    assert!(refused.to_string().contains("no key agreement (ECDH)"), "{refused}");
+    assert!(bed.servers[0].fake().kept.is_empty(), "something of it is left");
 }
 
 #[test]

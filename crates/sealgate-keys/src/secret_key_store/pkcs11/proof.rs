@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::objects::Uses;
 use super::operation::{Prepared, Request, sign, unwrap};
 use crate::secret_key_store::KeyPurpose;
-use crate::secret_key_store::proof::{DecryptingProof, KNOWN_TEXT, SigningProof};
+use crate::secret_key_store::proof::{DecryptingProof, KNOWN_TEXT, SigningProof, prove_by};
 
 /// One use of the key that shows whose it is.
 type Trial = fn(&Here<'_>, ObjectHandle, &Certificate) -> Result<bool, Fault>;
@@ -57,24 +57,23 @@ pub(super) fn is_fit(
     purpose: KeyPurpose,
     certificate: &Certificate,
 ) -> Result<(), Fault> {
-    if purpose.serves(KeyPurpose::Sign) && !by_signature(here, object, certificate)? {
-        return Err(Fault::Refused("it signs with another key".to_owned()));
-    }
-    if !purpose.serves(KeyPurpose::Encrypt) {
-        return Ok(());
-    }
-    for proof in &DecryptingProof::all(certificate) {
-        let name = proof.name();
-        match decrypts(here, object, certificate, proof) {
-            Ok(true) => {}
-            Ok(false) => return Err(Fault::Refused(format!("no {name}"))),
-            Err(Fault::Incapable(why) | Fault::Refused(why)) => {
-                return Err(Fault::Refused(format!("no {name}: {why}")));
+    let kind = certificate.key_kind();
+    prove_by(
+        purpose,
+        certificate,
+        |scheme| {
+            let prepared = Prepared::new(kind, scheme, KNOWN_TEXT).ok_or_else(unprovable)?;
+            Ok(sign(here, object, kind, &prepared)?)
+        },
+        |transport| Ok(unwrap(here, object, kind, &Request::new(transport))?),
+        |what, why| match why {
+            None => Fault::Refused(what.to_owned()),
+            Some(Fault::Incapable(why) | Fault::Refused(why)) => {
+                Fault::Refused(format!("{what}: {why}"))
             }
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(())
+            Some(other) => other,
+        },
+    )
 }
 
 fn by_signature(
@@ -83,10 +82,8 @@ fn by_signature(
     certificate: &Certificate,
 ) -> Result<bool, Fault> {
     let kind = certificate.key_kind();
-    let Some(proof) = SigningProof::new(certificate) else { return unprovable() };
-    let Some(prepared) = Prepared::new(kind, proof.scheme, KNOWN_TEXT) else {
-        return unprovable();
-    };
+    let proof = SigningProof::new(certificate).ok_or_else(unprovable)?;
+    let prepared = Prepared::new(kind, proof.scheme, KNOWN_TEXT).ok_or_else(unprovable)?;
     let signature = sign(here, object, kind, &prepared)?;
     Ok(proof.is_met_by(certificate, &signature))
 }
@@ -96,23 +93,12 @@ fn by_decryption(
     object: ObjectHandle,
     certificate: &Certificate,
 ) -> Result<bool, Fault> {
-    match DecryptingProof::new(certificate) {
-        Some(proof) => decrypts(here, object, certificate, &proof),
-        None => unprovable(),
-    }
-}
-
-fn decrypts(
-    here: &Here<'_>,
-    object: ObjectHandle,
-    certificate: &Certificate,
-    proof: &DecryptingProof,
-) -> Result<bool, Fault> {
+    let proof = DecryptingProof::new(certificate).ok_or_else(unprovable)?;
     let request = Request::new(&proof.transport());
     let plain = unwrap(here, object, certificate.key_kind(), &request)?;
     Ok(plain.is_some_and(|plain| proof.is_met_by(&plain)))
 }
 
-fn unprovable() -> Result<bool, Fault> {
-    Err(Fault::Incapable("a kind of key that does not do this".to_owned()))
+fn unprovable() -> Fault {
+    Fault::Incapable("a kind of key that does not do this".to_owned())
 }

@@ -263,7 +263,7 @@ fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
         return Err(refuse("the token took the key and does not use it as its certificate says"));
     }
     proof::is_fit(here, object, new.purpose, &new.certificate).map_err(|fault| match fault {
-        Fault::Incapable(why) | Fault::Refused(why) => {
+        Fault::Refused(why) => {
             refuse(&format!("the token took the key and does not use it ({why})"))
         }
         other => other,

@@ -245,6 +245,29 @@ async fn all_usable_none(bed: &Bed) {
 }
 
 #[tokio::test]
+async fn a_file_with_the_key_in_use_is_no_file_for_the_new_one() {
+    let bed = Bed::sqlite().await;
+    let stores = bed.open().await;
+    generate(&stores, "alice@nec.example").await;
+    let key = bed.key();
+    bed.write("copy.key", &key);
+    for name in ["copy.key", "master.key"] {
+        let refused = rotate_master_key(&bed.config, Some(&bed.path(name))).await.unwrap_err();
+        assert!(matches!(&refused, StoreError::Input(why) if why.contains("in use")), "{refused}");
+        assert_eq!(bed.read(name), key);
+    }
+    all_usable(&bed, 2).await;
+    // Another file is, and the same call again finds that all is done.
+    let next = bed.path("next.key");
+    for secrets in [Some(3), None] {
+        let rotation = rotate_master_key(&bed.config, Some(&next)).await.unwrap();
+        assert_eq!((rotation.secrets, rotation.former), (secrets, None));
+    }
+    bed.write("master.key", &bed.read("next.key"));
+    all_usable(&bed, 2).await;
+}
+
+#[tokio::test]
 async fn a_credential_needs_a_file_for_the_new_key() {
     let mut bed = Bed::sqlite().await;
     bed.config.master_key = SecretSource::Credential("master".to_owned());

@@ -46,8 +46,8 @@ async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Ou
     deliver_as(what, sink, upstream, content).await
 }
 
-async fn deliver_as(
-    (direction, delivered, remembers): (Direction, Delivered, bool),
+async fn deliver_this_way(
+    way: Way,
     sink: &Sink,
     upstream: Protocol,
     content: &'static [u8],
@@ -63,7 +63,7 @@ async fn deliver_as(
     let parcel = |index| Parcel {
         recipients: vec![index],
         message: vec![Bytes::from_static(content)],
-        delivered,
+        delivered: way.delivered[index],
         eight_bit: false,
     };
     let (sender, mut receiver) = mpsc::unbounded_channel();
@@ -73,14 +73,14 @@ async fn deliver_as(
         next_hop: &NextHop::Fixed(server),
         introduction: None,
         transport: &Transport::default(),
-        direction,
+        direction: way.direction,
         envelope: &envelope,
         served: &[false, false],
-        remembers,
+        remembers: way.remembers,
         deadline: Instant::now() + Duration::from_secs(20),
         answer_deadline: Instant::now() + Duration::from_secs(20),
-        opened: direction == Direction::Inbound && delivered == Delivered::Plain,
-        received_bytes: 0,
+        opened: way.opened,
+        received_bytes: way.received_bytes,
         released: &released,
         answers: sender,
     };
@@ -90,6 +90,31 @@ async fn deliver_as(
         outcomes[index].get_or_insert(outcome);
     }
     (outcomes, released.load(Ordering::Acquire))
+}
+
+/// What is said of two copies.
+struct Way {
+    direction: Direction,
+    delivered: [Delivered; 2],
+    remembers: bool,
+    opened: bool,
+    received_bytes: usize,
+}
+
+async fn deliver_as(
+    (direction, delivered, remembers): (Direction, Delivered, bool),
+    sink: &Sink,
+    upstream: Protocol,
+    content: &'static [u8],
+) -> (Outcomes, bool) {
+    let way = Way {
+        direction,
+        delivered: [delivered; 2],
+        remembers,
+        opened: direction == Direction::Inbound && delivered == Delivered::Plain,
+        received_bytes: 0,
+    };
+    deliver_this_way(way, sink, upstream, content).await
 }
 
 fn code(outcomes: &[Option<Result<Reply, Refusal>>]) -> (u16, bool) {
@@ -270,5 +295,106 @@ async fn notifications_of_opened_mail_return_its_header_section_only() {
         let received = sink.await_received(2);
         let asks = received.iter().all(|message| message.mail.contains(" RET=HDRS"));
         assert_eq!(asks, expected, "{what:?} {}", received[0].mail);
+    }
+}
+
+/// What a mail server asks for, says or limits would tell the sender which copy we opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_copies_are_alike_where_a_key_of_ours_was_tried() {
+    let one_of_both = |opened, received_bytes| Way {
+        direction: Direction::Inbound,
+        delivered: [Delivered::Plain, Delivered::AsReceived],
+        remembers: true,
+        opened,
+        received_bytes,
+    };
+    for (answer, status) in [("250 2.0.0 secret words", "250"), ("550 5.7.1 secret words", "550")] {
+        let answers: &'static [&str] = Box::leak(Box::new([answer, answer]));
+        let (sink, _) = server(&[], answers);
+        let (outcomes, _) =
+            deliver_this_way(one_of_both(true, 0), &sink, Protocol::Lmtp, CONTENT).await;
+        let said = outcomes.into_iter().flatten().map(|outcome| match outcome {
+            Ok(reply) => format!("{} {}", reply.code, reply.text()),
+            Err(refusal) => refusal.to_string(),
+        });
+        let said: Vec<String> = said.collect();
+        assert!(said[0].starts_with(status) && !said[0].contains("words"), "{said:?}");
+        assert_eq!(said[0], said[1]);
+        let received = sink.received();
+        assert!(received.iter().all(|message| message.mail.contains(" RET=HDRS")), "{received:?}");
+    }
+    // The limit of a server that holds for what came in, not for the little that was in it.
+    for (opened, received_bytes, taken) in [(true, 2001, 0), (true, 2000, 2), (false, 2001, 2)] {
+        let sink = Sink::scripted(SinkProtocol::Smtp, |stage| {
+            matches!(stage, Stage::Hello)
+                .then(|| "250-x\r\n250-DSN\r\n250 SIZE 2000\r\n".to_owned())
+        });
+        let way = one_of_both(opened, received_bytes);
+        let (outcomes, _) = deliver_this_way(way, &sink, Protocol::Lmtp, CONTENT).await;
+        let positive = outcomes.iter().flatten().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(positive, taken, "{opened} {received_bytes}: {outcomes:?}");
+    }
+}
+
+/// A name server that answers nobody before it was asked about so many names, and then that there are none of them.
+fn name_server(names: usize) -> std::net::SocketAddr {
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut waiting: HashMap<Vec<u8>, (Vec<u8>, std::net::SocketAddr)> = HashMap::new();
+        let mut packet = [0; 512];
+        while let Ok((octets, client)) = socket.recv_from(&mut packet) {
+            let question = packet[..octets].to_vec();
+            // RFC 1035 §4.1.1: the header takes twelve octets, the name follows.
+            let name = question[12..].iter().take_while(|octet| **octet != 0).copied().collect();
+            waiting.insert(name, (question, client));
+            if waiting.len() >= names {
+                for (question, client) in waiting.values() {
+                    let mut answer = question.clone();
+                    // A response, recursion available, NXDOMAIN.
+                    answer[2] |= 0x80;
+                    answer[3] = 0x83;
+                    let _ = socket.send_to(&answer, client);
+                }
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hops_of_several_domains_are_looked_up_at_once() {
+    let resolvers = Resolvers::Servers(vec![name_server(3)]);
+    let dns = Dns { resolvers, dnssec: false, trust_anchor: None };
+    let router = Router::new(&dns, None, "gate.nec.example").unwrap();
+    let downstream = Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(9));
+    let to = |text| Recipient::new(Address::parse(text).unwrap());
+    let envelope = Envelope {
+        reverse_path: None,
+        recipients: vec![to("x@a.example"), to("x@b.example"), to("x@c.example")],
+        parameters: MailParameters::default(),
+    };
+    let (sender, _receiver) = mpsc::unbounded_channel();
+    let fanout = Fanout {
+        downstream: &downstream,
+        next_hop: &NextHop::Mx,
+        introduction: None,
+        transport: &Transport::default(),
+        direction: Direction::Outbound,
+        envelope: &envelope,
+        served: &[],
+        remembers: true,
+        deadline: Instant::now() + Duration::from_secs(60),
+        answer_deadline: Instant::now() + Duration::from_secs(60),
+        opened: false,
+        received_bytes: 0,
+        released: &AtomicBool::new(false),
+        answers: sender,
+    };
+    let hops = fanout.hops().await;
+    assert_eq!(hops.len(), 3);
+    for (domain, hop) in hops {
+        let refusal = hop.unwrap_err().to_string();
+        assert!(refusal.starts_with("550 5.1.2"), "{domain:?}: {refusal}");
     }
 }

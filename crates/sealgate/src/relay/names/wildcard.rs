@@ -65,7 +65,7 @@ impl SecondLook {
 }
 
 /// Whether every record of an answer is signed, and those out of wildcards are rightly so.
-fn is_proven(answers: &[Record], authorities: &[Record]) -> bool {
+pub(crate) fn is_proven(answers: &[Record], authorities: &[Record]) -> bool {
     let records = || answers.iter().filter(|record| !record.record_type().is_rrsig());
     records().next().is_some()
         && records().all(|record| {

@@ -17,8 +17,9 @@ use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+use sealgate_keys::tls_files;
 
-use super::{certificates, provider, unusable};
+use super::provider;
 use crate::relay::dane::{self, Association};
 
 /// How sure of a server a connection must be.
@@ -49,19 +50,16 @@ impl Clients {
     /// # Errors
     /// A line that says which file and why.
     pub(crate) fn new(ca: Option<&Path>) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        match ca {
-            Some(path) => {
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(|error| unusable(path, &error))?;
-                }
-            }
+        let roots = match ca {
+            Some(path) => tls_files::authorities(path)?,
             // Where there are none, no certificate is good: that shows where one is asked for.
             None => {
+                let mut roots = RootCertStore::empty();
                 let system = rustls_native_certs::load_native_certs();
                 roots.add_parsable_certificates(system.certs);
+                roots
             }
-        }
+        };
         let (provider, roots) = (provider(), Arc::new(roots));
         let unverified = configuration(&provider, &roots, Assurance::Opportunistic)?;
         Ok(Self { provider, roots, unverified })

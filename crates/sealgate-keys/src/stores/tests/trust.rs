@@ -1,0 +1,132 @@
+//! Anchors and revocation lists: they come, are replaced by newer ones, and go.
+
+use super::*;
+
+on_both_databases! {
+    a_newer_revocation_list_replaces_an_older_one,
+    anchors_come_and_go,
+}
+
+async fn anchors_come_and_go(bed: Bed) {
+    let stores = bed.open().await;
+    let administration = stores.administration();
+    let (root, leaf) = (certificate("certs/rsa-ca-root.crt"), certificate("certs/bob.sign.crt"));
+    let now = Timestamp(crate::learning::unix_now());
+    let judge = async || {
+        let trust = stores.trust().await.unwrap();
+        trust.judge(&leaf, &[], Purpose::Sign, now)
+    };
+    assert_eq!(judge().await, Trust::Untrusted);
+    assert!(administration.import_anchor(&leaf).await.is_err());
+    administration.import_anchor(&root).await.unwrap();
+    assert_eq!(administration.anchors().await.unwrap().len(), 2);
+    assert_eq!(judge().await, Trust::Trusted);
+    let sha256 = root.fingerprint().to_string();
+    administration.remove_anchor(&sha256).await.unwrap();
+    assert_eq!(judge().await, Trust::Untrusted);
+    assert!(administration.remove_anchor(&sha256).await.is_err());
+}
+
+async fn a_newer_revocation_list_replaces_an_older_one(bed: Bed) {
+    let stores = bed.open().await;
+    let openssl = |arguments: &str| {
+        let mut command = std::process::Command::new("openssl");
+        command.args(arguments.split(' ')).current_dir(bed.directory.path());
+        sealgate_testkit::process::run(&mut command, b"").expect_ok(arguments);
+    };
+    let configuration =
+        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\ncrlnumber=number\n";
+    for (name, text) in [("ca.cnf", configuration), ("index.txt", ""), ("number", "01\n")] {
+        std::fs::write(bed.path(name), text).unwrap();
+    }
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem");
+    let list = |year: u8| {
+        openssl(&format!(
+            "ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -crl_lastupdate \
+             {year}0101000000Z -crl_nextupdate 490101000000Z -out {year}.pem"
+        ));
+        openssl(&format!("crl -in {year}.pem -outform DER -out {year}.crl"));
+        std::fs::read(bed.path(&format!("{year}.crl"))).unwrap()
+    };
+    let (older, newer) = (list(24), list(25));
+    let administration = stores.administration();
+    assert!(administration.import_crl(&older).await.unwrap());
+    assert!(administration.import_crl(&newer).await.unwrap());
+    assert!(!administration.import_crl(&older).await.unwrap());
+    assert!(!administration.import_crl(&newer).await.unwrap());
+    assert!(administration.import_crl(b"hello").await.is_err());
+    stores.trust().await.unwrap();
+}
+
+#[tokio::test]
+async fn revocation_lists_are_read_and_bad_ones_named() {
+    let (bed, _stores) = Bed::new().await;
+    let path = bed.path("bad.crl");
+    let config = StoresConfig { crls: vec![path.clone()], ..bed.config.clone() };
+    let stores = Stores::open(&config).await.unwrap();
+    let missing = stores.trust().await.unwrap_err().to_string();
+    assert!(missing.contains("bad.crl"), "{missing}");
+    std::fs::write(&path, b"hello").unwrap();
+    let bad = stores.trust().await.unwrap_err().to_string();
+    assert!(bad.contains("not a certificate revocation list"), "{bad}");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_noticed_when_the_file_changes_and_stays_so_when_it_breaks() {
+    let (bed, _stores) = Bed::new().await;
+    let openssl = |arguments: &str| {
+        let run = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(bed.directory.path())
+            .output()
+            .expect("this test needs the openssl program");
+        let error = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "openssl {arguments}: {error}");
+    };
+    std::fs::write(
+        bed.path("ca.cnf"),
+        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\npolicy=p\n\
+         default_crl_days=30\ncrlnumber=number\nserial=serial\nnew_certs_dir=.\n\
+         [p]\ncommonName=supplied\n[leaf]\nbasicConstraints=CA:FALSE\n\
+         keyUsage=critical,digitalSignature\nextendedKeyUsage=emailProtection\n\
+         subjectAltName=email:eve@abc.example\n",
+    )
+    .unwrap();
+    for (name, text) in [("index.txt", ""), ("number", "01\n"), ("serial", "01\n")] {
+        std::fs::write(bed.path(name), text).unwrap();
+    }
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem \
+         -addext keyUsage=critical,keyCertSign,cRLSign",
+    );
+    openssl("req -new -newkey rsa:2048 -nodes -keyout leaf.key -subj /CN=eve -out leaf.csr");
+    openssl(
+        "ca -batch -config ca.cnf -keyfile ca.key -cert ca.pem -in leaf.csr -out leaf.pem \
+         -days 60 -extensions leaf -notext",
+    );
+    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
+    let read = |name: &str| {
+        let bytes = std::fs::read(bed.path(name)).unwrap();
+        Arc::clone(&Material::read(&bytes, None).unwrap().certificates[0])
+    };
+    let (authority, leaf) = (read("ca.pem"), read("leaf.pem"));
+    let crl = bed.path("ca.crl");
+    let config = StoresConfig { crls: vec![crl.clone()], ..bed.config.clone() };
+    let stores = Stores::open(&config).await.unwrap();
+    stores.administration().import_anchor(&authority).await.unwrap();
+    let judge = async || {
+        let now = Timestamp(crate::learning::unix_now());
+        stores.trust().await.unwrap().judge(&leaf, &[], Purpose::Sign, now)
+    };
+    assert_eq!(judge().await, Trust::Trusted);
+    openssl(
+        "ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke leaf.pem \
+         -crl_reason keyCompromise",
+    );
+    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+    std::fs::write(&crl, "half a fi").unwrap();
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+    std::fs::remove_file(&crl).unwrap();
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+}
