@@ -56,11 +56,11 @@ cargo xtask tidy              the project's own rules about its text
 cargo xtask packages          only install the Debian packages that the tests need
 cargo xtask torture           break everything for as long as asked (docs/RELIABILITY.md)
       [--minutes N] [--seed S]
+cargo xtask schedules         a million random schedules of the relay in virtual time (docs/RELIABILITY.md)
+      [--count N] [--seed S] [--threads T]
 cargo xtask fuzz [TARGET...]  run the fuzz targets, all where none is named (docs/RELIABILITY.md)
       [--minutes N]           so long each (1)
       [--keep]                then choose anew the small corpora that are checked in
-cargo xtask schedules         a million random schedules of the relay in virtual time (docs/RELIABILITY.md)
-      [--count N] [--seed S] [--threads T]
 cargo xtask package           make the Debian package in target/package
       [--binary PATH]         out of this program, and build none
 cargo xtask bench [GROUP...]  measure, and write docs/BENCHMARKS.md; groups of rows, all where none is named:
