@@ -88,7 +88,7 @@ impl Hops {
     }
 
     /// Waits for connections to several hops. While it waits for one, its places at others stand idle for no longer than
-    /// [`HELD_IDLE_MAX`]: then it gives them back and waits with empty hands. With full hands everybody waits in the same
+    /// [`HELD_IDLE_MAX`], and twice as long with each further try: then it gives them back and waits with empty hands. With full hands everybody waits in the same
     /// order, so that no two wait for each other.
     ///
     /// Each hop that is still busy at the deadline has 451 4.4.5.
@@ -101,6 +101,7 @@ impl Hops {
         wanted.sort_by(|(one, _), (other, _)| in_order(one, other));
         let mut late = BTreeSet::new();
         let mut first = None;
+        let mut idle_max = HELD_IDLE_MAX;
         loop {
             let mut held = BTreeMap::new();
             let begin = first.and_then(|index: usize| Some((index, *wanted.get(index)?)));
@@ -114,7 +115,8 @@ impl Hops {
                     }
                 }
             }
-            first = self.reserve_rest(&wanted, deadline, &mut held, &mut late).await;
+            first = self.reserve_rest(&wanted, (deadline, idle_max), &mut held, &mut late).await;
+            idle_max = idle_max.saturating_mul(2);
             if first.is_none() {
                 let all = wanted.into_iter().enumerate();
                 let found = |(index, (hop, _))| (hop, held.remove(&index).ok_or_else(busy));
@@ -127,11 +129,12 @@ impl Hops {
     async fn reserve_rest(
         &self,
         wanted: &[(&Hop, usize)],
-        deadline: Instant,
+        (deadline, idle_max): (Instant, Duration),
         held: &mut BTreeMap<usize, Reservation>,
         late: &mut BTreeSet<usize>,
     ) -> Option<usize> {
-        let mut idle_until = (!held.is_empty()).then(|| deadline.min(soon()));
+        let soon = || deadline.min(Instant::now() + idle_max);
+        let mut idle_until = (!held.is_empty()).then(soon);
         for (index, (hop, count)) in wanted.iter().enumerate() {
             if held.contains_key(&index) || late.contains(&index) {
                 continue;
@@ -145,7 +148,7 @@ impl Hops {
             match self.reserve(hop, *count, until).await {
                 Ok(places) => {
                     held.insert(index, places);
-                    idle_until.get_or_insert_with(|| deadline.min(soon()));
+                    idle_until.get_or_insert_with(soon);
                 }
                 Err(_) if Instant::now() >= deadline => {
                     late.insert(index);
@@ -236,6 +239,7 @@ impl Attempt {
             return;
         }
         health.failures = health.failures.saturating_add(1);
+        health.failed_at = Some(Instant::now());
         if probe || health.failures >= FAILURES_MAX {
             let pause = PAUSE.saturating_mul(1 << health.pauses.min(DOUBLINGS_MAX)).min(PAUSE_MAX);
             health.pauses = health.pauses.saturating_add(1);
@@ -259,17 +263,13 @@ fn in_order(one: &Hop, other: &Hop) -> Ordering {
     by_name.then_with(|| targets(one).cmp(&targets(other)))
 }
 
-fn soon() -> Instant {
-    Instant::now() + HELD_IDLE_MAX
-}
-
 /// RFC 3463 §3.5: mail system congestion.
 fn busy() -> Refusal {
     let text = "too many connections to the next hop in use, try again later";
     Refusal::NextHop(Reply::new(451, (4, 4, 5), text))
 }
 
-/// How long places at one hop may wait for those at another.
+/// How long places at one hop may wait for those at another, at first.
 const HELD_IDLE_MAX: Duration = Duration::from_secs(1);
 /// Failures on end after which a hop is left alone.
 const FAILURES_MAX: u32 = 3;
@@ -361,6 +361,18 @@ mod tests {
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_failed_once_and_is_asked_no_more_is_forgotten() {
+        let hops = Hops::new(1);
+        fail(&hops, &hop(1), 1);
+        tokio::time::advance(FORGET / 2).await;
+        fail(&hops, &hop(2), 1);
+        tokio::time::advance(FORGET / 2 + Duration::from_secs(1)).await;
+        hops.sweep();
+        let known: Vec<Hop> = hops.known.lock().unwrap().keys().cloned().collect();
+        assert_eq!(known, [hop(2)]);
     }
 
     #[tokio::test]
