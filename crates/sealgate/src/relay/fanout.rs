@@ -5,7 +5,7 @@
 //!   [`HELD_MAX`] at once; those that got so far are released, one dot after another. What the outcomes come to
 //!   together is [`super::settle`]'s affair.
 //!
-//! As long as nobody has the message, nothing more is released where somebody has been refused, at RCPT or after his dot, and
+//! As long as nobody has the message, nothing more is released where somebody has been refused, at RCPT, in his content or after his dot, and
 //! that could not be put right: coming in, the sender's own server could not be told of him alone; and without the
 //! done-record, every further attempt would serve the others again. Once somebody has it, the others get it too.
 
@@ -209,12 +209,12 @@ impl Fanout<'_> {
     async fn finish(&self, mut delivery: Delivery<'_>, consignment: &Consignment<'_>, dots: &Dots) {
         failpoint!("fanout.content");
         if Instant::now() >= self.deadline {
-            return self.answer_all(consignment, &too_late());
+            return self.give_up(consignment, &too_late(), dots);
         }
         if consignment.parcel.size_bytes() <= TOGETHER_BYTES_MAX {
             delivery.queue_content();
         } else if let Err(refusal) = self.send_content(&mut delivery, self.deadline).await {
-            return self.answer_all(consignment, &refusal);
+            return self.give_up(consignment, &refusal, dots);
         }
         self.release(delivery, dots).await;
     }
@@ -294,7 +294,7 @@ impl Fanout<'_> {
             match self.send_content(&mut delivery, ready_by).await {
                 Ok(()) => Some((delivery, consignment)),
                 Err(refusal) => {
-                    self.answer_all(consignment, &refusal);
+                    self.give_up(consignment, &refusal, dots);
                     None
                 }
             }
@@ -325,7 +325,7 @@ impl Fanout<'_> {
                     return;
                 }
                 if Instant::now() >= self.deadline {
-                    return self.answer_all(consignment, &too_late());
+                    return self.give_up(consignment, &too_late(), dots);
                 }
                 failpoint!("fanout.dot_in_turn");
                 let mut release = std::pin::pin!(self.release(delivery, dots));
@@ -376,6 +376,14 @@ impl Fanout<'_> {
             Ok(Err(_)) => Err(Refusal::NextHopTimeout),
             Err(_) => Err(too_late()),
         }
+    }
+
+    /// A copy that reached nobody; it holds back the others where that cannot be put right.
+    fn give_up(&self, consignment: &Consignment<'_>, refusal: &Refusal, dots: &Dots) {
+        if self.is_beyond_repair(refusal) {
+            dots.beyond_repair.store(true, Ordering::Release);
+        }
+        self.answer_all(consignment, refusal);
     }
 
     fn answer_all(&self, consignment: &Consignment<'_>, refusal: &Refusal) {

@@ -1,5 +1,7 @@
 //! Outcomes of several copies, against scripted servers.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -43,17 +45,17 @@ fn downstream() -> Downstream {
 /// Delivers two copies for one recipient each.
 async fn deliver(sink: &Sink, upstream: Protocol, content: &'static [u8]) -> (Outcomes, bool) {
     let what = (Direction::Outbound, Delivered::Sealed, true);
-    deliver_as(what, sink, upstream, content).await
+    deliver_as(what, sink.address, upstream, content).await
 }
 
 async fn deliver_this_way(
     way: Way,
-    sink: &Sink,
+    server: SocketAddr,
     upstream: Protocol,
     content: &'static [u8],
 ) -> (Outcomes, bool) {
     let downstream = downstream();
-    let server: Server = format!("smtp://{}", sink.address).parse().unwrap();
+    let server: Server = format!("smtp://{server}").parse().unwrap();
     let to = |text| Recipient::new(Address::parse(text).unwrap());
     let envelope = Envelope {
         reverse_path: None,
@@ -103,7 +105,7 @@ struct Way {
 
 async fn deliver_as(
     (direction, delivered, remembers): (Direction, Delivered, bool),
-    sink: &Sink,
+    server: SocketAddr,
     upstream: Protocol,
     content: &'static [u8],
 ) -> (Outcomes, bool) {
@@ -114,7 +116,7 @@ async fn deliver_as(
         opened: direction == Direction::Inbound && delivered == Delivered::Plain,
         received_bytes: 0,
     };
-    deliver_this_way(way, sink, upstream, content).await
+    deliver_this_way(way, server, upstream, content).await
 }
 
 fn code(outcomes: &[Option<Result<Reply, Refusal>>]) -> (u16, bool) {
@@ -160,7 +162,7 @@ async fn what_could_not_be_put_right_holds_back_everything() {
         let answers: &'static [&str] = Box::leak(Box::new(["", answer]));
         let (sink, _) = server(answers, &[]);
         let what = (direction, Delivered::Sealed, remembers);
-        let (outcomes, released) = deliver_as(what, &sink, Protocol::Smtp, CONTENT).await;
+        let (outcomes, released) = deliver_as(what, sink.address, Protocol::Smtp, CONTENT).await;
         assert_eq!(released, received > 0, "{answer} {direction:?}");
         assert_eq!(code(&outcomes).1, received > 0, "{answer} {direction:?}");
         assert_eq!(sink.received().len(), received, "{answer} {direction:?}");
@@ -198,11 +200,66 @@ async fn a_refusal_after_the_first_dot_that_could_not_be_put_right_holds_back_th
     ] {
         let (sink, seen) = server(&[], answers);
         let what = (direction, Delivered::Sealed, remembers);
-        let (outcomes, _) = deliver_as(what, &sink, Protocol::Smtp, CONTENT).await;
+        let (outcomes, _) = deliver_as(what, sink.address, Protocol::Smtp, CONTENT).await;
         assert_eq!(code(&outcomes), (code_of_all, received > 0), "{answers:?} {direction:?}");
         assert_eq!(sink.received().len(), received, "{answers:?} {direction:?}");
         let dots = seen.lock().unwrap().iter().filter(|stage| **stage == '.').count();
         assert_eq!(dots, 1 + received, "{answers:?} {direction:?}");
+    }
+}
+
+/// A server that goes away in the content of its first mail and takes the second; how many it has taken.
+fn server_that_goes_away_once() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (counted, to_break) = (Arc::clone(&taken), Arc::new(AtomicBool::new(true)));
+    let serve = move |stream: TcpStream| {
+        let mut out = stream.try_clone().unwrap();
+        let mut say = |text: &str| out.write_all(text.as_bytes()).is_ok();
+        let mut in_content = false;
+        say("220 sink.example\r\n");
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            let more = match line.as_slice() {
+                b".\r" => {
+                    counted.fetch_add(1, Ordering::AcqRel);
+                    in_content = false;
+                    say("250 taken\r\n")
+                }
+                _ if in_content => true,
+                b"DATA\r" if to_break.swap(false, Ordering::AcqRel) => {
+                    say("354 go\r\n");
+                    false
+                }
+                b"DATA\r" => {
+                    in_content = true;
+                    say("354 go\r\n")
+                }
+                _ => say("250 yes\r\n"),
+            };
+            if !more {
+                break;
+            }
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(2) {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream.unwrap()));
+        }
+    });
+    (address, taken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_fails_in_its_content_holds_back_the_other_where_nothing_would_remember_it() {
+    // More than fits into the buffers on the way.
+    let content: &[u8] = b"0123456789\r\n".repeat(2_000_000).leak();
+    for (remembers, taken) in [(false, 0), (true, 1)] {
+        let (address, counted) = server_that_goes_away_once();
+        let what = (Direction::Outbound, Delivered::Sealed, remembers);
+        let (outcomes, _) = deliver_as(what, address, Protocol::Smtp, content).await;
+        assert_eq!(code(&outcomes), (451, taken > 0), "{outcomes:?}");
+        assert_eq!(counted.load(Ordering::Acquire), taken);
     }
 }
 
@@ -291,7 +348,7 @@ async fn notifications_of_opened_mail_return_its_header_section_only() {
         ((Direction::Outbound, Delivered::Plain, true), false),
     ] {
         let (sink, _) = server(&[], &[]);
-        deliver_as(what, &sink, Protocol::Lmtp, b"A: 1\r\n\r\nx\r\n").await;
+        deliver_as(what, sink.address, Protocol::Lmtp, b"A: 1\r\n\r\nx\r\n").await;
         let received = sink.await_received(2);
         let asks = received.iter().all(|message| message.mail.contains(" RET=HDRS"));
         assert_eq!(asks, expected, "{what:?} {}", received[0].mail);
@@ -312,7 +369,7 @@ async fn all_copies_are_alike_where_a_key_of_ours_was_tried() {
         let answers: &'static [&str] = Box::leak(Box::new([answer, answer]));
         let (sink, _) = server(&[], answers);
         let (outcomes, _) =
-            deliver_this_way(one_of_both(true, 0), &sink, Protocol::Lmtp, CONTENT).await;
+            deliver_this_way(one_of_both(true, 0), sink.address, Protocol::Lmtp, CONTENT).await;
         let said = outcomes.into_iter().flatten().map(|outcome| match outcome {
             Ok(reply) => format!("{} {}", reply.code, reply.text()),
             Err(refusal) => refusal.to_string(),
@@ -330,18 +387,18 @@ async fn all_copies_are_alike_where_a_key_of_ours_was_tried() {
                 .then(|| "250-x\r\n250-DSN\r\n250 SIZE 2000\r\n".to_owned())
         });
         let way = one_of_both(opened, received_bytes);
-        let (outcomes, _) = deliver_this_way(way, &sink, Protocol::Lmtp, CONTENT).await;
+        let (outcomes, _) = deliver_this_way(way, sink.address, Protocol::Lmtp, CONTENT).await;
         let positive = outcomes.iter().flatten().filter(|outcome| outcome.is_ok()).count();
         assert_eq!(positive, taken, "{opened} {received_bytes}: {outcomes:?}");
     }
 }
 
 /// A name server that answers nobody before it was asked about so many names, and then that there are none of them.
-fn name_server(names: usize) -> std::net::SocketAddr {
+fn name_server(names: usize) -> SocketAddr {
     let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap();
     let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
-        let mut waiting: HashMap<Vec<u8>, (Vec<u8>, std::net::SocketAddr)> = HashMap::new();
+        let mut waiting: HashMap<Vec<u8>, (Vec<u8>, SocketAddr)> = HashMap::new();
         let mut packet = [0; 512];
         while let Ok((octets, client)) = socket.recv_from(&mut packet) {
             let question = packet[..octets].to_vec();
