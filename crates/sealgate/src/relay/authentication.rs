@@ -75,13 +75,20 @@ impl Authenticator {
             return Authentication { results, chain: None, rejected_by: None };
         };
         let [of_spf, of_dkim, of_arc] = [OF_SPF, OF_DKIM, OF_ARC].map(LookUps::at_most);
-        let (spf, dkim, arc) = tokio::join!(
+        let (spf, mut dkim, arc) = tokio::join!(
             self.spf(sender, hostname, &of_spf),
             self.dkim(&parsed, sender.deadline, &of_dkim),
             self.arc(&parsed, sender.deadline, &of_arc)
         );
         results.push(spf_result(spf.as_ref(), of_spf.is_over(), sender));
         results.extend(dkim_results(dkim.as_deref()));
+        if of_dkim.is_over() {
+            // What the sender himself brought about, with signatures without end, is no reason to spare him: neither here
+            // nor in DMARC, which would call it a failure of the moment.
+            let is_of_the_moment =
+                |one: &DkimOutput<'_>| matches!(one.result(), DkimResult::TempError(_));
+            dkim.iter_mut().for_each(|all| all.retain(|one| !is_of_the_moment(one)));
+        }
         // Where DNS is silent it is not asked once more.
         let dmarc = match (&spf, &dkim) {
             (Some(spf), Some(dkim)) => self.dmarc(&parsed, dkim, spf, sender).await,
@@ -93,13 +100,8 @@ impl Authenticator {
             let result = if chain == Chain::Pass { "pass" } else { "fail" };
             results.push(AuthenticationResult { method: "arc", result, properties: Vec::new() });
         }
-        // What the sender himself brought about, with names without end, is no reason to spare him.
         let unsure = spf.is_none_or(|spf| spf.result() == SpfResult::TempError)
-            || !of_dkim.is_over()
-                && dkim
-                    .iter()
-                    .flatten()
-                    .any(|one| matches!(one.result(), DkimResult::TempError(_)));
+            || dkim.iter().flatten().any(|one| matches!(one.result(), DkimResult::TempError(_)));
         let rejected_by = dmarc.filter(|dmarc| !unsure && is_rejection(dmarc));
         Authentication { results, chain, rejected_by: rejected_by.map(DmarcOutput::into_domain) }
     }
