@@ -198,7 +198,7 @@ impl Stores {
         let directory = async {
             match &settings.directory {
                 Some(server) if settings.config.public_keys.contains(&PublicKeyStoreKind::Ldap) => {
-                    server.check().await.map(drop)
+                    server.ping().await
                 }
                 Some(_) | None => Ok(()),
             }

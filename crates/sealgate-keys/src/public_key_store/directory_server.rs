@@ -31,7 +31,7 @@ use connection::{Connections, Login};
 use entry::Entry;
 use filter::FilterTemplate;
 use publish::Change;
-use search::Question;
+use search::{Fault, Question};
 use server::Server;
 
 /// Which servers, and how certificates are found there.
@@ -200,14 +200,32 @@ impl DirectoryServer {
     /// # Errors
     /// [`StoreError::Unavailable`] that names each which does not answer as it must.
     pub async fn check(&self) -> Result<String, StoreError> {
-        let question = Question {
-            scope: Scope::Base,
-            filter: "(objectClass=*)".to_owned(),
-            attributes: NO_ATTRIBUTES,
-            ..self.question_of(String::new())
-        };
+        let question = self.question_of_base();
         let connections = Arc::clone(&self.connections);
         detached(async move { connections.check(&question).await }).await
+    }
+
+    /// Asks for something over the connection of look-ups: whether one of the servers answers, whatever it says.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where none does.
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
+        let question = self.question_of_base();
+        let connections = Arc::clone(&self.connections);
+        detached(async move {
+            let ask = |ldap, until| {
+                let question = question.clone();
+                async move {
+                    match search::entries(ldap, until, question).await {
+                        // That the base itself cannot be read is no reason: what is below may be.
+                        Ok(_) | Err(Fault::Answered(_)) => Ok(()),
+                        Err(fault) => Err(fault),
+                    }
+                }
+            };
+            connections.run(ask).await
+        })
+        .await
     }
 
     async fn change(
@@ -228,6 +246,12 @@ impl DirectoryServer {
             connections.run(make).await?.map_err(|found| found.error(&address))
         })
         .await
+    }
+
+    /// For the base alone, and none of its attributes.
+    fn question_of_base(&self) -> Question {
+        let filter = "(objectClass=*)".to_owned();
+        Question { scope: Scope::Base, attributes: NO_ATTRIBUTES, ..self.question_of(filter) }
     }
 
     fn question(&self, address: &Address) -> Question {

@@ -321,7 +321,7 @@ enum OpenError {
 /// Proven by an authority that we know.
 const CERTIFICATE: &str = "certificate";
 /// From the connection attempt to the answer to EHLO, TLS included.
-const OPENING_MAX: Duration = Duration::from_secs(30);
+pub(super) const OPENING_MAX: Duration = Duration::from_secs(30);
 /// To one address: a family or a host that swallows everything does not use up the time of the others.
 const CONNECT_MAX: Duration = Duration::from_secs(8);
 

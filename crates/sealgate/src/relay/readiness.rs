@@ -5,6 +5,7 @@
 //! stores nothing. A mail server that was away is tried here too: where nobody sends any more, no message finds
 //! out that it is back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sealgate_core::refusal::Reply;
@@ -12,6 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::Relay;
+use super::connect::OPENING_MAX;
 use super::introduction::Introduction;
 use super::route::{self, Hop};
 use super::transport::Demand;
@@ -26,20 +28,28 @@ impl Relay {
     ///
     /// # Errors
     /// What is in the way.
-    pub(crate) async fn readiness(&self) -> Result<(), String> {
+    pub(crate) async fn readiness(self: &Arc<Self>) -> Result<(), String> {
         if *self.draining.borrow() {
             return Err("shutting down".to_owned());
         }
+        let relay = Arc::clone(self);
+        // Whoever asks may lose his patience: the look goes on, and the next one has its answer.
+        let looking = tokio::spawn(async move { relay.look().await });
+        looking.await.unwrap_or_else(|_| Err("an internal error: see the log".to_owned()))
+    }
+
+    /// The last answer, where it still holds.
+    async fn look(self: &Arc<Self>) -> Result<(), String> {
         let mut last = self.readiness.0.lock().await;
         if let Some((at, answer)) = last.as_ref()
             && at.elapsed() < VALID
         {
             return answer.clone();
         }
-        // Whoever asks may lose his patience: that is no reason to look again before the time.
-        *last = Some((Instant::now(), Err("no answer in time".to_owned())));
-        let (stores, mail_server) = tokio::join!(self.look_at_stores(), self.look_at_mail_server());
-        let answer = stores.and(mail_server);
+        let stores = timeout(PATIENCE, self.look_at_stores());
+        let (stores, mail_server) = tokio::join!(stores, self.look_at_mail_server());
+        let late = |_| Err("the key stores: no answer in time".to_owned());
+        let answer = stores.unwrap_or_else(late).and(mail_server);
         *last = Some((Instant::now(), answer.clone()));
         answer
     }
@@ -51,7 +61,7 @@ impl Relay {
     }
 
     /// Looks at the mail server only where messages found it away.
-    async fn look_at_mail_server(&self) -> Result<(), String> {
+    async fn look_at_mail_server(self: &Arc<Self>) -> Result<(), String> {
         let settings = self.settings();
         let config = &settings.config;
         let is_proxied = config.inside.client_address == ClientAddress::Proxy;
@@ -60,10 +70,17 @@ impl Relay {
             introduction: is_proxied.then_some(Introduction::Ourselves),
             ..route::fixed(&config.inside.mail_server, Demand::default())
         };
-        if self.downstream.hops.is_working(&hop) || self.is_back(&hop).await {
+        if self.downstream.hops.is_working(&hop) {
             return Ok(());
         }
-        Err(format!("mail server {}: away", hop.name))
+        let away = format!("mail server {}: away", hop.name);
+        let relay = Arc::clone(self);
+        // A server that greets late has as long as it has for mail: what comes of it the next look knows.
+        let trying = tokio::spawn(async move { relay.is_back(&hop).await });
+        match timeout(PATIENCE, trying).await {
+            Ok(Ok(true)) => Ok(()),
+            _ => Err(away),
+        }
     }
 
     /// Tries a hop, once its pause is over and nobody else does.
@@ -72,7 +89,7 @@ impl Relay {
         let Ok(_place) = self.downstream.hops.reserve(hop, 1, Instant::now()).await else {
             return false;
         };
-        match timeout(PATIENCE, self.downstream.connect(hop)).await {
+        match timeout(OPENING_MAX, self.downstream.connect(hop)).await {
             Ok(Ok(link)) => {
                 attempt.succeeded();
                 self.downstream.pool.keep(hop, link);
@@ -93,5 +110,5 @@ impl Relay {
 
 /// How long an answer holds.
 const VALID: Duration = Duration::from_secs(3);
-/// How long a store or the mail server may take to answer.
+/// How long the stores, and the mail server, are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
