@@ -129,6 +129,8 @@ impl Audit {
         let written = trail.append(event, omitted);
         if let Err(error) = &written {
             self.omitted.fetch_add(omitted, Ordering::AcqRel);
+            // The log has it in any case, as a line that is no part of the chain.
+            observe::write_audit(&line(None, event, omitted)?);
             // What was written in part is ended by the next opening.
             trail.file = None;
             tracing::error!(%error, path = %trail.path.display(), "the audit file cannot be written");
@@ -185,18 +187,15 @@ impl<'a> Event<'a> {
 
 impl Trail {
     fn append(&mut self, event: &Event<'_>, omitted: u64) -> io::Result<()> {
-        if self.file.is_none()
-            && let Err(error) = self.reopen()
-        {
-            observe::write_audit(&line(None, event, omitted)?);
-            return Err(error);
+        if self.file.is_none() {
+            self.reopen()?;
         }
         let file = self.file.as_mut().ok_or_else(|| io::Error::other("not open"))?;
         let mut line = line(Some(&self.previous), event, omitted)?;
         let sum = sha256(line.as_bytes());
         line.push('\n');
-        observe::write_audit(&line);
         file.write_all(line.as_bytes())?;
+        observe::write_audit(&line);
         self.previous = sum;
         Ok(())
     }
