@@ -17,9 +17,16 @@ mod corpus;
 pub(crate) fn run(options: &[&str]) -> bool {
     let done = Options::parse(options, &targets()).and_then(|options| {
         build(&options.targets)?;
-        let results: Result<Vec<Run>, String> =
-            options.targets.iter().map(|target| fuzz(target, &options)).collect();
-        Ok(report(&results?))
+        // What cannot be run is told with the others, which go on.
+        let one = |target: &String| {
+            let mut run = Run::of(target);
+            if let Err(why) = fuzz(&mut run, &options) {
+                run.crashes.push(why);
+            }
+            run
+        };
+        let runs: Vec<Run> = options.targets.iter().map(one).collect();
+        Ok(report(&runs))
     });
     done.unwrap_or_else(|why| {
         eprintln!("fuzz: {why}");
@@ -103,16 +110,10 @@ struct Run {
     crashes: Vec<String>,
 }
 
-fn fuzz(target: &str, options: &Options) -> Result<Run, String> {
+fn fuzz(run: &mut Run, options: &Options) -> Result<(), String> {
+    let target = run.target.as_str();
     let places = Places::of(target)?;
     let started = Instant::now();
-    let mut run = Run {
-        target: target.to_owned(),
-        executions: 0,
-        seconds: 0,
-        coverage: 0,
-        crashes: Vec::new(),
-    };
     if options.minutes > 0 {
         println!("{target}: {} minutes", options.minutes);
         let log = places.log.display();
@@ -136,10 +137,16 @@ fn fuzz(target: &str, options: &Options) -> Result<Run, String> {
     if options.keep && run.crashes.is_empty() {
         corpus::keep(&places)?;
     }
-    Ok(run)
+    Ok(())
 }
 
 impl Run {
+    /// Of a target that has not run yet.
+    fn of(target: &str) -> Self {
+        let target = target.to_owned();
+        Self { target, executions: 0, seconds: 0, coverage: 0, crashes: Vec::new() }
+    }
+
     /// What libFuzzer says about itself.
     fn read(&mut self, log: &str) {
         for line in log.lines() {
@@ -154,7 +161,10 @@ impl Run {
             if let Some(count) = after("stat::number_of_executed_units:") {
                 self.executions = count;
             }
-            if let Some((_, file)) = line.split_once("Test unit written to ") {
+            // What only takes long is a crash when it reaches the limit, and is said so then.
+            if let Some((_, file)) = line.split_once("Test unit written to ")
+                && !file.contains("slow-unit-")
+            {
                 self.crashes.push(file.to_owned());
             }
         }
@@ -213,7 +223,8 @@ fn report(runs: &[Run]) -> bool {
 }
 
 /// What one input may have and cost: octets, seconds, memory.
-const LIMITS: [&str; 3] = ["-max_len=9000", "-timeout=20", "-rss_limit_mb=3000"];
+const LIMITS: [&str; 4] =
+    ["-max_len=9000", "-timeout=20", "-report_slow_units=20", "-rss_limit_mb=3000"];
 
 #[cfg(test)]
 mod tests {
