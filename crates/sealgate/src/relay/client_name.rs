@@ -1,7 +1,7 @@
 //! What an Internet client's address is called, as mail servers ask about it: the name that its reverse record gives, if that
 //! name leads back to the address (RFC 1912 §2.1; Postfix calls the others "unknown").
 //!
-//! In: the address. Out: a [`ClientName`] for XCLIENT, after two look-ups for each of [`NAMES_MAX`] names at most and no later
+//! In: the address. Out: a [`ClientName`] for XCLIENT, after one look-up, and one more for each of [`NAMES_MAX`] names at most, and no later
 //! than [`PATIENCE`].
 
 use std::net::IpAddr;

@@ -98,7 +98,8 @@ impl<K, T> ResolverCache<K, RecordSet<T>> for LookUps {
 
 /// REQUIREMENTS K13.
 const LOOK_UPS_MAX: usize = 64;
-/// SPF: a record with ten terms (RFC 7208 §4.6.4), one of which names ten exchangers, needs 21.
+/// SPF: a record with ten terms (RFC 7208 §4.6.4), one of which names ten exchangers, needs 21. Two such terms are one too
+/// many here, though not there.
 pub(super) const OF_SPF: usize = 22;
 /// DKIM: a key for each signature, and third parties' for some.
 pub(super) const OF_DKIM: usize = 12;

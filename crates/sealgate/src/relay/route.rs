@@ -374,7 +374,7 @@ fn bogus(name: &str) -> Refusal {
 pub(super) const FAILURES: &str = "sealgate_tls_failures_total";
 /// RFC 5321 §4.5.4.2.
 const SMTP_PORT: u16 = 25;
-/// Mail exchangers that are tried; look-ups for one message stay under REQUIREMENTS K13.
+/// Mail exchangers that are tried; look-ups for one domain stay under REQUIREMENTS K13.
 const EXCHANGERS_MAX: usize = 5;
 /// Addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
