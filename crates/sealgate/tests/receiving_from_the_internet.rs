@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use mail_auth::common::crypto::Ed25519Key;
+use mail_auth::common::headers::HeaderWriter as _;
+use mail_auth::dkim::DkimSigner;
 use sealgate_testkit::dkimpy;
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::mail;
@@ -412,6 +415,51 @@ fn a_record_that_takes_too_many_look_ups_is_wrong_and_passes_nobody() {
         process::await_that("the error in the log", || gate.log_lines().iter().any(is_wrong));
     }
     assert_eq!(sink.received().len(), 1);
+}
+
+/// Each signature of the forger's own domain names the author's as one that lets it sign (RFC 6541), and costs two
+/// look-ups: none is left to see that the one in the author's name is false.
+#[test]
+fn a_forger_whose_signatures_use_up_the_look_ups_is_refused_all_the_same() {
+    let new_key = || Ed25519Key::from_pkcs8_der(&Ed25519Key::generate_pkcs8().unwrap()).unwrap();
+    let record = |domain: &str, key: &Ed25519Key| {
+        let public = base64_simd::STANDARD.encode_to_string(key.public_key());
+        txt(&format!("s1._domainkey.{domain}."), &format!("v=DKIM1; k=ed25519; p={public}"))
+    };
+    let signer = |domain: &str, key| {
+        DkimSigner::from_key(key).domain(domain).selector("s1").headers(["From", "Subject"])
+    };
+    let evil = new_key();
+    let mut records = policies();
+    records.push(txt("_dmarc.bank.example.", "v=DMARC1; p=reject"));
+    records.push(record("bank.example", &new_key()));
+    records.push(record("evil.example", &evil));
+    let mail = mail_from("ceo@bank.example");
+    let own = signer("evil.example", evil).atps("bank.example").sign(&mail).unwrap().to_header();
+    let forged = signer("bank.example", new_key()).sign(&mail).unwrap().to_header();
+
+    let sink = Sink::smtp();
+    let zone = Zone::start(&records);
+    let gate = gate(&format!("smtp://{}", sink.address), |gate| {
+        asks(gate, &zone);
+        gate.set(&["outside", "dmarc"], "refuse");
+    });
+    // They are verified from the top. Nobody in the bank's zone lets evil.example sign, which is a permanent error.
+    for (count, of_forged) in [(0, "fail"), (5, "fail"), (6, "temperror")] {
+        let message = [own.repeat(count).as_bytes(), forged.as_bytes(), &mail].concat();
+        let reply = send_smtp(gate.ready().outside_smtp.unwrap(), BOB, &[ALICE], &message);
+        assert_eq!(reply.status(), "550 5.7.1", "{count}: {reply:?}");
+        assert!(reply.text().contains("bank.example"), "{reply:?}");
+        let expected = [vec!["pass"], vec!["permerror"; count], vec![of_forged, "fail"]].concat();
+        let is_found = |line: &serde_json::Value| {
+            let results = line["authentication"].as_array().into_iter().flatten();
+            results.map(|one| &one["result"]).eq(&expected)
+        };
+        process::await_that(&format!("{expected:?} in the log"), || {
+            gate.log_lines().iter().any(is_found)
+        });
+    }
+    assert!(sink.received().is_empty());
 }
 
 #[test]
