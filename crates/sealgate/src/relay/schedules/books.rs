@@ -140,6 +140,13 @@ impl Books {
         (mail.attempts.len() - 1, open.map(|(index, _)| index).collect())
     }
 
+    /// Whose a copy is that does not say so: of the last attempt that came as far as its dot, else of the last.
+    pub(super) fn likely_attempt(&self, message: usize) -> Option<usize> {
+        let attempts = &self.mails.get(message)?.attempts;
+        let with_dot = attempts.iter().rposition(|attempt| attempt.dot.is_some());
+        with_dot.or(attempts.len().checked_sub(1))
+    }
+
     /// The client has sent its dot.
     pub(super) fn dot(&mut self, (message, attempt): (usize, usize)) {
         self.mails[message].attempts[attempt].dot = Some(Instant::now());

@@ -367,13 +367,12 @@ fn is_notification(content: &[u8]) -> bool {
     String::from_utf8_lossy(content).contains("report-type=delivery-status")
 }
 
-/// A server that knows no ENVID: the latest attempt of the message.
+/// A server that knows no ENVID, or was greeted by HELO.
 fn attempt_in(content: &[u8]) -> Option<(usize, usize)> {
     let text = String::from_utf8_lossy(content).into_owned();
     let (_, after) = text.split_once("X-Schedule: m")?;
     let message: usize = after.split("\r\n").next()?.parse().ok()?;
-    let attempts = books(|books| books.mails.get(message).map(|mail| mail.attempts.len()))?;
-    Some((message, attempts.checked_sub(1)?))
+    Some((message, books(|books| books.likely_attempt(message))?))
 }
 
 /// RFC 5321 §4.5.2.
