@@ -63,12 +63,16 @@ impl GpgSm {
         });
     }
 
-    /// Imports a key and its certificate until it signs: what was listed once may be gone again the next moment.
+    /// Imports a key and its certificate until it signs: what was listed once may be gone again the next moment. Each try
+    /// has a file of its own, because gpgsm 2.2 derives another key than everybody else from one salt in some forty, and
+    /// then reads neither this file nor, ever, that one.
     fn import_rsa(&self, identity: &Identity) {
         let signs = ["-u", &identity.address, "--detach-sign"];
+        let path = self.home.path().join("import.p12");
         self.until("sign with an imported key", || {
-            self.import(&identity.pkcs12, &identity.certificate);
-            self.gpgsm(&signs, b"x")
+            identity.write_pkcs12(&path);
+            let ran = self.ran(&["--import", path.to_str().unwrap()], b"");
+            self.gpgsm(&signs, b"x").map_err(|why| format!("{why}: {}", ran.stderr))
         });
     }
 

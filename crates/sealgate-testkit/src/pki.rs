@@ -119,34 +119,15 @@ impl Pki {
             "-out",
             &certificate,
         ]);
-        self.openssl(&[
-            "pkcs12",
-            "-export",
-            "-inkey",
-            &key,
-            "-in",
-            &certificate,
-            "-certfile",
-            "root.pem",
-            "-passout",
-            &format!("pass:{PASSWORD}"),
-            // What gpgsm 2.2 reads.
-            "-keypbe",
-            "PBE-SHA1-3DES",
-            "-certpbe",
-            "PBE-SHA1-3DES",
-            "-macalg",
-            "sha1",
-            "-out",
-            &pkcs12,
-        ]);
-        Identity {
+        let identity = Identity {
             address: address.to_owned(),
             certificate: self.path(&certificate),
             key: self.path(&key),
             pkcs12: self.path(&pkcs12),
             kind,
-        }
+        };
+        identity.write_pkcs12(&identity.pkcs12);
+        identity
     }
 
     /// Certificate and P-256 key of a TLS server or client: the extended key usage, and further lines of extensions.
@@ -183,6 +164,18 @@ impl Pki {
 }
 
 impl Identity {
+    /// Writes [`Identity::pkcs12`] anew, with another salt.
+    pub fn write_pkcs12(&self, to: &Path) {
+        let root = self.certificate.with_file_name("root.pem");
+        let mut command = Command::new("openssl");
+        command.args(["pkcs12", "-export", "-passout", &format!("pass:{PASSWORD}")]);
+        // What gpgsm 2.2 reads.
+        command.args(["-keypbe", "PBE-SHA1-3DES", "-certpbe", "PBE-SHA1-3DES", "-macalg", "sha1"]);
+        command.arg("-inkey").arg(&self.key).arg("-in").arg(&self.certificate);
+        command.arg("-certfile").arg(root).arg("-out").arg(to);
+        process::run(&mut command, b"").expect_ok("openssl pkcs12");
+    }
+
     /// The certificate in DER.
     pub fn certificate_der(&self) -> Vec<u8> {
         pem_body(&self.certificate)
