@@ -296,3 +296,49 @@ const HELLO: &str = "250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-S
                      ENHANCEDSTATUSCODES";
 const HELLO_TLS: &str = "250-sink.example\r\n250-STARTTLS\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
                          250-DSN\r\n250 ENHANCEDSTATUSCODES";
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    use super::*;
+    use crate::pki::Pki;
+
+    fn tls() -> Arc<ServerConfig> {
+        let pki = Pki::new("Sinks");
+        let (certificate, key) = pki.issue_for_tls("sink", "/CN=sink", "serverAuth", "");
+        let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
+            .unwrap();
+        Arc::new(config)
+    }
+
+    #[test]
+    fn what_goes_astray_is_noticed() {
+        let world = Arc::new(World::new(1, Vec::new()));
+        let outside = Downstream::outside(&world, &tls());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let channel = Channel::new(stream, PATIENCE).unwrap();
+        let astray = || world.ledger.judge().misrouted.len();
+        outside.check(&channel, "bob@other.example");
+        let ours = outside.clone().of("abc.example", false);
+        ours.check(&channel, "bob@abc.example");
+        assert_eq!(astray(), 0);
+        ours.check(&channel, "bob@other.example");
+        assert_eq!(astray(), 1);
+        outside.clone().of("abc.example", true).check(&channel, "bob@abc.example");
+        assert_eq!(astray(), 2, "in the clear, in spite of TLSA records");
+        for (status, count) in [("5.7.1", 2), (BLAMED_ON_NAMES[0], 3)] {
+            let text = format!("Original-Envelope-Id: m1.2.a\r\nStatus: {status}\r\n");
+            outside.keep(None, &[], text.as_bytes(), true);
+            assert_eq!(astray(), count, "{status}");
+        }
+    }
+}
