@@ -1,0 +1,183 @@
+//! MTA-STS (RFC 8461): policies in force, in testing mode, and such as are none.
+
+use sealgate_testkit::exchanger::{Exchanger, PolicyHost};
+use sealgate_testkit::nsd::Zone;
+use sealgate_testkit::pki::Pki;
+
+use crate::{Internet, assert_not_sent, certified, plain, with_tls};
+
+const TESTING: &str =
+    "version: STSv1\r\nmode: testing\r\nmx: good.sts.example\r\nmax_age: 86400\r\n";
+
+#[test]
+fn an_mta_sts_policy_decides_whom_mail_goes_to() {
+    let pki = Pki::new("Internet");
+    let enforce =
+        TESTING.replace("testing", "enforce").replace("mx: ", "mx: *.strict.example\r\nmx: ");
+    let good = with_tls(&certified(&pki, "good.sts.example"));
+    let wrong = with_tls(&certified(&pki, "else.sts.example"));
+    let stripped = plain();
+    let domains = ["one", "two", "three", "four", "test", "away", "bad"];
+    let host_names: Vec<String> =
+        domains.iter().map(|name| format!("DNS:mta-sts.{name}.example")).collect();
+    let (chain, key) = {
+        let names = format!("subjectAltName={}\n", host_names.join(","));
+        pki.issue_for_tls("policy", "/CN=policy", "serverAuth", &names)
+    };
+    let policy = PolicyHost::start(&chain, &key, &enforce);
+    let testing = PolicyHost::start(&chain, &key, TESTING);
+    let redirect = PolicyHost::start(&chain, &key, "");
+    redirect
+        .answer_with("HTTP/1.1 302 Found\r\nLocation: https://else/\r\nContent-Length: 0\r\n\r\n");
+    let unsigned = |name: &str, mx: &str, host: &PolicyHost| {
+        let records =
+            format!("@ MX 10 {mx}.\n_mta-sts TXT \"v=STSv1; id=1;\"\nmta-sts A {}\n", host.address);
+        Zone::unsigned(&format!("{name}.example"), &records)
+    };
+    let exchangers = format!("good A {}\nunlisted A {}\n", good.address, good.address);
+    let strict = format!("wrong A {}\nstripped A {}\n", wrong.address, stripped.address);
+    let zones = [
+        Zone::unsigned("sts.example", &exchangers),
+        Zone::unsigned("strict.example", &strict),
+        unsigned("one", "good.sts.example", &policy),
+        unsigned("two", "wrong.strict.example", &policy),
+        unsigned("three", "stripped.strict.example", &policy),
+        unsigned("four", "unlisted.sts.example", &policy),
+        unsigned("test", "unlisted.sts.example", &testing),
+        unsigned("bad", "unlisted.sts.example", &redirect),
+    ];
+    let internet = Internet::new(&pki, &zones, |_| {});
+    let reply = internet.send("bob@one.example");
+    assert_eq!(reply.code, 250, "{reply:?}\n{}", internet.gate.log());
+    assert_eq!(internet.passage(&reply)["tls"]["verified"], "mta-sts");
+    assert_eq!(good.taken().len(), 1);
+    let both = [&wrong, &stripped];
+    assert_not_sent(&internet.send("bob@two.example"), "451 4.7.5", &both);
+    assert_not_sent(&internet.send("bob@three.example"), "451 4.7.4", &both);
+    assert_not_sent(&internet.send("bob@four.example"), "451 4.7.5", &both);
+    // What was learned holds while the host is away.
+    policy.set_away(true);
+    assert_eq!(internet.send("bob@one.example").code, 250);
+    assert_not_sent(&internet.send("bob@two.example"), "451 4.7.5", &both);
+    assert_eq!(good.taken().len(), 2);
+    // Testing only tells; a redirect is no policy.
+    for domain in ["test", "bad"] {
+        let reply = internet.send(&format!("bob@{domain}.example"));
+        assert_eq!(reply.code, 250, "{domain}: {reply:?}");
+        assert_eq!(internet.passage(&reply)["tls"]["verified"], "none");
+    }
+    assert_eq!(good.taken().len(), 4);
+    // The sender who would rather have it delivered gets that (RFC 8689 §5).
+    let reply = internet.send_with("bob@two.example", "TLS-Required: No\r\n");
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(wrong.taken().len(), 1);
+}
+
+#[test]
+fn in_testing_mode_a_policy_is_judged_and_mail_delivered() {
+    let (pki, other) = (Pki::new("Internet"), Pki::new("Other"));
+    let servers = [
+        ("good", with_tls(&certified(&pki, "good.test.example"))),
+        ("misnamed", with_tls(&certified(&pki, "else.test.example"))),
+        ("alien", with_tls(&certified(&other, "alien.test.example"))),
+        ("stripped", plain()),
+        ("unlisted", with_tls(&certified(&pki, "unlisted.test.example"))),
+    ];
+    let names: Vec<String> =
+        servers.iter().map(|(name, _)| format!("DNS:mta-sts.{name}.example")).collect();
+    let names = format!("subjectAltName={}\n", names.join(","));
+    let (chain, key) = pki.issue_for_tls("policy", "/CN=policy", "serverAuth", &names);
+    let listed = ["good", "misnamed", "alien", "stripped"]
+        .map(|name| format!("mx: {name}.test.example\r\n"));
+    let policy = TESTING.replace("mx: good.sts.example\r\n", &listed.concat());
+    let policy = PolicyHost::start(&chain, &key, &policy);
+    let of = |(name, _): &(&str, Exchanger)| {
+        let records = format!(
+            "@ MX 10 {name}.test.example.\n_mta-sts TXT \"v=STSv1; id=1;\"\nmta-sts A {}\n",
+            policy.address
+        );
+        Zone::unsigned(&format!("{name}.example"), &records)
+    };
+    let hosts = servers.iter().map(|(name, server)| format!("{name} A {}\n", server.address));
+    let mut zones = vec![Zone::unsigned("test.example", &hosts.collect::<String>())];
+    zones.extend(servers.iter().map(of));
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for (name, server) in &servers {
+        let expected = match *name {
+            "good" => "pass",
+            "misnamed" => "certificate-host-mismatch",
+            "alien" => "certificate-not-trusted",
+            "stripped" => "starttls-not-supported",
+            _ => "sts-mx-mismatch",
+        };
+        // The second goes over the same connection, and is told of too.
+        for count in [1, 2] {
+            let reply = internet.send(&format!("bob@{name}.example"));
+            assert_eq!(reply.code, 250, "{name}: {reply:?}\n{}", internet.gate.log());
+            assert_eq!(server.taken().len(), count, "{name}");
+            let passage = internet.passage(&reply);
+            assert_eq!(passage["mta_sts_testing"], expected, "{name}");
+            // Nothing was demanded.
+            assert!(matches!(passage["tls"]["verified"].as_str(), None | Some("none")), "{name}");
+        }
+        if expected != "pass" {
+            let line = format!("sealgate_tls_failures_total{{type=\"sts-testing-{expected}\"}} 1");
+            assert!(internet.metrics().contains(&line), "{line}: {}", internet.metrics());
+        }
+    }
+    assert!(internet.gate.log().contains("MTA-STS, testing"), "{}", internet.gate.log());
+}
+
+#[test]
+fn only_a_proper_policy_from_a_proven_host_is_taken() {
+    let pki = Pki::new("Internet");
+    let other = Pki::new("Other");
+    let server = plain();
+    let enforce = TESTING.replace("testing", "enforce");
+    let ok = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n";
+    let chunks: Vec<String> = enforce
+        .split_inclusive('\n')
+        .map(|line| format!("{:x}\r\n{line}\r\n", line.len()))
+        .collect();
+    let whole =
+        |head: &str, body: &str| format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let html = ok.replace("text/plain", "text/html");
+    let cases = [
+        ("good", true, whole(ok, &enforce)),
+        (
+            "chunked",
+            true,
+            format!("{ok}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks.concat()),
+        ),
+        ("endless", false, whole(ok, &format!("{enforce}{}", "x: y\r\n".repeat(20_000)))),
+        ("html", false, whole(&html, &enforce)),
+        ("gone", false, whole("HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\n", &enforce)),
+        ("alien", false, whole(ok, &enforce)),
+        ("misnamed", false, whole(ok, &enforce)),
+    ];
+    let hosts: Vec<PolicyHost> = cases
+        .iter()
+        .map(|(name, _, response)| {
+            let authority = if *name == "alien" { &other } else { &pki };
+            let of = if *name == "misnamed" { "good" } else { name };
+            let (chain, key) = certified(authority, &format!("mta-sts.{of}.example"));
+            let host = PolicyHost::start(&chain, &key, "");
+            host.answer_with(response);
+            host
+        })
+        .collect();
+    let zone = |(name, host): (&str, &PolicyHost)| {
+        let (mx, at) = (server.address, host.address);
+        let records =
+            format!("@ MX 10 mx\nmx A {mx}\n_mta-sts TXT \"v=STSv1; id=1;\"\nmta-sts A {at}\n");
+        Zone::unsigned(&format!("{name}.example"), &records)
+    };
+    let zones: Vec<Zone> = cases.iter().map(|case| case.0).zip(&hosts).map(zone).collect();
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for (name, taken, _) in &cases {
+        // The exchanger is none of the policy's: where that is taken, nothing goes there.
+        let reply = internet.send(&format!("bob@{name}.example"));
+        let code = if *taken { 451 } else { 250 };
+        assert_eq!(reply.code, code, "{name}: {reply:?}\n{}", internet.gate.log());
+    }
+}
