@@ -4,7 +4,6 @@
 //! for a while, which doubles from [`PAUSE`] to [`PAUSE_MAX`] with each probe that fails; one attempt at a time probes it
 //! (REQUIREMENTS O19). A refusal of a message is no failure: whoever refuses is there.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -98,7 +97,7 @@ impl Hops {
         deadline: Instant,
     ) -> HashMap<&'h Hop, Result<Reservation, Refusal>> {
         let mut wanted: Vec<(&Hop, usize)> = wanted.into_iter().collect();
-        wanted.sort_by(|(one, _), (other, _)| in_order(one, other));
+        wanted.sort();
         let mut late = BTreeSet::new();
         let mut first = None;
         let mut idle_max = HELD_IDLE_MAX;
@@ -254,13 +253,6 @@ impl Drop for Attempt {
             self.state.health().probing = false;
         }
     }
-}
-
-/// One order of all hops, for every message the same.
-fn in_order(one: &Hop, other: &Hop) -> Ordering {
-    let targets = |hop: &Hop| format!("{:?}", hop.targets);
-    let by_name = one.name.cmp(&other.name).then(one.lmtp.cmp(&other.lmtp));
-    by_name.then_with(|| targets(one).cmp(&targets(other)))
 }
 
 /// RFC 3463 §3.5: mail system congestion.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use sealgate_core::smtp::client::Identity;
 
 /// What is said at the beginning of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Introduction {
     /// PROXY protocol, version 2, of a connection of our own (LOCAL): a notification has no client.
     Ourselves,

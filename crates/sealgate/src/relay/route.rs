@@ -23,8 +23,8 @@ use super::tls::client::Clients;
 use super::transport::Demand;
 use crate::config::{Dns, NextHop, Server};
 
-/// Where to deliver.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Where to deliver. Places at several are taken in their order, which is the same for every message.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Hop {
     /// SMTP or LMTP.
     pub(crate) lmtp: bool,
@@ -45,7 +45,7 @@ impl Hop {
 
 /// A host to connect to. Two are the same only where they are to be treated the same: connections are kept for messages
 /// with equal targets.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Target {
     /// Name or address.
     pub(crate) host: String,
@@ -58,7 +58,7 @@ pub(crate) struct Target {
 }
 
 /// What a connection to a target must be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Guard {
     /// The least that the message demands.
     pub(crate) tls: LinkTls,
@@ -75,7 +75,7 @@ pub(crate) struct Guard {
 }
 
 /// What an MTA-STS policy in force says of a host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Sts {
     /// There is none.
     #[default]

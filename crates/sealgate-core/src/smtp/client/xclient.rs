@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{Client, Expected, Failure, Phase};
 
 /// A client in front of us.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     /// Where it came from.
     pub address: SocketAddr,
@@ -22,7 +22,7 @@ pub struct Identity {
 }
 
 /// What a client's address is called in DNS. Left out, Postfix would take the name of our own address for the client's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClientName {
     /// A host name that leads back to the address.
     Confirmed(String),
