@@ -209,17 +209,21 @@ impl Decoder {
 #[derive(Debug)]
 pub struct Content {
     bytes: BytesMut,
+    /// What comes by SIZE (RFC 1870), 0 where it said nothing.
+    promised: u64,
     received: u64,
     bytes_max: u64,
     discarded: bool,
 }
 
 impl Content {
-    /// An empty message; `expected` is what SIZE promised.
-    pub fn new(bytes_max: u64, expected: Option<u64>) -> Self {
-        let expected = expected.unwrap_or_default().min(PREALLOCATED_BYTES_MAX);
-        let capacity = usize::try_from(expected).unwrap_or_default();
-        Self { bytes: BytesMut::with_capacity(capacity), received: 0, bytes_max, discarded: false }
+    /// An empty message; `promised` is what SIZE said.
+    pub fn new(bytes_max: u64, promised: Option<u64>) -> Self {
+        // An estimate (RFC 1870 §5): there are senders that count a line's end as one octet.
+        let promised = promised.map_or(0, |size| size.saturating_add(size / 16)).min(bytes_max);
+        let capacity = usize::try_from(promised.min(PREALLOCATED_BYTES_MAX)).unwrap_or_default();
+        let bytes = BytesMut::with_capacity(capacity);
+        Self { bytes, promised, received: 0, bytes_max, discarded: false }
     }
 
     /// Appends, unless the message is discarded already or becomes too large by it.
@@ -230,7 +234,25 @@ impl Content {
             self.discard();
         }
         if !self.discarded {
+            self.make_room(octets.len());
             self.bytes.extend_from_slice(octets);
+        }
+    }
+
+    /// A promise is believed as far as four times what has come: a large message is copied seldom while it grows, and
+    /// ends in a buffer of its size.
+    fn make_room(&mut self, octets: usize) {
+        let needed = self.bytes.len().saturating_add(octets);
+        if needed <= self.bytes.capacity() {
+            return;
+        }
+        let promised = usize::try_from(self.promised).unwrap_or(usize::MAX);
+        let believed = promised.min(needed.saturating_mul(4));
+        if believed >= needed {
+            // Not by `reserve`, which doubles where this would do.
+            let mut larger = BytesMut::with_capacity(believed);
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
         }
     }
 

@@ -246,3 +246,30 @@ fn pieces(wire: &[u8], mut cuts: Vec<usize>) -> Vec<&[u8]> {
     pieces.push(&wire[start..]);
     pieces
 }
+
+#[test]
+fn a_promised_size_is_believed_as_far_as_four_times_what_has_come() {
+    let size = 20_u64 << 20;
+    let piece = vec![b'x'; 64 << 10];
+    for (promised, last_capacity) in
+        [(size, 22 << 20), (size - size / 40, 22 << 20), (u64::MAX, 51 << 20)]
+    {
+        let mut content = Content::new(50 << 20, Some(promised));
+        let mut capacities = vec![content.held()];
+        for _ in 0..size / (64 << 10) {
+            content.push(&piece);
+            let received = usize::try_from(content.received()).unwrap();
+            assert!(content.held() <= (4 * received).max(1 << 20), "{received} {}", content.held());
+            if content.held() != capacities[capacities.len() - 1] {
+                capacities.push(content.held());
+            }
+        }
+        assert!(capacities.len() <= 4, "{capacities:?}");
+        assert!(capacities.iter().all(|held| *held < last_capacity), "{capacities:?}");
+        assert_eq!(content.finish().unwrap().len(), 20 << 20);
+    }
+    // More comes than was said.
+    let mut content = Content::new(50 << 20, Some(3));
+    (0..100).for_each(|_| content.push(&piece));
+    assert_eq!(content.finish().unwrap().len(), 100 * piece.len());
+}
