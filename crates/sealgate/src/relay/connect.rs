@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use sealgate_core::policy::LinkTls;
@@ -24,7 +23,7 @@ use super::deliver::{Downstream, passed_on};
 use super::introduction::Introduction;
 use super::link::{Asked, Link};
 use super::route::{FAILURES, Hop, Reach, Sts, Target};
-use super::stream::Stream;
+use super::stream::{Stream, small_input};
 use super::tls::client::{Assurance, Clients, failure_type};
 use super::transport::{LinkReport, Passage};
 
@@ -146,7 +145,7 @@ impl Downstream {
         let mut link = Link {
             stream,
             client: Client::new(options),
-            input: BytesMut::new(),
+            input: small_input(),
             interrupted: false,
             asked: Asked::default(),
             passage: plan.passage(address.ip()),
@@ -276,7 +275,7 @@ async fn start_tls(mut link: Link, plan: &Plan<'_>) -> Result<Link, OpenError> {
     let mut client = link.client;
     client.tls_started();
     let stream = Stream::Tls(Box::new(tls.into()));
-    Ok(Link { stream, client, input: BytesMut::new(), ..link })
+    Ok(Link { stream, client, input: small_input(), ..link })
 }
 
 /// What a connection to a target must show, and how the log calls that.

@@ -36,7 +36,7 @@ use super::introduction::Introduction;
 use super::listener::Entrance;
 use super::route::{self, Hop};
 use super::settle::{Settled, Tally};
-use super::stream::Stream;
+use super::stream::{READ_BYTES_FIRST, Stream};
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::transport::{Demand, Transport};
@@ -103,7 +103,7 @@ impl Session {
             local,
             server,
             stream,
-            input: BytesMut::with_capacity(INPUT_BYTES),
+            input: BytesMut::with_capacity(READ_BYTES_FIRST),
             id,
             client_name: None,
             context: None,
@@ -585,7 +585,7 @@ impl Session {
 
 /// Memory of a message in flight, copies and transformation included, as a multiple of its size.
 const MEMORY_FACTOR: usize = 3;
-/// Input that is kept while a message is delivered, and room for a usual read.
+/// Input that is kept while a message is delivered.
 const INPUT_BYTES: usize = 64 << 10;
 /// A reply that took longer goes out by itself.
 const BATCH_MAX: Duration = Duration::from_secs(1);

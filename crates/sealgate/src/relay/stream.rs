@@ -37,7 +37,7 @@ pub(crate) enum Written {
 impl Stream {
     /// Reads what there is, at least one octet; 0 is the end.
     pub(crate) async fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
-        input.reserve(READ_BYTES_MIN);
+        make_room(input);
         self.read_buf(input).await
     }
 
@@ -147,6 +147,25 @@ impl Stream {
     }
 }
 
+/// An empty buffer for a connection on which short texts come.
+pub(super) fn small_input() -> BytesMut {
+    BytesMut::with_capacity(READ_BYTES_MIN)
+}
+
+/// Makes room for a read: much only after a read that left no room. Large messages come in few system calls then, and
+/// thousands of connections on which little is said take little memory.
+fn make_room(input: &mut BytesMut) {
+    // Also after all of it was taken out again: what is taken out takes its room along.
+    let is_full = input.len() == input.capacity();
+    if !input.is_empty() {
+        input.reserve(if is_full { READ_BYTES_MAX } else { READ_BYTES_MIN });
+    } else if is_full && !input.try_reclaim(READ_BYTES_MAX) {
+        *input = BytesMut::with_capacity(READ_BYTES_MAX);
+    } else if !input.try_reclaim(READ_BYTES_MAX) && !input.try_reclaim(READ_BYTES_FIRST) {
+        input.reserve(READ_BYTES_MIN);
+    }
+}
+
 fn drop_written(output: &mut VecDeque<Bytes>, mut written: usize) {
     while let Some(first) = output.front_mut() {
         if written < first.len() {
@@ -224,9 +243,51 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Room for one read: large messages come in few system calls.
-const READ_BYTES_MIN: usize = 32 << 10;
+/// Room for a mail with little in it.
+pub(super) const READ_BYTES_FIRST: usize = 16 << 10;
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 64 << 10;
 /// Slices of one gathered write.
 const SLICES_MAX: usize = 64;
 /// A refusal in the middle of the content is short.
 const INTERRUPTION_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_grows_when_a_read_fills_it_and_not_by_what_comes_one_after_another() {
+        let mut input = BytesMut::with_capacity(READ_BYTES_FIRST);
+        for _ in 0..100 {
+            make_room(&mut input);
+            assert!(input.capacity() >= READ_BYTES_MIN);
+            input.extend_from_slice(&[b'x'; 3000]);
+            input.advance(2000);
+            make_room(&mut input);
+            input.advance(1000);
+        }
+        make_room(&mut input);
+        assert_eq!(input.capacity(), READ_BYTES_FIRST);
+        input.extend_from_slice(&[b'x'; READ_BYTES_FIRST]);
+        input.advance(READ_BYTES_FIRST);
+        for _ in 0..100 {
+            make_room(&mut input);
+            assert_eq!(input.capacity(), READ_BYTES_MAX);
+            input.extend_from_slice(&[b'x'; READ_BYTES_MAX]);
+            input.advance(READ_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_whole_yet_keeps_its_place() {
+        let mut input = small_input();
+        for octet in 0..=u8::MAX {
+            make_room(&mut input);
+            input.extend_from_slice(&[octet; 100]);
+        }
+        assert_eq!(input.len(), 25_600);
+        assert!(input.chunks(100).zip(0..=u8::MAX).all(|(line, octet)| line == [octet; 100]));
+        assert!(input.capacity() <= 2 * READ_BYTES_MAX, "{}", input.capacity());
+    }
+}
