@@ -130,7 +130,7 @@ impl GpgSm {
 }
 
 /// Tries of one import.
-const TRIES_MAX: usize = 10;
+const TRIES_MAX: usize = 30;
 
 /// The SHA-1 fingerprint of a certificate, as OpenSSL prints it: what gpgsm calls a certificate by.
 fn fingerprint(certificate: &Path) -> String {

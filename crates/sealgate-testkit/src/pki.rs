@@ -164,7 +164,7 @@ impl Pki {
 }
 
 impl Identity {
-    /// Writes [`Identity::pkcs12`] anew, with another salt.
+    /// Writes key, certificate and root as PKCS#12, each time with another salt.
     pub fn write_pkcs12(&self, to: &Path) {
         let root = self.certificate.with_file_name("root.pem");
         let mut command = Command::new("openssl");

@@ -209,7 +209,7 @@ impl Decoder {
 #[derive(Debug)]
 pub struct Content {
     bytes: BytesMut,
-    /// What comes by SIZE (RFC 1870), 0 where it said nothing.
+    /// The largest that what SIZE said (RFC 1870) may mean, 0 where it said nothing.
     promised: u64,
     received: u64,
     bytes_max: u64,
@@ -239,17 +239,16 @@ impl Content {
         }
     }
 
-    /// A promise is believed as far as four times what has come: a large message is copied seldom while it grows, and
-    /// ends in a buffer of its size.
+    /// The buffer doubles, but not beyond what was promised: a large message ends in a buffer of its size.
     fn make_room(&mut self, octets: usize) {
         let needed = self.bytes.len().saturating_add(octets);
         if needed <= self.bytes.capacity() {
             return;
         }
         let promised = usize::try_from(self.promised).unwrap_or(usize::MAX);
-        let believed = promised.min(needed.saturating_mul(4));
+        let believed = promised.min(needed.saturating_mul(2));
         if believed >= needed {
-            // Not by `reserve`, which doubles where this would do.
+            // Not by `reserve`, which doubles in any case.
             let mut larger = BytesMut::with_capacity(believed);
             larger.extend_from_slice(&self.bytes);
             self.bytes = larger;
@@ -279,7 +278,14 @@ impl Content {
 
     /// The message, unless it was discarded.
     pub fn finish(self) -> Option<Bytes> {
-        if self.discarded { None } else { Some(self.bytes.freeze()) }
+        if self.discarded {
+            None
+        } else if self.bytes.capacity() / 2 > self.bytes.len() {
+            // Much less than promised came: only what came is on the account from here on.
+            Some(Bytes::copy_from_slice(&self.bytes))
+        } else {
+            Some(self.bytes.freeze())
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Hop {
     pub(crate) name: String,
     /// Hosts in the order to try them.
     pub(crate) targets: Vec<Target>,
-    /// Whom the connection is opened for, where the server is told.
+    /// Whom the connection is opened for, where the server is told. The last in the order, for the places are the same.
     pub(crate) introduction: Option<Introduction>,
 }
 

@@ -585,7 +585,7 @@ impl Session {
 
 /// Memory of a message in flight, copies and transformation included, as a multiple of its size.
 const MEMORY_FACTOR: usize = 3;
-/// Input that is kept while a message is delivered.
+/// While a message is delivered, no more is read once so much is there.
 const INPUT_BYTES: usize = 64 << 10;
 /// A reply that took longer goes out by itself.
 const BATCH_MAX: Duration = Duration::from_secs(1);

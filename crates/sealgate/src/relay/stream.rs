@@ -38,7 +38,9 @@ impl Stream {
     /// Reads what there is, at least one octet; 0 is the end.
     pub(crate) async fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         make_room(input);
-        self.read_buf(input).await
+        let octets = self.read_buf(input).await?;
+        grow(input);
+        Ok(octets)
     }
 
     /// Writes `output` and empties it. Given up in the middle, it leaves what is not written yet.
@@ -152,17 +154,21 @@ pub(super) fn small_input() -> BytesMut {
     BytesMut::with_capacity(READ_BYTES_MIN)
 }
 
-/// Makes room for a read: much only after a read that left no room. Large messages come in few system calls then, and
-/// thousands of connections on which little is said take little memory.
+/// Makes room for a read, of what there is already where everything was taken out.
 fn make_room(input: &mut BytesMut) {
-    // Also after all of it was taken out again: what is taken out takes its room along.
-    let is_full = input.len() == input.capacity();
-    if !input.is_empty() {
-        input.reserve(if is_full { READ_BYTES_MAX } else { READ_BYTES_MIN });
-    } else if is_full && !input.try_reclaim(READ_BYTES_MAX) {
-        *input = BytesMut::with_capacity(READ_BYTES_MAX);
-    } else if !input.try_reclaim(READ_BYTES_MAX) && !input.try_reclaim(READ_BYTES_FIRST) {
+    let is_reused = input.is_empty()
+        && (input.try_reclaim(READ_BYTES_MAX) || input.try_reclaim(READ_BYTES_FIRST));
+    if !is_reused {
         input.reserve(READ_BYTES_MIN);
+    }
+}
+
+/// Makes a buffer that a read has filled a large one. Large messages come in few system calls then, and thousands of
+/// connections on which little is said take little memory.
+fn grow(input: &mut BytesMut) {
+    let length = input.len();
+    if length == input.capacity() && length < READ_BYTES_MAX {
+        input.reserve(READ_BYTES_MAX - length);
     }
 }
 
@@ -243,8 +249,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Room for a mail with little in it.
-pub(super) const READ_BYTES_FIRST: usize = 16 << 10;
+/// Room for a mail with little in it, and more than one record of TLS holds (RFC 8446 §5.1).
+pub(super) const READ_BYTES_FIRST: usize = 20 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// Slices of one gathered write.
@@ -256,26 +262,32 @@ const INTERRUPTION_BYTES: usize = 512;
 mod tests {
     use super::*;
 
+    /// What a read of so many octets does, all of which are taken out at once, in one way or the other.
+    fn read_and_take(input: &mut BytesMut, octets: usize, clear: bool) {
+        make_room(input);
+        assert!(input.capacity() - input.len() >= READ_BYTES_MIN);
+        let octets = octets.min(input.capacity() - input.len());
+        input.extend_from_slice(&vec![b'x'; octets]);
+        grow(input);
+        if clear {
+            input.clear();
+        } else {
+            input.advance(input.len());
+        }
+    }
+
     #[test]
     fn a_buffer_grows_when_a_read_fills_it_and_not_by_what_comes_one_after_another() {
-        let mut input = BytesMut::with_capacity(READ_BYTES_FIRST);
-        for _ in 0..100 {
+        for clear in [true, false] {
+            let mut input = BytesMut::with_capacity(READ_BYTES_FIRST);
+            (0..100).for_each(|_| read_and_take(&mut input, 16_384, clear));
             make_room(&mut input);
-            assert!(input.capacity() >= READ_BYTES_MIN);
-            input.extend_from_slice(&[b'x'; 3000]);
-            input.advance(2000);
-            make_room(&mut input);
-            input.advance(1000);
-        }
-        make_room(&mut input);
-        assert_eq!(input.capacity(), READ_BYTES_FIRST);
-        input.extend_from_slice(&[b'x'; READ_BYTES_FIRST]);
-        input.advance(READ_BYTES_FIRST);
-        for _ in 0..100 {
-            make_room(&mut input);
-            assert_eq!(input.capacity(), READ_BYTES_MAX);
-            input.extend_from_slice(&[b'x'; READ_BYTES_MAX]);
-            input.advance(READ_BYTES_MAX);
+            assert_eq!(input.capacity(), READ_BYTES_FIRST);
+            for _ in 0..100 {
+                read_and_take(&mut input, 1 << 20, clear);
+                make_room(&mut input);
+                assert_eq!(input.capacity(), READ_BYTES_MAX);
+            }
         }
     }
 
@@ -285,6 +297,7 @@ mod tests {
         for octet in 0..=u8::MAX {
             make_room(&mut input);
             input.extend_from_slice(&[octet; 100]);
+            grow(&mut input);
         }
         assert_eq!(input.len(), 25_600);
         assert!(input.chunks(100).zip(0..=u8::MAX).all(|(line, octet)| line == [octet; 100]));

@@ -248,28 +248,36 @@ fn pieces(wire: &[u8], mut cuts: Vec<usize>) -> Vec<&[u8]> {
 }
 
 #[test]
-fn a_promised_size_is_believed_as_far_as_four_times_what_has_come() {
+fn a_large_message_ends_in_a_buffer_of_the_size_that_was_promised() {
     let size = 20_u64 << 20;
     let piece = vec![b'x'; 64 << 10];
-    for (promised, last_capacity) in
-        [(size, 22 << 20), (size - size / 40, 22 << 20), (u64::MAX, 51 << 20)]
-    {
-        let mut content = Content::new(50 << 20, Some(promised));
-        let mut capacities = vec![content.held()];
+    for (promised, held_max) in [
+        (Some(size), 22 << 20),
+        (Some(size - size / 40), 22 << 20),
+        (Some(u64::MAX), 40 << 20),
+        (Some(3), 40 << 20),
+        (Some(0), 40 << 20),
+        (None, 40 << 20),
+    ] {
+        let mut content = Content::new(50 << 20, promised);
         for _ in 0..size / (64 << 10) {
             content.push(&piece);
             let received = usize::try_from(content.received()).unwrap();
-            assert!(content.held() <= (4 * received).max(1 << 20), "{received} {}", content.held());
-            if content.held() != capacities[capacities.len() - 1] {
-                capacities.push(content.held());
-            }
+            assert!(content.held() <= (2 * received).max(1 << 20), "{received} {}", content.held());
         }
-        assert!(capacities.len() <= 4, "{capacities:?}");
-        assert!(capacities.iter().all(|held| *held < last_capacity), "{capacities:?}");
+        assert!(content.held() <= held_max, "{promised:?} {}", content.held());
         assert_eq!(content.finish().unwrap().len(), 20 << 20);
     }
-    // More comes than was said.
-    let mut content = Content::new(50 << 20, Some(3));
-    (0..100).for_each(|_| content.push(&piece));
-    assert_eq!(content.finish().unwrap().len(), 100 * piece.len());
+}
+
+#[test]
+fn a_promise_that_is_not_kept_holds_no_memory() {
+    let mut content = Content::new(u64::MAX, Some(u64::MAX));
+    content.push(b"short\r\n");
+    assert_eq!(content.held(), 1 << 20);
+    let message = content.finish().unwrap().try_into_mut().unwrap();
+    assert_eq!((&message[..], message.capacity()), (&b"short\r\n"[..], 7));
+    let mut content = Content::new(100, Some(100));
+    content.push(&[b'x'; 101]);
+    assert_eq!((content.held(), content.is_too_large()), (0, true));
 }
