@@ -246,13 +246,13 @@ impl Content {
             return;
         }
         let promised = usize::try_from(self.promised).unwrap_or(usize::MAX);
-        let believed = promised.min(needed.saturating_mul(2));
-        if believed >= needed {
-            // Not by `reserve`, which doubles in any case.
-            let mut larger = BytesMut::with_capacity(believed);
-            larger.extend_from_slice(&self.bytes);
-            self.bytes = larger;
-        }
+        let capacity = match promised.min(needed.saturating_mul(2)) {
+            believed if believed >= needed => believed,
+            _ => needed.checked_next_power_of_two().unwrap_or(needed),
+        };
+        let mut larger = BytesMut::with_capacity(capacity);
+        larger.extend_from_slice(&self.bytes);
+        self.bytes = larger;
     }
 
     /// Frees what is held; what comes is counted only.

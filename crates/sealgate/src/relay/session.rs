@@ -36,7 +36,7 @@ use super::introduction::Introduction;
 use super::listener::Entrance;
 use super::route::{self, Hop};
 use super::settle::{Settled, Tally};
-use super::stream::{READ_BYTES_FIRST, Stream};
+use super::stream::{READ_BYTES_FIRST, Stream, let_go};
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::transport::{Demand, Transport};
@@ -393,6 +393,7 @@ impl Session {
             done: Done::default(),
         };
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
+        let_go(&mut self.input);
         let outcome = self.drive(&transaction, &mut answers).await;
         failpoint!("session.driven");
         let Some(settled) = outcome else {

@@ -163,12 +163,20 @@ fn make_room(input: &mut BytesMut) {
     }
 }
 
-/// Makes a buffer that a read has filled a large one. Large messages come in few system calls then, and thousands of
+/// Makes a buffer that a read has filled a larger one. Large messages come in few system calls then, and thousands of
 /// connections on which little is said take little memory.
 fn grow(input: &mut BytesMut) {
     let length = input.len();
-    if length == input.capacity() && length < READ_BYTES_MAX {
-        input.reserve(READ_BYTES_MAX - length);
+    let wanted = if length < READ_BYTES_FIRST { READ_BYTES_FIRST } else { READ_BYTES_MAX };
+    if length == input.capacity() && length < wanted {
+        input.reserve(wanted - length);
+    }
+}
+
+/// Gives back a buffer that messages were read with, for a time in which hardly anything comes.
+pub(super) fn let_go(input: &mut BytesMut) {
+    if input.is_empty() {
+        *input = small_input();
     }
 }
 
@@ -281,6 +289,10 @@ mod tests {
         for clear in [true, false] {
             let mut input = BytesMut::with_capacity(READ_BYTES_FIRST);
             (0..100).for_each(|_| read_and_take(&mut input, 16_384, clear));
+            make_room(&mut input);
+            assert_eq!(input.capacity(), READ_BYTES_FIRST);
+            let_go(&mut input);
+            read_and_take(&mut input, 1 << 20, clear);
             make_room(&mut input);
             assert_eq!(input.capacity(), READ_BYTES_FIRST);
             for _ in 0..100 {
