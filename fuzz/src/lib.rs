@@ -22,6 +22,7 @@ mod program {
     pub(crate) mod relay {
         pub(crate) mod authentication;
         pub(crate) mod dane;
+        pub(crate) mod look_ups;
         pub(crate) mod mta_sts {
             pub(crate) mod policy;
         }

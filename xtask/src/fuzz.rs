@@ -240,6 +240,31 @@ mod tests {
         assert!(Options::parse(&["--minutes", "many"], &known).is_err());
     }
 
+    /// The fuzz crate is built with another compiler, and not by the test command: a module that it compiles once more may
+    /// lean on one that it does not.
+    #[test]
+    fn modules_that_are_fuzzed_lean_on_no_others() {
+        let text = fs::read_to_string(root().join("fuzz/src/lib.rs")).unwrap();
+        let relay = text.split("mod relay {").nth(1).unwrap().split("\n    }\n").next().unwrap();
+        let names: Vec<&str> = relay
+            .lines()
+            .filter_map(|line| line.strip_prefix("        pub(crate) mod ")?.strip_suffix(';'))
+            .collect();
+        assert!(names.contains(&"authentication"), "{names:?}");
+        for name in names.iter().filter(|name| **name != "fuzz_bodies") {
+            let path = root().join(format!("crates/sealgate/src/relay/{name}.rs"));
+            let code = fs::read_to_string(path).unwrap();
+            let code = code.split("#[cfg(test)]").next().unwrap();
+            for used in code.lines().filter_map(|line| line.strip_prefix("use super::")) {
+                let used = used.split("::").next().unwrap();
+                assert!(
+                    names.contains(&used),
+                    "relay/{name}.rs uses {used}: name it in fuzz/src/lib.rs"
+                );
+            }
+        }
+    }
+
     #[test]
     fn what_libfuzzer_says_is_read() {
         let mut run = Run {
