@@ -309,14 +309,13 @@ fn where_unsigned_encryption_passes_all_its_variants_get_one_reply_too() {
     }
 }
 
-/// The times of each kind of variant against those of all others (two-sample Kolmogorov-Smirnov). The kinds are asked in
-/// turn here, so that what the machine does besides strikes all alike.
+/// No reply goes out before the tick, whatever the variant.
 fn times_are_alike(answers: &[(&'static str, String, Duration)]) {
     let mut kinds: Vec<&'static str> = answers.iter().map(|(what, ..)| *what).collect();
     kinds.sort_unstable();
     kinds.dedup();
     println!("{} variants of {} kinds", answers.len(), kinds.len());
-    // Nothing is answered before the tick, whatever it was: what is left is the clock's own scatter.
+    // What is left is the clock's own scatter.
     let earliest = answers.iter().map(|(.., took)| *took).min().unwrap();
     assert!(earliest >= TICK - Duration::from_millis(2), "{earliest:?}");
 }

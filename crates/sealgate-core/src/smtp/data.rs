@@ -209,7 +209,7 @@ impl Decoder {
 #[derive(Debug)]
 pub struct Content {
     bytes: BytesMut,
-    /// The largest that what SIZE said (RFC 1870) may mean, 0 where it said nothing.
+    /// What SIZE said (RFC 1870) and a sixteenth more, within the limit; 0 where it said nothing.
     promised: u64,
     received: u64,
     bytes_max: u64,
@@ -248,7 +248,11 @@ impl Content {
         let promised = usize::try_from(self.promised).unwrap_or(usize::MAX);
         let capacity = match promised.min(needed.saturating_mul(2)) {
             believed if believed >= needed => believed,
-            _ => needed.checked_next_power_of_two().unwrap_or(needed),
+            // Not beyond the limit, under which `needed` is.
+            _ => {
+                let limit = usize::try_from(self.bytes_max).unwrap_or(usize::MAX);
+                needed.checked_next_power_of_two().unwrap_or(needed).min(limit)
+            }
         };
         let mut larger = BytesMut::with_capacity(capacity);
         larger.extend_from_slice(&self.bytes);
@@ -281,7 +285,7 @@ impl Content {
         if self.discarded {
             None
         } else if self.bytes.capacity() / 2 > self.bytes.len() {
-            // Much less than promised came: only what came is on the account from here on.
+            // What was set aside at first was far too much.
             Some(Bytes::copy_from_slice(&self.bytes))
         } else {
             Some(self.bytes.freeze())

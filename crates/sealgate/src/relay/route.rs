@@ -32,7 +32,8 @@ pub(crate) struct Hop {
     pub(crate) name: String,
     /// Hosts in the order to try them.
     pub(crate) targets: Vec<Target>,
-    /// Whom the connection is opened for, where the server is told. The last in the order, for the places are the same.
+    /// Whom the connection is opened for, where the server is told. Declared last, so that it decides the derived order
+    /// last: hops that differ in it alone share their places.
     pub(crate) introduction: Option<Introduction>,
 }
 

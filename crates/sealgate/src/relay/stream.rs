@@ -154,7 +154,7 @@ pub(super) fn small_input() -> BytesMut {
     BytesMut::with_capacity(READ_BYTES_MIN)
 }
 
-/// Makes room for a read, of what there is already where everything was taken out.
+/// Makes room for a read; where everything was taken out, the whole buffer is used again.
 fn make_room(input: &mut BytesMut) {
     let is_reused = input.is_empty()
         && (input.try_reclaim(READ_BYTES_MAX) || input.try_reclaim(READ_BYTES_FIRST));
@@ -173,10 +173,12 @@ fn grow(input: &mut BytesMut) {
     }
 }
 
-/// Gives back a buffer that messages were read with, for a time in which hardly anything comes.
+/// Gives back a buffer that messages were read with, for a time in which hardly anything comes. What was pipelined stays.
 pub(super) fn let_go(input: &mut BytesMut) {
-    if input.is_empty() {
-        *input = small_input();
+    if input.len() < READ_BYTES_MIN {
+        let mut small = small_input();
+        small.extend_from_slice(input);
+        *input = small;
     }
 }
 
@@ -313,6 +315,9 @@ mod tests {
         }
         assert_eq!(input.len(), 25_600);
         assert!(input.chunks(100).zip(0..=u8::MAX).all(|(line, octet)| line == [octet; 100]));
-        assert!(input.capacity() <= 2 * READ_BYTES_MAX, "{}", input.capacity());
+        assert!(input.capacity() <= READ_BYTES_MAX, "{}", input.capacity());
+        input.advance(25_500);
+        let_go(&mut input);
+        assert_eq!((&input[..], input.capacity()), (&[u8::MAX; 100][..], READ_BYTES_MIN));
     }
 }

@@ -277,6 +277,9 @@ fn a_promise_that_is_not_kept_holds_no_memory() {
     assert_eq!(content.held(), 1 << 20);
     let message = content.finish().unwrap().try_into_mut().unwrap();
     assert_eq!((&message[..], message.capacity()), (&b"short\r\n"[..], 7));
+    let mut content = Content::new(3 << 20, None);
+    content.push(&vec![b'x'; (2 << 20) + 1]);
+    assert_eq!(content.held(), 3 << 20, "never more than may come");
     let mut content = Content::new(100, Some(100));
     content.push(&[b'x'; 101]);
     assert_eq!((content.held(), content.is_too_large()), (0, true));
