@@ -145,7 +145,8 @@ fn listen(address: Ipv4Addr, port: u16) -> TcpListener {
         .unwrap_or_else(|error| panic!("{address}:{port}: {error} (this needs root)"))
 }
 
-fn tls(chain: &Path, key: &Path) -> Arc<ServerConfig> {
+/// What a server needs for TLS, from PEM files.
+pub(crate) fn tls(chain: &Path, key: &Path) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(chain).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(key).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

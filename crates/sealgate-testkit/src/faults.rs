@@ -13,11 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::clock::Clock;
+use crate::exchanger;
 use crate::gate::Gate;
 use crate::pki::Pki;
 use crate::process::{free_port, loopback};
@@ -185,14 +186,8 @@ impl Tls {
             fs::copy(path, &copy).unwrap();
             gate.set(&["tls", name], copy.to_str().unwrap());
         }
+        let server = exchanger::tls(&certificate, &key);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let chain = vec![CertificateDer::from_pem_file(&certificate).unwrap()];
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&key).unwrap())
-            .unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&pki.root).unwrap()).unwrap();
         let client = ClientConfig::builder_with_provider(provider)
@@ -201,7 +196,7 @@ impl Tls {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let certificate = gate.dir().join("tls-certificate.pem");
-        Self { server: Arc::new(server), client: Arc::new(client), certificate }
+        Self { server, client: Arc::new(client), certificate }
     }
 }
 

@@ -245,14 +245,13 @@ impl Content {
         if needed <= self.bytes.capacity() {
             return;
         }
-        let promised = usize::try_from(self.promised).unwrap_or(usize::MAX);
-        let capacity = match promised.min(needed.saturating_mul(2)) {
-            believed if believed >= needed => believed,
-            // Not beyond the limit, under which `needed` is.
-            _ => {
-                let limit = usize::try_from(self.bytes_max).unwrap_or(usize::MAX);
-                needed.checked_next_power_of_two().unwrap_or(needed).min(limit)
-            }
+        let [promised, limit] = [self.promised, self.bytes_max]
+            .map(|octets| usize::try_from(octets).unwrap_or(usize::MAX));
+        let capacity = if promised >= needed {
+            promised.min(needed.saturating_mul(2))
+        } else {
+            // `needed` is within the limit.
+            needed.checked_next_power_of_two().unwrap_or(needed).min(limit)
         };
         let mut larger = BytesMut::with_capacity(capacity);
         larger.extend_from_slice(&self.bytes);

@@ -299,30 +299,16 @@ const HELLO_TLS: &str = "250-sink.example\r\n250-STARTTLS\r\n250-PIPELINING\r\n2
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::pem::PemObject as _;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
     use super::*;
+    use crate::exchanger;
     use crate::pki::Pki;
-
-    fn tls() -> Arc<ServerConfig> {
-        let pki = Pki::new("Sinks");
-        let (certificate, key) = pki.issue_for_tls("sink", "/CN=sink", "serverAuth", "");
-        let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
-            .unwrap();
-        Arc::new(config)
-    }
 
     #[test]
     fn what_goes_astray_is_noticed() {
         let world = Arc::new(World::new(1, Vec::new()));
-        let outside = Downstream::outside(&world, &tls());
+        let pki = Pki::new("Sinks");
+        let (certificate, key) = pki.issue_for_tls("sink", "/CN=sink", "serverAuth", "");
+        let outside = Downstream::outside(&world, &exchanger::tls(&certificate, &key));
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let channel = Channel::new(stream, PATIENCE).unwrap();
