@@ -230,6 +230,16 @@ pub fn await_listener(name: &str, address: SocketAddr) {
     });
 }
 
+/// Whether a process listens at this Unix socket. Its file alone says less: it is there before anybody listens
+/// (`/proc/net/unix`, flag `SO_ACCEPTCON`).
+pub fn listens_at(socket: &Path) -> bool {
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+    sockets.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        fields.nth(3) == Some("00010000") && fields.nth(3).map(Path::new) == Some(socket)
+    })
+}
+
 /// Waits until a condition holds; panics after [`PATIENCE`].
 pub fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     assert!(holds_within(PATIENCE, &mut condition), "waited {PATIENCE:?} in vain: {what}");

@@ -211,8 +211,7 @@ impl Remoting {
             .env("XDG_RUNTIME_DIR", self.socket.parent().unwrap());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         self.server = Some(Running::start("p11-kit server", &mut command));
-        let socket = self.socket.clone();
-        process::await_that("the token's socket is there", || socket.exists());
+        process::await_that("the token's server listens", || process::listens_at(&self.socket));
     }
 }
 
