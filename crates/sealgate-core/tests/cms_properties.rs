@@ -21,6 +21,7 @@ use sealgate_core::keys::{
     Capabilities, Certificate, Digest, KeyError, KeyTransport, SecretKey, SignatureScheme,
     Timestamp,
 };
+use sealgate_core::mime::write::pkcs7_mime;
 use zeroize::Zeroizing;
 
 #[path = "support/cms_people.rs"]
@@ -166,6 +167,22 @@ fn all_recipients_open_one_message() {
         parsed.open(0, &stranger.certificate, &*stranger.key).unwrap_err(),
         OpenFault::Failed
     );
+}
+
+/// A large message is not held twice to become text.
+#[test]
+fn what_is_sealed_becomes_text_in_its_own_buffer() {
+    let fields = "X-Long: ".to_owned() + &"x".repeat(200) + "\r\n";
+    for octets in [0, 1, 57, 1000, 14_592, 1_000_000] {
+        let named = [(&*PEOPLE.1.certificate, KeyWrap::Ecdh)];
+        let content = vec![b'x'; octets];
+        for cipher in WRITTEN {
+            let der = encrypt(&[&content], cipher, &named).unwrap();
+            let place = der.as_ptr();
+            let text = pkcs7_mime(fields.as_bytes(), "authEnveloped-data", der);
+            assert_eq!(text.as_ptr(), place, "{octets} octets, {cipher:?}");
+        }
+    }
 }
 
 proptest! {

@@ -1,8 +1,8 @@
 //! Encrypting content to certificates: AuthEnvelopedData with GCM, EnvelopedData with CBC.
 //!
 //! In: the content in pieces, a cipher, certificates each with the way its key is wrapped. Out: a
-//! DER ContentInfo. A fresh content-encryption key and nonce for each call. The content is copied
-//! once, into the output, and encrypted there.
+//! DER ContentInfo, in a buffer with room for its text. A fresh content-encryption key and nonce for
+//! each call. The content is copied once, into the output, and encrypted there.
 //!
 //! Which certificates may be encrypted to was decided before.
 
@@ -63,7 +63,8 @@ pub fn key_wrap_for(kind: KeyKind, capabilities: Option<&Capabilities>) -> Optio
     }
 }
 
-/// Encrypts content, given in pieces, to certificates.
+/// Encrypts content, given in pieces, to certificates. The buffer of what it gives has room for the
+/// same as base64 after a header, so that nothing need be copied to become text.
 ///
 /// # Errors
 /// [`CmsError::Unsupported`] for a cipher that is only read, a key that cannot be wrapped to, or no
@@ -158,7 +159,8 @@ impl Head<'_> {
         let content_info = data.len() + algorithm.len() + element_size(encrypted);
         let version = [INTEGER, 1, self.version];
         let body = version.len() + self.infos.len() + element_size(content_info) + self.trailer;
-        let mut out = Vec::with_capacity(element_size(body) + HEAD_BYTES);
+        let size = element_size(body) + HEAD_BYTES;
+        let mut out = Vec::with_capacity(size + size / 5 * 2 + HEADER_BYTES);
         push_head(&mut out, self.kind, element_size(body));
         push_header(&mut out, SEQUENCE, body);
         out.extend_from_slice(&version);
@@ -259,6 +261,8 @@ fn random(bytes: &mut [u8]) -> Result<(), CmsError> {
 const TAG_BYTES: u8 = 16;
 /// Room for the outermost headers.
 const HEAD_BYTES: usize = 64;
+/// Room for the header fields of an application/pkcs7-mime. Its text is 78 octets for 57, less than seven for five.
+const HEADER_BYTES: usize = 512;
 /// RSA keys that are encrypted to (REQUIREMENTS K5).
 const MODULUS_BITS_MIN: u32 = 2048;
 const MODULUS_BITS_MAX: u32 = 8192;

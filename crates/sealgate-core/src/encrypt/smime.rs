@@ -22,5 +22,5 @@ pub fn encrypt(
     let der = cms::encrypt(&content, cipher, &certificates)?;
     let smime_type =
         if cipher.is_authenticated() { "authEnveloped-data" } else { "enveloped-data" };
-    Ok(vec![write::pkcs7_mime(&[], smime_type, &der)])
+    Ok(vec![write::pkcs7_mime(&[], smime_type, der)])
 }

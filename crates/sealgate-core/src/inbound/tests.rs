@@ -138,7 +138,7 @@ fn altered_cms(whole: &Bytes, from_end: usize) -> Bytes {
     let mut der = mime::decode_body(&entity).unwrap().to_vec();
     let at = der.len() - 1 - from_end;
     der[at] ^= 1;
-    let smime = mime::write::pkcs7_mime(&[], "enveloped-data", &der);
+    let smime = mime::write::pkcs7_mime(&[], "enveloped-data", der);
     mail(FROM_ALICE, &[smime])
 }
 
@@ -424,7 +424,7 @@ fn an_expected_signature_cannot_be_escaped_by_another_envelope() {
 fn malformed_cms_at_the_root_is_falsified() {
     let world = World::new();
     for der in [&b"\x30\x03\x02\x01"[..], b"", b"no CMS"] {
-        let smime = mime::write::pkcs7_mime(&[], "signed-data", der);
+        let smime = mime::write::pkcs7_mime(&[], "signed-data", der.to_vec());
         refused(&world.take(&mail(FROM_ALICE, &[smime])));
     }
     let garbage =
@@ -437,7 +437,7 @@ fn cms_of_an_unsupported_kind_is_neutral() {
     let world = World::new();
     // ContentInfo { digestedData }, RFC 5652 §7.
     let der = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x05\xa0\x00";
-    let smime = mime::write::pkcs7_mime(&[], "digested-data", der);
+    let smime = mime::write::pkcs7_mime(&[], "digested-data", der.to_vec());
     let outcome = world.take(&mail(FROM_ALICE, &[smime]));
     row(&outcome, "250", Delivered::AsReceived, Verdict::Neutral, Some(Reason::Unsupported));
 }
@@ -548,7 +548,7 @@ fn the_layer_limit_is_no_padding_oracle() {
         let entity = Entity::parse(whole).unwrap();
         let mut der = mime::decode_body(&entity).unwrap().to_vec();
         *der.last_mut().unwrap() ^= 1;
-        vec![mime::write::pkcs7_mime(&[], "enveloped-data", &der)]
+        vec![mime::write::pkcs7_mime(&[], "enveloped-data", der)]
     };
     let outcomes: Vec<Outcome> = [good, bad]
         .into_iter()

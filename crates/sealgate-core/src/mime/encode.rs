@@ -18,6 +18,30 @@ pub(super) fn base64(content: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// What [`base64`] writes, in the content's own buffer, after a head: of a large message content and text would
+/// otherwise be held both. The last block comes first, because its text goes where nothing is left to read.
+pub(super) fn base64_in_place(head: &[u8], mut buffer: Vec<u8>) -> Vec<u8> {
+    let content_len = buffer.len();
+    buffer.resize(head.len().saturating_add(base64_len(content_len)), 0);
+    let mut text = Vec::with_capacity(base64_len(BLOCK_BYTES));
+    for block in (0..content_len.div_ceil(BLOCK_BYTES)).rev() {
+        let from = block.saturating_mul(BLOCK_BYTES);
+        let to = from.saturating_add(BLOCK_BYTES).min(content_len);
+        text.clear();
+        base64(buffer.get(from..to).unwrap_or_default(), &mut text);
+        put(&text, &mut buffer, head.len().saturating_add(base64_len(from)));
+    }
+    put(head, &mut buffer, 0);
+    buffer
+}
+
+/// Writes over what is there.
+fn put(text: &[u8], buffer: &mut [u8], at: usize) {
+    if let Some(place) = buffer.get_mut(at..at.saturating_add(text.len())) {
+        place.copy_from_slice(text);
+    }
+}
+
 /// The length that [`base64`] appends.
 pub(super) fn base64_len(content_len: usize) -> usize {
     let text = content_len.div_ceil(3).saturating_mul(4);

@@ -76,14 +76,12 @@ pub fn multipart_signed(
 }
 
 /// An application/pkcs7-mime (RFC 8551 §3.2) around a DER-encoded ContentInfo. `fields` as for [`multipart_signed`];
-/// `smime_type` as RFC 8551 §3.2.2 names it.
-pub fn pkcs7_mime(fields: &[u8], smime_type: &str, der: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(
-        fields.len().saturating_add(encode::base64_len(der.len())).saturating_add(256),
-    );
-    out.extend_from_slice(fields);
-    push_version(&mut out, fields);
-    out.extend_from_slice(
+/// `smime_type` as RFC 8551 §3.2.2 names it. The DER's buffer becomes the text's.
+pub fn pkcs7_mime(fields: &[u8], smime_type: &str, der: Vec<u8>) -> Bytes {
+    let mut head = Vec::with_capacity(fields.len().saturating_add(256));
+    head.extend_from_slice(fields);
+    push_version(&mut head, fields);
+    head.extend_from_slice(
         format!(
             "Content-Type: application/pkcs7-mime; smime-type={smime_type};\r\n\
              \tname=\"smime.p7m\"\r\n\
@@ -92,8 +90,7 @@ pub fn pkcs7_mime(fields: &[u8], smime_type: &str, der: &[u8]) -> Bytes {
         )
         .as_bytes(),
     );
-    encode::base64(der, &mut out);
-    Bytes::from(out)
+    Bytes::from(encode::base64_in_place(&head, der))
 }
 
 /// RFC 2045 §4: at the root of a message, not in the entities below it.

@@ -102,7 +102,7 @@ pub fn wrapped_part(data: &[u8]) {
     if agrees_with_reader(&entity) {
         assert!(mail_parser_sees(&whole, &parts), "mail-parser sees another part");
     }
-    let sealed = Entity::parse(pkcs7_mime(fields, "enveloped-data", data)).expect("ours");
+    let sealed = Entity::parse(pkcs7_mime(fields, "enveloped-data", data.to_vec())).expect("ours");
     assert_eq!(decode_body(&sealed).expect("base64 of ours"), data);
 }
 

@@ -23,6 +23,19 @@ fn base64_is_cut_at_76_characters() {
 }
 
 #[test]
+fn base64_in_place_is_the_same_text() {
+    let content: Vec<u8> = (0..=u8::MAX).cycle().take(57 * 256 * 3 + 1000).collect();
+    let lengths = [0, 1, 2, 3, 56, 57, 58, 14_591, 14_592, 14_593, 29_184, 29_185, content.len()];
+    for (length, head) in lengths.into_iter().flat_map(|length| [(length, ""), (length, "head\n")])
+    {
+        let mut text = head.as_bytes().to_vec();
+        base64(&content[..length], &mut text);
+        let in_place = base64_in_place(head.as_bytes(), content[..length].to_vec());
+        assert!(in_place == text, "{length} octets after {head:?}");
+    }
+}
+
+#[test]
 fn what_relays_touch_is_quoted() {
     assert_eq!(quoted(b"From me"), "=46rom me");
     assert_eq!(quoted(b"x\r\nFrom me\r\nFrom: me"), "x\r\n=46rom me\r\nFrom: me");

@@ -33,12 +33,12 @@ fn an_inner_entity_has_no_mime_version() {
     let boundary = Boundary::new([0; 16], &[]);
     let inner = multipart_signed(b"", &[], DER, "sha-256", &boundary).concat();
     assert!(inner.starts_with(b"Content-Type:"));
-    assert!(pkcs7_mime(b"", "enveloped-data", DER).starts_with(b"Content-Type:"));
+    assert!(pkcs7_mime(b"", "enveloped-data", DER.to_vec()).starts_with(b"Content-Type:"));
 }
 
 #[test]
 fn an_envelope_is_read_back() {
-    let message = pkcs7_mime(b"From: a@b\r\n", "enveloped-data", DER);
+    let message = pkcs7_mime(b"From: a@b\r\n", "enveloped-data", DER.to_vec());
     let root = Entity::parse(message).unwrap();
     assert!(matches!(cryptographic_layer(&root), Cryptographic::Pkcs7Mime));
     assert_eq!(decode_body(&root).unwrap(), DER);
