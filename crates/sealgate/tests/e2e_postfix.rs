@@ -75,10 +75,9 @@ fn mail_leaves_sealed_and_arrives_opened(bed: &Bed) {
     assert_eq!(messages.len(), 1, "one copy on the wire");
     let recorded = bed.wire.recorded();
     let decoded = mail::decoded_body(&messages[0]);
-    for word in WORDS {
-        assert!(!mail::contains(&recorded, word), "{word} is on the wire");
-        assert!(!mail::contains(&decoded, word), "{word} is in the CMS on the wire");
-    }
+    let in_it = |octets: &[u8]| WORDS.map(|word| mail::contains(octets, word));
+    assert_eq!(in_it(&recorded), [false; 5], "of {WORDS:?} on the wire");
+    assert_eq!(in_it(&decoded), [false; 5], "of {WORDS:?} in the CMS on the wire");
 }
 
 /// Mail between two people of the first organisation never reaches sealgate.
