@@ -23,7 +23,7 @@ use sealgate_testkit::cms::{self, Target};
 use sealgate_testkit::mail;
 use sealgate_testkit::session::send_smtp;
 
-const WORDS: [&str; 5] = ["Dear", "quarterly", "turnover", "confidential", "Regards"];
+const WORDS: [&str; 5] = ["Dear Carol", "quarterly", "turnover", "confidential", "Regards"];
 
 #[test]
 fn organisations_with_embedded_stores_correspond() {
