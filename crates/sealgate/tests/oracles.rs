@@ -222,8 +222,9 @@ impl Attacker {
         }
         let (content, dot) = message.split_at(message.len() - 5);
         self.0.send(content);
-        self.0.send(dot);
+        // Before the dot leaves: afterwards this thread may be made to wait while the relay's clock runs.
         let started = Instant::now();
+        self.0.send(dot);
         said.push(self.0.reply());
         let took = started.elapsed();
         let text = said.iter().map(|reply| format!("{} {}\n", reply.code, reply.text()));
@@ -315,18 +316,17 @@ fn times_are_alike(answers: &[(&'static str, String, Duration)]) {
     kinds.sort_unstable();
     kinds.dedup();
     println!("{} variants of {} kinds", answers.len(), kinds.len());
-    // What is left is the clock's own scatter.
     let earliest = answers.iter().map(|(.., took)| *took).min().unwrap();
-    assert!(earliest >= TICK - Duration::from_millis(2), "{earliest:?}");
+    assert!(earliest >= TICK, "{earliest:?}");
 }
 
 /// When replies go out: at the next multiple of this.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The pairs that oracles are made of, asked alternately: does the time tell the one from the other?
+/// The pairs that oracles are made of, asked alternately: does the time tell the one from the other? Where it does by chance it
+/// does not do so again.
 #[test]
 fn the_time_tells_nothing_of_what_failed() {
-    const SAMPLES: usize = 400;
     let world = World::new("refuse");
     let captured = world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, &world.signed());
     let content = locate(&captured, Target::EncryptedContent);
@@ -340,26 +340,41 @@ fn the_time_tells_nothing_of_what_failed() {
     broken[at] ^= 1;
     let bad_signature = world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, &broken);
     let kinds = [("padding", bad_padding), ("key", bad_key), ("signature", bad_signature)];
+    let mut told = told_apart(&world, &kinds);
+    if !told.is_empty() {
+        let again = told_apart(&world, &kinds);
+        told.retain(|pair| again.contains(pair));
+    }
+    assert!(told.is_empty(), "{told:?}");
+}
 
+/// The pairs of kinds that their replies' times tell apart.
+fn told_apart(world: &World, kinds: &[(&'static str, Vec<u8>); 3]) -> Vec<[&'static str; 2]> {
+    const SAMPLES: usize = 400;
     let times: Vec<[Duration; 3]> = thread::scope(|scope| {
         let asking: Vec<_> = (0..SESSIONS_AT_ONCE)
             .map(|_| {
                 scope.spawn(|| {
-                    let ask = |_| [0, 1, 2].map(|kind| Attacker::new(&world).ask(&kinds[kind].1).1);
+                    let ask = |_| [0, 1, 2].map(|kind| Attacker::new(world).ask(&kinds[kind].1).1);
                     (0..SAMPLES / SESSIONS_AT_ONCE).map(ask).collect::<Vec<_>>()
                 })
             })
             .collect();
         asking.into_iter().flat_map(|one| one.join().unwrap()).collect()
     });
+    let mut told = Vec::new();
     for (one, other) in [(0, 1), (0, 2), (1, 2)] {
         let of = |kind: usize| times.iter().map(|round| round[kind]).collect::<Vec<_>>();
         let distance = kolmogorov_smirnov(&of(one), &of(other));
         // Where both are of one distribution, more than this has a probability of 0.1 %.
         let limit = 1.95 * (2.0 / times.len() as f64).sqrt();
-        println!("{} against {}: {distance:.3}, limit {limit:.3}", kinds[one].0, kinds[other].0);
-        assert!(distance < limit, "{} {}", kinds[one].0, kinds[other].0);
+        let pair = [kinds[one].0, kinds[other].0];
+        println!("{} against {}: {distance:.3}, limit {limit:.3}", pair[0], pair[1]);
+        if distance >= limit {
+            told.push(pair);
+        }
     }
+    told
 }
 
 /// The greatest distance between two empirical distribution functions.
