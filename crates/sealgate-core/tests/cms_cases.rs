@@ -465,7 +465,7 @@ fn absurd_rsa_keys_cost_nothing() {
     assert_eq!(huge.key_kind(), KeyKind::Rsa { bits: 16384 });
     let named = [(&huge, KeyWrap::RsaPkcs1)];
     assert!(encrypt(&[CONTENT], ContentCipher::Aes256Gcm, &named).is_err());
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -217,7 +217,7 @@ fn every_foreign_file_goes_through_every_parser() {
                 bodies::cms_enveloped_data(&form, &bob);
                 bodies::certificate(&form);
                 bodies::small_parsers(&form);
-                assert!(started.elapsed() < Duration::from_secs(1), "{}", path.display());
+                assert!(started.elapsed() < Duration::from_secs(5), "{}", path.display());
                 count += 1;
             }
         }

@@ -80,7 +80,7 @@ fn run(name: &str, seeds: &[Vec<u8>], body: &dyn Fn(&[u8])) {
         seeds.len(),
         started.elapsed()
     );
-    assert!(slowest < Duration::from_secs(1), "{name}: one took {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{name}: one took {slowest:?}");
 }
 
 /// What we write ourselves, small enough for many mutants.

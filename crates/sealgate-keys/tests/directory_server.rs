@@ -355,7 +355,7 @@ async fn a_server_that_hangs_is_an_error_in_time_and_works_again_afterwards() {
     for found in find_at_once(&directory, 20).await {
         assert!(why(found).contains("in time"));
     }
-    assert!(start.elapsed() < timeout * 2, "{:?}", start.elapsed());
+    assert!(start.elapsed() < timeout * 5, "one after another: {:?}", start.elapsed());
     // A caller who gives up first leaves no connection behind that hangs for others.
     let given_up = tokio::time::timeout(timeout / 10, directory.find(&address(ALICE))).await;
     assert!(given_up.is_err() || given_up.is_ok_and(|outcome| outcome.is_err()));
