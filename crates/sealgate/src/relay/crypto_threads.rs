@@ -1,12 +1,9 @@
 //! Bounded threads for what computes (K11): as many at once as there are processors, the others wait, but not for ever.
 //!
-//! What is short is done where it is, one at a time, because for a small message two changes of threads are a tenth of
-//! the work: whatever it costs after all, another thread of the runtime goes on serving the connections.
-//!
 //! A panic in one message ends that message: it is caught at the thread's border and counted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
@@ -16,8 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Clone, Debug)]
 pub(crate) struct CryptoThreads {
     permits: Arc<Semaphore>,
-    /// Whose turn it is to compute on a thread of the runtime; none where the runtime has one thread only.
-    turn: Option<Arc<Mutex<()>>>,
 }
 
 impl CryptoThreads {
@@ -26,8 +21,7 @@ impl CryptoThreads {
     pub(crate) fn new(keys_are_remote: bool) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let threads = if keys_are_remote { WAITING_THREADS } else { 2 };
-        let permits = Arc::new(Semaphore::new(processors.max(threads)));
-        Self { permits, turn: (processors > 1).then(Arc::default) }
+        Self { permits: Arc::new(Semaphore::new(processors.max(threads))) }
     }
 
     /// After a reload keys may be remote that were not before; never fewer threads than there were.
@@ -37,22 +31,15 @@ impl CryptoThreads {
         }
     }
 
-    /// Runs `work` on one of them, or here where it is short, this is nobody else's turn and nobody waits.
+    /// Runs `work` on one of them.
     ///
     /// # Errors
     /// 451 4.3.2 after `wait_max` in the queue; [`Refusal::Internal`] after a panic.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        is_short: bool,
         wait_max: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        if is_short
-            && let Some(Ok(_turn)) = self.turn.as_ref().map(|turn| turn.try_lock())
-            && let Ok(_permit) = self.permits.try_acquire()
-        {
-            return caught(work);
-        }
         let permit = self.permit(wait_max).await?;
         let outcome = tokio::task::spawn_blocking(move || {
             let result = work();
@@ -93,71 +80,39 @@ fn panicked() -> Refusal {
 mod tests {
     use super::*;
 
-    /// As on a machine with as many processors.
-    fn threads(processors: usize) -> CryptoThreads {
-        let turn = (processors > 1).then(Arc::default);
-        CryptoThreads { permits: Arc::new(Semaphore::new(processors)), turn }
-    }
-
     #[tokio::test]
     async fn a_panic_is_an_internal_error_and_nothing_more() {
-        let threads = threads(2);
-        for is_short in [false, true].repeat(20) {
+        let threads = CryptoThreads::new(false);
+        for _ in 0..20 {
             // Unwinds as a panic does, without the hook's message in the test's output.
             let panic = || std::panic::resume_unwind(Box::new("on purpose"));
-            let refusal = threads.run(is_short, PATIENCE, panic).await;
+            let refusal = threads.run(Duration::from_secs(5), panic).await;
             assert_eq!(refusal, Err::<(), _>(Refusal::Internal));
             assert_eq!(caught(panic), Err::<(), _>(Refusal::Internal));
         }
         assert_eq!(caught(|| 7), Ok(7));
-        assert_eq!(threads.run(false, PATIENCE, || 7).await, Ok(7));
-        assert_eq!(threads.run(true, PATIENCE, || 7).await, Ok(7));
-    }
-
-    #[tokio::test]
-    async fn what_is_short_is_done_here_where_another_thread_serves_the_connections() {
-        let here = std::thread::current().id();
-        let is_here = || std::thread::current().id();
-        let two = threads(2);
-        assert_eq!(two.run(true, PATIENCE, is_here).await, Ok(here));
-        assert_ne!(two.run(false, PATIENCE, is_here).await, Ok(here));
-        assert_ne!(threads(1).run(true, PATIENCE, is_here).await, Ok(here));
-        let turn = Arc::clone(two.turn.as_ref().unwrap());
-        let (taken, is_taken) = tokio::sync::oneshot::channel();
-        let (give_back, wait) = std::sync::mpsc::channel::<()>();
-        let other = std::thread::spawn(move || {
-            let _turn = turn.lock().unwrap();
-            taken.send(()).unwrap();
-            wait.recv().unwrap();
-        });
-        is_taken.await.unwrap();
-        assert_ne!(two.run(true, PATIENCE, is_here).await, Ok(here));
-        give_back.send(()).unwrap();
-        other.join().unwrap();
-        assert_eq!(two.run(true, PATIENCE, is_here).await, Ok(here));
+        assert_eq!(threads.run(Duration::from_secs(5), || 7).await, Ok(7));
     }
 
     #[tokio::test]
     async fn who_waits_too_long_is_put_off() {
-        let threads = threads(2);
+        let threads = CryptoThreads::new(false);
         let (go, wait) = std::sync::mpsc::channel::<()>();
-        let wait = Arc::new(Mutex::new(wait));
+        let wait = Arc::new(std::sync::Mutex::new(wait));
         let busy = threads.permits.available_permits();
         let mut running = Vec::new();
         for _ in 0..busy {
             let (threads, wait) = (threads.clone(), Arc::clone(&wait));
             running.push(tokio::spawn(async move {
                 let hold = move || wait.lock().unwrap().recv().is_ok();
-                threads.run(false, Duration::from_secs(60), hold).await
+                threads.run(Duration::from_secs(60), hold).await
             }));
         }
         while threads.permits.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        for is_short in [false, true] {
-            let refusal = threads.run(is_short, Duration::from_millis(20), || ()).await;
-            assert!(refusal.unwrap_err().to_string().starts_with("451 4.3.2 "), "{is_short}");
-        }
+        let refusal = threads.run(Duration::from_millis(20), || ()).await.unwrap_err();
+        assert!(refusal.to_string().starts_with("451 4.3.2 "));
         for _ in 0..busy {
             go.send(()).unwrap();
         }
@@ -165,6 +120,4 @@ mod tests {
             assert_eq!(task.await.unwrap(), Ok(true));
         }
     }
-
-    const PATIENCE: Duration = Duration::from_secs(60);
 }

@@ -248,9 +248,7 @@ impl Transaction {
         for _ in 0..ROUNDS_MAX {
             let wait_max = Duration::from_secs(config.limits.crypto_wait_secs_max);
             failpoint!("transaction.compute");
-            // With keys in memory; what is at a keeper is waited for.
-            let is_short = size_bytes <= INLINE_BYTES_MAX && !self.relay.stores.keys_are_remote();
-            let computed = self.relay.crypto.run(is_short, wait_max, move || {
+            let computed = self.relay.crypto.run(wait_max, move || {
                 failpoint!(blocking "transaction.computing");
                 let step = processor.step(&keys);
                 failpoint!(blocking "transaction.computed_step");
