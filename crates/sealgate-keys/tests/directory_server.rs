@@ -345,7 +345,8 @@ async fn found_within(directory: &DirectoryServer, patience: Duration) -> Vec<u8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_an_error_in_time_and_works_again_afterwards() {
     let (slapd, certificate) = with_alice(Settings::default());
-    let timeout = Duration::from_secs(1);
+    // Long, so that what a busy machine adds is little beside it.
+    let timeout = Duration::from_secs(4);
     let config = LdapConfig { timeout, ..config(&slapd, slapd.tls_url()) };
     let directory = Arc::new(DirectoryServer::new(config).unwrap());
     assert_eq!(find(&directory, ALICE).await.unwrap(), std::slice::from_ref(&certificate));
@@ -355,7 +356,7 @@ async fn a_server_that_hangs_is_an_error_in_time_and_works_again_afterwards() {
     for found in find_at_once(&directory, 20).await {
         assert!(why(found).contains("in time"));
     }
-    assert!(start.elapsed() < timeout * 5, "one after another: {:?}", start.elapsed());
+    assert!(start.elapsed() < timeout * 2, "one after another: {:?}", start.elapsed());
     // A caller who gives up first leaves no connection behind that hangs for others.
     let given_up = tokio::time::timeout(timeout / 10, directory.find(&address(ALICE))).await;
     assert!(given_up.is_err() || given_up.is_ok_and(|outcome| outcome.is_err()));

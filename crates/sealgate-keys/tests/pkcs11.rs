@@ -524,14 +524,15 @@ fn a_token_that_hangs_holds_nobody_for_long() {
                 });
             }
         });
-        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
         // They hang, so that what is counted lasts; one look may miss some, because threads above are just ending.
         let mut counted = 0;
         let is_full = process::holds_within(RETURN_PATIENCE, || {
             counted = threads_of_tokens();
+            assert!(counted <= 32, "more threads than sessions: {counted}");
             counted == 32
         });
-        assert!(is_full, "no more threads than sessions, and no fewer: {counted}");
+        assert!(is_full, "fewer threads than sessions: {counted}");
         remoting.signal("CONT");
         assert!(works_within(&key, RETURN_PATIENCE));
     });

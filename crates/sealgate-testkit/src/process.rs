@@ -233,8 +233,9 @@ pub fn await_listener(name: &str, address: SocketAddr) {
 /// Whether a process listens at this Unix socket. Its file alone says less: it is there before anybody listens
 /// (`/proc/net/unix`, flag `SO_ACCEPTCON`).
 pub fn listens_at(socket: &Path) -> bool {
-    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
-    sockets.lines().any(|line| {
+    // Whatever other processes call their sockets.
+    let sockets = std::fs::read("/proc/net/unix").unwrap();
+    String::from_utf8_lossy(&sockets).lines().any(|line| {
         let mut fields = line.split_ascii_whitespace();
         fields.nth(3) == Some("00010000") && fields.nth(3).map(Path::new) == Some(socket)
     })

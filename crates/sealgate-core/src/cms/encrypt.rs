@@ -261,7 +261,8 @@ fn random(bytes: &mut [u8]) -> Result<(), CmsError> {
 const TAG_BYTES: u8 = 16;
 /// Room for the outermost headers.
 const HEAD_BYTES: usize = 64;
-/// Room for the header fields of an application/pkcs7-mime. Its text is 78 octets for 57, less than seven for five.
+/// Room for the header fields of an application/pkcs7-mime. Its text is 78 octets for 57, less
+/// than seven for five.
 const HEADER_BYTES: usize = 512;
 /// RSA keys that are encrypted to (REQUIREMENTS K5).
 const MODULUS_BITS_MIN: u32 = 2048;

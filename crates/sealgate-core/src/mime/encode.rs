@@ -7,14 +7,18 @@
 /// in the processor's cache while it is cut into lines.
 pub(super) fn base64(content: &[u8], out: &mut Vec<u8>) {
     out.reserve(base64_len(content.len()));
-    let mut block_text = Vec::with_capacity(BLOCK_BYTES / 3 * 4);
+    let mut unbroken = Vec::with_capacity(BLOCK_BYTES / 3 * 4);
     for block in content.chunks(BLOCK_BYTES) {
-        block_text.clear();
-        base64_simd::STANDARD.encode_append(block, &mut block_text);
-        for line in block_text.chunks(LINE_CHARS) {
-            out.extend_from_slice(line);
-            out.extend_from_slice(b"\r\n");
-        }
+        base64_block(block, &mut unbroken, out);
+    }
+}
+
+fn base64_block(block: &[u8], unbroken: &mut Vec<u8>, out: &mut Vec<u8>) {
+    unbroken.clear();
+    base64_simd::STANDARD.encode_append(block, unbroken);
+    for line in unbroken.chunks(LINE_CHARS) {
+        out.extend_from_slice(line);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -23,12 +27,13 @@ pub(super) fn base64(content: &[u8], out: &mut Vec<u8>) {
 pub(super) fn base64_in_place(head: &[u8], mut buffer: Vec<u8>) -> Vec<u8> {
     let content_len = buffer.len();
     buffer.resize(head.len().saturating_add(base64_len(content_len)), 0);
+    let mut unbroken = Vec::with_capacity(BLOCK_BYTES / 3 * 4);
     let mut text = Vec::with_capacity(base64_len(BLOCK_BYTES));
     for block in (0..content_len.div_ceil(BLOCK_BYTES)).rev() {
         let from = block.saturating_mul(BLOCK_BYTES);
         let to = from.saturating_add(BLOCK_BYTES).min(content_len);
         text.clear();
-        base64(buffer.get(from..to).unwrap_or_default(), &mut text);
+        base64_block(buffer.get(from..to).unwrap_or_default(), &mut unbroken, &mut text);
         put(&text, &mut buffer, head.len().saturating_add(base64_len(from)));
     }
     put(head, &mut buffer, 0);
@@ -37,6 +42,7 @@ pub(super) fn base64_in_place(head: &[u8], mut buffer: Vec<u8>) -> Vec<u8> {
 
 /// Writes over what is there.
 fn put(text: &[u8], buffer: &mut [u8], at: usize) {
+    debug_assert!(at.saturating_add(text.len()) <= buffer.len(), "the buffer has this length");
     if let Some(place) = buffer.get_mut(at..at.saturating_add(text.len())) {
         place.copy_from_slice(text);
     }
