@@ -1,18 +1,27 @@
 //! Bounded threads for what computes (K11): as many at once as there are processors, the others wait, but not for ever.
 //!
+//! A thread that has done one piece of work takes the next that waits, so that where many wait nothing changes threads in between.
 //! A panic in one message ends that message: it is caught at the thread's border and counted.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
 /// The threads.
 #[derive(Clone, Debug)]
 pub(crate) struct CryptoThreads {
-    permits: Arc<Semaphore>,
+    queue: Arc<Mutex<Queue>>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    waiting: VecDeque<Ticket>,
+    threads: usize,
+    threads_max: usize,
 }
 
 impl CryptoThreads {
@@ -20,18 +29,19 @@ impl CryptoThreads {
     /// all other mail (O12): then many.
     pub(crate) fn new(keys_are_remote: bool) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        let threads = if keys_are_remote { WAITING_THREADS } else { 2 };
-        Self { permits: Arc::new(Semaphore::new(processors.max(threads))) }
+        let threads_max = processors.max(if keys_are_remote { WAITING_THREADS } else { 2 });
+        let queue = Queue { waiting: VecDeque::new(), threads: 0, threads_max };
+        Self { queue: Arc::new(Mutex::new(queue)) }
     }
 
     /// After a reload keys may be remote that were not before; never fewer threads than there were.
     pub(crate) fn make_room(&self, keys_are_remote: bool, were_remote: bool) {
         if keys_are_remote && !were_remote {
-            self.permits.add_permits(WAITING_THREADS);
+            self.queue().threads_max += WAITING_THREADS;
         }
     }
 
-    /// Runs `work` on one of them.
+    /// Runs `work` on one of them. Dropped before a thread has taken it, it is not run at all.
     ///
     /// # Errors
     /// 451 4.3.2 after `wait_max` in the queue; [`Refusal::Internal`] after a panic.
@@ -40,24 +50,88 @@ impl CryptoThreads {
         wait_max: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        let permit = self.permit(wait_max).await?;
-        let outcome = tokio::task::spawn_blocking(move || {
-            let result = work();
-            drop(permit);
-            result
-        });
-        outcome.await.map_err(|_| panicked())
+        let (answer, mut answered) = oneshot::channel();
+        let ticket = Ticket::new(move || drop(answer.send(caught(work))));
+        let ours = Ours(ticket.clone());
+        self.queue_up(ticket);
+        let outcome = match tokio::time::timeout(wait_max, &mut answered).await {
+            Err(_) if ours.0.take().is_some() => return Err(overloaded()),
+            Err(_) => answered.await,
+            Ok(outcome) => outcome,
+        };
+        outcome.map_err(|_| Refusal::Internal)?
     }
 
-    async fn permit(&self, wait_max: Duration) -> Result<OwnedSemaphorePermit, Refusal> {
-        let permit = tokio::time::timeout(wait_max, Arc::clone(&self.permits).acquire_owned());
-        let Ok(Ok(permit)) = permit.await else {
-            metrics::counter!("sealgate_crypto_overload_total").increment(1);
-            let text = "no crypto thread was free in time, try again later";
-            return Err(Refusal::NextHop(Reply::new(451, (4, 3, 2), text)));
-        };
-        Ok(permit)
+    fn queue_up(&self, ticket: Ticket) {
+        let mut queue = self.queue();
+        queue.waiting.push_back(ticket);
+        if queue.threads < queue.threads_max {
+            let threads = self.clone();
+            // Counted after: where the system gives no thread this panics.
+            tokio::task::spawn_blocking(move || threads.work_off());
+            queue.threads += 1;
+        }
     }
+
+    fn work_off(&self) {
+        while let Some(work) = self.next() {
+            work();
+        }
+    }
+
+    /// The next work; without any the thread ends, which is noted before another one can queue up.
+    fn next(&self) -> Option<Work> {
+        let mut queue = self.queue();
+        while let Some(ticket) = queue.waiting.pop_front() {
+            if let Some(work) = ticket.take() {
+                return Some(work);
+            }
+        }
+        queue.threads = queue.threads.saturating_sub(1);
+        None
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Catches its own panics.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Work that waits: a thread takes it to run it, or the one who waits takes it back.
+#[derive(Clone)]
+struct Ticket(Arc<Mutex<Option<Work>>>);
+
+impl Ticket {
+    fn new(work: impl FnOnce() + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(work)))))
+    }
+
+    fn take(&self) -> Option<Work> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Ticket")
+    }
+}
+
+/// Nobody computes for one who has gone.
+struct Ours(Ticket);
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+fn overloaded() -> Refusal {
+    metrics::counter!("sealgate_crypto_overload_total").increment(1);
+    let text = "no crypto thread was free in time, try again later";
+    Refusal::NextHop(Reply::new(451, (4, 3, 2), text))
 }
 
 /// Enough to wait for a remote key at some hundred messages a second; tokio has 512 to lend.
@@ -68,16 +142,19 @@ const WAITING_THREADS: usize = 64;
 /// # Errors
 /// [`Refusal::Internal`] after a panic.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| panicked())
-}
-
-fn panicked() -> Refusal {
-    metrics::counter!("sealgate_panics_total").increment(1);
-    Refusal::Internal
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
+        metrics::counter!("sealgate_panics_total").increment(1);
+        Refusal::Internal
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::mpsc;
+
+    use tokio::task::JoinHandle;
+
     use super::*;
 
     #[tokio::test]
@@ -94,30 +171,85 @@ mod tests {
         assert_eq!(threads.run(Duration::from_secs(5), || 7).await, Ok(7));
     }
 
-    #[tokio::test]
-    async fn who_waits_too_long_is_put_off() {
-        let threads = CryptoThreads::new(false);
-        let (go, wait) = std::sync::mpsc::channel::<()>();
-        let wait = Arc::new(std::sync::Mutex::new(wait));
-        let busy = threads.permits.available_permits();
+    /// Work that holds every thread until something is sent to each.
+    async fn all_busy(threads: &CryptoThreads) -> (mpsc::Sender<()>, Vec<JoinHandle<bool>>) {
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let (begun, mut beginnings) = tokio::sync::mpsc::unbounded_channel();
         let mut running = Vec::new();
-        for _ in 0..busy {
-            let (threads, wait) = (threads.clone(), Arc::clone(&wait));
+        let threads_max = threads.queue().threads_max;
+        for _ in 0..threads_max {
+            let (threads, wait, begun) = (threads.clone(), Arc::clone(&wait), begun.clone());
             running.push(tokio::spawn(async move {
-                let hold = move || wait.lock().unwrap().recv().is_ok();
-                threads.run(Duration::from_secs(60), hold).await
+                let hold = move || {
+                    begun.send(()).unwrap();
+                    wait.lock().unwrap().recv().is_ok()
+                };
+                threads.run(Duration::from_secs(60), hold).await.unwrap()
             }));
         }
-        while threads.permits.available_permits() > 0 {
+        for _ in 0..threads_max {
+            beginnings.recv().await.unwrap();
+        }
+        (go, running)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_is_put_off_and_nothing_is_computed_for_who_has_gone() {
+        let threads = CryptoThreads::new(false);
+        let (go, running) = all_busy(&threads).await;
+        let (computed, found) = mpsc::channel();
+        let run = |who, secs_max| {
+            let (threads, computed) = (threads.clone(), computed.clone());
+            let note = move || computed.send(who).unwrap();
+            async move { threads.run(Duration::from_secs(secs_max), note).await }
+        };
+        let mut put_off = Box::pin(run("put off", 60));
+        let mut gone = Box::pin(run("gone", 3600));
+        let mut patient = Box::pin(run("patient", 3600));
+        for waiting in [&mut put_off, &mut gone, &mut patient] {
+            tokio::select! { biased; _ = waiting => panic!("no thread is free"), () = async {} => {} }
+        }
+        drop(gone);
+        assert_eq!(threads.queue().waiting.len(), 3);
+        assert_eq!(threads.queue().threads, running.len());
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(put_off.await.unwrap_err().to_string().starts_with("451 4.3.2 "));
+
+        // What has begun is not put off, however long it takes.
+        running.iter().for_each(|_| go.send(()).unwrap());
+        for task in running {
+            assert!(task.await.unwrap());
+        }
+        assert_eq!(patient.await, Ok(()));
+        assert_eq!(found.try_iter().collect::<Vec<_>>(), ["patient"]);
+    }
+
+    /// A thread that has nothing to do is given back, and there is never one more than allowed.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn threads_are_bounded_and_given_back() {
+        static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+        static AT_ONCE_MAX: AtomicUsize = AtomicUsize::new(0);
+        let threads = CryptoThreads::new(false);
+        let one = |number: usize| {
+            let threads = threads.clone();
+            let work = move || {
+                AT_ONCE_MAX.fetch_max(AT_ONCE.fetch_add(1, SeqCst) + 1, SeqCst);
+                std::thread::sleep(Duration::from_micros(50));
+                AT_ONCE.fetch_sub(1, SeqCst);
+                number
+            };
+            tokio::spawn(async move { threads.run(Duration::from_secs(60), work).await })
+        };
+        let tasks: Vec<_> = (0..2000).map(one).collect();
+        for (number, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.await.unwrap(), Ok(number));
+        }
+        let threads_max = threads.queue().threads_max;
+        assert_eq!(AT_ONCE_MAX.load(SeqCst), threads_max);
+        while threads.queue().threads > 0 {
             tokio::task::yield_now().await;
         }
-        let refusal = threads.run(Duration::from_millis(20), || ()).await.unwrap_err();
-        assert!(refusal.to_string().starts_with("451 4.3.2 "));
-        for _ in 0..busy {
-            go.send(()).unwrap();
-        }
-        for task in running {
-            assert_eq!(task.await.unwrap(), Ok(true));
-        }
+        assert!(threads.queue().waiting.is_empty());
     }
 }
