@@ -234,7 +234,7 @@ pub fn await_listener(name: &str, address: SocketAddr) {
 /// (`/proc/net/unix`, flag `SO_ACCEPTCON`).
 pub fn listens_at(socket: &Path) -> bool {
     // Whatever other processes call their sockets.
-    let sockets = std::fs::read("/proc/net/unix").unwrap();
+    let sockets = std::fs::read("/proc/thread-self/net/unix").unwrap();
     String::from_utf8_lossy(&sockets).lines().any(|line| {
         let mut fields = line.split_ascii_whitespace();
         fields.nth(3) == Some("00010000") && fields.nth(3).map(Path::new) == Some(socket)

@@ -365,20 +365,25 @@ async fn a_change_by_another_process_is_noticed(bed: Bed) {
 }
 
 async fn a_cached_look_up_costs_a_fraction_of_a_query(bed: Bed) {
-    const LOOK_UPS: usize = 500;
+    const LOOK_UPS: usize = 100;
     let stores = bed.open().await;
     generate(&stores, "alice@nec.example").await;
     assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
-    let started = Instant::now();
-    for _ in 0..LOOK_UPS {
-        assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
+    // The shortest of a few rounds each: a machine that does other work now and then has no say.
+    let [mut cached, mut asked] = [Duration::MAX; 2];
+    for round in 0..5 {
+        let started = Instant::now();
+        for _ in 0..LOOK_UPS {
+            assert_eq!(signing(&stores, "alice@nec.example").await.len(), 1);
+        }
+        cached = cached.min(started.elapsed());
+        let started = Instant::now();
+        for number in 0..LOOK_UPS {
+            let unknown = format!("{round}.{number}@nec.example");
+            assert!(signing(&stores, &unknown).await.is_empty());
+        }
+        asked = asked.min(started.elapsed());
     }
-    let cached = started.elapsed();
-    let started = Instant::now();
-    for number in 0..LOOK_UPS {
-        assert!(signing(&stores, &format!("{number}@nec.example")).await.is_empty());
-    }
-    let asked = started.elapsed();
     assert!(cached * 3 < asked, "{cached:?} and {asked:?}");
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// The threads.
 #[derive(Clone, Debug)]
@@ -21,23 +22,26 @@ pub(crate) struct CryptoThreads {
 struct Queue {
     waiting: VecDeque<Ticket>,
     threads: usize,
+    /// Started at once; more only for who has waited.
+    threads_soon: usize,
     threads_max: usize,
 }
 
 impl CryptoThreads {
-    /// One for each processor. Where keys are remote most threads only wait, and a keeper that hangs must not hold up
-    /// all other mail (O12): then many.
+    /// One for each processor. Where keys are remote a thread may only wait, and a keeper that is slow or hangs must not
+    /// hold up all other mail (O12): then many, as they are needed. Few that go on are cheaper than many that are woken.
     pub(crate) fn new(keys_are_remote: bool) -> Self {
-        let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        let threads_max = processors.max(if keys_are_remote { WAITING_THREADS } else { 2 });
-        let queue = Queue { waiting: VecDeque::new(), threads: 0, threads_max };
+        let threads_soon = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let threads_max = threads_soon.max(if keys_are_remote { WAITING_THREADS } else { 0 });
+        let queue = Queue { waiting: VecDeque::new(), threads: 0, threads_soon, threads_max };
         Self { queue: Arc::new(Mutex::new(queue)) }
     }
 
     /// After a reload keys may be remote that were not before; never fewer threads than there were.
     pub(crate) fn make_room(&self, keys_are_remote: bool, were_remote: bool) {
         if keys_are_remote && !were_remote {
-            self.queue().threads_max += WAITING_THREADS;
+            let mut queue = self.queue();
+            queue.threads_max = queue.threads_max.saturating_add(WAITING_THREADS);
         }
     }
 
@@ -53,29 +57,59 @@ impl CryptoThreads {
         let (answer, mut answered) = oneshot::channel();
         let ticket = Ticket::new(move || drop(answer.send(caught(work))));
         let ours = Ours(ticket.clone());
-        self.queue_up(ticket);
-        let outcome = match tokio::time::timeout(wait_max, &mut answered).await {
-            Err(_) if ours.0.take().is_some() => return Err(overloaded()),
-            Err(_) => answered.await,
-            Ok(outcome) => outcome,
-        };
-        outcome.map_err(|_| Refusal::Internal)?
+        self.queue_up(ticket)?;
+        let started = Instant::now();
+        let mut patience = PATIENCE;
+        loop {
+            let left = wait_max.saturating_sub(started.elapsed());
+            match tokio::time::timeout(patience.min(left), &mut answered).await {
+                Ok(outcome) => return outcome.map_err(|_| Refusal::Internal)?,
+                Err(_) if ours.0.is_gone() => {
+                    return answered.await.map_err(|_| Refusal::Internal)?;
+                }
+                Err(_) if patience >= left && ours.0.take().is_some() => return Err(overloaded()),
+                // Where the system gives no thread, those that there are may come to it.
+                Err(_) => drop(self.start_one(|queue| queue.threads_max)),
+            }
+            patience = patience.saturating_mul(2);
+        }
     }
 
-    fn queue_up(&self, ticket: Ticket) {
+    fn queue_up(&self, ticket: Ticket) -> Result<(), Refusal> {
         let mut queue = self.queue();
-        queue.waiting.push_back(ticket);
-        if queue.threads < queue.threads_max {
-            let threads = self.clone();
-            // Counted after: where the system gives no thread this panics.
-            tokio::task::spawn_blocking(move || threads.work_off());
-            queue.threads += 1;
+        // All wait about equally long: no more are kept than live ones and those that went in the meantime.
+        while queue.waiting.front().is_some_and(Ticket::is_gone) {
+            queue.waiting.pop_front();
         }
+        queue.waiting.push_back(ticket);
+        drop(queue);
+        self.start_one(|queue| queue.threads_soon)
+    }
+
+    /// Starts a thread where there are fewer than that.
+    ///
+    /// # Errors
+    /// [`Refusal::Internal`] where the system gives none.
+    fn start_one(&self, threads_max: impl Fn(&Queue) -> usize) -> Result<(), Refusal> {
+        let mut queue = self.queue();
+        if queue.threads >= threads_max(&queue) {
+            return Ok(());
+        }
+        queue.threads = queue.threads.saturating_add(1);
+        // Making a thread takes time that others need not wait for.
+        drop(queue);
+        let threads = self.clone();
+        let start = move || drop(tokio::task::spawn_blocking(move || threads.work_off()));
+        caught(start).inspect_err(|_| {
+            let mut queue = self.queue();
+            queue.threads = queue.threads.saturating_sub(1);
+        })
     }
 
     fn work_off(&self) {
         while let Some(work) = self.next() {
-            work();
+            // What is left to panic is the drop of an answer that nobody waits for.
+            let _ = caught(work);
         }
     }
 
@@ -96,7 +130,6 @@ impl CryptoThreads {
     }
 }
 
-/// Catches its own panics.
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Work that waits: a thread takes it to run it, or the one who waits takes it back.
@@ -110,6 +143,10 @@ impl Ticket {
 
     fn take(&self) -> Option<Work> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 }
 
@@ -134,6 +171,8 @@ fn overloaded() -> Refusal {
     Refusal::NextHop(Reply::new(451, (4, 3, 2), text))
 }
 
+/// Who has waited so long gets a thread besides, if there may be one; who has waited twice as long another, and so on.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Enough to wait for a remote key at some hundred messages a second; tokio has 512 to lend.
 const WAITING_THREADS: usize = 64;
 
@@ -163,12 +202,12 @@ mod tests {
         for _ in 0..20 {
             // Unwinds as a panic does, without the hook's message in the test's output.
             let panic = || std::panic::resume_unwind(Box::new("on purpose"));
-            let refusal = threads.run(Duration::from_secs(5), panic).await;
+            let refusal = threads.run(Duration::from_secs(60), panic).await;
             assert_eq!(refusal, Err::<(), _>(Refusal::Internal));
             assert_eq!(caught(panic), Err::<(), _>(Refusal::Internal));
         }
         assert_eq!(caught(|| 7), Ok(7));
-        assert_eq!(threads.run(Duration::from_secs(5), || 7).await, Ok(7));
+        assert_eq!(threads.run(Duration::from_secs(60), || 7).await, Ok(7));
     }
 
     /// Work that holds every thread until something is sent to each.
@@ -183,11 +222,13 @@ mod tests {
             running.push(tokio::spawn(async move {
                 let hold = move || {
                     begun.send(()).unwrap();
+                    drop(begun);
                     wait.lock().unwrap().recv().is_ok()
                 };
-                threads.run(Duration::from_secs(60), hold).await.unwrap()
+                threads.run(Duration::from_secs(30), hold).await.unwrap()
             }));
         }
+        drop(begun);
         for _ in 0..threads_max {
             beginnings.recv().await.unwrap();
         }
@@ -211,7 +252,6 @@ mod tests {
             tokio::select! { biased; _ = waiting => panic!("no thread is free"), () = async {} => {} }
         }
         drop(gone);
-        assert_eq!(threads.queue().waiting.len(), 3);
         assert_eq!(threads.queue().threads, running.len());
         tokio::time::advance(Duration::from_secs(61)).await;
         assert!(put_off.await.unwrap_err().to_string().starts_with("451 4.3.2 "));
@@ -223,6 +263,22 @@ mod tests {
         }
         assert_eq!(patient.await, Ok(()));
         assert_eq!(found.try_iter().collect::<Vec<_>>(), ["patient"]);
+    }
+
+    /// A keeper that hangs holds as many as there may be, and who waits gets the next one.
+    #[tokio::test]
+    async fn who_waits_for_remote_keys_gets_a_thread() {
+        let from_the_start = CryptoThreads::new(true);
+        let after_a_reload = CryptoThreads::new(false);
+        after_a_reload.make_room(true, false);
+        for threads in [from_the_start, after_a_reload] {
+            let (go, running) = all_busy(&threads).await;
+            assert!(running.len() >= WAITING_THREADS);
+            running.iter().for_each(|_| go.send(()).unwrap());
+            for task in running {
+                assert!(task.await.unwrap());
+            }
+        }
     }
 
     /// A thread that has nothing to do is given back, and there is never one more than allowed.
@@ -246,10 +302,13 @@ mod tests {
             assert_eq!(task.await.unwrap(), Ok(number));
         }
         let threads_max = threads.queue().threads_max;
-        assert_eq!(AT_ONCE_MAX.load(SeqCst), threads_max);
-        while threads.queue().threads > 0 {
-            tokio::task::yield_now().await;
-        }
+        assert!(AT_ONCE_MAX.load(SeqCst) <= threads_max);
+        let given_back = async {
+            while threads.queue().threads > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), given_back).await.unwrap();
         assert!(threads.queue().waiting.is_empty());
     }
 }
