@@ -280,9 +280,8 @@ impl Relay {
         let stores = config.stores.clone();
         let settings = Settings::new(config)?;
         self.warn_of_restart(&settings.config);
-        let were_remote = self.stores.keys_are_remote();
         self.stores.reload(&stores).await.map_err(|error| error.to_string())?;
-        self.crypto.make_room(self.stores.keys_are_remote(), were_remote);
+        self.crypto.make_room(self.stores.keys_are_remote());
         Ok(settings)
     }
 

@@ -28,21 +28,18 @@ struct Queue {
 }
 
 impl CryptoThreads {
-    /// One for each processor. Where keys are remote a thread may only wait, and a keeper that is slow or hangs must not
-    /// hold up all other mail (O12): then many, as they are needed. Few that go on are cheaper than many that are woken.
     pub(crate) fn new(keys_are_remote: bool) -> Self {
-        let threads_soon = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        let threads_max = threads_soon.max(if keys_are_remote { WAITING_THREADS } else { 0 });
+        let (threads_soon, threads_max) = room(keys_are_remote);
         let queue = Queue { waiting: VecDeque::new(), threads: 0, threads_soon, threads_max };
         Self { queue: Arc::new(Mutex::new(queue)) }
     }
 
     /// After a reload keys may be remote that were not before; never fewer threads than there were.
-    pub(crate) fn make_room(&self, keys_are_remote: bool, were_remote: bool) {
-        if keys_are_remote && !were_remote {
-            let mut queue = self.queue();
-            queue.threads_max = queue.threads_max.saturating_add(WAITING_THREADS);
-        }
+    pub(crate) fn make_room(&self, keys_are_remote: bool) {
+        let (threads_soon, threads_max) = room(keys_are_remote);
+        let mut queue = self.queue();
+        queue.threads_soon = queue.threads_soon.max(threads_soon);
+        queue.threads_max = queue.threads_max.max(threads_max);
     }
 
     /// Runs `work` on one of them. Dropped before a thread has taken it, it is not run at all.
@@ -127,6 +124,19 @@ impl CryptoThreads {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many threads are started at once, and how many there may be: one for each processor. Where keys are remote a thread
+/// waits for half of its time: then two, and a keeper that is slow or hangs must not hold up all other mail (O12): many more,
+/// as they are needed.
+fn room(keys_are_remote: bool) -> (usize, usize) {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    if keys_are_remote {
+        let soon = processors.saturating_mul(2);
+        (soon, soon.max(WAITING_THREADS))
+    } else {
+        (processors, processors)
     }
 }
 
@@ -270,7 +280,7 @@ mod tests {
     async fn who_waits_for_remote_keys_gets_a_thread() {
         let from_the_start = CryptoThreads::new(true);
         let after_a_reload = CryptoThreads::new(false);
-        after_a_reload.make_room(true, false);
+        after_a_reload.make_room(true);
         for threads in [from_the_start, after_a_reload] {
             let (go, running) = all_busy(&threads).await;
             assert!(running.len() >= WAITING_THREADS);
