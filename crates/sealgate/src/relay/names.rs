@@ -190,6 +190,10 @@ pub(super) fn read(
                 Proof::Bogus | Proof::Indeterminate => false,
             };
             if record.record_type() == kind {
+                // Without any data; not the same as no record, which would turn DANE off.
+                if matches!(record.data, RData::Update0(_)) {
+                    return Err(NotFound::Failed);
+                }
                 found.secure &= record_is_secure;
                 found.data.push(record.data.clone());
             } else if let RData::CNAME(target) = &record.data {
@@ -356,6 +360,15 @@ mod tests {
         assert_eq!(read_a(&answer), Err(NotFound::Bogus), "no proof that there is none");
         let plain = read(&answer, &name("mx.example."), RecordType::A, false);
         assert_eq!(plain, Err(NotFound::NoData));
+    }
+
+    #[test]
+    fn a_record_without_data_is_no_answer() {
+        let owner = "_25._tcp.mx.example.";
+        let mut empty = Record::update0(name(owner), 60, RecordType::TLSA);
+        empty.proof = Proof::Secure;
+        let found = read(&[empty], &name(owner), RecordType::TLSA, true);
+        assert_eq!(found, Err(NotFound::Failed));
     }
 
     #[test]
