@@ -55,6 +55,11 @@ pub trait RemoteStore: Send + Sync + fmt::Debug {
         self.find(owner)
     }
 
+    /// Whether keys are used on this host's processors: more calls at once than these can serve gain nothing then.
+    fn is_on_this_host(&self) -> bool {
+        false
+    }
+
     /// Every key that we may use.
     ///
     /// # Errors

@@ -91,6 +91,17 @@ impl Default for StoresConfig {
     }
 }
 
+/// Where secret keys are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// By the relay itself.
+    ThisProcess,
+    /// By a key server at a unix socket.
+    ThisHost,
+    /// At a key management server, or in a token.
+    Elsewhere,
+}
+
 /// Both key stores.
 #[derive(Debug)]
 pub struct Stores {
@@ -239,9 +250,13 @@ impl Stores {
         self.database.close().await;
     }
 
-    /// Whether our keys are outside this process, so that using one may mean to wait.
-    pub fn keys_are_remote(&self) -> bool {
-        matches!(self.settings().secret_keys, SecretKeys::Remote(_))
+    /// Where our secret keys are used.
+    pub fn key_place(&self) -> KeyPlace {
+        match &self.settings().secret_keys {
+            SecretKeys::Remote(store) if store.is_on_this_host() => KeyPlace::ThisHost,
+            SecretKeys::Remote(_) => KeyPlace::Elsewhere,
+            _ => KeyPlace::ThisProcess,
+        }
     }
 
     /// Who has a message already.

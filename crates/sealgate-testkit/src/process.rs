@@ -231,7 +231,7 @@ pub fn await_listener(name: &str, address: SocketAddr) {
 }
 
 /// Whether a process listens at this Unix socket. Its file alone says less: it is there before anybody listens
-/// (`/proc/net/unix`, flag `SO_ACCEPTCON`).
+/// (`/proc/net/unix` of this thread's network namespace, flag `SO_ACCEPTCON`).
 pub fn listens_at(socket: &Path) -> bool {
     // Whatever other processes call their sockets.
     let sockets = std::fs::read("/proc/thread-self/net/unix").unwrap();

@@ -142,7 +142,7 @@ impl Relay {
         let hops = Hops::new(settings.config.limits.connections_per_next_hop_max);
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
-            crypto: CryptoThreads::new(stores.keys_are_remote()),
+            crypto: CryptoThreads::new(stores.key_place()),
             stores: Arc::new(stores),
             downstream: Downstream::new(router, hostname, hops),
             recipients: Recipients::new(),
@@ -281,7 +281,7 @@ impl Relay {
         let settings = Settings::new(config)?;
         self.warn_of_restart(&settings.config);
         self.stores.reload(&stores).await.map_err(|error| error.to_string())?;
-        self.crypto.make_room(self.stores.keys_are_remote());
+        self.crypto.make_room(self.stores.key_place());
         Ok(settings)
     }
 

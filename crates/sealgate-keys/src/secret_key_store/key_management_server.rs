@@ -72,6 +72,7 @@ pub enum KmipGet {
 pub struct KeyManagementServer {
     keeper: Arc<Keeper>,
     names: Arc<Names>,
+    is_on_this_host: bool,
 }
 
 impl KeyManagementServer {
@@ -84,10 +85,13 @@ impl KeyManagementServer {
             tls::client_config("secret_keys.kmip", Some(&files.ca), Some(identity_of(files)))
         };
         let tls = config.tls.as_ref().map(files).transpose()?;
+        let is_unix = |server: &KmipServer| matches!(server, KmipServer::Unix(_));
+        let is_on_this_host = config.servers.iter().all(is_unix);
         let client = Client::new(config.servers, tls, config.timeout);
         Ok(Self {
             keeper: Arc::new(Keeper::new(client, config.get)),
             names: Arc::new(Names { key: config.key_name, certificate: config.certificate_name }),
+            is_on_this_host,
         })
     }
 
@@ -140,6 +144,10 @@ impl KeyManagementServer {
 }
 
 impl RemoteStore for KeyManagementServer {
+    fn is_on_this_host(&self) -> bool {
+        self.is_on_this_host
+    }
+
     fn find(&self, owner: &str) -> Result<Vec<RemoteKey>, StoreError> {
         self.find_for(owner, owner)
     }

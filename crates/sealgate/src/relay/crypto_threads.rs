@@ -1,4 +1,5 @@
-//! Bounded threads for what computes (K11): as many at once as there are processors, the others wait, but not for ever.
+//! Bounded threads for what computes (K11): as many at once as there are processors, more where keys are used elsewhere; the others
+//! wait, but not for ever.
 //!
 //! A thread that has done one piece of work takes the next that waits, so that where many wait nothing changes threads in between.
 //! A panic in one message ends that message: it is caught at the thread's border and counted.
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_keys::stores::KeyPlace;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -28,15 +30,15 @@ struct Queue {
 }
 
 impl CryptoThreads {
-    pub(crate) fn new(keys_are_remote: bool) -> Self {
-        let (threads_soon, threads_max) = room(keys_are_remote);
+    pub(crate) fn new(key_place: KeyPlace) -> Self {
+        let (threads_soon, threads_max) = room(key_place);
         let queue = Queue { waiting: VecDeque::new(), threads: 0, threads_soon, threads_max };
         Self { queue: Arc::new(Mutex::new(queue)) }
     }
 
     /// After a reload keys may be remote that were not before; never fewer threads than there were.
-    pub(crate) fn make_room(&self, keys_are_remote: bool) {
-        let (threads_soon, threads_max) = room(keys_are_remote);
+    pub(crate) fn make_room(&self, key_place: KeyPlace) {
+        let (threads_soon, threads_max) = room(key_place);
         let mut queue = self.queue();
         queue.threads_soon = queue.threads_soon.max(threads_soon);
         queue.threads_max = queue.threads_max.max(threads_max);
@@ -74,7 +76,7 @@ impl CryptoThreads {
 
     fn queue_up(&self, ticket: Ticket) -> Result<(), Refusal> {
         let mut queue = self.queue();
-        // All wait about equally long: no more are kept than live ones and those that went in the meantime.
+        // Who has gone is kept no longer than who queued up before.
         while queue.waiting.front().is_some_and(Ticket::is_gone) {
             queue.waiting.pop_front();
         }
@@ -127,16 +129,16 @@ impl CryptoThreads {
     }
 }
 
-/// How many threads are started at once, and how many there may be: one for each processor. Where keys are remote a thread
-/// waits for half of its time: then two, and a keeper that is slow or hangs must not hold up all other mail (O12): many more,
-/// as they are needed.
-fn room(keys_are_remote: bool) -> (usize, usize) {
+/// How many threads are started at once, and how many there may be. Those that compute are one for each processor. With a keeper
+/// on this host a thread waits for half of its time: two. A keeper elsewhere leaves the processors idle: many. None that
+/// hangs must hold up all other mail (O12): many more then, as they are needed.
+fn room(key_place: KeyPlace) -> (usize, usize) {
     let processors = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    if keys_are_remote {
-        let soon = processors.saturating_mul(2);
-        (soon, soon.max(WAITING_THREADS))
-    } else {
-        (processors, processors)
+    let both = processors.saturating_mul(2);
+    match key_place {
+        KeyPlace::ThisProcess => (processors, processors),
+        KeyPlace::ThisHost => (both, both.max(WAITING_THREADS)),
+        KeyPlace::Elsewhere => (both.max(WAITING_THREADS), both.max(WAITING_THREADS)),
     }
 }
 
@@ -181,7 +183,7 @@ fn overloaded() -> Refusal {
     Refusal::NextHop(Reply::new(451, (4, 3, 2), text))
 }
 
-/// Who has waited so long gets a thread besides, if there may be one; who has waited twice as long another, and so on.
+/// Who has waited so long gets a thread besides, if there may be one; after twice that time again another, and so on.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Enough to wait for a remote key at some hundred messages a second; tokio has 512 to lend.
 const WAITING_THREADS: usize = 64;
@@ -200,7 +202,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use std::sync::mpsc;
+    use std::sync::{Barrier, mpsc};
 
     use tokio::task::JoinHandle;
 
@@ -208,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_internal_error_and_nothing_more() {
-        let threads = CryptoThreads::new(false);
+        let threads = CryptoThreads::new(KeyPlace::ThisProcess);
         for _ in 0..20 {
             // Unwinds as a panic does, without the hook's message in the test's output.
             let panic = || std::panic::resume_unwind(Box::new("on purpose"));
@@ -247,7 +249,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_too_long_is_put_off_and_nothing_is_computed_for_who_has_gone() {
-        let threads = CryptoThreads::new(false);
+        let threads = CryptoThreads::new(KeyPlace::ThisProcess);
         let (go, running) = all_busy(&threads).await;
         let (computed, found) = mpsc::channel();
         let run = |who, secs_max| {
@@ -259,7 +261,7 @@ mod tests {
         let mut gone = Box::pin(run("gone", 3600));
         let mut patient = Box::pin(run("patient", 3600));
         for waiting in [&mut put_off, &mut gone, &mut patient] {
-            tokio::select! { biased; _ = waiting => panic!("no thread is free"), () = async {} => {} }
+            assert_eq!(polled(waiting).await, None);
         }
         drop(gone);
         assert_eq!(threads.queue().threads, running.len());
@@ -275,12 +277,53 @@ mod tests {
         assert_eq!(found.try_iter().collect::<Vec<_>>(), ["patient"]);
     }
 
+    /// Few go on where many would only take turns, until somebody waits.
+    #[tokio::test(start_paused = true)]
+    async fn with_a_keeper_on_this_host_who_has_waited_gets_a_thread_besides() {
+        let threads = CryptoThreads::new(KeyPlace::ThisHost);
+        let soon = threads.queue().threads_soon;
+        let all = Arc::new(Barrier::new(soon + 1));
+        let mut working = Vec::new();
+        for _ in 0..=soon {
+            let all = Arc::clone(&all);
+            let wait = move || all.wait().is_leader();
+            let mut work = Box::pin(threads.run(Duration::from_secs(60), wait));
+            assert_eq!(polled(&mut work).await, None);
+            working.push(work);
+        }
+        assert_eq!(threads.queue().threads, soon);
+        tokio::time::advance(PATIENCE).await;
+        let mut leaders = 0;
+        // The last one first, for it is the one who starts the thread that all others wait for.
+        for work in working.into_iter().rev() {
+            leaders += usize::from(work.await.unwrap());
+        }
+        assert_eq!(leaders, 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_is_not_kept() {
+        let threads = CryptoThreads::new(KeyPlace::ThisProcess);
+        let (go, running) = all_busy(&threads).await;
+        for _ in 0..100 {
+            let mut gone = Box::pin(threads.run(Duration::from_secs(60), || ()));
+            assert_eq!(polled(&mut gone).await, None);
+        }
+        assert_eq!(threads.queue().waiting.len(), 1);
+        running.iter().for_each(|_| go.send(()).unwrap());
+    }
+
+    /// What it gives when asked once.
+    async fn polled<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        tokio::select! { biased; output = future => Some(output), () = async {} => None }
+    }
+
     /// A keeper that hangs holds as many as there may be, and who waits gets the next one.
     #[tokio::test]
     async fn who_waits_for_remote_keys_gets_a_thread() {
-        let from_the_start = CryptoThreads::new(true);
-        let after_a_reload = CryptoThreads::new(false);
-        after_a_reload.make_room(true);
+        let from_the_start = CryptoThreads::new(KeyPlace::ThisHost);
+        let after_a_reload = CryptoThreads::new(KeyPlace::ThisProcess);
+        after_a_reload.make_room(KeyPlace::ThisHost);
         for threads in [from_the_start, after_a_reload] {
             let (go, running) = all_busy(&threads).await;
             assert!(running.len() >= WAITING_THREADS);
@@ -296,7 +339,7 @@ mod tests {
     async fn threads_are_bounded_and_given_back() {
         static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
         static AT_ONCE_MAX: AtomicUsize = AtomicUsize::new(0);
-        let threads = CryptoThreads::new(false);
+        let threads = CryptoThreads::new(KeyPlace::ThisProcess);
         let one = |number: usize| {
             let threads = threads.clone();
             let work = move || {

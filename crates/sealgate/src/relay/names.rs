@@ -189,11 +189,12 @@ pub(super) fn read(
                 Proof::Bogus | Proof::Indeterminate if validated => return Err(NotFound::Bogus),
                 Proof::Bogus | Proof::Indeterminate => false,
             };
+            // Without any data; not the same as no record, which would turn DANE off. Among texts others may stand.
+            let is_of_use = |of| of == RecordType::CNAME || of == kind && kind != RecordType::TXT;
+            if matches!(record.data, RData::Update0(of) if is_of_use(of)) {
+                return Err(if validated { NotFound::Bogus } else { NotFound::Failed });
+            }
             if record.record_type() == kind {
-                // Without any data; not the same as no record, which would turn DANE off.
-                if matches!(record.data, RData::Update0(_)) {
-                    return Err(NotFound::Failed);
-                }
                 found.secure &= record_is_secure;
                 found.data.push(record.data.clone());
             } else if let RData::CNAME(target) = &record.data {
@@ -313,7 +314,7 @@ const ALIASES_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::rr::rdata::{A, CNAME};
+    use hickory_resolver::proto::rr::rdata::{A, CNAME, TXT};
 
     use super::*;
 
@@ -365,10 +366,19 @@ mod tests {
     #[test]
     fn a_record_without_data_is_no_answer() {
         let owner = "_25._tcp.mx.example.";
-        let mut empty = Record::update0(name(owner), 60, RecordType::TLSA);
-        empty.proof = Proof::Secure;
-        let found = read(&[empty], &name(owner), RecordType::TLSA, true);
-        assert_eq!(found, Err(NotFound::Failed));
+        for kind in [RecordType::TLSA, RecordType::CNAME] {
+            let mut empty = Record::update0(name(owner), 60, kind);
+            empty.proof = Proof::Secure;
+            let found = |validated| {
+                read(std::slice::from_ref(&empty), &name(owner), RecordType::TLSA, validated)
+            };
+            assert_eq!(found(true), Err(NotFound::Bogus));
+            assert_eq!(found(false), Err(NotFound::Failed));
+        }
+        let text = |data| Record::from_rdata(name(owner), 60, data);
+        let policy = RData::TXT(TXT::new(vec!["v=STSv1; id=1;".to_owned()]));
+        let texts = [text(RData::Update0(RecordType::TXT)), text(policy)];
+        assert_eq!(read(&texts, &name(owner), RecordType::TXT, false).unwrap().data.len(), 2);
     }
 
     #[test]
