@@ -208,10 +208,18 @@ impl<'a> At<'a> {
     }
 
     fn permit(&self) -> Result<Permit<'a>, CallError> {
-        self.server.permits.take(self.limit).ok_or_else(|| {
+        if let Some(permit) = self.server.permits.take(Duration::ZERO) {
+            return Ok(permit);
+        }
+        let permit = self.server.permits.take(self.limit).ok_or_else(|| {
             let text = "no connection became free in time";
             CallError::Unavailable(format!("{}: {text}", self.server.address))
-        })
+        })?;
+        // Given back by one who found the server away: who has waited need not find out again.
+        match self.server.is_away() {
+            Some(why) => Err(CallError::Unavailable(why)),
+            None => Ok(permit),
+        }
     }
 
     fn went_away(&self, error: &io::Error) -> CallError {
@@ -460,6 +468,27 @@ mod tests {
         assert_eq!(both.why_away().len(), 1);
         // The one that is left has all the time.
         assert_eq!(both.in_order().first().unwrap().limit, timeout);
+    }
+
+    /// Those who have waited for a hung server do not hang one after another.
+    #[test]
+    fn who_waited_while_a_server_went_away_does_not_ask_it() {
+        let one = client(&[std::path::Path::new("/nowhere")], Duration::from_secs(60));
+        let order = one.in_order();
+        let at = order.first().unwrap();
+        let refused = (0..20).find_map(|_| {
+            let all: Vec<_> = (0..CONNECTIONS_MAX).map(|_| at.permit().unwrap()).collect();
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| at.permit().err());
+                // Long enough for it to wait; where it is not, once more.
+                std::thread::sleep(Duration::from_millis(50));
+                at.server.went_away(&io::Error::other("it hung"), Duration::from_secs(60));
+                drop(all);
+                waiting.join().unwrap()
+            })
+        });
+        let refused = refused.expect("the server is away");
+        assert!(refused.to_string().contains("it hung"), "{refused}");
     }
 
     #[test]
