@@ -89,3 +89,33 @@ fn of_three_layers_the_two_outer_ones_are_told() {
     };
     assert!(reports.iter().all(|report| *report == reports[0]), "{reports:?}");
 }
+
+/// Whether the store is needed depends on who signed inside: only an encryption that proves its content may tell.
+#[test]
+fn a_store_that_is_away_is_no_padding_oracle() {
+    let world = World::new();
+    let stranger = Person::new("alice@nec.example", &Authority::new("Unknown Authority"));
+    let mut keys = keys(&[&world.bob], &[]);
+    keys.public.insert(world.alice.address.clone(), Err(LookupError("away".to_owned())));
+    let seal = |key: &OwnKey, to: &Person| {
+        mail(FROM_ALICE, &world.sealed(&world.signed(PAYLOAD, key), CBC, to))
+    };
+    let mut mails = failures(&world, CBC);
+    mails.push(seal(&stranger.signing, &world.bob));
+    mails.push(seal(&world.alice.signing, &world.bob));
+    mails.push(mail(FROM_ALICE, &world.sealed(&[Bytes::from_static(PAYLOAD)], CBC, &world.bob)));
+    for decision in [Decision::default(), passing()] {
+        for mail in &mails {
+            let outcome = world.take_keys(decision, mail, BOB, &keys);
+            assert!(outcome.reply().starts_with("451 4.7.5"), "{outcome:?}");
+            assert_eq!(outcome.report.layers, [], "nothing was opened");
+        }
+    }
+    // Neither what is not for us nor what proves itself has to wait.
+    let outcome =
+        world.take_keys(Decision::default(), &seal(&world.alice.signing, &world.carol), BOB, &keys);
+    row(&outcome, "250", Delivered::AsReceived, Verdict::None, Some(Reason::NoKey));
+    let sealed = world.sealed(&world.signed(PAYLOAD, &world.alice.signing), GCM, &world.bob);
+    let outcome = world.take_keys(Decision::default(), &mail(FROM_ALICE, &sealed), BOB, &keys);
+    row(&outcome, "250", Delivered::Plain, Verdict::Pass, None);
+}
