@@ -17,6 +17,7 @@ use crate::policy::{Decision, Falsified, SignerMismatch, UnauthenticatedEncrypti
 use crate::refusal::Refusal;
 use crate::report::{AuthenticationResult, Delivered, Direction, Layer, Reason, Report, Verdict};
 use crate::step::{Done, KeyQuery, Keys, Parcel, Step};
+use crate::trust::Budget;
 
 mod peel;
 mod result_fields;
@@ -96,8 +97,14 @@ impl Inbound {
             return Ok(Step::Want(queries));
         }
         let decision = self.decision(from.as_deref().ok());
-        let peeler =
-            Peeler { context: &self.context, envelope: &self.envelope, keys, decision, author };
+        let peeler = Peeler {
+            context: &self.context,
+            envelope: &self.envelope,
+            keys,
+            decision,
+            author,
+            budget: Budget::default(),
+        };
         let mut layers = Vec::new();
         let peeled = peeler.peel(entity.clone(), &mut layers);
         let reason = match &peeled {

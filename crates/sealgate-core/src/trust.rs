@@ -79,11 +79,7 @@ impl TrustStore {
         &self.unreadable_crls
     }
 
-    /// Judges a certificate at a time; `others` (from the message, bounded) may help to build the
-    /// path.
-    ///
-    /// They are hints: what they are changes which paths are looked at, never what a path must be.
-    /// A certificate that is itself an anchor is judged as [`Self::judge_pinned`] does.
+    /// As [`Self::judge_within`], with a budget of its own.
     pub fn judge(
         &self,
         target: &Certificate,
@@ -91,22 +87,45 @@ impl TrustStore {
         purpose: Purpose,
         at: Timestamp,
     ) -> Trust {
+        self.judge_within(target, others, purpose, at, &Budget::default())
+    }
+
+    /// Judges a certificate at a time; `others` (from the message, bounded) may help to build the
+    /// path.
+    ///
+    /// They are hints: what they are changes which paths are looked at, never what a path must be.
+    /// A certificate that is itself an anchor is judged as [`Self::judge_pinned`] does.
+    pub fn judge_within(
+        &self,
+        target: &Certificate,
+        others: &[Arc<Certificate>],
+        purpose: Purpose,
+        at: Timestamp,
+        budget: &Budget,
+    ) -> Trust {
         let fingerprint = target.fingerprint();
         let unaided = Question { target: fingerprint, purpose, helped_by: HelpedBy::Nothing };
         let mut trust = self.verdicts.recall(&unaided, at);
         if trust.is_none() {
             let mut clock = Clock::new(at);
             let found = if self.is_anchor(fingerprint) {
+                // Only lists that the administrator supplied are checked for it, as for what he pinned.
                 self.judge_without_path(target, purpose, &mut clock)
             } else {
-                self.judge_with_path(target, &[], purpose, &mut clock)
+                let is_whole = budget.is_whole();
+                let found = self.judge_with_path(target, &[], purpose, &mut clock, budget);
+                if !is_whole && budget.is_exhausted() {
+                    // Not the answer to this question, but to all of the message's together.
+                    return found;
+                }
+                found
             };
             self.verdicts.remember(unaided, clock.span(), found);
             trust = Some(found);
         }
         match trust {
             Some(trust) if trust == Trust::Trusted || others.is_empty() => trust,
-            _ => self.judge_aided(target, others, purpose, at),
+            _ => self.judge_aided(target, others, purpose, at, budget),
         }
     }
 
@@ -132,6 +151,7 @@ impl TrustStore {
         others: &[Arc<Certificate>],
         purpose: Purpose,
         at: Timestamp,
+        budget: &Budget,
     ) -> Trust {
         let target_fingerprint = target.fingerprint();
         if self.is_anchor(target_fingerprint) {
@@ -149,7 +169,11 @@ impl TrustStore {
             return trust;
         }
         let mut clock = Clock::new(at);
-        let trust = self.judge_with_path(target, &others, purpose, &mut clock);
+        let is_whole = budget.is_whole();
+        let trust = self.judge_with_path(target, &others, purpose, &mut clock, budget);
+        if !is_whole && budget.is_exhausted() {
+            return trust;
+        }
         if is_cut {
             return if trust == Trust::Untrusted { Trust::OverLimit } else { trust };
         }
@@ -167,13 +191,14 @@ impl TrustStore {
         others: &[&Certificate],
         purpose: Purpose,
         clock: &mut Clock,
+        budget: &Budget,
     ) -> Trust {
         let Some(link) = Link::parse(target) else { return Trust::Untrusted };
         if link.fitness() == KeyFitness::RsaOverLimit {
             return Trust::OverLimit;
         }
         let offered: Vec<Link> = others.iter().filter_map(|c| Link::parse(c)).collect();
-        let found = self.judge_paths(&link, &offered, clock, |_| {});
+        let found = self.judge_paths(&link, &offered, clock, budget, |_| {});
         conclude(found, &link, purpose)
     }
 
@@ -183,20 +208,21 @@ impl TrustStore {
         target: &Link,
         offered: &[Link],
         clock: &mut Clock,
+        budget: &Budget,
         adjust: impl Fn(&mut CertificationPathSettings),
     ) -> Trust {
-        let checks = Arc::new(Checks::default());
-        let validator = Validator::new(Arc::clone(&checks));
+        let checks = &budget.0;
+        let validator = Validator::new(Arc::clone(checks));
         let sources =
             Sources { anchors: &self.anchors, intermediates: &self.intermediates, offered };
         let authorities = Authorities {
             crls: &self.crls,
             intermediates: &self.intermediates,
             validator: &validator,
-            checks: &checks,
+            checks,
         };
         let mut best = Trust::Untrusted;
-        let searched = path::search(target, sources, &checks, |path| {
+        let searched = path::search(target, sources, checks, |path| {
             let found = match validator.validate(path, &adjust) {
                 Validity::Broken => Trust::Untrusted,
                 Validity::Holds => judge_valid_path(path, authorities, clock),
@@ -254,6 +280,22 @@ impl TrustStore {
             }
         }
         Ok(best)
+    }
+}
+
+/// The signatures that may be checked for all certificates of one message together (REQUIREMENTS K6).
+/// Each is checked, and counted, once. Over the limit nothing more is found: [`Trust::OverLimit`].
+#[derive(Clone, Debug, Default)]
+pub struct Budget(Arc<Checks>);
+
+impl Budget {
+    /// Whether nothing was checked yet.
+    fn is_whole(&self) -> bool {
+        self.0.are_none()
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.0.are_exhausted()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::keys::{Capabilities, Certificate, PublicKey, Timestamp};
 use crate::report::{Layer, Reason, SignatureStatus, Verdict};
-use crate::trust::TrustStore;
+use crate::trust::{Budget, TrustStore};
 
 pub mod smime;
 
@@ -21,6 +21,8 @@ pub struct Judge<'a> {
     pub known: &'a [PublicKey],
     /// Whom we believe.
     pub trust: &'a TrustStore,
+    /// What judging all signatures of the message may cost.
+    pub budget: &'a Budget,
     /// The time of verification; the signer's own word for it never counts (RFC 8550 §6).
     pub now: Timestamp,
 }

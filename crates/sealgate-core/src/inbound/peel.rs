@@ -16,6 +16,7 @@ use crate::policy::{Decision, Falsified, UnauthenticatedEncryption};
 use crate::refusal::Refusal;
 use crate::report::{Layer, Reason, SignatureStatus, Verdict};
 use crate::step::Keys;
+use crate::trust::Budget;
 use crate::verify::{self, Checked, Harvest, Judge};
 
 /// What peeling needs.
@@ -25,6 +26,8 @@ pub(super) struct Peeler<'a> {
     pub(super) keys: &'a Keys,
     pub(super) decision: Decision,
     pub(super) author: Option<&'a Address>,
+    /// One for all layers (K6).
+    pub(super) budget: Budget,
 }
 
 /// A message without its layers.
@@ -255,8 +258,13 @@ impl Peeler<'_> {
             Some(Ok(known)) => known,
             Some(Err(_)) | None => &[],
         };
-        let judge =
-            Judge { author: self.author, known, trust: &self.context.trust, now: self.context.now };
+        let judge = Judge {
+            author: self.author,
+            known,
+            trust: &self.context.trust,
+            budget: &self.budget,
+            now: self.context.now,
+        };
         let Some(checked) = verify::smime::check(signed, content, &judge) else {
             if walk.behind == Behind::Unauthenticated {
                 return self.unauthenticated_failure();

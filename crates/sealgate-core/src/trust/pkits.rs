@@ -53,7 +53,9 @@ fn judge_row(folder: &Path, certificates: &str, crls: &str, settings: &str) -> T
     assert_eq!(store.unreadable_crls(), [0_usize; 0]);
     let Some(link) = Link::parse(&parse(target)) else { return Trust::Untrusted };
     let mut clock = Clock::new(AT);
-    store.judge_paths(&link, &[], &mut clock, |initial| adjust(initial, settings))
+    store.judge_paths(&link, &[], &mut clock, &Budget::default(), |initial| {
+        adjust(initial, settings)
+    })
 }
 
 /// Sets the inputs of RFC 5280 §6.1.1 that a row names; "UserConstrainedPolicySet" is an output.

@@ -18,7 +18,7 @@ use der::asn1::{AnyRef, BitString, UintRef};
 use der::{Decode, Encode, Sequence};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
-/// The signature checks of one judgement: made once each, and bounded.
+/// The signature checks of one message: made once each, and bounded.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     made: Mutex<Made>,
@@ -33,7 +33,7 @@ pub(super) enum Strength {
     Weak,
 }
 
-/// More signatures than one judgement may check (REQUIREMENTS K6).
+/// More signatures than one message may have checked (REQUIREMENTS K6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyChecks;
 
@@ -64,6 +64,11 @@ impl Checks {
         let outcome = verify(signed, key);
         made.outcomes.insert(name, outcome);
         Ok(outcome)
+    }
+
+    /// Whether none was made yet.
+    pub(super) fn are_none(&self) -> bool {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).outcomes.is_empty()
     }
 
     /// Whether a check was refused because there had been too many.

@@ -91,11 +91,19 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
 
 /// By a path to an anchor, else because the administrator imported this very certificate.
 fn trust_in(certificate: &Arc<Certificate>, signed: &SignedData, judge: &Judge<'_>) -> Trust {
-    let by_path = judge.trust.judge(certificate, &signed.certificates, Purpose::Sign, judge.now);
+    let by_path = judge.judge(certificate, signed, Purpose::Sign);
     if by_path == Trust::Untrusted && is_pinned(certificate, judge) {
         return judge.trust.judge_pinned(certificate, Purpose::Sign, judge.now);
     }
     by_path
+}
+
+impl Judge<'_> {
+    /// By a path that the certificates in the message may help to build.
+    fn judge(&self, certificate: &Certificate, signed: &SignedData, purpose: Purpose) -> Trust {
+        let (others, at) = (&signed.certificates, self.now);
+        self.trust.judge_within(certificate, others, purpose, at, self.budget)
+    }
 }
 
 fn is_pinned(certificate: &Certificate, judge: &Judge<'_>) -> bool {
@@ -195,10 +203,7 @@ fn harvest(
             && candidate.may_encrypt()
             && !candidate.is_authority()
             && candidate.names(&address);
-        if usable
-            && judge.trust.judge(candidate, &signed.certificates, Purpose::Encrypt, judge.now)
-                == Trust::Trusted
-        {
+        if usable && judge.judge(candidate, signed, Purpose::Encrypt) == Trust::Trusted {
             certificates.push(Arc::clone(candidate));
         }
     }

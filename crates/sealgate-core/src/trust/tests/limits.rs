@@ -155,3 +155,22 @@ fn at_most_250_000_names_are_compared_with_constraints() {
     });
     assert_eq!(sign_in(&store, &excluded, 2026), Trust::Untrusted);
 }
+
+#[test]
+fn the_signatures_checked_for_one_message_are_counted_together() {
+    let root = Authority::root("Root");
+    let below = root.under("Below");
+    // With the right one after 98 of the same name each of these costs 99, and "Below" itself one.
+    let persons = [below.person(1), below.person(2), root.person(3), root.person(4)];
+    let mut intermediates: Vec<_> = (0..98).map(|_| root.under("Below").certificate).collect();
+    intermediates.push(below.certificate);
+    let store = TrustStore::new(vec![root.certificate], intermediates, vec![]);
+    let budget = Budget::default();
+    let judged =
+        |person: &Certificate| store.judge_within(person, &[], Purpose::Sign, year(2026), &budget);
+    let [one, two, three, four] = persons.each_ref().map(|person| judged(person));
+    assert_eq!([one, two], [Trust::Trusted; 2], "199");
+    assert_eq!([three, four], [Trust::Trusted, Trust::OverLimit], "200 and 201");
+    // The next message has its own, and does not inherit the verdict.
+    assert_eq!(sign_in(&store, &persons[3], 2026), Trust::Trusted);
+}

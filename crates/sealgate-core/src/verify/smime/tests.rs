@@ -10,7 +10,7 @@ use crate::cms::element::{INTEGER, SEQUENCE, tlv};
 use crate::cms::{Signing, default_scheme, sign_detached};
 use crate::keys::{KeyError, KeyTransport, OwnKey, SecretKey, SignatureScheme};
 use crate::testing::NOW;
-use crate::trust::TrustStore;
+use crate::trust::{Budget, TrustStore};
 
 const CONTENT: &[u8] = b"Content-Type: text/plain\r\n\r\nHello\r\n";
 
@@ -65,7 +65,9 @@ fn judged(octets: usize, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Checked {
     let cms = change(sign_detached(&signing, &[CONTENT]).unwrap());
     let author = Address::parse("alice@nec.example").unwrap();
     let trust = TrustStore::new(vec![anchor], Vec::new(), Vec::new());
-    let judge = Judge { author: Some(&author), known: &[], trust: &trust, now: NOW };
+    let budget = Budget::default();
+    let judge =
+        Judge { author: Some(&author), known: &[], trust: &trust, budget: &budget, now: NOW };
     check(&SignedData::parse(&cms).unwrap(), CONTENT, &judge).unwrap()
 }
 
