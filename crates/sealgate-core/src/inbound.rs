@@ -203,7 +203,12 @@ impl Inbound {
         if !others.is_empty() {
             parcels.push(self.as_received(entity, &theirs, others));
         }
-        Step::Done(Box::new(Done { parcels, report, harvest: peeled.harvest }))
+        Step::Done(Box::new(Done {
+            parcels,
+            deferred: Vec::new(),
+            report,
+            harvest: peeled.harvest,
+        }))
     }
 
     /// The message as it came under trace and result fields (REQUIREMENTS D12, D24).

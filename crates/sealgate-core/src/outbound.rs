@@ -15,12 +15,12 @@ use crate::envelope::Envelope;
 use crate::keys::{KeyError, LookupError, OwnKey, PublicKey, Timestamp};
 use crate::message::Message;
 use crate::mime::{self, Cryptographic, Entity, Protection};
-use crate::outbound::copies::{Copies, Treatment};
+use crate::outbound::copies::{Copies, Made, Treatment};
 use crate::policy::{Decision, Encrypt, Policy, Sign};
 use crate::refusal::Refusal;
 use crate::report::{Delivered, Direction, Reason, Report};
 use crate::sign;
-use crate::step::{Done, KeyQuery, Keys, Parcel, Step};
+use crate::step::{Done, KeyQuery, Keys, Parcel, Room, Step};
 use crate::trust::TrustStore;
 
 mod copies;
@@ -53,6 +53,8 @@ pub struct Outbound {
     received: Vec<u8>,
     report: Report,
     asked: bool,
+    room: Option<Arc<dyn Room>>,
+    served: Vec<bool>,
 }
 
 impl Outbound {
@@ -65,7 +67,20 @@ impl Outbound {
         received: Vec<u8>,
     ) -> Self {
         let report = Report::new(Direction::Outbound, &id);
-        Self { context, envelope, message, received, report, asked: false }
+        let (asked, room, served) = (false, None, Vec::new());
+        Self { context, envelope, message, received, report, asked, room, served }
+    }
+
+    /// Bounds the memory for copies; without this there is no bound.
+    #[must_use]
+    pub fn within(mut self, room: Arc<dyn Room>) -> Self {
+        self.room = Some(room);
+        self
+    }
+
+    /// Who has the message already, by index into the envelope's recipients: no copy is made for him alone.
+    pub fn skip(&mut self, served: &[bool]) {
+        served.clone_into(&mut self.served);
     }
 
     /// The next thing to do, given the answers so far.
@@ -78,11 +93,11 @@ impl Outbound {
             }
         }
         match self.transform(keys) {
-            Ok(parcels) => {
+            Ok(Made { parcels, deferred }) => {
                 let mut report = self.report.clone();
                 report.delivered =
                     parcels.first().map_or(Delivered::Nothing, |parcel| parcel.delivered);
-                Step::Done(Box::new(Done { parcels, report, harvest: None }))
+                Step::Done(Box::new(Done { parcels, deferred, report, harvest: None }))
             }
             Err(refusal) => Step::Refused(Box::new((refusal, self.report.clone()))),
         }
@@ -120,7 +135,7 @@ impl Outbound {
             .is_some()
     }
 
-    fn transform(&mut self, keys: &Keys) -> Result<Vec<Parcel>, Refusal> {
+    fn transform(&mut self, keys: &Keys) -> Result<Made, Refusal> {
         let entity = Entity::parse(self.message.bytes().clone())
             .map_err(|_| Refusal::BadMessage("its header section is malformed or over a limit"))?;
         if let Some(field) = entity.header.duplicates() {
@@ -129,7 +144,8 @@ impl Outbound {
         let protection = protection(&entity);
         if protection == Protection::Encrypted {
             self.report.reason = Some(Reason::AlreadyEncrypted);
-            return self.signed_for_domain(&entity, self.as_received(&entity));
+            let parcels = self.as_received(&entity);
+            return self.signed_for_domain(&entity, Made { parcels, deferred: Vec::new() });
         }
         if protection == Protection::Signed {
             self.report.reason = Some(Reason::AlreadySigned);
@@ -146,23 +162,21 @@ impl Outbound {
             protection,
             signer,
             own,
+            room: self.room.as_deref(),
+            served: &self.served,
         };
-        let parcels = copies.make(treatments, &mut self.report)?;
-        self.signed_for_domain(&entity, parcels)
+        let made = copies.make(treatments, &mut self.report)?;
+        self.signed_for_domain(&entity, made)
     }
 
     /// The author's domain signs each copy as it leaves (DKIM, B15); nothing is done to one afterwards.
-    fn signed_for_domain(
-        &self,
-        entity: &Entity,
-        mut parcels: Vec<Parcel>,
-    ) -> Result<Vec<Parcel>, Refusal> {
-        let Some(signer) = &self.context.dkim else { return Ok(parcels) };
+    fn signed_for_domain(&self, entity: &Entity, mut made: Made) -> Result<Made, Refusal> {
+        let Some(signer) = &self.context.dkim else { return Ok(made) };
         let from = entity.header.from_mailboxes().unwrap_or_default();
         let authors = from.iter().chain(&self.envelope.reverse_path).map(Address::domain);
         let ours: Option<&Domain> = authors.into_iter().find(|domain| signer.signs_for(domain));
-        let Some(domain) = ours else { return Ok(parcels) };
-        for parcel in &mut parcels {
+        let Some(domain) = ours else { return Ok(made) };
+        for parcel in &mut made.parcels {
             let signed = signer.sign(&parcel.message, domain, self.context.now);
             let field = signed.map_err(|error| match error {
                 KeyError::Unavailable(_) => Refusal::KeysUnavailable,
@@ -170,7 +184,7 @@ impl Outbound {
             })?;
             parcel.message.insert(0, field);
         }
-        Ok(parcels)
+        Ok(made)
     }
 
     /// REQUIREMENTS B8: mail that its sender encrypted passes, its body untouched.

@@ -45,6 +45,8 @@ pub enum Refusal {
     SignatureNeeded(Address),
     /// Over the size limit.
     TooLarge,
+    /// The recipients need more copies of their own than there is memory for; some others are served.
+    TooManyCopies,
 }
 
 /// An SMTP extension that a message may need.
@@ -171,6 +173,10 @@ impl From<&Refusal> for Reply {
                 ),
             ),
             Refusal::TooLarge => Self::new(552, (5, 3, 4), "message too large"),
+            // RFC 5321 §4.5.3.1.10: the client sends again to those who are left.
+            Refusal::TooManyCopies => {
+                Self::new(452, (4, 5, 3), "too many copies at once, try again later for the rest")
+            }
         }
     }
 }
@@ -217,6 +223,7 @@ mod tests {
             (Refusal::NextHopRefusedOpened, "550 5.7.1"),
             (Refusal::ShuttingDown, "421 4.3.2"),
             (Refusal::TooLarge, "552 5.3.4"),
+            (Refusal::TooManyCopies, "452 4.5.3"),
         ]
     }
 

@@ -1,6 +1,7 @@
 //! What the two state machines say to the relay, and what it answers.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -24,12 +25,22 @@ pub enum Step {
 /// A message transformed.
 #[derive(Debug)]
 pub struct Done {
-    /// One or more copies; together they name every recipient of the envelope exactly once.
+    /// Copies. Together with `deferred` they name every recipient of the envelope exactly once, but for those who
+    /// were said to have the message already.
     pub parcels: Vec<Parcel>,
+    /// Indices into `Envelope::recipients`: for their copies there was no room ([`Refusal::TooManyCopies`]). The next
+    /// attempt has fewer to serve.
+    pub deferred: Vec<usize>,
     /// What was done.
     pub report: Report,
     /// Certificates and capabilities of a signer whose mail passed, for the public key store.
     pub harvest: Option<Harvest>,
+}
+
+/// Memory for copies; whoever runs the state machine keeps the books (REQUIREMENTS K10).
+pub trait Room: fmt::Debug + Send + Sync {
+    /// Takes so many octets; `false` where there are not so many left, and nothing is taken.
+    fn take(&self, bytes: usize) -> bool;
 }
 
 /// One copy of a message for the next hop.

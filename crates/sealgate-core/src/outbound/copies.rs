@@ -12,7 +12,7 @@ use crate::policy::{Content, Decision, Order, Sign};
 use crate::refusal::Refusal;
 use crate::report::{Delivered, Format, Layer, Report, SignatureStatus, Signer};
 use crate::sign;
-use crate::step::Parcel;
+use crate::step::{Parcel, Room};
 
 /// What is to be done for one recipient.
 #[derive(Clone, Debug)]
@@ -38,6 +38,18 @@ pub(super) struct Copies<'a> {
     pub(super) signer: Option<&'a OwnKey>,
     /// The originator's own certificate, so that his copy can be read again (B11).
     pub(super) own: Option<Chosen>,
+    /// Memory for all copies but the first, which has its place beside the message; so every attempt serves somebody.
+    pub(super) room: Option<&'a dyn Room>,
+    /// Who has the message already, by index into the envelope.
+    pub(super) served: &'a [bool],
+}
+
+/// What was made.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) parcels: Vec<Parcel>,
+    /// Recipients, by index, for whose copies there was no room.
+    pub(super) deferred: Vec<usize>,
 }
 
 /// How the layers of one copy are made.
@@ -54,6 +66,12 @@ struct Layering {
 struct Group {
     layering: Layering,
     members: Vec<Treatment>,
+}
+
+impl Group {
+    fn recipients(&self) -> impl Iterator<Item = usize> {
+        self.members.iter().map(|member| member.recipient)
+    }
 }
 
 /// An entity (Content fields, empty line, body) and its layers from the outside in.
@@ -74,7 +92,7 @@ impl Copies<'_> {
         &self,
         treatments: Vec<Treatment>,
         report: &mut Report,
-    ) -> Result<Vec<Parcel>, Refusal> {
+    ) -> Result<Made, Refusal> {
         let named_keys: Vec<Chosen> = treatments
             .iter()
             .filter(|one| !one.is_blind)
@@ -86,15 +104,15 @@ impl Copies<'_> {
             Bytes::from(outer_fields::for_transformed_body(header, &self.context.policy.domains));
         let mut payload: Option<Layered> = None;
         let mut signed: Option<Layered> = None;
-        let groups = self.groups(treatments)?;
-        if groups.len().saturating_mul(self.entity.bytes.len()) > COPIES_BYTES_MAX {
-            return Err(Refusal::Overloaded);
-        }
-        let mut parcels = Vec::with_capacity(groups.len());
-        for group in groups {
+        let mut made = Made::default();
+        let mut has_copy = false;
+        for group in self.groups(treatments)? {
             let layering = group.layering;
+            if group.recipients().all(|index| self.served.get(index) == Some(&true)) {
+                continue;
+            }
             if layering == UNTOUCHED {
-                parcels.push(self.untouched(&group));
+                made.parcels.push(self.untouched(&group));
                 continue;
             }
             let bare = match &payload {
@@ -106,7 +124,7 @@ impl Copies<'_> {
                 if group.members.iter().any(|member| member.decision.sign == Sign::Always) {
                     return Err(Refusal::BadMessage("it has a part that no signature survives"));
                 }
-                parcels.push(self.untouched(&group));
+                made.parcels.push(self.untouched(&group));
                 continue;
             }
             let inner = match (&signed, layering.inner) {
@@ -114,13 +132,28 @@ impl Copies<'_> {
                 (Some(inner), true) => inner.clone(),
                 (None, true) => signed.insert(self.sign(bare)?).clone(),
             };
-            let whole = self.seal(&group, &named_keys, inner)?;
+            let readers = self.readers(&group, &named_keys);
+            if layering.encryption.is_some() && !self.has_room(&mut has_copy, &inner, &readers) {
+                made.deferred.extend(group.recipients());
+                continue;
+            }
+            let whole = self.seal(&group, &readers, inner)?;
             if report.layers.is_empty() {
                 report.layers.clone_from(&whole.layers);
             }
-            parcels.push(self.parcel(&group, &outer, whole));
+            made.parcels.push(self.parcel(&group, &outer, whole));
         }
-        Ok(parcels)
+        Ok(made)
+    }
+
+    /// Takes the memory for a copy that is encrypted and so shares nothing with the others.
+    fn has_room(&self, has_copy: &mut bool, content: &Layered, readers: &[&Chosen]) -> bool {
+        let is_first = !std::mem::replace(has_copy, true);
+        let content: usize = content.entity.iter().map(Bytes::len).sum();
+        let cms = content.saturating_add(readers.len().saturating_mul(RECIPIENT_INFO_BYTES));
+        // In lines of base64: 78 octets for 57.
+        let bytes = cms.saturating_add(cms / 5 * 2).saturating_add(COPY_FIELDS_BYTES);
+        is_first || self.room.is_none_or(|room| room.take(bytes))
     }
 
     /// Named recipients with the same layering share a copy; each blind one has his own.
@@ -209,9 +242,8 @@ impl Copies<'_> {
         Ok(Layered { entity: signed.entity, layers, survives: content.survives })
     }
 
-    /// Encrypts to the members, to the named recipients when the copy is a blind one, and to the originator.
-    fn seal(&self, group: &Group, named: &[Chosen], inner: Layered) -> Result<Layered, Refusal> {
-        let Some(cipher) = group.layering.encryption else { return Ok(inner) };
+    /// To whom a copy is encrypted: the members, the named recipients when it is a blind one, and the originator.
+    fn readers<'g>(&'g self, group: &'g Group, named: &'g [Chosen]) -> Vec<&'g Chosen> {
         let is_blind = group.members.iter().any(|member| member.is_blind);
         let of_others = named.iter().take(if is_blind { GROUP_MEMBERS_MAX } else { 0 });
         let mut recipients: Vec<&Chosen> = Vec::new();
@@ -222,7 +254,12 @@ impl Copies<'_> {
                 recipients.push(chosen);
             }
         }
-        let entity = encrypt::smime::encrypt(&inner.entity, cipher, &recipients)
+        recipients
+    }
+
+    fn seal(&self, group: &Group, readers: &[&Chosen], inner: Layered) -> Result<Layered, Refusal> {
+        let Some(cipher) = group.layering.encryption else { return Ok(inner) };
+        let entity = encrypt::smime::encrypt(&inner.entity, cipher, readers)
             .map_err(|_| Refusal::Internal)?;
         let addresses: Vec<String> =
             group.members.iter().map(|member| member.address.to_string()).collect();
@@ -245,7 +282,7 @@ impl Copies<'_> {
         let mut message = vec![Bytes::copy_from_slice(self.received), outer.clone()];
         message.extend(whole.entity);
         Parcel {
-            recipients: group.members.iter().map(|member| member.recipient).collect(),
+            recipients: group.recipients().collect(),
             eight_bit: message.iter().skip(2).any(|segment| !segment.is_ascii()),
             message,
             delivered: match group.layering.encryption {
@@ -259,7 +296,7 @@ impl Copies<'_> {
     fn untouched(&self, group: &Group) -> Parcel {
         let head = outer_fields::for_untouched_body(&self.entity.header);
         Parcel {
-            recipients: group.members.iter().map(|member| member.recipient).collect(),
+            recipients: group.recipients().collect(),
             eight_bit: !self.entity.body.is_ascii(),
             message: vec![
                 Bytes::copy_from_slice(self.received),
@@ -273,6 +310,8 @@ impl Copies<'_> {
 
 /// Recipients who share a copy; two such groups and the originator stay below what a CMS reader takes (K4: 500).
 const GROUP_MEMBERS_MAX: usize = 200;
-/// All copies of one message together; the mail server's next try brings fewer recipients at once or waits.
-const COPIES_BYTES_MAX: usize = 1 << 30;
+/// A RecipientInfo is smaller (RSA keys have 8192 bits at most, K5), but for a long issuer's name.
+const RECIPIENT_INFO_BYTES: usize = 1536;
+/// The fields on top of a copy, and a signature around it, without what is shared.
+const COPY_FIELDS_BYTES: usize = 16 << 10;
 const UNTOUCHED: Layering = Layering { inner: false, encryption: None, outer: false };

@@ -8,6 +8,8 @@ use crate::refusal::Reply;
 use crate::report::Layer;
 use crate::testing::{Authority, NOW, Person, context, envelope, joined, keys};
 
+mod room;
+
 const MAIL: &[u8] = b"From: Alice <alice@nec.example>\r\nTo: bob@abc.example\r\nBcc: eve@abc.example\r\n\
     Subject: plans\r\nX-Sealgate-Verdict: pass\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n\
     The quick brown fox.\r\n";

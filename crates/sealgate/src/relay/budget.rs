@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sealgate_core::step::Room;
+
 /// Memory for messages in flight, over all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -53,6 +55,29 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.memory.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Memory for the copies of one message: no more than half of the budget, so that one message to many leaves room for
+/// others.
+#[derive(Debug)]
+pub(crate) struct CopiesRoom {
+    reservation: Mutex<Reservation>,
+    budget_bytes: usize,
+}
+
+impl CopiesRoom {
+    /// Nothing yet.
+    pub(crate) fn new(memory: &Arc<Memory>, budget_bytes: usize) -> Self {
+        Self { reservation: Mutex::new(Reservation::new(memory)), budget_bytes }
+    }
+}
+
+impl Room for CopiesRoom {
+    fn take(&self, bytes: usize) -> bool {
+        let mut reservation = self.reservation.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = reservation.bytes.saturating_add(bytes);
+        all <= self.budget_bytes / 2 && reservation.resize(all, self.budget_bytes)
     }
 }
 
@@ -132,6 +157,19 @@ mod tests {
         assert_eq!(memory.used_bytes(), 50);
         drop(two);
         assert_eq!(memory.used_bytes(), 10);
+    }
+
+    #[test]
+    fn the_copies_of_one_message_take_half_of_the_memory_and_what_is_free() {
+        let memory = Arc::new(Memory::default());
+        let one = CopiesRoom::new(&memory, 100);
+        assert!(one.take(30) && !one.take(21) && one.take(20), "half");
+        let mut others = Reservation::new(&memory);
+        assert!(others.resize(40, 100));
+        let two = CopiesRoom::new(&memory, 100);
+        assert!(!two.take(11) && two.take(10), "what is free");
+        drop((one, two));
+        assert_eq!(memory.used_bytes(), 40);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_keys::StoreError;
 use sealgate_keys::done_record::MessageKey;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
 use super::settle::Outcomes;
@@ -21,6 +22,7 @@ use crate::config::DoneRecord;
 /// What a transaction knows of its message's done-record.
 #[derive(Debug, Default)]
 pub(super) struct Done {
+    before: OnceCell<Before>,
     key: OnceLock<MessageKey>,
     /// Recipients, by index, of whom nothing needs to be written any more.
     written: Mutex<HashSet<usize>>,
@@ -42,8 +44,12 @@ pub(super) struct Before {
 }
 
 impl Transaction {
-    /// Asks who has the message already.
-    pub(super) async fn before(&self) -> Before {
+    /// Who has the message already, asked once.
+    pub(super) async fn before(&self) -> &Before {
+        self.done.before.get_or_init(|| self.ask()).await
+    }
+
+    async fn ask(&self) -> Before {
         let recipients = &self.envelope.recipients;
         let nobody = |remembers| Before { served: vec![false; recipients.len()], remembers };
         if self.relay.absence.lasts() {

@@ -51,6 +51,8 @@ pub(crate) struct Fanout<'a> {
     pub(crate) envelope: &'a Envelope,
     /// Recipients who have it already.
     pub(crate) served: &'a [bool],
+    /// Recipients for whom there was no room for a copy.
+    pub(crate) deferred: &'a [usize],
     /// Whether the done-record can be asked, so that it can be expected to take what is written.
     pub(crate) remembers: bool,
     /// No dot is sent after this.
@@ -109,7 +111,7 @@ impl Fanout<'_> {
 
     /// Copies by hop; recipients without a hop are answered at once. And whether one of them holds back everything.
     async fn consignments<'p>(&'p self, parcels: &'p [Parcel]) -> (Vec<Consignment<'p>>, bool) {
-        let mut stop = false;
+        let mut stop = self.defer();
         let hops = self.hops().await;
         let mut consignments: Vec<Consignment<'p>> = Vec::new();
         for parcel in parcels {
@@ -148,6 +150,17 @@ impl Fanout<'_> {
             }
         }
         (consignments, stop)
+    }
+
+    /// Answers those who get no copy for now, and whether that holds back everything.
+    fn defer(&self) -> bool {
+        let is_served = |index: &&usize| self.served.get(**index) == Some(&true);
+        let mut stop = false;
+        for index in self.deferred.iter().filter(|index| !is_served(index)) {
+            stop |= self.is_beyond_repair(&Refusal::TooManyCopies);
+            self.answer((*index, Err(Refusal::TooManyCopies)));
+        }
+        stop
     }
 
     /// The hop of each domain that is to be served: some at once, so that a domain whose name servers are away does not use

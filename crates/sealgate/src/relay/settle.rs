@@ -296,6 +296,7 @@ impl Transaction {
             direction: Direction::Inbound,
             envelope: &envelope,
             served: &[],
+            deferred: &[],
             remembers: true,
             deadline,
             answer_deadline: deadline,

@@ -16,12 +16,13 @@ use sealgate_core::outbound::{Context, Outbound};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::{Direction, Layer, Report};
 use sealgate_core::smtp::Protocol;
-use sealgate_core::step::{Done, Keys, Step};
+use sealgate_core::step::{Done, KeyQuery, Keys, Room, Step};
 use sealgate_core::verify::Harvest;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
 use super::authentication::{Authentication, Sender};
+use super::budget::CopiesRoom;
 use super::deliver::Outcome;
 use super::done::{Before, Done as DoneState};
 use super::fanout::{Fanout, Remotes};
@@ -73,6 +74,13 @@ impl Processor {
             Self::Outbound(outbound) => outbound.step(keys),
         }
     }
+
+    /// No copies for those who have the message.
+    fn skip(&mut self, served: &[bool]) {
+        if let Self::Outbound(outbound) = self {
+            outbound.skip(served);
+        }
+    }
 }
 
 impl Transaction {
@@ -88,7 +96,10 @@ impl Transaction {
         let deadline = begun + Duration::from_secs(limits.delivery_secs_max);
         let answer_deadline = begun + Duration::from_secs(limits.answer_secs_max);
         let message = Message::new(self.message.clone());
-        let transformed = tokio::time::timeout_at(deadline, self.prepare(message));
+        let room = CopiesRoom::new(&self.relay.memory, limits.memory_bytes_max);
+        // Held until all copies are gone.
+        let room: Arc<dyn Room> = Arc::new(room);
+        let transformed = tokio::time::timeout_at(deadline, self.prepare(message, &room));
         let (transformed, before) = tokio::join!(transformed, self.before());
         let transformed = transformed
             .unwrap_or_else(|_| Err(Box::new((Refusal::NextHop(late()), self.empty_report()))));
@@ -98,7 +109,7 @@ impl Transaction {
                 Err(refused) => {
                     failpoint!("transaction.refused");
                     let (refusal, report) = *refused;
-                    self.answer_unserved(sender, &before, &refusal);
+                    self.answer_unserved(sender, before, &refusal);
                     (report, Remotes::default())
                 }
                 Ok(done) => {
@@ -112,6 +123,7 @@ impl Transaction {
                         direction: self.direction,
                         envelope: &self.envelope,
                         served: &before.served,
+                        deferred: &done.deferred,
                         remembers: before.remembers,
                         deadline,
                         answer_deadline,
@@ -124,20 +136,24 @@ impl Transaction {
                 }
             }
         };
-        let collecting = self.collect(&before, receiver, answers);
+        let collecting = self.collect(before, receiver, answers);
         let ((report, remotes), outcomes) = tokio::join!(sending, collecting);
         failpoint!("transaction.settle");
         self.settle(report, &outcomes, &remotes, answer_deadline, released).await
     }
 
     /// What the message demands of its way, and what becomes of it.
-    async fn prepare(&self, message: Message) -> Result<Done, Box<(Refusal, Report)>> {
+    async fn prepare(
+        &self,
+        message: Message,
+        room: &Arc<dyn Room>,
+    ) -> Result<Done, Box<(Refusal, Report)>> {
         let policy = &self.settings.config.policy;
         let header = message.header_section();
         let transport = Transport::new(self.direction, policy, &self.envelope, header)
             .map_err(|refusal| Box::new((refusal, self.empty_report())))?;
         let _ = self.transport.set(transport);
-        self.transform(message).await
+        self.transform(message, room).await
     }
 
     fn next_hop(&self) -> NextHop {
@@ -208,7 +224,11 @@ impl Transaction {
         })
     }
 
-    async fn transform(&self, message: Message) -> Result<Done, Box<(Refusal, Report)>> {
+    async fn transform(
+        &self,
+        message: Message,
+        room: &Arc<dyn Room>,
+    ) -> Result<Done, Box<(Refusal, Report)>> {
         let config = &self.settings.config;
         let early = |refusal| Box::new((refusal, self.empty_report()));
         trace::check_loop(&message, &config.hostname, config.limits.hops_max).map_err(early)?;
@@ -227,9 +247,10 @@ impl Transaction {
                     None => inbound,
                 }))
             }
-            Direction::Outbound => Processor::Outbound(Box::new(Outbound::new(
-                context, id, envelope, message, received,
-            ))),
+            Direction::Outbound => {
+                let outbound = Outbound::new(context, id, envelope, message, received);
+                Processor::Outbound(Box::new(outbound.within(Arc::clone(room))))
+            }
         };
         let mut keys = Keys::default();
         // Without keys the core only reads: for a small message that is less work than changing threads. A panic
@@ -238,7 +259,7 @@ impl Transaction {
             match processor.step(&keys) {
                 Step::Want(queries) => {
                     failpoint!("transaction.look_up");
-                    off_the_clock(self.relay.stores.answer(&queries, &mut keys)).await;
+                    self.look_up(&queries, &mut keys, &mut processor).await;
                     failpoint!("transaction.looked_up");
                 }
                 Step::Done(done) => return Ok(*done),
@@ -260,7 +281,7 @@ impl Transaction {
             match step {
                 Step::Want(queries) => {
                     failpoint!("transaction.look_up_large");
-                    off_the_clock(self.relay.stores.answer(&queries, &mut keys)).await;
+                    self.look_up(&queries, &mut keys, &mut processor).await;
                 }
                 Step::Done(done) => return Ok(*done),
                 Step::Refused(refused) => return Err(refused),
@@ -268,6 +289,18 @@ impl Transaction {
         }
         tracing::error!(id = self.id, "the data processor asks without end");
         Err(early(Refusal::Internal))
+    }
+
+    /// Asks the key stores; and, where there may be many copies, who has the message: so each attempt gets further.
+    async fn look_up(&self, queries: &[KeyQuery], keys: &mut Keys, processor: &mut Processor) {
+        let answered = off_the_clock(self.relay.stores.answer(queries, keys));
+        match self.direction {
+            Direction::Inbound => answered.await,
+            Direction::Outbound => {
+                let ((), before) = tokio::join!(answered, self.before());
+                processor.skip(&before.served);
+            }
+        }
     }
 
     /// What the sender's domain says, before anything is changed (E9).
