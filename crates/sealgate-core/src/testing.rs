@@ -139,3 +139,35 @@ pub(crate) fn envelope(from: &str, to: &[&str]) -> Envelope {
 pub(crate) fn joined(segments: &[Bytes]) -> Bytes {
     Bytes::from(segments.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>())
 }
+
+/// Mails at each limit of a header section (REQUIREMENTS K1), which must be taken, and one beyond it. `head`: the fields
+/// that they begin with, one a line.
+pub(crate) fn mails_at_header_limits(head: &str) -> Vec<(Bytes, bool)> {
+    let given = head.matches("\r\n").count();
+    let fields = |count: usize| "X-A: b\r\n".repeat(count - given);
+    let field = |bytes: usize| {
+        let mut field = String::from("X-A:\r\n");
+        while field.len() < bytes {
+            let left = bytes - field.len();
+            // No line is shorter than a space, a letter and its end.
+            let line = if (901..904).contains(&left) { 800 } else { left.min(900) };
+            field.push_str(&format!(" {}\r\n", "b".repeat(line - 3)));
+        }
+        field
+    };
+    let section = |bytes: usize| {
+        let whole = field(50_000).repeat(5);
+        // The empty line counts.
+        let rest = field(bytes - head.len() - whole.len() - 2);
+        whole + &rest
+    };
+    let mail = |more: String| Bytes::from(format!("{head}{more}\r\nfox\r\n"));
+    vec![
+        (mail(fields(1_000)), true),
+        (mail(fields(1_001)), false),
+        (mail(field(64 << 10)), true),
+        (mail(field((64 << 10) + 1)), false),
+        (mail(section(256 << 10)), true),
+        (mail(section((256 << 10) + 1)), false),
+    ]
+}

@@ -13,6 +13,7 @@ use crate::sign;
 use crate::testing::{Authority, NOW, Person, context, envelope, joined, keys};
 
 mod behind_key;
+mod efail;
 mod limits;
 
 const PAYLOAD: &[u8] = b"Content-Type: text/plain\r\n\r\nThe quick brown fox.\r\n";

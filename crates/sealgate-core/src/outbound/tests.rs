@@ -6,7 +6,9 @@ use crate::mime::{Cryptographic, cryptographic_layer, decode_body};
 use crate::policy::{Content, Order};
 use crate::refusal::Reply;
 use crate::report::Layer;
-use crate::testing::{Authority, NOW, Person, context, envelope, joined, keys};
+use crate::testing::{
+    Authority, NOW, Person, context, envelope, joined, keys, mails_at_header_limits,
+};
 
 mod room;
 
@@ -381,4 +383,18 @@ fn mail_that_needs_no_key_of_ours_flows_while_they_are_away() {
     let mut outbound = Outbound::new(context, "ID".to_owned(), envelope, message, Vec::new());
     let Step::Want(queries) = outbound.step(&Keys::default()) else { panic!("nothing is wanted") };
     assert!(matches!(queries.as_slice(), [KeyQuery::Public(_)]), "{queries:?}");
+}
+
+/// REQUIREMENTS K1.
+#[test]
+fn header_sections_over_the_limits_are_refused() {
+    let world = World::new();
+    let head = "From: Alice <alice@nec.example>\r\nTo: bob@abc.example\r\n";
+    for (mail, is_within) in mails_at_header_limits(head) {
+        let sent = world.send(Decision::default(), &mail, &["bob@abc.example"], &world.keys(true));
+        match is_within {
+            true => assert_eq!(sent.unwrap().report.delivered, Delivered::Sealed),
+            false => assert!(sent.unwrap_err().to_string().starts_with("550 5.6.0")),
+        }
+    }
 }
