@@ -107,6 +107,10 @@ impl Inbound {
         })?;
         self.report.verdict = peeled.verdict;
         self.report.reason = peeled.reason;
+        let awaits_clock = self.context.clock_is_doubtful && peeled.verdict == Verdict::TempError;
+        if decision.expect_signed && awaits_clock {
+            return Err(Refusal::KeysUnavailable);
+        }
         if decision.expect_signed && peeled.verdict != Verdict::Pass {
             self.report.reason = Some(Reason::ExpectSigned);
             return Err(Refusal::Falsified);

@@ -124,6 +124,7 @@ pub(crate) fn context(domain: &str, authority: &Authority, defaults: Decision) -
         trust: Arc::new(TrustStore::new(anchors, Vec::new(), Vec::new())),
         hostname: format!("gate.{domain}"),
         now: NOW,
+        clock_is_doubtful: false,
         dkim: None,
     }
 }

@@ -54,6 +54,7 @@ mod trace;
 mod transaction;
 pub(crate) mod transport;
 mod veil;
+mod wall_clock;
 
 use authentication::Authenticator;
 use budget::{Connections, Memory};
@@ -66,6 +67,7 @@ use listener::Entrance;
 use readiness::Readiness;
 use recipients::Recipients;
 use route::Router;
+use wall_clock::WallClock;
 
 /// What a configuration means to the relay; replaced as a whole by a reload.
 #[derive(Debug)]
@@ -128,6 +130,7 @@ pub(crate) struct Relay {
     readiness: Readiness,
     memory: Arc<Memory>,
     connections: Arc<Connections>,
+    clock: WallClock,
     draining: watch::Sender<bool>,
 }
 
@@ -151,6 +154,7 @@ impl Relay {
             readiness: Readiness::default(),
             memory: Arc::default(),
             connections: Arc::default(),
+            clock: WallClock::new(),
             draining: watch::Sender::new(false),
         }))
     }
@@ -248,6 +252,7 @@ impl Relay {
     /// Takes configuration, TLS files and stores anew; where one of them is unusable nothing is changed. Listeners, database
     /// and resolvers stay as they are, and what is under way ends with what it began with.
     async fn reload(&self) {
+        self.clock.confirm();
         let path = self.settings().config.path.clone();
         match self.load(&path).await {
             Ok(settings) => {

@@ -250,8 +250,14 @@ impl Peeler<'_> {
             Some(Ok(known)) => known,
             Some(Err(_)) | None => &[],
         };
-        let judge =
-            Judge { author: self.author, known, trust: &self.context.trust, now: self.context.now };
+        let Context { trust, now, clock_is_doubtful, .. } = self.context;
+        let judge = Judge {
+            author: self.author,
+            known,
+            trust,
+            now: *now,
+            clock_is_doubtful: *clock_is_doubtful,
+        };
         let Some(checked) = verify::smime::check(signed, content, &judge) else {
             if walk.behind == Behind::Unauthenticated {
                 return self.unauthenticated_failure();

@@ -174,6 +174,27 @@ fn valid_and_untrusted() {
 }
 
 #[test]
+fn by_a_doubtful_clock_an_expired_signer_is_not_judged() {
+    let world = World::new();
+    let usage = KeyUsagePurpose::DigitalSignature;
+    let old = world.authority.key_valid("alice@nec.example", usage, (2024, 2025));
+    let mail = mail(FROM_ALICE, &world.signed(PAYLOAD, &old));
+    let take = |expect_signed, clock_is_doubtful| {
+        let decision = Decision { expect_signed, ..Decision::default() };
+        let context = context("abc.example", &world.authority, decision);
+        let keys = keys(&[&world.bob, &world.carol], &[]);
+        run(Context { clock_is_doubtful, ..context }, &mail, &["bob@abc.example"], &keys)
+    };
+    let row = |outcome, verdict, reason| {
+        row(&outcome, "250", Delivered::AsReceived, verdict, Some(reason));
+    };
+    row(take(false, false), Verdict::Policy, Reason::Expired);
+    row(take(false, true), Verdict::TempError, Reason::ClockDoubtful);
+    refused(&take(true, false));
+    assert_eq!(take(true, true).result.unwrap_err(), Refusal::KeysUnavailable);
+}
+
+#[test]
 fn an_imported_certificate_is_trusted_without_a_path() {
     let world = World::new();
     let stranger = Person::new("alice@nec.example", &Authority::new("Unknown Authority"));

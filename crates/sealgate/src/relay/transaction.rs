@@ -5,12 +5,11 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sealgate_core::envelope::Envelope;
 use sealgate_core::inbound::Inbound;
-use sealgate_core::keys::Timestamp;
 use sealgate_core::message::Message;
 use sealgate_core::outbound::{Context, Outbound};
 use sealgate_core::refusal::{Refusal, Reply};
@@ -199,11 +198,13 @@ impl Transaction {
             tracing::error!(%error, "the key database does not answer");
             Refusal::KeysUnavailable
         })?;
+        let (now, clock_is_doubtful) = relay.clock.look();
         Ok(Context {
             policy: Arc::clone(&settings.config.policy),
             trust,
             hostname: settings.config.hostname.clone(),
-            now: now(),
+            now,
+            clock_is_doubtful,
             dkim: settings.dkim.clone(),
         })
     }
@@ -320,12 +321,6 @@ impl Transaction {
 fn is_ours(report: &Report) -> bool {
     let is_tried = |layer: &Layer| matches!(layer, Layer::Encrypted { key, .. } if !key.is_empty());
     report.layers.iter().any(is_tried)
-}
-
-/// The time of verification.
-pub(crate) fn now() -> Timestamp {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// ARCHITECTURE: the upstream's patience is used up.

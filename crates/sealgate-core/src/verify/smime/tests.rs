@@ -65,7 +65,13 @@ fn judged(octets: usize, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Checked {
     let cms = change(sign_detached(&signing, &[CONTENT]).unwrap());
     let author = Address::parse("alice@nec.example").unwrap();
     let trust = TrustStore::new(vec![anchor], Vec::new(), Vec::new());
-    let judge = Judge { author: Some(&author), known: &[], trust: &trust, now: NOW };
+    let judge = Judge {
+        author: Some(&author),
+        known: &[],
+        trust: &trust,
+        now: NOW,
+        clock_is_doubtful: false,
+    };
     check(&SignedData::parse(&cms).unwrap(), CONTENT, &judge).unwrap()
 }
 
