@@ -41,6 +41,10 @@ struct Bed {
 
 impl Bed {
     async fn new(order: &[PublicKeyStoreKind]) -> Self {
+        Self::with(order, StoresConfig::default()).await
+    }
+
+    async fn with(order: &[PublicKeyStoreKind], defaults: StoresConfig) -> Self {
         let slapd = Slapd::start(Settings::default());
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("master.key");
@@ -58,7 +62,7 @@ impl Bed {
                 entries_max: 5,
                 timeout: Duration::from_secs(2),
             }),
-            ..StoresConfig::default()
+            ..defaults
         };
         establish(&key, &config.database, &Domain::parse("nec.example").unwrap()).await.unwrap();
         let stores = Stores::open(&config).await.unwrap();
@@ -135,6 +139,26 @@ async fn an_expired_certificate_hides_no_later_stores_good_one() {
     bed.list(vec![good.clone()]);
     bed.pin(&expired()).await;
     assert!(bed.ask().await.unwrap().last() == Some(&good));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_directory_has_is_kept_briefly_where_it_is_of_no_use() {
+    let defaults = StoresConfig {
+        cache_ttl: Duration::from_secs(600),
+        cache_negative_ttl: Duration::from_millis(100),
+        ..StoresConfig::default()
+    };
+    let mut bed = Bed::with(&[Ldap], defaults).await;
+    let (old, good) = (expired(), usable(&bed.slapd.pki));
+    bed.list(vec![old.clone()]);
+    assert!(bed.ask().await.unwrap() == [old.clone()]);
+    // The directory tells nobody of it.
+    bed.list(vec![good.clone()]);
+    assert!(bed.gives(&[good.clone(), old]).await);
+    bed.list(vec![usable(&Pki::new("Other"))]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(bed.ask().await.unwrap().first() == Some(&good), "what is of use is kept");
+    assert!(bed.ask().await.unwrap().len() == 2, "what is of use is kept");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
