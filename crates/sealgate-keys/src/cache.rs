@@ -76,6 +76,17 @@ impl Expiry<(u64, KeyQuery), Kept> for ByUse {
     ) -> Option<Duration> {
         Some(if kept.usable { self.ttl } else { self.negative_ttl })
     }
+
+    /// What takes another's place has a time of its own.
+    fn expire_after_update(
+        &self,
+        query: &(u64, KeyQuery),
+        kept: &Kept,
+        now: Instant,
+        _left: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(query, kept, now)
+    }
 }
 
 #[cfg(test)]
@@ -105,5 +116,18 @@ mod tests {
         assert!(cache.find(0, &of_use).is_some());
         std::thread::sleep(TTL);
         assert!(cache.find(0, &of_use).is_none());
+    }
+
+    #[test]
+    fn what_takes_anothers_place_has_a_time_of_its_own() {
+        let cache = Cache::new(10, TTL, NEGATIVE_TTL);
+        let (better, worse) = (query("bob@abc.example"), query("eve@abc.example"));
+        cache.keep(0, &better, kept(false));
+        cache.keep(0, &better, kept(true));
+        cache.keep(0, &worse, kept(true));
+        cache.keep(0, &worse, kept(false));
+        std::thread::sleep(NEGATIVE_TTL + Duration::from_millis(50));
+        assert!(cache.find(0, &better).is_some());
+        assert!(cache.find(0, &worse).is_none());
     }
 }

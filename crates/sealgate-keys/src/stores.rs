@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join3;
 use futures_util::stream::FuturesUnordered;
 use sealgate_core::address::Domain;
+use sealgate_core::encrypt::choose_certificate;
 use sealgate_core::keys::{LookupError, OwnKey, PublicKey, Timestamp};
 use sealgate_core::sign::choose_key;
 use sealgate_core::step::{KeyQuery, Keys};
@@ -303,11 +304,43 @@ impl Stores {
         generation: u64,
         query: &'q KeyQuery,
     ) -> (&'q KeyQuery, Result<Answer, LookupError>) {
-        let answer = match self.cache.find(generation, query) {
-            Some(kept) => Ok(kept.answer),
-            None => self.look_up_by(settings, deadline, generation, query).await,
-        };
-        (query, answer)
+        if let Some(kept) = self.cache.find(generation, query)
+            && self.holds(settings, deadline, generation, query, &kept).await
+        {
+            return (query, Ok(kept.answer));
+        }
+        (query, self.look_up_by(settings, deadline, generation, query).await)
+    }
+
+    /// Whether what was of use when it was kept still is. Certificates expire and are revoked; then what other stores have
+    /// is not to wait until the answer is forgotten. Verdicts are remembered, so that this validates no path again.
+    async fn holds(
+        &self,
+        settings: &Settings,
+        deadline: tokio::time::Instant,
+        generation: u64,
+        query: &KeyQuery,
+        kept: &Kept,
+    ) -> bool {
+        if !kept.usable {
+            return true;
+        }
+        let now = Timestamp(unix_now());
+        match (query, &kept.answer) {
+            (KeyQuery::Public(address), Answer::Public(keys)) => {
+                let current = settings.trust.current(&self.database, generation);
+                let trust = match tokio::time::timeout_at(deadline, current).await {
+                    Ok(Ok(trust)) => Some(trust),
+                    Ok(Err(_)) | Err(_) => settings.trust.last(),
+                };
+                // Where nobody knows whom we trust, mail waits anyway.
+                trust.is_none_or(|trust| choose_certificate(keys, address, &trust, now).is_ok())
+            }
+            (KeyQuery::Signing(address), Answer::Own(keys)) => {
+                choose_key(keys, address, now).is_some()
+            }
+            _ => true,
+        }
     }
 
     async fn look_up_by(
