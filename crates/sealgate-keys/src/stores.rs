@@ -312,8 +312,9 @@ impl Stores {
         (query, self.look_up_by(settings, deadline, generation, query).await)
     }
 
-    /// Whether what was of use when it was kept still is. Certificates expire and are revoked; then what other stores have
-    /// is not to wait until the answer is forgotten. Verdicts are remembered, so that this validates no path again.
+    /// Whether what was of use when it was kept still is. Certificates expire and are revoked, and keys are replaced where
+    /// they are; then what stores have now is not to wait until the answer is forgotten. Verdicts are remembered, so that
+    /// this validates no path again.
     async fn holds(
         &self,
         settings: &Settings,
@@ -327,6 +328,7 @@ impl Stores {
         }
         let now = Timestamp(unix_now());
         match (query, &kept.answer) {
+            (_, Answer::Own(keys)) if keys.iter().any(|key| key.secret.is_gone()) => false,
             (KeyQuery::Public(address), Answer::Public(keys)) => {
                 let current = settings.trust.current(&self.database, generation);
                 let trust = match tokio::time::timeout_at(deadline, current).await {

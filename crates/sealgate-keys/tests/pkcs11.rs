@@ -228,6 +228,31 @@ fn a_handle_does_not_become_that_of_another_key_with_its_name() {
 }
 
 #[test]
+fn a_key_that_is_gone_from_the_token_ends_no_session() {
+    inside("a_key_that_is_gone_from_the_token_ends_no_session", |bed| {
+        let [alice, bob] = ["alice@nec.example", "bob@nec.example"]
+            .map(|address| bed.person(address, P256, SIGN_AND_ENCRYPT));
+        bed.import(&alice, &alice.address, "0a");
+        bed.import(&bob, &bob.address, "0b");
+        let mut config = bed.config();
+        config.module = bed.spy();
+        let token = Token::open(config).unwrap();
+        let [gone, stays] = [&alice, &bob].map(|person| only(token.find(&person.address).unwrap()));
+        signs(&gone);
+        assert!(!gone.secret.is_gone());
+        assert_eq!(token.remove(&alice.address), Ok(1));
+        let logins = bed.logins();
+        for _ in 0..3 {
+            let signature = gone.secret.sign(ECDSA_SHA256, MESSAGE);
+            assert!(matches!(signature, Err(KeyError::Unavailable(_))), "{signature:?}");
+            signs(&stays);
+        }
+        assert!(gone.secret.is_gone() && !stays.secret.is_gone());
+        assert_eq!(bed.logins(), logins, "started anew");
+    });
+}
+
+#[test]
 fn mail_waits_for_a_key_that_may_not_decrypt() {
     inside("mail_waits_for_a_key_that_may_not_decrypt", |bed| {
         for (owner, kind) in [("r@nec.example", RSA), ("p256@nec.example", P256)] {

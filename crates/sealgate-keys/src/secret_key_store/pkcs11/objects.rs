@@ -147,7 +147,7 @@ pub(super) fn key_object(
     }
     let label = name.label_text();
     Err(refused.unwrap_or_else(|| {
-        Fault::Away(format!("the key `{label}` of this certificate is no longer in the token"))
+        Fault::Gone(format!("the key `{label}` of this certificate is no longer in the token"))
     }))
 }
 

@@ -1,6 +1,7 @@
 //! The store itself: looks keys up, takes new ones in and destroys them, on threads of the token.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -80,6 +81,7 @@ impl Token {
             kind: found.certificate.key_kind(),
             certificate: Arc::clone(&found.certificate),
             object: Arc::new(Mutex::new(Some((found.generation, found.object)))),
+            is_gone: AtomicBool::new(false),
         };
         RemoteKey { certificate: found.certificate, chain: found.chain, secret: Arc::new(secret) }
     }
