@@ -55,7 +55,7 @@ impl Stores {
         }
         match away {
             Some(error) if !usable => Err(error),
-            away => Ok(Found { keys, complete: away.is_none() }),
+            away => Ok(Found { keys, complete: away.is_none(), usable }),
         }
     }
 
