@@ -76,6 +76,8 @@ pub(crate) struct Bed {
     sealed: Arc<Sink>,
     internet: Sink,
     mail_server: Sink,
+    /// What abc.example opens.
+    read: Sink,
 }
 
 impl Bed {
@@ -98,8 +100,10 @@ impl Bed {
         abc.must(&["anchor", "import", authority.to_str().unwrap()], b"");
         pin(&abc, NEC, certificate);
         relay.must(&["anchor", "import", abc.authority().to_str().unwrap()], b"");
-        let (sealed, internet, mail_server) = (Arc::new(Sink::smtp()), Sink::smtp(), Sink::smtp());
+        let sealed = Arc::new(Sink::smtp());
+        let [internet, mail_server, read] = [(); 3].map(|()| Sink::smtp());
         abc.set(&["outside", "next_hop"], format!("smtp://{}", sealed.address));
+        abc.set(&["inside", "mail_server"], format!("smtp://{}", read.address));
         abc.start();
         relay.configure(|config| {
             set(config, &["outside", "next_hop"], format!("smtp://{}", internet.address));
@@ -110,7 +114,7 @@ impl Bed {
             set(&mut rule, &["encrypt"], "prefer");
             set(config, &["rule"], vec![toml::Value::Table(rule)]);
         });
-        Self { relay, abc, sealed, internet, mail_server }
+        Self { relay, abc, sealed, internet, mail_server, read }
     }
 
     /// Pins abc.example's certificate for everybody there in the relay's own store.
@@ -172,9 +176,34 @@ impl Bed {
         let sent = self.settle(outgoing, &self.internet, is_sealed);
         println!("{sent} sent, each once and sealed");
         if !incoming.is_empty() {
+            self.assert_signed();
+            println!("each signed by its sender");
             times.judge("incoming", incoming);
             let opened = self.settle(incoming, &self.mail_server, is_opened);
             println!("{opened} came in, each once and opened");
+        }
+    }
+
+    /// Has abc.example open all that went out: each mail carries a valid signature of its sender, also those from just before
+    /// and just after the outage. The policy is to sign where there is a key, so a store that could not answer
+    /// and was taken for one without a key would let them pass unsigned.
+    fn assert_signed(&self) {
+        let outside = self.abc.ready().outside_smtp.unwrap();
+        let sent = self.internet.received();
+        for one in &sent {
+            let to: Vec<&str> = one.recipients.iter().map(|line| address(line)).collect();
+            let reply = send_smtp(outside, address(&one.mail), &to, &one.content);
+            assert_eq!(reply.code, 250, "{to:?}: {reply:?}");
+        }
+        let opened = self.read.received();
+        assert_eq!(opened.len(), sent.len());
+        for one in &opened {
+            let (to, said) = (address(&one.recipients[0]), text(&one.content));
+            assert!(is_opened(one, &format!("{}.a@abc.example", name_of(to))), "{to}:\n{said}");
+            let signer = format!("body.smime-identifier=\"{}\"", address(&one.mail));
+            for words in ["X-Sealgate-Verdict: pass\r\n", &signer] {
+                assert!(said.contains(words), "no {words:?}, {to}:\n{said}");
+            }
         }
     }
 
