@@ -411,21 +411,25 @@ fn too_many_uses_of_one_key_are_put_off_and_audited_once() {
     let (gate, server) = start("p256", &["*"], USES);
     configure(&gate, vec![relay(own_uid(&gate), &["*"], USES)], |table| {
         table.insert("uses_per_minute".to_owned(), 3.into());
+        table.insert("domain_uses_per_minute".to_owned(), 6.into());
     });
+    gate.generate_key(NEC, "p256");
     server.reload();
     let mut kmip = connect(&server);
-    let id = kmip.key_for(ALICE, usage::SIGN);
-    for _ in 0..3 {
-        assert!(kmip.sign(&id, Parameters::default()).is_ok());
-    }
-    for _ in 0..5 {
-        let refused = kmip.sign(&id, Parameters::default()).unwrap_err();
-        assert_eq!(refused.reason, ResultReason::GeneralFailure);
-        assert!(refused.message.contains("rate limit"), "{}", refused.message);
+    for (owner, uses) in [(ALICE, 3), (NEC, 6)] {
+        let id = kmip.key_for(owner, usage::SIGN);
+        for _ in 0..uses {
+            assert!(kmip.sign(&id, Parameters::default()).is_ok());
+        }
+        for _ in 0..5 {
+            let refused = kmip.sign(&id, Parameters::default()).unwrap_err();
+            assert_eq!(refused.reason, ResultReason::GeneralFailure);
+            assert!(refused.message.contains("rate limit"), "{}", refused.message);
+        }
     }
     let lines = audited(&server, "sign", "refused");
-    assert_eq!(lines.len(), 1);
-    assert_eq!(lines[0]["reason"], "rate limit");
+    let said: Vec<_> = lines.iter().map(|line| [&line["owner"], &line["reason"]]).collect();
+    assert_eq!(said, [[ALICE, "rate limit"], [NEC, "rate limit"]]);
 }
 
 fn registered(address: &str, what: &str, object: Object) -> Request {
