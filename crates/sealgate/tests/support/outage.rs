@@ -172,13 +172,13 @@ impl Bed {
 
         let times = Times { gone, returning, back };
         let (outgoing, incoming) = attempts.split_at(OUTGOING.len());
-        times.judge("outgoing", outgoing);
+        times.judge("outgoing", &OUTGOING, outgoing);
         let sent = self.settle(outgoing, &self.internet, is_sealed);
         println!("{sent} sent, each once and sealed");
         if !incoming.is_empty() {
             self.assert_signed();
             println!("each signed by its sender");
-            times.judge("incoming", incoming);
+            times.judge("incoming", &[Protocol::Smtp; INCOMING], incoming);
             let opened = self.settle(incoming, &self.mail_server, is_opened);
             println!("{opened} came in, each once and opened");
         }
@@ -275,8 +275,8 @@ struct Times {
 }
 
 impl Times {
-    /// Every answer is right for its time, and each client's first 250 after the return comes soon.
-    fn judge(&self, direction: &str, clients: &[Vec<Attempt>]) {
+    /// Every answer is right for its time, and each protocol's first 250 after the return comes soon.
+    fn judge(&self, direction: &str, protocols: &[Protocol], clients: &[Vec<Attempt>]) {
         let mut refusals = 0;
         for one in clients.iter().flatten() {
             let Outcome::Answered(reply) = &one.outcome else { continue };
@@ -293,12 +293,16 @@ impl Times {
             let first = passed.find(|one| one.began > self.gone).unwrap();
             first.ended.saturating_duration_since(self.back)
         };
-        let mut flows: Vec<Duration> = clients.iter().map(first).collect();
-        flows.sort();
+        let flows: Vec<Duration> = clients.iter().map(first).collect();
         let away = self.back - self.gone;
         println!("{direction}: away {away:?}, {refusals} refused; flows after {flows:?}");
-        let last = flows.last().unwrap();
-        assert!(*last < BACK_WITHIN, "{direction}: flows {flows:?} after the return");
+        // Each protocol's first: where one mail keeps the store busy for long (PyKMIP does one thing at a time), the other
+        // client of the protocol may be behind it.
+        for protocol in [Protocol::Smtp, Protocol::Lmtp] {
+            let of_it = flows.iter().zip(protocols).filter(|(_, one)| **one == protocol);
+            let first = of_it.map(|(after, _)| *after).min();
+            assert!(first.is_none_or(|after| after < BACK_WITHIN), "{direction}: {flows:?}");
+        }
     }
 }
 
