@@ -174,6 +174,47 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
 }
 
 #[test]
+fn aliases_are_followed_by_their_own_proof_and_everything_ends_somewhere() {
+    let pki = Pki::new("Internet");
+    let good = plain();
+    let mut records =
+        format!("@ MX 10 mx\nmx A {0}\nplain A {0}\nalias CNAME plain\n", good.address);
+    // The ninth is one too many (REQUIREMENTS K13).
+    for number in 1..=9 {
+        let target = number - 1;
+        records.push_str(&format!("c{number} CNAME c{target}\n"));
+    }
+    records.push_str("c0 MX 10 mx\n");
+    // Twelve thousand octets over TCP, and twenty-four.
+    for (name, count) in [("long", 600), ("longer", 1200)] {
+        records.push_str(&format!("{name} MX 10 mx\n"));
+        (0..count).for_each(|host| records.push_str(&format!("{name} MX 20 m{host}\n")));
+    }
+    let abroad = "alias CNAME plain.abc.example.\n";
+    let zones = [
+        Zone::signed("abc.example", &records),
+        Zone::hashed("def.example", &records),
+        Zone::signed("ghi.example", abroad),
+    ];
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for (to, code) in [
+        // There is no MX record where the alias leads to, and that is proven for the target.
+        ("bob@alias.abc.example", 250),
+        ("bob@alias.def.example", 250),
+        ("bob@alias.ghi.example", 250),
+        ("bob@c8.abc.example", 250),
+        ("bob@c9.abc.example", 451),
+        ("bob@c8.def.example", 250),
+        ("bob@c9.def.example", 451),
+        ("bob@long.abc.example", 250),
+        ("bob@longer.abc.example", 451),
+    ] {
+        let reply = internet.send(to);
+        assert_eq!(reply.code, code, "{to}: {reply:?}\n{}", internet.gate.log());
+    }
+}
+
+#[test]
 fn policy_demands_tls_for_a_destination() {
     let pki = Pki::new("Internet");
     let other = Pki::new("Other");

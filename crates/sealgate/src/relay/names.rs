@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -16,10 +15,13 @@ use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
+use hickory_resolver::{Resolver, TokioResolver};
 
+use self::bailiwick::Connections;
 use self::wildcard::SecondLook;
 use crate::config::{Dns, Resolvers};
 
+pub(super) mod bailiwick;
 pub(super) mod wildcard;
 
 /// The resolvers.
@@ -27,7 +29,7 @@ pub(super) mod wildcard;
 pub(crate) struct Names {
     plain: TokioResolver,
     /// None where nothing is validated.
-    validating: Option<(TokioResolver, SecondLook)>,
+    validating: Option<(Resolver<Connections>, SecondLook)>,
 }
 
 /// What a look-up found.
@@ -264,11 +266,10 @@ fn validating(
     config: &ResolverConfig,
     options: ResolverOpts,
     anchors: Arc<TrustAnchors>,
-) -> Result<(TokioResolver, SecondLook), String> {
+) -> Result<(Resolver<Connections>, SecondLook), String> {
     let options = validating_options(options);
     let second_look = SecondLook::new(config, &options, Arc::clone(&anchors))?;
-    let provider = TokioRuntimeProvider::default();
-    let resolver = TokioResolver::builder_with_config(config.clone(), provider)
+    let resolver = Resolver::builder_with_config(config.clone(), Connections::default())
         .with_options(options)
         .with_trust_anchor(anchors)
         .build()
