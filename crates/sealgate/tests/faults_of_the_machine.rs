@@ -308,7 +308,9 @@ fn whatever_is_done_to_dns_answers_no_mail_is_bounced_or_sent_elsewhere() {
     let [exchanger, other] = [(); 2].map(|()| Exchanger::start(&Offer::default()));
     let troubles = [
         Trouble::Denied,
+        Trouble::DeniedByAnother,
         Trouble::Emptied,
+        Trouble::EmptiedByAnother,
         Trouble::Failing,
         Trouble::Short,
         Trouble::Truncated,
@@ -323,7 +325,11 @@ fn whatever_is_done_to_dns_answers_no_mail_is_bounced_or_sent_elsewhere() {
     let own = |name: &str| format!("{name} MX 10 mx\n{name} A {}\n", other.address);
     let mut records = format!("mx A {}\n{}", exchanger.address, own("@"));
     records.extend((0..troubles.len()).map(|number| own(&format!("d{number}"))));
-    let zones = [Zone::signed("one.example", &records), Zone::hashed("two.example", &records)];
+    let zones = [
+        Zone::signed("one.example", &records),
+        Zone::hashed("two.example", &records),
+        Zone::unsigned(dns_line::UNSIGNED_ZONE, ""),
+    ];
     let dns = Nsd::start_with_ttl(&zones, u32::try_from(TTL.as_secs()).unwrap());
     let line = dns_line::lay(dns.address, || *SPOILED.lock().unwrap());
     let mut gate = through_exchangers(line, &dns, 1);
