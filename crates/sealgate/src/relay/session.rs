@@ -35,7 +35,7 @@ use super::done::Done;
 use super::introduction::Introduction;
 use super::listener::Entrance;
 use super::route::{self, Hop};
-use super::settle::{Settled, Tally};
+use super::settle::Settled;
 use super::stream::{READ_BYTES_FIRST, Stream, let_go};
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
@@ -488,12 +488,10 @@ impl Session {
         while let Ok(outcome) = receiver.try_recv() {
             answers.take(outcome);
         }
-        Some(settled.unwrap_or_else(|| {
-            metrics::counter!("sealgate_panics_total").increment(1);
-            let report = Report::new(transaction.direction, &transaction.id);
-            let (result, partial) = Tally::of(answers.outcomes()).into_result();
-            Settled { report, result, partial, repair: None }
-        }))
+        Some(match settled {
+            Some(settled) => settled,
+            None => transaction.interrupted(answers.outcomes()).await,
+        })
     }
 
     /// LMTP: says the answers that are known, each apart where the client needs that.
