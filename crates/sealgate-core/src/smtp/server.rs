@@ -64,6 +64,8 @@ pub struct Server {
     body: Option<Body>,
     commands: u32,
     errors: u32,
+    /// Command lines read to their ends.
+    lines: u64,
     /// Said in every refusal.
     id: String,
     quit: bool,
@@ -109,6 +111,7 @@ impl Server {
             body: None,
             commands: 0,
             errors: 0,
+            lines: 0,
             id: String::new(),
             quit: false,
             options,
@@ -158,6 +161,16 @@ impl Server {
     /// Whether content is being received.
     pub fn is_receiving(&self) -> bool {
         self.body.is_some()
+    }
+
+    /// Whether a command line is too long and has not ended; none of it is in the input.
+    pub fn is_within_long_line(&self) -> bool {
+        self.phase == Phase::LongLine
+    }
+
+    /// Command lines read to their ends, so that one that does not end can be told from the next.
+    pub fn lines(&self) -> u64 {
+        self.lines
     }
 
     /// Octets of content in memory, for a budget over all sessions.
@@ -282,6 +295,7 @@ impl Server {
             }
             return Some(Event::NeedInput);
         };
+        self.lines = self.lines.wrapping_add(1);
         let event = match input.get(..end).unwrap_or_default() {
             line if line.len() >= COMMAND_BYTES_MAX => self.line_too_long(),
             [line @ .., b'\r'] => self.command(line),
@@ -304,6 +318,7 @@ impl Server {
             return Some(Event::NeedInput);
         };
         input.advance(end.saturating_add(1));
+        self.lines = self.lines.wrapping_add(1);
         self.phase = Phase::Command;
         self.line_too_long()
     }

@@ -24,7 +24,7 @@ use super::chance::Chance;
 use super::course::{Course, with_keys};
 use super::world::{self, World, complain};
 use super::{client, note};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::relay::hops::Hops;
 use crate::relay::pool::Pool;
 use crate::relay::recipients::Recipients;
@@ -128,6 +128,14 @@ impl Gate {
             trace: world.trace.unwrap_or_default(),
             counts: world.books.counts,
         }
+    }
+
+    /// The relay by itself, with these limits.
+    pub(super) fn relay_with(&mut self, change: impl FnOnce(&mut Limits)) -> Arc<Relay> {
+        let mut config = self.config.clone();
+        change(&mut config.limits);
+        self.relay.settings.write().unwrap().clone_from(&Arc::new(Settings::new(config).unwrap()));
+        Arc::clone(&self.relay)
     }
 
     /// Everybody has gone: nothing may be left of them.
