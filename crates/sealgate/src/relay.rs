@@ -56,7 +56,7 @@ pub(crate) mod transport;
 mod veil;
 
 use authentication::Authenticator;
-use budget::{Connections, Memory};
+use budget::{Entrances, Memory};
 use crypto_threads::CryptoThreads;
 use deliver::Downstream;
 use done::Absence;
@@ -127,7 +127,7 @@ pub(crate) struct Relay {
     absence: Absence,
     readiness: Readiness,
     memory: Arc<Memory>,
-    connections: Arc<Connections>,
+    connections: Entrances,
     draining: watch::Sender<bool>,
 }
 
@@ -150,7 +150,7 @@ impl Relay {
             absence: Absence::default(),
             readiness: Readiness::default(),
             memory: Arc::default(),
-            connections: Arc::default(),
+            connections: Entrances::default(),
             draining: watch::Sender::new(false),
         }))
     }

@@ -172,7 +172,7 @@ impl Gate {
         }
         relay.absence = Default::default();
         relay.memory = Arc::default();
-        relay.connections = Arc::default();
+        relay.connections = Default::default();
         relay.settings = RwLock::new(Arc::new(Settings::new(config).unwrap()));
     }
 
