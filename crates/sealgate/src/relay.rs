@@ -109,6 +109,7 @@ impl Settings {
                 recipients_max: limits.recipients_max,
                 commands_max: number(limits.commands_per_session_max),
                 errors_max: number(limits.errors_per_session_max),
+                refusals_are_errors: entrance.direction() == Direction::Inbound,
                 ..ServerLimits::default()
             },
         }

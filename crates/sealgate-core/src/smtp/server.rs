@@ -61,6 +61,8 @@ pub struct Server {
     envelope: Option<Envelope>,
     /// RCPT commands that were refused since MAIL.
     recipients_refused: bool,
+    /// Those refused for good, where they count as errors, since a message was taken or they were counted.
+    refusals: u32,
     body: Option<Body>,
     commands: u32,
     errors: u32,
@@ -108,6 +110,7 @@ impl Server {
             tls: false,
             envelope: None,
             recipients_refused: false,
+            refusals: 0,
             body: None,
             commands: 0,
             errors: 0,
@@ -258,6 +261,9 @@ impl Server {
             Some(Question::Mail(..)) => self.reply(reply),
             Some(Question::Recipient(_)) => {
                 self.recipients_refused = true;
+                if self.options.limits.refusals_are_errors && reply.is_permanent() {
+                    self.refusals = self.refusals.saturating_add(1);
+                }
                 self.reply(reply);
             }
             other => self.question = other,
@@ -274,6 +280,7 @@ impl Server {
         };
         if reply.is_positive() {
             self.commands = 0;
+            self.refusals = 0;
         }
     }
 
@@ -416,6 +423,10 @@ impl Server {
             self.reply(&Reply::from(&Refusal::TooLarge));
             return None;
         }
+        if self.has_guessed() {
+            self.close(&Reply::new(421, (4, 7, 0), "too many unknown recipients"));
+            return None;
+        }
         self.question = Some(Question::Mail(from.clone(), parameters.clone()));
         Some(Event::Mail { reverse_path: from, parameters })
     }
@@ -441,6 +452,10 @@ impl Server {
             self.say(452, (4, 5, 3), "too many recipients");
             return None;
         }
+        if self.is_guessing() {
+            self.say(452, (4, 5, 3), "too many unknown recipients, try again later for the rest");
+            return None;
+        }
         let address = match forward_path {
             ForwardPath::Mailbox(address) => address,
             ForwardPath::Postmaster => Address::postmaster(&self.options.postmaster_domain),
@@ -452,6 +467,21 @@ impl Server {
         let recipient = Recipient { address, notify, orcpt };
         self.question = Some(Question::Recipient(recipient.clone()));
         Some(Event::Recipient(recipient))
+    }
+
+    /// Whether this transaction names nobody more (K9). A mailing list with so many dead addresses still delivers to those who
+    /// were admitted, and is told for good of those refused: its next attempt for the rest has fewer of them, and gets
+    /// further. Who guesses addresses hears no more.
+    fn is_guessing(&self) -> bool {
+        self.errors.saturating_add(self.refusals) > self.options.limits.errors_max
+    }
+
+    /// Whether the session is over: transactions that named unknown recipients and brought no message that was taken are
+    /// so many wrong commands. That is found at the next MAIL, when 421 can cost no message that is under way.
+    fn has_guessed(&mut self) -> bool {
+        let refusals = std::mem::take(&mut self.refusals);
+        self.errors = self.errors.saturating_add(refusals);
+        refusals > 0 && self.errors > self.options.limits.errors_max
     }
 
     /// What is missing before content may come.
