@@ -306,6 +306,7 @@ impl Transaction {
         let fanout = Fanout {
             downstream: &self.relay.downstream,
             next_hop: &NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
+            recipients: None,
             introduction: introduction.as_ref(),
             transport: &Transport::default(),
             direction: Direction::Inbound,

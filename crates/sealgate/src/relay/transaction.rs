@@ -26,6 +26,7 @@ use super::deliver::Outcome;
 use super::done::{Before, Done as DoneState};
 use super::fanout::{Fanout, Remotes};
 use super::introduction::Introduction;
+use super::recipients::Recipients;
 use super::settle::{Outcomes, Settled};
 use super::trace::{self, Origin};
 use super::transport::Transport;
@@ -107,6 +108,7 @@ impl Transaction {
                     let fanout = Fanout {
                         downstream: &self.relay.downstream,
                         next_hop: &self.next_hop(),
+                        recipients: self.asked_recipients(),
                         introduction: self.introduction.as_ref(),
                         transport: self.transport.get_or_init(Transport::default),
                         direction: self.direction,
@@ -145,6 +147,12 @@ impl Transaction {
             Direction::Inbound => NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
             Direction::Outbound => self.settings.config.outside.next_hop.clone(),
         }
+    }
+
+    fn asked_recipients(&self) -> Option<&Recipients> {
+        let asked =
+            self.direction == Direction::Inbound && self.settings.config.inside.check_recipients;
+        asked.then_some(&self.relay.recipients)
     }
 
     fn answer_unserved(
