@@ -29,6 +29,7 @@ mod client_name;
 mod connect;
 pub(crate) mod crypto_threads;
 mod dane;
+mod decryption_failures;
 mod deliver;
 mod done;
 mod fanout;
@@ -58,6 +59,7 @@ mod veil;
 use authentication::Authenticator;
 use budget::{Entrances, Memory};
 use crypto_threads::CryptoThreads;
+use decryption_failures::DecryptionFailures;
 use deliver::Downstream;
 use done::Absence;
 use hops::Hops;
@@ -124,6 +126,7 @@ pub(crate) struct Relay {
     crypto: CryptoThreads,
     downstream: Downstream,
     recipients: Recipients,
+    decryption_failures: DecryptionFailures,
     authenticator: Authenticator,
     absence: Absence,
     readiness: Readiness,
@@ -147,6 +150,7 @@ impl Relay {
             stores: Arc::new(stores),
             downstream: Downstream::new(router, hostname, hops),
             recipients: Recipients::new(),
+            decryption_failures: DecryptionFailures::new(),
             authenticator,
             absence: Absence::default(),
             readiness: Readiness::default(),

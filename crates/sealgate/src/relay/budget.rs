@@ -132,7 +132,7 @@ impl Drop for Connection {
 }
 
 /// What counts as one client: an IPv4 address, or a /64 of IPv6 (K9).
-fn network_of(peer: IpAddr) -> IpAddr {
+pub(super) fn network_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 64)),
         address @ IpAddr::V4(_) => address,

@@ -338,6 +338,7 @@ impl Session {
             origin: self.origin(),
             introduction: self.introduction(),
             transport: OnceLock::new(),
+            attempt: OnceLock::new(),
             message,
             done: Done::default(),
         };

@@ -134,7 +134,7 @@ impl Gate {
     pub(super) fn relay_with(&mut self, change: impl FnOnce(&mut Limits)) -> Arc<Relay> {
         let mut config = self.config.clone();
         change(&mut config.limits);
-        self.relay.settings.write().unwrap().clone_from(&Arc::new(Settings::new(config).unwrap()));
+        *self.relay.settings.write().unwrap() = Arc::new(Settings::new(config).unwrap());
         Arc::clone(&self.relay)
     }
 
