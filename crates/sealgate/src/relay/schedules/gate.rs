@@ -131,7 +131,7 @@ impl Gate {
     }
 
     /// The relay by itself, with these limits.
-    pub(super) fn relay_with(&mut self, change: impl FnOnce(&mut Limits)) -> Arc<Relay> {
+    pub(super) fn relay_with(&self, change: impl FnOnce(&mut Limits)) -> Arc<Relay> {
         let mut config = self.config.clone();
         change(&mut config.limits);
         *self.relay.settings.write().unwrap() = Arc::new(Settings::new(config).unwrap());

@@ -18,7 +18,7 @@ use crate::relay::stream::Stream;
 
 /// Runs this against a relay with these limits.
 fn play<F: Future>(change: impl FnOnce(&mut Limits), scene: impl FnOnce(Arc<Relay>) -> F) {
-    let mut gate = Gate::new();
+    let gate = Gate::new();
     let relay = gate.relay_with(change);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(scene(relay));
