@@ -13,7 +13,7 @@ use crate::inbound::peel::{Peeled, Peeler};
 use crate::message::Message;
 use crate::mime::{self, Cryptographic, Entity};
 use crate::outbound::Context;
-use crate::policy::{Decision, Falsified, SignerMismatch, UnauthenticatedEncryption};
+use crate::policy::{Decision, Falsified, RsaPkcs1, SignerMismatch, UnauthenticatedEncryption};
 use crate::refusal::Refusal;
 use crate::report::{AuthenticationResult, Delivered, Direction, Layer, Reason, Report, Verdict};
 use crate::step::{Done, KeyQuery, Keys, Parcel, Step};
@@ -277,7 +277,9 @@ fn stricter(a: Decision, b: Decision) -> Decision {
         SignerMismatch::Withhold => SignerMismatch::Withhold,
         SignerMismatch::Tag => a.signer_mismatch,
     };
+    let rsa_pkcs1 = if b.rsa_pkcs1 == RsaPkcs1::Refuse { b.rsa_pkcs1 } else { a.rsa_pkcs1 };
     Decision {
+        rsa_pkcs1,
         falsified,
         unauthenticated_encryption,
         signer_mismatch,

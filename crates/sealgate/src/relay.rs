@@ -29,6 +29,7 @@ mod client_name;
 mod connect;
 pub(crate) mod crypto_threads;
 mod dane;
+mod decryption_failures;
 mod deliver;
 mod done;
 mod fanout;
@@ -57,8 +58,9 @@ mod veil;
 mod wall_clock;
 
 use authentication::Authenticator;
-use budget::{Connections, Memory};
+use budget::{Entrances, Memory};
 use crypto_threads::CryptoThreads;
+use decryption_failures::DecryptionFailures;
 use deliver::Downstream;
 use done::Absence;
 use hops::Hops;
@@ -111,6 +113,7 @@ impl Settings {
                 recipients_max: limits.recipients_max,
                 commands_max: number(limits.commands_per_session_max),
                 errors_max: number(limits.errors_per_session_max),
+                refusals_are_errors: entrance.direction() == Direction::Inbound,
                 ..ServerLimits::default()
             },
         }
@@ -125,11 +128,12 @@ pub(crate) struct Relay {
     crypto: CryptoThreads,
     downstream: Downstream,
     recipients: Recipients,
+    decryption_failures: DecryptionFailures,
     authenticator: Authenticator,
     absence: Absence,
     readiness: Readiness,
     memory: Arc<Memory>,
-    connections: Arc<Connections>,
+    connections: Entrances,
     clock: WallClock,
     draining: watch::Sender<bool>,
 }
@@ -149,11 +153,12 @@ impl Relay {
             stores: Arc::new(stores),
             downstream: Downstream::new(router, hostname, hops),
             recipients: Recipients::new(),
+            decryption_failures: DecryptionFailures::new(),
             authenticator,
             absence: Absence::default(),
             readiness: Readiness::default(),
             memory: Arc::default(),
-            connections: Arc::default(),
+            connections: Entrances::default(),
             clock: WallClock::new(),
             draining: watch::Sender::new(false),
         }))

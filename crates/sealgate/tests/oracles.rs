@@ -14,6 +14,7 @@
 mod random;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,8 +28,9 @@ use sealgate_testkit::openssl::OpenSsl;
 use sealgate_testkit::peer::{Cipher, Form, Peer as _, Signing, Transport};
 use sealgate_testkit::pki::{Identity, KeyKind, PASSWORD, Pki, Reads};
 use sealgate_testkit::process;
-use sealgate_testkit::session::Session;
+use sealgate_testkit::session::{Session, send_smtp};
 use sealgate_testkit::sink::Sink;
+use socket2::{Domain, Socket, Type};
 
 const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
@@ -47,6 +49,11 @@ struct World {
 
 impl World {
     fn new(unauthenticated: &str) -> Self {
+        // Far more than anybody may ask in an hour.
+        Self::answering(unauthenticated, 1_000_000)
+    }
+
+    fn answering(unauthenticated: &str, failures_max: i64) -> Self {
         let pki = Pki::new("Test");
         let alice = pki.issue(ALICE, KeyKind::Rsa2048, Reads::Unsaid);
         let bob = pki.issue(BOB, KeyKind::P256, Reads::Unsaid);
@@ -64,6 +71,7 @@ impl World {
         gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
         gate.set(&["policy", "unauthenticated_encryption"], unauthenticated);
         gate.set(&["limits", "connections_per_address_max"], 200);
+        gate.set(&["limits", "decryption_failures_per_hour_max"], failures_max);
         gate.start();
         Self { gate, sink, alice, bob, carol, _pki: pki }
     }
@@ -300,8 +308,19 @@ struct Attacker(Session);
 
 impl Attacker {
     fn new(world: &World) -> Self {
-        let (mut session, greeting) = Session::connect(world.gate.ready().outside_smtp.unwrap());
-        assert_eq!(greeting.code, 220);
+        Self::over(Session::connect_silently(world.gate.ready().outside_smtp.unwrap()))
+    }
+
+    /// From another address of this machine.
+    fn at(world: &World, address: [u8; 4]) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+        socket.connect(&world.gate.ready().outside_smtp.unwrap().into()).unwrap();
+        Self::over(Session::over(socket.into()))
+    }
+
+    fn over(mut session: Session) -> Self {
+        assert_eq!(session.reply().code, 220);
         session.command("EHLO abc.example");
         Self(session)
     }
@@ -436,6 +455,44 @@ fn no_variant_opens_for_another_recipient() {
     let to = &opened.next().unwrap().recipients;
     assert!(matches!(to.as_slice(), [one] if one.contains(ALICE)), "{to:?}");
     assert!(opened.next().is_none());
+}
+
+/// REQUIREMENTS J5. What is put off is put off before a key is used, so that good and bad look alike.
+#[test]
+fn a_network_that_fails_too_often_is_put_off_and_another_is_served() {
+    const FAILURES_MAX: usize = 3;
+    // Where unsigned encryption passes, opened mail and mail that cannot be opened both get 250, and both count.
+    for (unauthenticated, answer) in [("refuse", "\n550 5.7.7 "), ("pass", "\n250 2.0.0 ")] {
+        let world = World::answering(unauthenticated, i64::try_from(FAILURES_MAX).unwrap());
+        let captured = world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, &world.signed());
+        let mut broken = captured.clone();
+        let content = locate(&captured, Target::EncryptedContent);
+        broken[content.end - 17] ^= 0x55;
+        let unsigned = format!("Content-Type: text/plain\r\n\r\n{CANARY}\r\n");
+        let unsigned = world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, unsigned.as_bytes());
+        // What is good is not counted.
+        for _ in 0..=FAILURES_MAX {
+            assert!(Attacker::new(&world).ask(&captured).0.contains("\n250 2.0.0 "));
+        }
+        for cms in [&broken, &unsigned, &broken] {
+            let (text, _) = Attacker::at(&world, [127, 0, 0, 7]).ask(cms);
+            assert!(text.contains(answer), "{text}");
+        }
+        let over = [&broken, &captured, &unsigned].map(|cms| Attacker::new(&world).ask(cms).0);
+        assert!(over[0].contains("\n451 4.7.1 "), "{}", over[0]);
+        assert!(over.iter().all(|text| *text == over[0]), "{over:?}");
+        let delivered = world.sink.received().len();
+        let (text, _) = Attacker::at(&world, [127, 0, 1, 1]).ask(&captured);
+        assert!(text.contains("\n250 2.0.0 "), "{text}");
+        // What nobody has to open.
+        let outside = world.gate.ready().outside_smtp.unwrap();
+        let plain = format!("From: {BOB}\r\nTo: {ALICE}\r\n\r\nx\r\n");
+        assert_eq!(send_smtp(outside, BOB, &[ALICE], plain.as_bytes()).code, 250);
+        assert_eq!(world.sink.received().len(), delivered + 2, "nothing unread was delivered");
+        assert_eq!(world.gate.log().matches("put off").count(), 1, "{}", world.gate.log());
+        let metrics = world.gate.get("/metrics");
+        assert!(metrics.contains("sealgate_decryptions_put_off_total 3"), "{metrics}");
+    }
 }
 
 /// No reply goes out before the tick, whatever the variant.

@@ -303,7 +303,8 @@ impl Peeler<'_> {
         // A signature outside an encryption says who sent the ciphertext, not who wrote the content (D19).
         walk.signature = None;
         let reached = walk.peeled.entitled.as_deref();
-        match decrypt::smime::open(&enveloped, self.envelope, self.keys, reached) {
+        let rsa_pkcs1 = self.decision.rsa_pkcs1;
+        match decrypt::smime::open(&enveloped, self.envelope, self.keys, reached, rsa_pkcs1) {
             Opening::Unavailable => {
                 Err(End::Refuse(Fault { refusal: Refusal::KeysUnavailable, reason: None }))
             }

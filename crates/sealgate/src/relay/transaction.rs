@@ -15,20 +15,22 @@ use sealgate_core::outbound::{Context, Outbound};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::{Direction, Layer, Report};
 use sealgate_core::smtp::Protocol;
-use sealgate_core::step::{Done, Keys, Step};
+use sealgate_core::step::{Done, KeyQuery, Keys, Step};
 use sealgate_core::verify::Harvest;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
 use super::authentication::{Authentication, Sender};
+use super::decryption_failures::{self, Attempt};
 use super::deliver::Outcome;
 use super::done::{Before, Done as DoneState};
 use super::fanout::{Fanout, Remotes};
 use super::introduction::Introduction;
+use super::recipients::Recipients;
 use super::settle::{Outcomes, Settled};
 use super::trace::{self, Origin};
 use super::transport::Transport;
-use super::{Relay, Settings, off_the_clock};
+use super::{Relay, Settings, off_the_clock, veil};
 use crate::config::{Dmarc, NextHop};
 
 /// A message on its way.
@@ -52,6 +54,8 @@ pub(crate) struct Transaction {
     pub(crate) introduction: Option<Introduction>,
     /// How it is to go on and did; empty until it is known.
     pub(crate) transport: OnceLock<Transport>,
+    /// Which of our keys may be used on it; empty until it is known.
+    pub(crate) attempt: OnceLock<Attempt>,
     /// The message as received.
     pub(crate) message: Bytes,
     /// Who has it.
@@ -106,6 +110,7 @@ impl Transaction {
                     let fanout = Fanout {
                         downstream: &self.relay.downstream,
                         next_hop: &self.next_hop(),
+                        recipients: self.asked_recipients(),
                         introduction: self.introduction.as_ref(),
                         transport: self.transport.get_or_init(Transport::default),
                         direction: self.direction,
@@ -136,7 +141,46 @@ impl Transaction {
         let transport = Transport::new(self.direction, policy, &self.envelope, header)
             .map_err(|refusal| Box::new((refusal, self.empty_report())))?;
         let _ = self.transport.set(transport);
-        self.transform(message).await
+        let transformed = self.transform(message).await;
+        self.count_failure(&transformed);
+        match transformed {
+            Err(refused) if refused.0 == Refusal::KeysUnavailable && self.is_put_off() => {
+                Err(Box::new((decryption_failures::put_off(), refused.1)))
+            }
+            other => other,
+        }
+    }
+
+    fn is_put_off(&self) -> bool {
+        self.attempt.get().is_some_and(|attempt| attempt.is_put_off)
+    }
+
+    /// J5. What is delivered of an unauthenticated encryption counts whether it was opened or not: the client is told 250 of
+    /// both, and what it is told after the limit must not tell them apart either.
+    fn count_failure(&self, transformed: &Result<Done, Box<(Refusal, Report)>>) {
+        let report = match transformed {
+            Ok(done) => &done.report,
+            Err(refused) if refused.0 == Refusal::Falsified => &refused.1,
+            Err(_) => return,
+        };
+        if let Some(attempt) = self.attempt.get()
+            && is_ours(report)
+            && veil::is_open_to_guesses(report)
+        {
+            let failures_max = self.settings.config.limits.decryption_failures_per_hour_max;
+            self.relay.decryption_failures.count(attempt, failures_max);
+        }
+    }
+
+    /// Asks the stores.
+    async fn look_up(&self, queries: &[KeyQuery], keys: &mut Keys) {
+        off_the_clock(self.relay.stores.answer(queries, keys)).await;
+        if self.direction == Direction::Inbound {
+            let failures_max = self.settings.config.limits.decryption_failures_per_hour_max;
+            let failures = &self.relay.decryption_failures;
+            let attempt = failures.attempt(keys, self.origin.peer, failures_max);
+            let _ = self.attempt.set(attempt);
+        }
     }
 
     fn next_hop(&self) -> NextHop {
@@ -144,6 +188,12 @@ impl Transaction {
             Direction::Inbound => NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
             Direction::Outbound => self.settings.config.outside.next_hop.clone(),
         }
+    }
+
+    fn asked_recipients(&self) -> Option<&Recipients> {
+        let asked =
+            self.direction == Direction::Inbound && self.settings.config.inside.check_recipients;
+        asked.then_some(&self.relay.recipients)
     }
 
     fn answer_unserved(
@@ -239,7 +289,7 @@ impl Transaction {
             match processor.step(&keys) {
                 Step::Want(queries) => {
                     failpoint!("transaction.look_up");
-                    off_the_clock(self.relay.stores.answer(&queries, &mut keys)).await;
+                    self.look_up(&queries, &mut keys).await;
                     failpoint!("transaction.looked_up");
                 }
                 Step::Done(done) => return Ok(*done),
@@ -261,7 +311,7 @@ impl Transaction {
             match step {
                 Step::Want(queries) => {
                     failpoint!("transaction.look_up_large");
-                    off_the_clock(self.relay.stores.answer(&queries, &mut keys)).await;
+                    self.look_up(&queries, &mut keys).await;
                 }
                 Step::Done(done) => return Ok(*done),
                 Step::Refused(refused) => return Err(refused),
