@@ -100,7 +100,15 @@ impl Inbound {
             Peeler { context: &self.context, envelope: &self.envelope, keys, decision, author };
         let mut layers = Vec::new();
         let peeled = peeler.peel(entity.clone(), &mut layers);
-        self.report.layers = layers;
+        let reason = match &peeled {
+            Ok(peeled) => peeled.reason,
+            Err(fault) => fault.reason,
+        };
+        // J7: what was found inside before it failed tells one failure behind a key from another.
+        self.report.layers = match reason {
+            Some(Reason::NotDecrypted) => outermost_encryption(&layers),
+            _ => layers,
+        };
         let peeled = peeled.map_err(|fault| {
             self.report.reason = fault.reason;
             fault.refusal
@@ -262,6 +270,7 @@ fn transportable(inner: &Entity) -> Vec<Bytes> {
     }
 }
 
+/// What everybody can see: the layers down to the first encryption.
 fn outermost_encryption(layers: &[Layer]) -> Vec<Layer> {
     let end = layers.iter().position(|layer| matches!(layer, Layer::Encrypted { .. }));
     layers.iter().take(end.map_or(0, |at| at.saturating_add(1))).cloned().collect()

@@ -336,7 +336,9 @@ impl Stores {
                     Ok(Err(_)) | Err(_) => settings.trust.last(),
                 };
                 // Where nobody knows whom we trust, mail waits anyway.
-                trust.is_none_or(|trust| choose_certificate(keys, address, &trust, now).is_ok())
+                trust.is_none_or(|trust| {
+                    choose_certificate(keys, address, &trust, now, false).is_ok()
+                })
             }
             (KeyQuery::Signing(address), Answer::Own(keys)) => {
                 choose_key(keys, address, now).is_some()

@@ -12,13 +12,15 @@ use crate::step::{KeyQuery, Keys};
 
 /// Opens a layer with the key of the first recipient of the envelope who is entitled to one that it is encrypted to.
 /// One key is tried, the one that its RecipientInfo names (REQUIREMENTS F8). `reached`: who was entitled to the layers
-/// outside this one, `None` for everyone; nobody else's key is used.
+/// outside this one, `None` for everyone; nobody else's key is used. `may_open`: `false` where an answer is missing
+/// without which a plaintext cannot be judged; then what is for us stays closed.
 pub fn open(
     enveloped: &EnvelopedData,
     envelope: &Envelope,
     keys: &Keys,
     reached: Option<&[usize]>,
     rsa_pkcs1: RsaPkcs1,
+    may_open: bool,
 ) -> Opening {
     let is_refused = |info: usize| rsa_pkcs1 == RsaPkcs1::Refuse && enveloped.is_pkcs1(info);
     let mut refused = false;
@@ -53,6 +55,9 @@ pub fn open(
         }
         return Opening::NotForUs(layer(enveloped, "", ""));
     };
+    if !may_open {
+        return Opening::Unavailable;
+    }
     let address =
         envelope.recipients.get(index).map(|one| one.address.to_string()).unwrap_or_default();
     let layer = layer(enveloped, enveloped.key_name(info), &address);

@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::cms::{self, CmsError, ContentKind, EnvelopedData, SignedData};
 use crate::decrypt::{self, Opened, Opening};
 use crate::envelope::Envelope;
-use crate::keys::PublicKey;
+use crate::keys::{LookupError, PublicKey};
 use crate::mime::{self, Cryptographic, Entity, MimeError, SignedParts};
 use crate::outbound::Context;
 use crate::policy::{Decision, Falsified, UnauthenticatedEncryption};
@@ -237,6 +237,11 @@ impl Peeler<'_> {
         Ok(Next::Inner(inner))
     }
 
+    /// What the public key store said of the author.
+    fn stored(&self) -> Option<&Result<Vec<PublicKey>, LookupError>> {
+        self.author.and_then(|author| self.keys.public.get(author))
+    }
+
     /// Judges a signature. `false`: there is none (certificates only), so nothing inside is looked at.
     fn signature(
         &self,
@@ -245,7 +250,7 @@ impl Peeler<'_> {
         walk: &mut Walk,
         layers: &mut Vec<Layer>,
     ) -> Result<bool, End> {
-        let stored = self.author.and_then(|author| self.keys.public.get(author));
+        let stored = self.stored();
         let known: &[PublicKey] = match stored {
             Some(Ok(known)) => known,
             Some(Err(_)) | None => &[],
@@ -303,8 +308,19 @@ impl Peeler<'_> {
         // A signature outside an encryption says who sent the ciphertext, not who wrote the content (D19).
         walk.signature = None;
         let reached = walk.peeled.entitled.as_deref();
+        // J1: whether the store is needed for the signature inside is for the plaintext to tell. Where the encryption
+        // proves nothing, that must not decide about the reply: the store is waited for before anything is opened.
+        let may_open = enveloped.is_authenticated() || !matches!(self.stored(), Some(Err(_)));
         let rsa_pkcs1 = self.decision.rsa_pkcs1;
-        match decrypt::smime::open(&enveloped, self.envelope, self.keys, reached, rsa_pkcs1) {
+        let opening = decrypt::smime::open(
+            &enveloped,
+            self.envelope,
+            self.keys,
+            reached,
+            rsa_pkcs1,
+            may_open,
+        );
+        match opening {
             Opening::Unavailable => {
                 Err(End::Refuse(Fault { refusal: Refusal::KeysUnavailable, reason: None }))
             }

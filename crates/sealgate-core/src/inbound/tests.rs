@@ -12,6 +12,8 @@ use crate::refusal::Reply;
 use crate::sign;
 use crate::testing::{Authority, NOW, Person, context, envelope, joined, keys};
 
+mod behind_key;
+
 const PAYLOAD: &[u8] = b"Content-Type: text/plain\r\n\r\nThe quick brown fox.\r\n";
 const FROM_ALICE: &str =
     "From: Alice <alice@nec.example>\r\nTo: bob@abc.example\r\nSubject: plans\r\n";

@@ -1,0 +1,121 @@
+//! What failed behind a key is nobody's to know: neither by the reply, nor by the log line, nor by the fields on top
+//! (REQUIREMENTS 0.1, J1, J7).
+
+use super::*;
+
+const BOB: &[&str] = &["bob@abc.example"];
+
+fn passing() -> Decision {
+    Decision { unauthenticated_encryption: UnauthenticatedEncryption::Pass, ..Decision::default() }
+}
+
+/// Mail to bob of which something fails behind his key, each time something else.
+fn failures(world: &World, cipher: ContentCipher) -> Vec<Bytes> {
+    let seal = |entity: &[Bytes]| mail(FROM_ALICE, &world.sealed(entity, cipher, &world.bob));
+    let signed = joined(&world.signed(PAYLOAD, &world.alice.signing));
+    let good = seal(std::slice::from_ref(&signed));
+    let inside = joined(&world.sealed(std::slice::from_ref(&signed), GCM, &world.bob));
+    let broken_inside = altered_cms(&mail(FROM_ALICE, &[inside]), 0);
+    let body = memchr::memmem::find(&broken_inside, b"Content-Type").unwrap();
+    let around = world.signed(&broken_inside[body..], &world.alice.signing);
+    vec![
+        altered_cms(&good, 0),
+        altered_cms(&good, 40),
+        seal(&[Bytes::from("no entity at all".repeat(3))]),
+        seal(&[altered(&signed, "quick")]),
+        seal(&[mime::write::pkcs7_mime(&[], "signed-data", b"no CMS".to_vec())]),
+        seal(&around),
+    ]
+}
+
+/// The fields that we put on top.
+fn fields(outcome: &Outcome) -> String {
+    let message = outcome.message(0);
+    message.split("Received: here").next().unwrap().to_owned()
+}
+
+/// All reports are the first one, and say nothing of what is inside.
+#[track_caller]
+fn alike(outcomes: &[Outcome]) {
+    let first = &outcomes[0];
+    assert_eq!(first.report.reason, Some(Reason::NotDecrypted));
+    assert!(matches!(first.report.layers.as_slice(), [Layer::Encrypted { .. }]), "{first:?}");
+    for outcome in outcomes {
+        assert_eq!((outcome.reply(), &outcome.report), (first.reply(), &first.report));
+    }
+}
+
+#[test]
+fn all_failures_leave_one_report() {
+    let world = World::new();
+    for cipher in [GCM, CBC] {
+        let failures = failures(&world, cipher);
+        let outcomes: Vec<Outcome> = failures.iter().map(|mail| world.take(mail)).collect();
+        outcomes.iter().for_each(refused);
+        alike(&outcomes);
+    }
+}
+
+#[test]
+fn what_passes_unopened_has_one_report_and_the_same_fields() {
+    let world = World::new();
+    let take = |mail| world.take_with(passing(), mail, BOB);
+    let outcomes: Vec<Outcome> = failures(&world, CBC).iter().map(take).collect();
+    alike(&outcomes);
+    for outcome in &outcomes {
+        assert_eq!(outcome.report.delivered, Delivered::AsReceived);
+        assert_eq!(fields(outcome), fields(&outcomes[0]));
+    }
+    let expecting = Decision { expect_signed: true, ..passing() };
+    let take = |mail| world.take_with(expecting, mail, BOB).report;
+    let reports: Vec<Report> = failures(&world, CBC).iter().map(take).collect();
+    assert!(reports.iter().all(|report| *report == reports[0]), "{reports:?}");
+}
+
+/// The signature outside and the encryption are public, so they are told.
+#[test]
+fn of_three_layers_the_two_outer_ones_are_told() {
+    let world = World::new();
+    let reports: Vec<Report> = failures(&world, CBC)
+        .iter()
+        .map(|mail| {
+            let body = memchr::memmem::find(mail, b"Content-Type").unwrap();
+            let outer = world.signed(&mail[body..], &world.alice.signing);
+            world.take(&super::mail(FROM_ALICE, &outer)).report
+        })
+        .collect();
+    let [Layer::Signed { .. }, Layer::Encrypted { .. }] = reports[0].layers.as_slice() else {
+        panic!("{reports:?}")
+    };
+    assert!(reports.iter().all(|report| *report == reports[0]), "{reports:?}");
+}
+
+/// Whether the store is needed depends on who signed inside: only an encryption that proves its content may tell.
+#[test]
+fn a_store_that_is_away_is_no_padding_oracle() {
+    let world = World::new();
+    let stranger = Person::new("alice@nec.example", &Authority::new("Unknown Authority"));
+    let mut keys = keys(&[&world.bob], &[]);
+    keys.public.insert(world.alice.address.clone(), Err(LookupError("away".to_owned())));
+    let seal = |key: &OwnKey, to: &Person| {
+        mail(FROM_ALICE, &world.sealed(&world.signed(PAYLOAD, key), CBC, to))
+    };
+    let mut mails = failures(&world, CBC);
+    mails.push(seal(&stranger.signing, &world.bob));
+    mails.push(seal(&world.alice.signing, &world.bob));
+    mails.push(mail(FROM_ALICE, &world.sealed(&[Bytes::from_static(PAYLOAD)], CBC, &world.bob)));
+    for decision in [Decision::default(), passing()] {
+        for mail in &mails {
+            let outcome = world.take_keys(decision, mail, BOB, &keys);
+            assert!(outcome.reply().starts_with("451 4.7.5"), "{outcome:?}");
+            assert_eq!(outcome.report.layers, [], "nothing was opened");
+        }
+    }
+    // Neither what is not for us nor what proves itself has to wait.
+    let outcome =
+        world.take_keys(Decision::default(), &seal(&world.alice.signing, &world.carol), BOB, &keys);
+    row(&outcome, "250", Delivered::AsReceived, Verdict::None, Some(Reason::NoKey));
+    let sealed = world.sealed(&world.signed(PAYLOAD, &world.alice.signing), GCM, &world.bob);
+    let outcome = world.take_keys(Decision::default(), &mail(FROM_ALICE, &sealed), BOB, &keys);
+    row(&outcome, "250", Delivered::Plain, Verdict::Pass, None);
+}
