@@ -30,6 +30,11 @@ pub(crate) fn run() -> bool {
     steps.push(step("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
     }));
+    // Who has no use for a token builds without this.
+    steps.push(step("without pkcs11", || {
+        let program = ["-p", "sealgate", "--bin", "sealgate", "--no-default-features"];
+        cargo(&[&["clippy"], &program[..], &["--", "-D", "warnings"]].concat(), &[])
+    }));
     steps.push(step("tests", || {
         cargo_test(&["test", "--workspace", "--no-fail-fast", "--", "--show-output"])
     }));

@@ -41,11 +41,12 @@ impl Chosen {
 pub enum NoKey {
     /// No certificate, or none that is usable.
     Unusable,
-    /// One may be usable, but its revocation cannot be judged now (G7): never treated as absent.
+    /// One may be usable, but its revocation (G7) or, by a doubtful clock (O15), its validity cannot be judged now: never
+    /// treated as absent.
     Undecided,
 }
 
-/// The certificate to encrypt to for a recipient.
+/// The certificate to encrypt to for a recipient. Where the clock is in doubt, what is only outside its validity is undecided.
 ///
 /// # Errors
 /// [`NoKey`].
@@ -54,6 +55,7 @@ pub fn choose_certificate(
     recipient: &Address,
     trust: &TrustStore,
     now: Timestamp,
+    clock_is_doubtful: bool,
 ) -> Result<Chosen, NoKey> {
     let mut undecided = false;
     let mut usable: Vec<Chosen> = Vec::new();
@@ -61,6 +63,7 @@ pub fn choose_certificate(
         match judge(candidate, recipient, trust, now) {
             Trust::Trusted => usable.extend(chosen(candidate)),
             Trust::RevocationUnknown => undecided = true,
+            Trust::Expired if clock_is_doubtful => undecided = true,
             _ => {}
         }
     }

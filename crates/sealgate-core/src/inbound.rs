@@ -13,7 +13,7 @@ use crate::inbound::peel::{Peeled, Peeler};
 use crate::message::Message;
 use crate::mime::{self, Cryptographic, Entity};
 use crate::outbound::Context;
-use crate::policy::{Decision, Falsified, SignerMismatch, UnauthenticatedEncryption};
+use crate::policy::{Decision, Falsified, RsaPkcs1, SignerMismatch, UnauthenticatedEncryption};
 use crate::refusal::Refusal;
 use crate::report::{AuthenticationResult, Delivered, Direction, Layer, Reason, Report, Verdict};
 use crate::step::{Done, KeyQuery, Keys, Parcel, Step};
@@ -122,6 +122,10 @@ impl Inbound {
         })?;
         self.report.verdict = peeled.verdict;
         self.report.reason = peeled.reason;
+        let awaits_clock = self.context.clock_is_doubtful && peeled.verdict == Verdict::TempError;
+        if decision.expect_signed && awaits_clock {
+            return Err(Refusal::KeysUnavailable);
+        }
         if decision.expect_signed && peeled.verdict != Verdict::Pass {
             self.report.reason = Some(Reason::ExpectSigned);
             return Err(Refusal::Falsified);
@@ -294,7 +298,9 @@ fn stricter(a: Decision, b: Decision) -> Decision {
         SignerMismatch::Withhold => SignerMismatch::Withhold,
         SignerMismatch::Tag => a.signer_mismatch,
     };
+    let rsa_pkcs1 = if b.rsa_pkcs1 == RsaPkcs1::Refuse { b.rsa_pkcs1 } else { a.rsa_pkcs1 };
     Decision {
+        rsa_pkcs1,
         falsified,
         unauthenticated_encryption,
         signer_mismatch,

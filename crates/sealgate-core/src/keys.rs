@@ -31,6 +31,11 @@ pub trait SecretKey: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`KeyError::Unavailable`] as above; [`KeyError::Failed`] for every reason that lies in the ciphertext.
     fn unwrap(&self, transport: &KeyTransport<'_>) -> Result<Zeroizing<Vec<u8>>, KeyError>;
+
+    /// Whether the key's keeper has said that it has the key no more: whoever keeps this handle asks for another.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 /// Why a secret key operation gave no result.

@@ -39,6 +39,8 @@ pub struct Context {
     pub hostname: String,
     /// The time of verification.
     pub now: Timestamp,
+    /// The clock has jumped: what `now` alone speaks against waits, and is not refused (REQUIREMENTS O15).
+    pub clock_is_doubtful: bool,
     /// Signs for our domains what leaves, and seals what comes in and is changed.
     pub dkim: Option<Arc<Signer>>,
 }
@@ -239,6 +241,11 @@ impl Outbound {
         };
         match sign::choose_key(candidates, originator, self.context.now) {
             Some(key) => Ok(Some(key)),
+            None if self.context.clock_is_doubtful
+                && sign::would_be_usable(candidates, originator) =>
+            {
+                Err(Refusal::KeysUnavailable)
+            }
             None if must => Err(Refusal::NoSigningKey(originator.clone())),
             None => Ok(None),
         }
@@ -342,7 +349,8 @@ fn usable_key(
     answer: &Result<Vec<PublicKey>, LookupError>,
 ) -> Result<Option<Chosen>, Refusal> {
     let candidates = answer.as_ref().map_err(|LookupError(_)| Refusal::KeysUnavailable)?;
-    match encrypt::choose_certificate(candidates, address, &context.trust, context.now) {
+    let Context { trust, now, clock_is_doubtful, .. } = context;
+    match encrypt::choose_certificate(candidates, address, trust, *now, *clock_is_doubtful) {
         Ok(chosen) => Ok(Some(chosen)),
         Err(NoKey::Undecided) => Err(Refusal::KeysUnavailable),
         Err(NoKey::Unusable) if wish == Encrypt::Require => {

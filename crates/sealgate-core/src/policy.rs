@@ -60,6 +60,8 @@ pub struct Decision {
     pub unauthenticated_encryption: UnauthenticatedEncryption,
     /// Inbound.
     pub signer_mismatch: SignerMismatch,
+    /// Inbound, of whom it is for.
+    pub rsa_pkcs1: RsaPkcs1,
     /// Inbound: mail from this sender must carry a valid signature.
     pub expect_signed: bool,
 }
@@ -75,6 +77,7 @@ impl Default for Decision {
             falsified: Falsified::Refuse,
             unauthenticated_encryption: UnauthenticatedEncryption::Refuse,
             signer_mismatch: SignerMismatch::Withhold,
+            rsa_pkcs1: RsaPkcs1::Accept,
             expect_signed: false,
         }
     }
@@ -182,6 +185,8 @@ pub struct Overrides {
     pub unauthenticated_encryption: Option<UnauthenticatedEncryption>,
     /// See [`Decision::signer_mismatch`].
     pub signer_mismatch: Option<SignerMismatch>,
+    /// See [`Decision::rsa_pkcs1`].
+    pub rsa_pkcs1: Option<RsaPkcs1>,
     /// See [`Decision::expect_signed`].
     pub expect_signed: Option<bool>,
 }
@@ -200,6 +205,7 @@ impl Overrides {
                 .unauthenticated_encryption
                 .unwrap_or(base.unauthenticated_encryption),
             signer_mismatch: self.signer_mismatch.unwrap_or(base.signer_mismatch),
+            rsa_pkcs1: self.rsa_pkcs1.unwrap_or(base.rsa_pkcs1),
             expect_signed: self.expect_signed.unwrap_or(base.expect_signed),
         }
     }
@@ -285,6 +291,16 @@ pub enum UnauthenticatedEncryption {
     /// Delivered: opened where unsigned and well formed, else as received.
     Pass,
     /// 550 5.7.7.
+    Refuse,
+}
+
+/// Whether a content-encryption key that came under RSAES-PKCS1-v1_5 is unwrapped (REQUIREMENTS J6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RsaPkcs1 {
+    /// As any other.
+    Accept,
+    /// The secret key is not used: such an encryption is not supported, and delivered as received.
     Refuse,
 }
 

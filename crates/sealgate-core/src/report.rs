@@ -140,6 +140,8 @@ pub enum Reason {
     Ambiguous,
     /// The signer's certificate is not in the message and not in the store.
     CertificateMissing,
+    /// The certificate is outside its validity by a clock that has jumped.
+    ClockDoubtful,
     /// Encrypted with authentication, opened, and not signed.
     EncryptedUnsigned,
     /// The certificate is outside its validity.
@@ -180,6 +182,7 @@ impl Reason {
             Self::AlreadySigned => "already-signed",
             Self::Ambiguous => "ambiguous",
             Self::CertificateMissing => "certificate-missing",
+            Self::ClockDoubtful => "clock-doubtful",
             Self::EncryptedUnsigned => "encrypted-unsigned",
             Self::Expired => "expired",
             Self::ExpectSigned => "expect-signed",

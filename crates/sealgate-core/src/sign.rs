@@ -21,13 +21,22 @@ pub fn choose_key<'a>(
     })
 }
 
-/// REQUIREMENTS B7: what is expired or not meant for signing is not used; 0.4: nor what is another's.
+/// Whether there would be a key at another time.
+pub fn would_be_usable(keys: &[OwnKey], originator: &Address) -> bool {
+    keys.iter().any(|key| is_for(key, originator))
+}
+
+/// REQUIREMENTS B7: what is expired is not used.
 fn is_usable(key: &OwnKey, originator: &Address, now: Timestamp) -> bool {
+    let certificate = &key.certificate;
+    is_for(key, originator) && certificate.not_before() <= now && now <= certificate.not_after()
+}
+
+/// REQUIREMENTS B7: what is not meant for signing is not used; 0.4: nor what is another's.
+fn is_for(key: &OwnKey, originator: &Address) -> bool {
     let certificate = &key.certificate;
     key.address.as_ref().is_none_or(|address| address == originator)
         && certificate.may_sign()
         && certificate.is_for_mail()
-        && certificate.not_before() <= now
-        && now <= certificate.not_after()
         && cms::default_scheme(certificate).is_some()
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
 use bytes::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -53,8 +55,21 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection];
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
         params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
-        let pair = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&pair, &self.issuer).unwrap();
+        self.certify(address, params, &KeyPair::generate().unwrap())
+    }
+
+    /// To decrypt with.
+    pub(crate) fn rsa_key(&self, address: &str) -> OwnKey {
+        let mut params = params(address);
+        params.subject_alt_names = vec![SanType::Rfc822Name(address.try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::KeyEncipherment];
+        let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        self.certify(address, params, &KeyPair::try_from(pkcs8.as_ref()).unwrap())
+    }
+
+    fn certify(&self, address: &str, params: CertificateParams, pair: &KeyPair) -> OwnKey {
+        let certificate = params.signed_by(pair, &self.issuer).unwrap();
         OwnKey {
             address: Some(Address::parse(address).unwrap()),
             certificate: Arc::new(Certificate::from_der(certificate.der()).unwrap()),
@@ -124,6 +139,7 @@ pub(crate) fn context(domain: &str, authority: &Authority, defaults: Decision) -
         trust: Arc::new(TrustStore::new(anchors, Vec::new(), Vec::new())),
         hostname: format!("gate.{domain}"),
         now: NOW,
+        clock_is_doubtful: false,
         dkim: None,
     }
 }

@@ -25,6 +25,8 @@ pub struct Judge<'a> {
     pub budget: &'a Budget,
     /// The time of verification; the signer's own word for it never counts (RFC 8550 §6).
     pub now: Timestamp,
+    /// The clock has jumped, so that `now` alone condemns nothing (REQUIREMENTS O15).
+    pub clock_is_doubtful: bool,
 }
 
 /// What one signed layer is worth.

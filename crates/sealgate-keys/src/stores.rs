@@ -14,17 +14,19 @@ use futures_util::StreamExt as _;
 use futures_util::future::join3;
 use futures_util::stream::FuturesUnordered;
 use sealgate_core::address::Domain;
-use sealgate_core::keys::{LookupError, OwnKey, PublicKey};
+use sealgate_core::encrypt::choose_certificate;
+use sealgate_core::keys::{LookupError, OwnKey, PublicKey, Timestamp};
+use sealgate_core::sign::choose_key;
 use sealgate_core::step::{KeyQuery, Keys};
 use sealgate_core::trust::TrustStore;
 use sealgate_core::verify::Harvest;
 
 use crate::administration::Administration;
-use crate::cache::{Answer, Cache};
+use crate::cache::{Answer, Cache, Kept};
 use crate::database::{Database, DatabaseUrl};
 use crate::done_record::{DoneRecords, Hint};
 use crate::error::StoreError;
-use crate::learning::Learning;
+use crate::learning::{Learning, unix_now};
 use crate::master_key::held::HeldMasterKey;
 use crate::public_key_store::PublicKeyStoreKind;
 use crate::public_key_store::directory_server::LdapConfig;
@@ -302,11 +304,47 @@ impl Stores {
         generation: u64,
         query: &'q KeyQuery,
     ) -> (&'q KeyQuery, Result<Answer, LookupError>) {
-        let answer = match self.cache.find(generation, query) {
-            Some(answer) => Ok(answer),
-            None => self.look_up_by(settings, deadline, generation, query).await,
-        };
-        (query, answer)
+        if let Some(kept) = self.cache.find(generation, query)
+            && self.holds(settings, deadline, generation, query, &kept).await
+        {
+            return (query, Ok(kept.answer));
+        }
+        (query, self.look_up_by(settings, deadline, generation, query).await)
+    }
+
+    /// Whether what was of use when it was kept still is. Certificates expire and are revoked, and keys are replaced where
+    /// they are; then what stores have now is not to wait until the answer is forgotten. Verdicts are remembered, so that
+    /// this validates no path again.
+    async fn holds(
+        &self,
+        settings: &Settings,
+        deadline: tokio::time::Instant,
+        generation: u64,
+        query: &KeyQuery,
+        kept: &Kept,
+    ) -> bool {
+        if !kept.usable {
+            return true;
+        }
+        let now = Timestamp(unix_now());
+        match (query, &kept.answer) {
+            (_, Answer::Own(keys)) if keys.iter().any(|key| key.secret.is_gone()) => false,
+            (KeyQuery::Public(address), Answer::Public(keys)) => {
+                let current = settings.trust.current(&self.database, generation);
+                let trust = match tokio::time::timeout_at(deadline, current).await {
+                    Ok(Ok(trust)) => Some(trust),
+                    Ok(Err(_)) | Err(_) => settings.trust.last(),
+                };
+                // Where nobody knows whom we trust, mail waits anyway.
+                trust.is_none_or(|trust| {
+                    choose_certificate(keys, address, &trust, now, false).is_ok()
+                })
+            }
+            (KeyQuery::Signing(address), Answer::Own(keys)) => {
+                choose_key(keys, address, now).is_some()
+            }
+            _ => true,
+        }
     }
 
     async fn look_up_by(
@@ -330,7 +368,8 @@ impl Stores {
             LookupError(why)
         })?;
         if answer.complete {
-            self.cache.keep(generation, query, answer.keys.clone());
+            let kept = Kept { answer: answer.keys.clone(), usable: answer.usable };
+            self.cache.keep(generation, query, kept);
         }
         Ok(answer.keys)
     }
@@ -340,16 +379,19 @@ impl Stores {
         match query {
             KeyQuery::Decryption(address) => {
                 let keys = secret_keys.own_keys(database, address, KeyPurpose::Encrypt).await?;
-                Ok(Found::whole(Answer::Own(keys.into())))
+                // What is expired reads old mail.
+                let usable = !keys.is_empty();
+                Ok(Found { keys: Answer::Own(keys.into()), complete: true, usable })
             }
             KeyQuery::Public(address) => {
-                let found = self.public_keys(settings, address).await?;
-                Ok(Found { keys: Answer::Public(found.keys.into()), complete: found.complete })
+                let Found { keys, complete, usable } = self.public_keys(settings, address).await?;
+                Ok(Found { keys: Answer::Public(keys.into()), complete, usable })
             }
             KeyQuery::Signing(address) => {
                 let mut keys = secret_keys.own_keys(database, address, KeyPurpose::Sign).await?;
                 keys.retain(|key| key.certificate.may_sign());
-                Ok(Found::whole(Answer::Own(keys.into())))
+                let usable = choose_key(&keys, address, Timestamp(unix_now())).is_some();
+                Ok(Found { keys: Answer::Own(keys.into()), complete: true, usable })
             }
         }
     }
@@ -379,12 +421,8 @@ struct Found<T = Answer> {
     keys: T,
     /// Every store that was to be asked has answered; else the next question asks again.
     complete: bool,
-}
-
-impl Found {
-    fn whole(keys: Answer) -> Self {
-        Self { keys, complete: true }
-    }
+    /// Something in it can be used now.
+    usable: bool,
 }
 
 impl Answer {

@@ -139,9 +139,44 @@ fn a_key_is_found_by_the_label_or_id_that_the_configuration_names() {
             assert_eq!(key.certificate.der(), pem_body(&person.certificate));
             signs(&key);
         }
-        assert!(token.find("dave@nec.example").unwrap().is_empty(), "a certificate of another key");
+        let of_another = token.find("dave@nec.example").unwrap_err().to_string();
+        assert!(of_another.contains("`key 3` has no certificate"), "{of_another}");
         let owners: Vec<String> = token.list().unwrap().into_iter().map(|key| key.owner).collect();
         assert_eq!(owners, ["alice@nec.example", "bob@nec.example", "carol@nec.example"]);
+    });
+}
+
+#[test]
+fn a_key_without_a_certificate_is_not_no_key() {
+    inside("a_key_without_a_certificate_is_not_no_key", |bed| {
+        let [alice, bob] = ["alice@nec.example", "bob@nec.example"]
+            .map(|address| bed.person(address, P256, SIGN_AND_ENCRYPT));
+        bed.token.import_key(&alice.key, &alice.address, "0a");
+        bed.import(&bob, &bob.address, "0b");
+        let token = Token::open(bed.config()).unwrap();
+        let why = token.find(&alice.address).unwrap_err();
+        assert!(matches!(why, StoreError::Unavailable { .. }), "{why:?}");
+        let text = "the key `alice@nec.example` has no certificate with its id or label; put it";
+        assert!(why.to_string().contains(text), "{why}");
+        assert_eq!(token.check(), Err(why), "the administrator hears of it");
+        // Others' are used and shown.
+        signs(&only(token.find(&bob.address).unwrap()));
+        let owners: Vec<String> = token.list().unwrap().into_iter().map(|key| key.owner).collect();
+        assert_eq!(owners, [bob.address.as_str()]);
+        assert!(token.find("nobody@nec.example").unwrap().is_empty());
+        // Its certificate is in a file.
+        let mut config = bed.config();
+        config.keys = vec![Pkcs11Key {
+            owner: alice.address.clone(),
+            label: Some(alice.address.clone()),
+            id: None,
+            certificate: Some(alice.certificate.clone()),
+        }];
+        signs(&only(Token::open(config).unwrap().find(&alice.address).unwrap()));
+        bed.token.import_certificate(&alice.certificate, &alice.address, "0a");
+        signs(&only(token.find(&alice.address).unwrap()));
+        assert_eq!(token.list().unwrap().len(), 2);
+        assert!(token.check().is_ok());
     });
 }
 
@@ -189,6 +224,31 @@ fn a_handle_does_not_become_that_of_another_key_with_its_name() {
             assert!(matches!(signature, Err(KeyError::Unavailable(_))), "{owner}: {signature:?}");
             signs(&only(token.find(owner).unwrap()));
         }
+    });
+}
+
+#[test]
+fn a_key_that_is_gone_from_the_token_ends_no_session() {
+    inside("a_key_that_is_gone_from_the_token_ends_no_session", |bed| {
+        let [alice, bob] = ["alice@nec.example", "bob@nec.example"]
+            .map(|address| bed.person(address, P256, SIGN_AND_ENCRYPT));
+        bed.import(&alice, &alice.address, "0a");
+        bed.import(&bob, &bob.address, "0b");
+        let mut config = bed.config();
+        config.module = bed.spy();
+        let token = Token::open(config).unwrap();
+        let [gone, stays] = [&alice, &bob].map(|person| only(token.find(&person.address).unwrap()));
+        signs(&gone);
+        assert!(!gone.secret.is_gone());
+        assert_eq!(token.remove(&alice.address), Ok(1));
+        let logins = bed.logins();
+        for _ in 0..3 {
+            let signature = gone.secret.sign(ECDSA_SHA256, MESSAGE);
+            assert!(matches!(signature, Err(KeyError::Unavailable(_))), "{signature:?}");
+            signs(&stays);
+        }
+        assert!(gone.secret.is_gone() && !stays.secret.is_gone());
+        assert_eq!(bed.logins(), logins, "started anew");
     });
 }
 

@@ -92,8 +92,10 @@ async fn a_change_through_one_is_used_by_the_other_within_a_second() {
         times.push(noticed(&other, name).await);
     }
     println!("noticed after {times:?}");
-    // A busy machine may delay one of them, not each.
-    assert!(times.iter().min().unwrap() < &Duration::from_secs(1), "{times:?}");
+    // A busy machine may delay one of them, not most.
+    times.sort();
+    let median = times[times.len() / 2];
+    assert!(median < Duration::from_secs(1), "{times:?}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
     reason = "test code"
 )]
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, KeyPair, SanType};
@@ -41,6 +41,10 @@ struct Bed {
 
 impl Bed {
     async fn new(order: &[PublicKeyStoreKind]) -> Self {
+        Self::with(order, StoresConfig::default()).await
+    }
+
+    async fn with(order: &[PublicKeyStoreKind], defaults: StoresConfig) -> Self {
         let slapd = Slapd::start(Settings::default());
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("master.key");
@@ -58,7 +62,7 @@ impl Bed {
                 entries_max: 5,
                 timeout: Duration::from_secs(2),
             }),
-            ..StoresConfig::default()
+            ..defaults
         };
         establish(&key, &config.database, &Domain::parse("nec.example").unwrap()).await.unwrap();
         let stores = Stores::open(&config).await.unwrap();
@@ -117,6 +121,16 @@ fn expired() -> Vec<u8> {
     der
 }
 
+/// One of Bob's that ends so soon, under no authority.
+fn ending_in(time: Duration) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::Rfc822Name(Ia5String::try_from(BOB).unwrap())];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + time;
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+}
+
 /// Its secret key and itself, PEM.
 fn expired_pair() -> (String, String) {
     let mut params = CertificateParams::default();
@@ -135,6 +149,37 @@ async fn an_expired_certificate_hides_no_later_stores_good_one() {
     bed.list(vec![good.clone()]);
     bed.pin(&expired()).await;
     assert!(bed.ask().await.unwrap().last() == Some(&good));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_directory_has_is_kept_briefly_where_it_is_of_no_use() {
+    let defaults = StoresConfig {
+        cache_ttl: Duration::from_secs(600),
+        cache_negative_ttl: Duration::from_millis(100),
+        ..StoresConfig::default()
+    };
+    let mut bed = Bed::with(&[Ldap], defaults).await;
+    let (old, good) = (expired(), usable(&bed.slapd.pki));
+    bed.list(vec![old.clone()]);
+    assert!(bed.ask().await.unwrap() == [old.clone()]);
+    // The directory tells nobody of it.
+    bed.list(vec![good.clone()]);
+    assert!(bed.gives(&[good.clone(), old]).await);
+    bed.list(vec![usable(&Pki::new("Other"))]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(bed.ask().await.unwrap().first() == Some(&good), "what is of use is kept");
+    assert!(bed.ask().await.unwrap().len() == 2, "what is of use is kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_expired_since_it_was_kept_hides_no_later_stores_good_one() {
+    let mut bed = Bed::new(&[Embedded, Ldap]).await;
+    let good = usable(&bed.slapd.pki);
+    bed.list(vec![good.clone()]);
+    let ending = ending_in(Duration::from_secs(3));
+    bed.pin(&ending).await;
+    assert!(bed.ask().await.unwrap() == [ending.clone()]);
+    assert!(bed.gives(&[ending, good]).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

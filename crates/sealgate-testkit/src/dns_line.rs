@@ -15,8 +15,13 @@ use crate::process::{free_port, loopback};
 pub enum Trouble {
     /// "There is no such name", without a proof.
     Denied,
+    /// The same, with the word of an unsigned zone ([`UNSIGNED_ZONE`]) that has nothing to do with it; answers about keys and
+    /// zone cuts are passed on, so that it is known for unsigned.
+    DeniedByAnother,
     /// "There is nothing of that kind", without a proof.
     Emptied,
+    /// The same, with the word of that unsigned zone.
+    EmptiedByAnother,
     /// SERVFAIL.
     Failing,
     /// This bit is another, counted around and around the answer.
@@ -113,6 +118,8 @@ fn spoil(answer: &[u8], trouble: Trouble) -> Option<Vec<u8>> {
     match trouble {
         Trouble::Denied => spoiled = without_records(answer, NO_SUCH_NAME),
         Trouble::Emptied => spoiled = without_records(answer, 0),
+        Trouble::DeniedByAnother => spoiled = denied_by_another(answer, NO_SUCH_NAME),
+        Trouble::EmptiedByAnother => spoiled = denied_by_another(answer, 0),
         Trouble::Failing => spoiled = without_records(answer, SERVER_FAILURE),
         Trouble::Garbled(bit) => spoiled[bit / 8 % answer.len()] ^= 1 << (bit % 8),
         Trouble::Short => spoiled.truncate(answer.len() / 2),
@@ -125,18 +132,43 @@ fn spoil(answer: &[u8], trouble: Trouble) -> Option<Vec<u8>> {
     Some(spoiled)
 }
 
+/// A denial with another zone's start of authority.
+fn denied_by_another(answer: &[u8], code: u8) -> Vec<u8> {
+    let kind = answer.get(question_end(answer) - 4..).unwrap_or_default();
+    if KEYS_AND_CUTS.iter().any(|one| kind.starts_with(&one.to_be_bytes())) {
+        return answer.to_vec();
+    }
+    let mut all = without_records(answer, code);
+    // One record in the authority section.
+    all[9] = 1;
+    for label in UNSIGNED_ZONE.split('.') {
+        all.push(u8::try_from(label.len()).unwrap());
+        all.extend_from_slice(label.as_bytes());
+    }
+    all.push(0);
+    // SOA, IN, 60 seconds, 22 octets: the root twice for a host and a person, then numbers.
+    all.extend_from_slice(&[0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0]);
+    all.extend_from_slice(&[0, 0, 0, 60].repeat(5));
+    all
+}
+
 /// Header and question, with this response code.
 fn without_records(answer: &[u8], code: u8) -> Vec<u8> {
+    let mut all = answer[..question_end(answer)].to_vec();
+    all[3] = (all[3] & 0xf0) | code;
+    // Answers, authorities, additional records.
+    all[6..HEADER_OCTETS].fill(0);
+    all
+}
+
+/// Behind the name asked for, type and class.
+fn question_end(answer: &[u8]) -> usize {
     let mut end = HEADER_OCTETS;
     while let Some(length) = answer.get(end).copied().filter(|length| *length > 0) {
         end += 1 + usize::from(length);
     }
     // The root's label, type and class.
-    let mut all = answer[..answer.len().min(end + 5)].to_vec();
-    all[3] = (all[3] & 0xf0) | code;
-    // Answers, authorities, additional records.
-    all[6..HEADER_OCTETS].fill(0);
-    all
+    answer.len().min(end + 5)
 }
 
 fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
@@ -153,6 +185,10 @@ fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write_all(&all)
 }
 
+/// A zone that the DNS must have, with an insecure delegation, for denials by another.
+pub const UNSIGNED_ZONE: &str = "unsigned.example";
+/// NS, SOA, DS and DNSKEY.
+const KEYS_AND_CUTS: [u16; 4] = [2, 6, 43, 48];
 /// How long the name server may take, and the relay until its next question.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of a datagram.
@@ -184,6 +220,9 @@ mod tests {
         let truncated = spoil(&answer, Trouble::Truncated).unwrap();
         assert_eq!((truncated[2], truncated[3] & 0xf), (0x87, 0));
         assert_eq!(spoil(&answer, Trouble::Short).unwrap(), &answer[..12]);
+        let foreign = spoil(&answer, Trouble::EmptiedByAnother).unwrap();
+        assert_eq!((&foreign[6..12], foreign[3] & 0xf), (&[0, 0, 0, 1, 0, 0][..], 0));
+        assert_eq!((&foreign[12..21], &foreign[21..30]), (&answer[12..21], &b"\x08unsigned"[..]));
         let garbled = spoil(&answer, Trouble::Garbled(8 * 24 + 1)).unwrap();
         assert_eq!((garbled[24], &garbled[..24]), (4 ^ 2, &answer[..24]));
     }

@@ -23,6 +23,10 @@ pub struct Offer {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// REQUIRETLS is offered, within TLS.
     pub requiretls: bool,
+    /// The largest message that is taken (SIZE).
+    pub size_max: Option<usize>,
+    /// The answer to MAIL, after which the connection ends.
+    pub answer_to_mail: Option<&'static str>,
 }
 
 /// A mail exchanger.
@@ -80,14 +84,15 @@ impl Exchanger {
         let address = own_address();
         let listener = listen(address, 25);
         let config = offer.tls.as_ref().map(|(chain, key)| tls(chain, key));
-        let (taken, requiretls) = (Arc::new(Mutex::new(Vec::new())), offer.requiretls);
+        let (taken, offer) = (Arc::new(Mutex::new(Vec::new())), offer.clone());
         let shared = Arc::clone(&taken);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (config, taken) = (config.clone(), Arc::clone(&shared));
+                let offer = offer.clone();
                 thread::spawn(move || {
                     let wire = BufReader::new(Wire::Plain(stream));
-                    Conversation { wire, config, requiretls, taken }.run()
+                    Conversation { wire, config, offer, taken }.run()
                 });
             }
         });
@@ -193,7 +198,7 @@ impl Read for Wire {
 struct Conversation {
     wire: BufReader<Wire>,
     config: Option<Arc<ServerConfig>>,
-    requiretls: bool,
+    offer: Offer,
     taken: Arc<Mutex<Vec<Taken>>>,
 }
 
@@ -208,6 +213,9 @@ impl Conversation {
                 "STARTTLS" if self.config.is_some() && !self.is_tls() => {
                     self.say("220 go on")?;
                     self.start_tls()?;
+                }
+                "MAIL" if self.offer.answer_to_mail.is_some() => {
+                    return self.say(self.offer.answer_to_mail?);
                 }
                 "MAIL" => {
                     current = Taken { mail: line, ..Taken::default() };
@@ -237,8 +245,11 @@ impl Conversation {
         if self.config.is_some() && !self.is_tls() {
             lines.push_str("250-STARTTLS\r\n");
         }
-        if self.requiretls && self.is_tls() {
+        if self.offer.requiretls && self.is_tls() {
             lines.push_str("250-REQUIRETLS\r\n");
+        }
+        if let Some(size_max) = self.offer.size_max {
+            lines.push_str(&format!("250-SIZE {size_max}\r\n"));
         }
         self.say(&format!("{lines}250 ENHANCEDSTATUSCODES"))
     }

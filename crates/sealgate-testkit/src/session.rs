@@ -31,7 +31,8 @@ impl Session {
         TcpStream::connect(address).ok().map(Self::over)
     }
 
-    fn over(stream: TcpStream) -> Self {
+    /// Over a connection that was made elsewhere, without reading anything.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(REPLY_PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { reader: BufReader::new(stream.try_clone().unwrap()), stream }

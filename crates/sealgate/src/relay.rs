@@ -29,6 +29,7 @@ mod client_name;
 mod connect;
 pub(crate) mod crypto_threads;
 mod dane;
+mod decryption_failures;
 mod deliver;
 mod done;
 mod fanout;
@@ -54,10 +55,12 @@ mod trace;
 mod transaction;
 pub(crate) mod transport;
 mod veil;
+mod wall_clock;
 
 use authentication::Authenticator;
-use budget::{Connections, Memory};
+use budget::{Entrances, Memory};
 use crypto_threads::CryptoThreads;
+use decryption_failures::DecryptionFailures;
 use deliver::Downstream;
 use done::Absence;
 use hops::Hops;
@@ -66,6 +69,7 @@ use listener::Entrance;
 use readiness::Readiness;
 use recipients::Recipients;
 use route::Router;
+use wall_clock::WallClock;
 
 /// What a configuration means to the relay; replaced as a whole by a reload.
 #[derive(Debug)]
@@ -109,6 +113,7 @@ impl Settings {
                 recipients_max: limits.recipients_max,
                 commands_max: number(limits.commands_per_session_max),
                 errors_max: number(limits.errors_per_session_max),
+                refusals_are_errors: entrance.direction() == Direction::Inbound,
                 ..ServerLimits::default()
             },
         }
@@ -123,11 +128,13 @@ pub(crate) struct Relay {
     crypto: CryptoThreads,
     downstream: Downstream,
     recipients: Recipients,
+    decryption_failures: DecryptionFailures,
     authenticator: Authenticator,
     absence: Absence,
     readiness: Readiness,
     memory: Arc<Memory>,
-    connections: Arc<Connections>,
+    connections: Entrances,
+    clock: WallClock,
     draining: watch::Sender<bool>,
 }
 
@@ -146,11 +153,13 @@ impl Relay {
             stores: Arc::new(stores),
             downstream: Downstream::new(router, hostname, hops),
             recipients: Recipients::new(),
+            decryption_failures: DecryptionFailures::new(),
             authenticator,
             absence: Absence::default(),
             readiness: Readiness::default(),
             memory: Arc::default(),
-            connections: Arc::default(),
+            connections: Entrances::default(),
+            clock: WallClock::new(),
             draining: watch::Sender::new(false),
         }))
     }
@@ -248,6 +257,7 @@ impl Relay {
     /// Takes configuration, TLS files and stores anew; where one of them is unusable nothing is changed. Listeners, database
     /// and resolvers stay as they are, and what is under way ends with what it began with.
     async fn reload(&self) {
+        self.clock.confirm();
         let path = self.settings().config.path.clone();
         match self.load(&path).await {
             Ok(settings) => {

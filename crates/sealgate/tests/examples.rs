@@ -17,7 +17,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use elsewhere::{PROGRAM, another_relay, serve_keys, set_master_key_aside, text};
+use elsewhere::{
+    PROGRAM, another_relay, describe_kmip, move_keys, serve_keys, set_master_key_aside, text,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, date_time_ymd,
@@ -27,16 +29,18 @@ use sealgate_testkit::key_server::KeyServer;
 use sealgate_testkit::pki::{KeyKind, Pki, Reads};
 use sealgate_testkit::postgres::Postgres;
 use sealgate_testkit::process;
+use sealgate_testkit::pykmip_server::PyKmipServer;
 use sealgate_testkit::sink::Sink;
 use sealgate_testkit::slapd::{Settings, Slapd};
 use sealgate_testkit::softhsm::{PIN, SoftHsm};
 use toml::{Table, Value};
 
 /// Those that a test below starts.
-const STARTED: [&str; 7] = [
+const STARTED: [&str; 8] = [
     "before-exchange",
     "complete",
     "directory-and-token",
+    "key-management-server",
     "key-server",
     "minimal",
     "relay-of-key-server",
@@ -131,6 +135,29 @@ fn the_example_of_a_directory_and_a_token_starts() {
     let gate = example.runs(gate);
     let shown = gate.must(&["secret-key", "list"], b"");
     assert!(String::from_utf8(shown).unwrap().contains(SALES), "a key that is named by its id");
+}
+
+#[test]
+fn the_example_of_a_key_management_server_starts() {
+    let server = PyKmipServer::start();
+    let gate = Gate::init(PROGRAM, &["nec.example"]);
+    gate.generate_key("alice@nec.example", "rsa2048");
+    let beside = |name: &str| gate.dir().join(name);
+    let [ca, certificate, key] = ["keys-ca.pem", "relay.pem", "relay.key"].map(beside);
+    let client = server.client("gate");
+    for (from, to) in [(&server.pki.root, &ca), (&client.0, &certificate), (&client.1, &key)] {
+        fs::copy(from, to).unwrap();
+    }
+    process::set_mode(&key, 0o600);
+    describe_kmip(&gate, server.port, &ca, &certificate, &key);
+    move_keys(&gate, "kmip");
+    set_master_key_aside(&gate);
+    let mut example = Example::read("key-management-server");
+    let servers = vec![format!("localhost:{}", server.port)];
+    example.replace(&["secret_keys", "kmip", "servers"], servers);
+    let gate = example.runs(gate);
+    let listed = gate.must(&["secret-key", "list"], b"");
+    assert!(String::from_utf8(listed).unwrap().contains("alice@nec.example"));
 }
 
 #[test]

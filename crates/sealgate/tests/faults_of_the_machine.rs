@@ -215,14 +215,25 @@ fn a_clock_that_jumps_breaks_no_time_limit_and_loses_no_mail() {
         assert_eq!(reply.code, 451, "{secs}: {reply:?}");
         let limits = Duration::from_secs(ANSWER_SECS)..Duration::from_secs(2 * ANSWER_SECS);
         assert!(limits.contains(&took), "{secs}: {took:?}");
-        // Before its time a certificate is as good as none: the mail is refused, and is not sent plain.
-        let (status, count) = if secs < -3600 { ("550 5.7.3", 0) } else { ("250 2.0.0", 1) };
+        // Before its time a certificate is no good: the mail waits, and is neither refused nor sent plain.
+        let (status, count) = if secs < -3600 { ("451 4.7.5", 0) } else { ("250 2.0.0", 1) };
         let reply = send(&gate, number);
         let sealed = sink.received().len();
         assert_eq!(reply.status(), status, "{secs}: {reply:?}");
         assert_eq!((sealed - before_this, copies(&sink, number)), (count, 0), "{secs}");
         assert_eq!(idle.command("NOOP").code, 250, "{secs}");
+        let alarms = gate.log().matches("the wall clock has jumped").count();
+        assert_eq!(alarms, number + 1, "one for each jump:\n{}", gate.log());
     }
+    // A clock that is right again, and one that the administrator calls right.
+    clock.jump(0);
+    elapse(NOTICED_SECS);
+    assert_eq!(send(&gate, 10).status(), "250 2.0.0");
+    clock.jump(-172_800);
+    elapse(NOTICED_SECS);
+    gate.signal("HUP");
+    process::await_that("it is reloaded", || gate.log().contains("configuration reloaded"));
+    assert_eq!(send(&gate, 11).status(), "550 5.7.3");
 }
 
 const ANSWER_SECS: u64 = 2;
@@ -297,7 +308,9 @@ fn whatever_is_done_to_dns_answers_no_mail_is_bounced_or_sent_elsewhere() {
     let [exchanger, other] = [(); 2].map(|()| Exchanger::start(&Offer::default()));
     let troubles = [
         Trouble::Denied,
+        Trouble::DeniedByAnother,
         Trouble::Emptied,
+        Trouble::EmptiedByAnother,
         Trouble::Failing,
         Trouble::Short,
         Trouble::Truncated,
@@ -312,7 +325,11 @@ fn whatever_is_done_to_dns_answers_no_mail_is_bounced_or_sent_elsewhere() {
     let own = |name: &str| format!("{name} MX 10 mx\n{name} A {}\n", other.address);
     let mut records = format!("mx A {}\n{}", exchanger.address, own("@"));
     records.extend((0..troubles.len()).map(|number| own(&format!("d{number}"))));
-    let zones = [Zone::signed("one.example", &records), Zone::hashed("two.example", &records)];
+    let zones = [
+        Zone::signed("one.example", &records),
+        Zone::hashed("two.example", &records),
+        Zone::unsigned(dns_line::UNSIGNED_ZONE, ""),
+    ];
     let dns = Nsd::start_with_ttl(&zones, u32::try_from(TTL.as_secs()).unwrap());
     let line = dns_line::lay(dns.address, || *SPOILED.lock().unwrap());
     let mut gate = through_exchangers(line, &dns, 1);

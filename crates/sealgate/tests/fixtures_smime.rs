@@ -356,6 +356,7 @@ impl Bed {
             trust: Arc::new(TrustStore::new(anchors, intermediates, self.crls.clone())),
             hostname: "gate.ours.example".to_owned(),
             now,
+            clock_is_doubtful: false,
             dkim: None,
         };
         let envelope = Envelope {

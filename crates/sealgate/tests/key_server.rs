@@ -41,6 +41,8 @@ use kmip_client::{BINARY, Kmip, MESSAGE, configure, own_uid, reason, relay};
 
 const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@other.example";
+/// Owner of a key that serves the whole domain.
+const NEC: &str = "@nec.example";
 const USES: &[&str] = &["sign", "decrypt"];
 
 /// A gate with keys for Alice, and a key server for them.
@@ -409,21 +411,25 @@ fn too_many_uses_of_one_key_are_put_off_and_audited_once() {
     let (gate, server) = start("p256", &["*"], USES);
     configure(&gate, vec![relay(own_uid(&gate), &["*"], USES)], |table| {
         table.insert("uses_per_minute".to_owned(), 3.into());
+        table.insert("domain_uses_per_minute".to_owned(), 6.into());
     });
+    gate.generate_key(NEC, "p256");
     server.reload();
     let mut kmip = connect(&server);
-    let id = kmip.key_for(ALICE, usage::SIGN);
-    for _ in 0..3 {
-        assert!(kmip.sign(&id, Parameters::default()).is_ok());
-    }
-    for _ in 0..5 {
-        let refused = kmip.sign(&id, Parameters::default()).unwrap_err();
-        assert_eq!(refused.reason, ResultReason::GeneralFailure);
-        assert!(refused.message.contains("rate limit"), "{}", refused.message);
+    for (owner, uses) in [(ALICE, 3), (NEC, 6)] {
+        let id = kmip.key_for(owner, usage::SIGN);
+        for _ in 0..uses {
+            assert!(kmip.sign(&id, Parameters::default()).is_ok());
+        }
+        for _ in 0..5 {
+            let refused = kmip.sign(&id, Parameters::default()).unwrap_err();
+            assert_eq!(refused.reason, ResultReason::GeneralFailure);
+            assert!(refused.message.contains("rate limit"), "{}", refused.message);
+        }
     }
     let lines = audited(&server, "sign", "refused");
-    assert_eq!(lines.len(), 1);
-    assert_eq!(lines[0]["reason"], "rate limit");
+    let said: Vec<_> = lines.iter().map(|line| [&line["owner"], &line["reason"]]).collect();
+    assert_eq!(said, [[ALICE, "rate limit"], [NEC, "rate limit"]]);
 }
 
 fn registered(address: &str, what: &str, object: Object) -> Request {
@@ -527,7 +533,7 @@ fn what_is_no_kmip_ends_its_connection_and_no_other() {
 #[test]
 fn a_key_is_used_only_for_an_address_that_it_is_for() {
     let (gate, server) = start("p256", &["*"], USES);
-    gate.generate_key("@nec.example", "p256");
+    gate.generate_key(NEC, "p256");
     gate.generate_key(BOB, "p256");
     let mut strict = relay(own_uid(&gate), &["*"], USES);
     strict.remove("require_address");
@@ -535,8 +541,7 @@ fn a_key_is_used_only_for_an_address_that_it_is_for() {
     server.reload();
     let mut kmip = connect(&server);
     let sign = Parameters::default();
-    let (alices, nec) =
-        (kmip.key_for(ALICE, usage::SIGN), kmip.key_for("@nec.example", usage::SIGN));
+    let (alices, nec) = (kmip.key_for(ALICE, usage::SIGN), kmip.key_for(NEC, usage::SIGN));
     let alices_mail = kmip.key_for(ALICE, usage::DECRYPT);
     assert_eq!(reason(kmip.sign(&alices, sign)), ResultReason::PermissionDenied);
     for (used_for, may) in [
@@ -553,11 +558,22 @@ fn a_key_is_used_only_for_an_address_that_it_is_for() {
     let done = audited(&server, "sign", "done");
     assert_eq!(done.len(), 3);
     assert_eq!(done[0]["used_for"], "Alice@nec.example");
-    let refused = audited(&server, "decrypt", "refused");
-    assert_eq!((&refused[0]["owner"], &refused[0]["used_for"]), (&ALICE.into(), &BOB.into()));
-    assert_eq!(refused[0]["reason"], "the address that it is for is not the key's");
-    let text = std::fs::read_to_string(gate.dir().join("audit.log")).unwrap();
-    assert!(text.contains("\"used_for\":\"bob@other.example\""), "{text}");
+    let not_the_keys = "the address that it is for is not the key's";
+    let said = |operation| -> Vec<[String; 3]> {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let of = |line: &serde_json::Value| {
+            ["owner", "used_for", "reason"].map(|name| text(&line[name]))
+        };
+        audited(&server, operation, "refused").iter().map(of).collect()
+    };
+    let refused_signs = [
+        [ALICE, "", "the use does not say for which address it is"],
+        [ALICE, BOB, not_the_keys],
+        [NEC, BOB, not_the_keys],
+        [ALICE, "carol@nec.example", not_the_keys],
+    ];
+    assert_eq!(said("sign"), refused_signs);
+    assert_eq!(said("decrypt"), [[ALICE, BOB, not_the_keys]]);
 }
 
 /// What is looked for in all rows is paid for as a listing, found or not: whoever asks on waits.

@@ -13,11 +13,12 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::mail;
-use sealgate_testkit::pki::{KeyKind, PASSWORD, Pki, Reads, pem_body};
-use sealgate_testkit::process::await_that;
+use sealgate_testkit::pki::{Identity, KeyKind, Pki, Reads, pem_body};
+use sealgate_testkit::process::{self, await_that};
 use sealgate_testkit::session::Session;
 use sealgate_testkit::sink::Sink;
 
@@ -28,6 +29,10 @@ const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
 const SUBJECT: &str = "canary-subject-7f3a";
 const BODY: &str = "canary-body-91d0";
+/// Of the PKCS#12 file that the key came in.
+const PASSWORD: &str = "canary-password-5c21";
+/// What `sealgate init` keeps it in.
+const MASTER_KEY: &str = "master.key";
 /// Base64 of the body as it stands, at each of the three offsets that it may have in an encoded part.
 const ENCODED: [&str; 3] =
     ["Y2FuYXJ5LWJvZHktOTFk", "NhbmFyeS1ib2R5LTkxZD", "jYW5hcnktYm9keS05MWQw"];
@@ -71,19 +76,45 @@ struct Bed {
     sink: Sink,
     abc: Gate,
     scalar: Vec<u8>,
+    /// The key under which the database's keys are, in hexadecimal digits and as it is.
+    master: (String, Vec<u8>),
+}
+
+/// Alice's key in a file whose password stands in no other test.
+fn in_pkcs12(alice: &Identity, to: &Path) {
+    let mut command = Command::new("openssl");
+    command.args(["pkcs12", "-export", "-passout", &format!("pass:{PASSWORD}")]);
+    command.arg("-inkey").arg(&alice.key).arg("-in").arg(&alice.certificate);
+    command.arg("-certfile").arg(alice.certificate.with_file_name("root.pem"));
+    process::run(command.arg("-out").arg(to), b"").expect_ok("openssl pkcs12");
 }
 
 impl Bed {
     fn new() -> Self {
+        Self::failing(None)
+    }
+
+    /// One that fails at these points.
+    fn failing(plan: Option<&str>) -> Self {
         let sink = Sink::smtp();
         let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
         let pki = Pki::new("Ours");
         let alice = pki.issue(ALICE, KeyKind::P256, Reads::GcmAndOaep);
-        let password = gate.dir().join("password");
+        let [password, container] = ["password", "alice.p12"].map(|name| gate.dir().join(name));
         std::fs::write(&password, PASSWORD).unwrap();
-        let import = ["secret-key", "import", ALICE, alice.pkcs12.to_str().unwrap()];
+        in_pkcs12(&alice, &container);
+        let import = ["secret-key", "import", ALICE, container.to_str().unwrap()];
         let with = ["--password-file", password.to_str().unwrap()];
         gate.must(&[&import[..], &with[..]].concat(), b"");
+        // The test's own, not the relay's.
+        for path in [password, container] {
+            std::fs::remove_file(path).unwrap();
+        }
+        let digits = std::fs::read_to_string(gate.dir().join(MASTER_KEY)).unwrap();
+        let digits = digits.trim().to_owned();
+        let octet = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        let octets: Vec<u8> = (0..digits.len()).step_by(2).map(octet).collect();
+        assert_eq!(octets.len(), 32, "the master key");
         let abc = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["abc.example"]);
         abc.generate_key(BOB, "p256");
         gate.trust(&abc, &[BOB]);
@@ -95,12 +126,17 @@ impl Bed {
         gate.set(&["limits", "connections_per_address_max"], 100);
         let temporary = gate.dir().join("tmp");
         std::fs::create_dir(&temporary).unwrap();
-        gate.set_environment(vec![("TMPDIR".to_owned(), temporary.into_os_string())]);
+        let mut environment = vec![("TMPDIR".to_owned(), temporary.into_os_string())];
+        if let Some(plan) = plan {
+            environment.push(("SEALGATE_FAILPOINTS".to_owned(), plan.into()));
+            environment.push(("RUST_BACKTRACE".to_owned(), "full".into()));
+        }
+        gate.set_environment(environment);
         gate.start();
         // ECPrivateKey (RFC 5915): the scalar follows its version.
         let der = pem_body(&alice.key);
         let at = mail::find(&der, &[0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() + 5;
-        Self { gate, sink, abc, scalar: der[at..at + 32].to_vec() }
+        Self { gate, sink, abc, scalar: der[at..at + 32].to_vec(), master: (digits, octets) }
     }
 
     /// Mail out and in, whole and falsified, refused and delivered.
@@ -157,6 +193,9 @@ fn canary_words_are_nowhere_after_the_mails() {
         ("body", BODY.as_bytes()),
         ("key", &bed.scalar),
         ("key in words", &words),
+        ("key: master", &bed.master.1),
+        ("key: master in digits", bed.master.0.as_bytes()),
+        ("password", PASSWORD.as_bytes()),
     ];
     canaries.extend(ENCODED.iter().map(|text| ("encoded body", text.as_bytes())));
 
@@ -165,12 +204,16 @@ fn canary_words_are_nowhere_after_the_mails() {
     let mut files = Vec::new();
     files_below(bed.gate.dir(), &mut files);
     assert!(files.iter().any(|path| path.ends_with("relay.log")), "{files:?}");
+    let is_masters = |path: &Path| path.ends_with(MASTER_KEY);
+    let kept = files.iter().find(|path| is_masters(path)).map(|path| std::fs::read(path).unwrap());
+    let found = kept.is_some_and(|text| mail::contains(&text, &bed.master.0));
+    assert!(found, "the search finds nothing where the master key is");
     for (what, canary) in &canaries {
         assert!(
             !mail::contains(metrics.as_bytes(), &String::from_utf8_lossy(canary)),
             "{what}: metrics"
         );
-        for path in &files {
+        for path in files.iter().filter(|path| !is_masters(path)) {
             let bytes = std::fs::read(path).unwrap();
             assert!(mail::find(&bytes, canary).is_none(), "{what}: {}", path.display());
         }
@@ -187,8 +230,42 @@ fn canary_words_are_nowhere_after_the_mails() {
     let keys = memory::occurrences(id, &bed.scalar) + memory::occurrences(id, &words);
     assert!(keys > 0, "the search finds nothing where a key is");
     println!("key: {keys} times in memory");
+    let masters = memory::occurrences(id, &bed.master.1);
+    println!("master key: {masters} times in memory");
+    assert!(masters > 0, "the search finds nothing where the master key is");
     for (what, canary) in canaries.iter().filter(|(what, _)| !what.starts_with("key")) {
         assert_eq!(memory::occurrences(id, canary), 0, "{what}: memory");
+    }
+}
+
+/// A panic says where it happened and not what with, its backtrace included; the next mail meets the next panic.
+#[test]
+fn a_panic_tells_nothing_of_the_mail() {
+    let bed = Bed::failing(Some("transaction.computing=panic"));
+    let plain = format!("From: {ALICE}\r\nTo: {BOB}\r\nSubject: {SUBJECT}\r\n\r\n{BODY}\r\n");
+    let sealed = bed.abc.must(
+        &["seal", "--from", BOB, "--to", ALICE],
+        format!("From: {BOB}\r\nTo: {ALICE}\r\nSubject: {SUBJECT}\r\n\r\n{BODY}\r\n").as_bytes(),
+    );
+    let ready = bed.gate.ready();
+    for (entrance, from, to, content) in [
+        (ready.inside_smtp, ALICE, BOB, plain.as_bytes()),
+        (ready.outside_smtp, BOB, ALICE, sealed.as_slice()),
+    ] {
+        let (mut session, _) = Session::connect(entrance.unwrap());
+        session.command("EHLO mail.example");
+        assert_eq!(send(&mut session, from, to, content), 451);
+    }
+    assert!(bed.sink.received().is_empty());
+    let log = bed.gate.log();
+    assert_eq!(log.matches("panic: this is a bug").count(), 2, "{log}");
+    let mut files = Vec::new();
+    files_below(bed.gate.dir(), &mut files);
+    for canary in [SUBJECT, BODY].into_iter().chain(ENCODED) {
+        for path in &files {
+            let bytes = std::fs::read(path).unwrap();
+            assert!(!mail::contains(&bytes, canary), "{canary}: {}", path.display());
+        }
     }
 }
 

@@ -701,3 +701,26 @@ fn lmtp_replies_come_apart_where_the_client_needs_it() {
     }
     assert!(process::holds_within(Duration::from_secs(1), || client.command("NOOP").code == 250));
 }
+
+/// Invariant 11: what is known when a transaction breaks off is not the whole truth, so it is nobody's for good.
+#[test]
+fn a_panic_bounces_nobody_and_the_next_attempt_ends_what_was_begun() {
+    let script = Script::default();
+    script.set("gone@", "550 5.1.1 for good");
+    let (inside, outside) = (Sink::smtp(), refusing(false, &script));
+    let mut gate = gate(&inside, &outside, |_| {});
+    gate.stop();
+    let point = ("SEALGATE_FAILPOINTS".to_owned(), "transaction.settle=panic@1".into());
+    gate.set_environment(vec![point]);
+    gate.start();
+    let reply = smtp(&gate, &[GONE, OK]);
+    assert_eq!(reply.status(), "451 4.3.0", "{reply:?}");
+    assert_eq!(log_of(&gate, &reply)["repair"], "done-record");
+    assert!(
+        inside.received().is_empty(),
+        "nobody is told of a refusal that may not be the last word"
+    );
+    assert_eq!(smtp(&gate, &[GONE, OK]).code, 250);
+    assert_eq!(counts(&outside, [OK, GONE]), [1, 0]);
+    assert_eq!(inside.received().len(), 1, "the notification about him who is gone");
+}

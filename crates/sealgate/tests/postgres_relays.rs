@@ -110,9 +110,11 @@ fn keys_changed_through_one_relay_are_used_by_the_other() {
     one.must(&["secret-key", "remove", ALICE], b"");
     let third = noticed("Alice's key is gone", || !opened());
     one.must(&["public-key", "remove", BOB], b"");
-    noticed("Bob's certificate is gone", || send_out(&other).starts_with("550 5.7."));
-    // A busy machine may delay one of them, not each.
-    assert!(first.min(second).min(third) < Duration::from_secs(1));
+    let fourth = noticed("Bob's certificate is gone", || send_out(&other).starts_with("550 5.7."));
+    // A busy machine may delay one of them, not most.
+    let mut times = [first, second, third, fourth];
+    times.sort();
+    assert!(times[times.len() / 2] < Duration::from_secs(1), "{times:?}");
 }
 
 /// One machine rotates the master key. The other waits for its copy and goes on without a restart, whether the copy comes

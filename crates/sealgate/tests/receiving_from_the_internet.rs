@@ -677,4 +677,39 @@ fn a_mail_server_is_not_worn_out_by_guesses() {
     assert_eq!(sink.connections(), 2, "eight refusals over one connection");
     session.command("RCPT TO:<guess16@nec.example>");
     assert_eq!((sink.connections(), asked.load(Ordering::SeqCst)), (3, 17));
+    for number in 17..21 {
+        let refused = session.command(&format!("RCPT TO:<guess{number}@nec.example>"));
+        assert_eq!(refused.status(), "550 5.1.1");
+    }
+    let more = session.command("RCPT TO:<guess21@nec.example>");
+    assert_eq!((more.status(), asked.load(Ordering::SeqCst)), ("452 4.5.3".to_owned(), 21));
+    session.command("RSET");
+    assert_eq!(session.command(&format!("MAIL FROM:<{BOB}>")).status(), "421 4.7.0");
+}
+
+/// There is one reply for all: who has gone between RCPT and delivery takes nobody's mail along.
+#[test]
+fn a_mailbox_that_has_just_gone_costs_the_others_a_moment() {
+    const GONE: &str = "gone@nec.example";
+    let count = AtomicUsize::new(0);
+    let sink = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+        Stage::Rcpt(line) if line.contains(GONE) && count.fetch_add(1, Ordering::SeqCst) > 0 => {
+            Some("550 5.1.1 no such mailbox\r\n".to_owned())
+        }
+        _ => None,
+    });
+    let gate = gate(&format!("smtp://{}", sink.address), |_| {});
+    let outside = gate.ready().outside_smtp.unwrap();
+    let reply = send_smtp(outside, BOB, &[GONE, ALICE], MAIL);
+    assert_eq!(reply.status(), "451 4.1.1", "{reply:?}");
+    assert!(reply.text().contains(GONE) && !reply.text().contains(ALICE), "{reply:?}");
+    let (mut session, _) = Session::connect(outside);
+    session.command("EHLO mx.abc.example");
+    session.command(&format!("MAIL FROM:<{BOB}>"));
+    assert_eq!(session.command(&format!("RCPT TO:<{GONE}>")).status(), "550 5.1.1");
+    assert_eq!(session.command(&format!("RCPT TO:<{ALICE}>")).code, 250);
+    assert_eq!(session.command("DATA").code, 354);
+    session.content(MAIL);
+    assert_eq!(session.reply().code, 250);
+    assert_eq!(sink.received().len(), 1, "once");
 }

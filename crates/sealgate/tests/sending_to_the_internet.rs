@@ -112,7 +112,7 @@ fn certified(pki: &Pki, name: &str) -> (PathBuf, PathBuf) {
 }
 
 fn with_tls(files: &(PathBuf, PathBuf)) -> Exchanger {
-    Exchanger::start(&Offer { tls: Some(files.clone()), requiretls: false })
+    Exchanger::start(&Offer { tls: Some(files.clone()), ..Offer::default() })
 }
 
 fn plain() -> Exchanger {
@@ -170,6 +170,89 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
         let reply = internet.send(to);
         assert_eq!(reply.status(), code, "{to}: {reply:?}\n{}", internet.gate.log());
         assert_eq!((first.taken().len(), second.taken().len()), (firsts, seconds), "{to}");
+    }
+}
+
+#[test]
+fn where_one_exchanger_does_not_take_a_message_the_next_may() {
+    let pki = Pki::new("Internet");
+    let who_says = |answer_to_mail| {
+        Exchanger::start(&Offer { answer_to_mail: Some(answer_to_mail), ..Offer::default() })
+    };
+    let (busy, closing) = (who_says("451 4.3.2 not now"), who_says("421 4.3.2 going down"));
+    let no = who_says("550 5.7.1 never");
+    let tiny = Exchanger::start(&Offer { size_max: Some(10), ..Offer::default() });
+    let (good, nobody) = (plain(), own_address());
+    let mut records = format!("nobody A {nobody}\n");
+    for (name, exchanger) in
+        [("busy", &busy), ("closing", &closing), ("no", &no), ("tiny", &tiny), ("good", &good)]
+    {
+        let address = exchanger.address;
+        records.push_str(&format!(
+            "{name} A {address}\n{name}-good MX 10 {name}\n{name}-good MX 20 good\n\
+             {name}-tiny MX 10 {name}\n{name}-tiny MX 20 tiny\n\
+             {name}-nobody MX 10 {name}\n{name}-nobody MX 20 nobody\n"
+        ));
+    }
+    let internet = Internet::new(&pki, &[Zone::signed("abc.example", &records)], |_| {});
+    for (name, status, taken) in [
+        ("busy-good", "250 2.0.0", 1),
+        ("closing-good", "250 2.0.0", 2),
+        ("tiny-good", "250 2.0.0", 3),
+        // Over the connection that was kept, and anew.
+        ("tiny-good", "250 2.0.0", 4),
+        // Who says never means it.
+        ("no-good", "550 5.7.1", 4),
+        // The last answer that there was; for good only where everybody said so.
+        ("busy-nobody", "451 4.3.2", 4),
+        ("busy-tiny", "451 4.3.2", 4),
+        ("tiny-nobody", "451 4.4.1", 4),
+        ("tiny-tiny", "552 5.3.4", 4),
+    ] {
+        let reply = internet.send(&format!("bob@{name}.abc.example"));
+        assert_eq!(reply.status(), status, "{name}: {reply:?}\n{}", internet.gate.log());
+        assert_eq!(good.taken().len(), taken, "{name}");
+    }
+}
+
+#[test]
+fn aliases_are_followed_by_their_own_proof_and_everything_ends_somewhere() {
+    let pki = Pki::new("Internet");
+    let good = plain();
+    let mut records =
+        format!("@ MX 10 mx\nmx A {0}\nplain A {0}\nalias CNAME plain\n", good.address);
+    // The ninth is one too many (REQUIREMENTS K13).
+    for number in 1..=9 {
+        let target = number - 1;
+        records.push_str(&format!("c{number} CNAME c{target}\n"));
+    }
+    records.push_str("c0 MX 10 mx\n");
+    // Twelve thousand octets over TCP, and twenty-four.
+    for (name, count) in [("long", 600), ("longer", 1200)] {
+        records.push_str(&format!("{name} MX 10 mx\n"));
+        (0..count).for_each(|host| records.push_str(&format!("{name} MX 20 m{host}\n")));
+    }
+    let abroad = "alias CNAME plain.abc.example.\n";
+    let zones = [
+        Zone::signed("abc.example", &records),
+        Zone::hashed("def.example", &records),
+        Zone::signed("ghi.example", abroad),
+    ];
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for (to, code) in [
+        // There is no MX record where the alias leads to, and that is proven for the target.
+        ("bob@alias.abc.example", 250),
+        ("bob@alias.def.example", 250),
+        ("bob@alias.ghi.example", 250),
+        ("bob@c8.abc.example", 250),
+        ("bob@c9.abc.example", 451),
+        ("bob@c8.def.example", 250),
+        ("bob@c9.def.example", 451),
+        ("bob@long.abc.example", 250),
+        ("bob@longer.abc.example", 451),
+    ] {
+        let reply = internet.send(to);
+        assert_eq!(reply.code, code, "{to}: {reply:?}\n{}", internet.gate.log());
     }
 }
 
@@ -239,7 +322,7 @@ fn mail_that_requires_tls_goes_verified_ways_only() {
     let pki = Pki::new("Internet");
     let willing = |name: &str| {
         let tls = Some(certified(&pki, name));
-        Exchanger::start(&Offer { tls, requiretls: true })
+        Exchanger::start(&Offer { tls, requiretls: true, ..Offer::default() })
     };
     // By its TLSA record, by the recipient's domain, and by the name out of a signed answer.
     let (dane, domain, signed) =

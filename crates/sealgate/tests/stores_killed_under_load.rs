@@ -37,6 +37,15 @@ const NEC: &[&str] = &["nec.example"];
 
 #[test]
 fn slapd_may_be_killed_and_brought_back() {
+    slapd_killed_and_brought_back(Slapd::tls_url);
+}
+
+#[test]
+fn slapd_by_starttls_may_be_killed_and_brought_back() {
+    slapd_killed_and_brought_back(Slapd::plain_url);
+}
+
+fn slapd_killed_and_brought_back(url: impl Fn(&Slapd) -> String) {
     let gate = Gate::init(PROGRAM, NEC);
     outage::make_keys(&gate);
     let mut directory = Slapd::start(Settings::default());
@@ -45,7 +54,7 @@ fn slapd_may_be_killed_and_brought_back() {
     gate.must(&["anchor", "import", root.to_str().unwrap()], b"");
     gate.configure(|config| {
         set(config, &["public_keys", "stores"], vec!["ldap"]);
-        set(config, &["public_keys", "ldap", "servers"], vec![directory.tls_url()]);
+        set(config, &["public_keys", "ldap", "servers"], vec![url(&directory)]);
         set(config, &["public_keys", "ldap", "ca"], text(&directory.pki.root));
         set(config, &["public_keys", "ldap", "base"], BASE);
     });

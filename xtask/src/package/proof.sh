@@ -56,14 +56,19 @@ greeting > /dev/null || fail "it does not live on after a reload"
 kill -TERM "$relay"
 wait "$relay" || fail "it did not end well: $(cat "$work/root/tmp/log")"
 
-# The key server, with the folders that its unit gives it.
+# The key server, with the folders and the umask that its unit gives it.
 as_keys() {
     inside setpriv --reuid sealgate-keys --regid sealgate --clear-groups --no-new-privs --bounding-set=-all "$@"
 }
-for folder in /run/sealgate-keys /var/log/sealgate-keys /var/lib/sealgate-keys; do
-    inside install -d -o sealgate-keys -g sealgate -m 0750 "$folder"
+inside install -d -o sealgate-keys -g sealgate -m 0750 /run/sealgate-keys
+for folder in /var/log/sealgate-keys /var/lib/sealgate-keys; do
+    inside install -d -o sealgate-keys -g sealgate -m 0700 "$folder"
 done
 as_keys sealgate init --domain nec.example --dir /etc/sealgate-keys --database sqlite:/var/lib/sealgate-keys/keys.db
+as_keys sealgate secret-key generate carol@nec.example --config /etc/sealgate-keys/sealgate.toml
+for kind in "ca certificate" "secret-key certificate carol@nec.example"; do
+    as_keys sealgate $kind --config /etc/sealgate-keys/sealgate.toml > "$work/root/tmp/${kind%% *}.pem"
+done
 uid=$(inside id -u sealgate)
 cat >> "$work/root/etc/sealgate-keys/sealgate.toml" << END
 
@@ -77,8 +82,8 @@ keys = ["*@nec.example"]
 operations = ["sign", "decrypt"]
 END
 start=$(sed -n 's/^ExecStart=//p' "$work/root/lib/systemd/system/sealgate-key-server.service")
-chroot "$work/root" setpriv --reuid sealgate-keys --regid sealgate --clear-groups --no-new-privs \
-    --bounding-set=-all $start > "$work/root/tmp/keys-ready" 2> "$work/root/tmp/keys-log" &
+(umask 0077 && exec chroot "$work/root" setpriv --reuid sealgate-keys --regid sealgate --clear-groups --no-new-privs \
+    --bounding-set=-all $start) > "$work/root/tmp/keys-ready" 2> "$work/root/tmp/keys-log" &
 keys=$!
 tries=0
 until grep -q '^ready ' "$work/root/tmp/keys-ready"; do
@@ -86,7 +91,50 @@ until grep -q '^ready ' "$work/root/tmp/keys-ready"; do
     [ "$tries" -lt 100 ] || fail "the key server is not ready: $(cat "$work/root/tmp/keys-log")"
     sleep 0.1
 done
-as_sealgate test -w /run/sealgate-keys/keys.sock || fail "the relay does not reach the key server's socket"
+
+# The relay's user, who holds no key, has the key server sign and decrypt. $1: who; the rest is run as that user, in the group
+# that reaches the socket.
+as_user() {
+    user=$1
+    shift
+    inside setpriv --reuid "$user" --regid sealgate --clear-groups --no-new-privs --bounding-set=-all "$@"
+}
+for user in sealgate nobody; do
+    inside install -d -o "$user" -m 0700 "/tmp/$user"
+    as_user "$user" sealgate init --domain nec.example --dir "/tmp/$user"
+    cat >> "$work/root/tmp/$user/sealgate.toml" << END
+
+[secret_keys]
+store = "kmip"
+
+[secret_keys.kmip]
+servers = ["unix:/run/sealgate-keys/keys.sock"]
+get = "never"
+END
+    inside rm "/tmp/$user/master.key"
+    as_user "$user" sealgate anchor import /tmp/ca.pem --config "/tmp/$user/sealgate.toml"
+    as_user "$user" sealgate public-key import /tmp/secret-key.pem --config "/tmp/$user/sealgate.toml"
+done
+mail='From: carol@nec.example\r\nTo: carol@nec.example\r\n\r\nthe quarterly turnover\r\n'
+carol() {
+    as_user "$1" sealgate "$2" --from carol@nec.example --to carol@nec.example --config "/tmp/$1/sealgate.toml"
+}
+printf "$mail" | carol sealgate seal > "$work/root/tmp/sealed" || fail "the key server does not sign for the relay"
+grep -qi enveloped-data "$work/root/tmp/sealed" || fail "not sealed: $(cat "$work/root/tmp/sealed")"
+carol sealgate open < "$work/root/tmp/sealed" > "$work/root/tmp/opened" || fail "the key server does not decrypt for the relay"
+grep -q 'the quarterly turnover' "$work/root/tmp/opened" || fail "not opened: $(cat "$work/root/tmp/opened")"
+grep -q '^X-Sealgate-Verdict: pass' "$work/root/tmp/opened" || fail "not signed: $(cat "$work/root/tmp/opened")"
+# Another user, in the group or not, gets nothing.
+if printf "$mail" | carol nobody seal > /dev/null; then fail "the key server signs for anybody"; fi
+if carol nobody open < "$work/root/tmp/sealed" > "$work/root/tmp/opened" &&
+    grep -q 'the quarterly turnover' "$work/root/tmp/opened"; then
+    fail "the key server decrypts for anybody"
+fi
+inside setpriv --reuid nobody --regid nogroup --clear-groups test -w /run/sealgate-keys/keys.sock &&
+    fail "anybody reaches the key server's socket"
+audit=$work/root/var/log/sealgate-keys/audit.jsonl
+grep '"operation":"sign"' "$audit" | grep -q "\"client\":\"uid $uid\".*\"done\"" || fail "not audited: $(cat "$audit")"
+grep '"refused"' "$audit" | grep -q "uid $(inside id -u nobody)" || fail "not audited: $(cat "$audit")"
 kill -TERM "$keys"
 wait "$keys" || fail "the key server did not end well: $(cat "$work/root/tmp/keys-log")"
 

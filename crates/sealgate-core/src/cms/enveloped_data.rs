@@ -136,6 +136,16 @@ impl EnvelopedData {
         }
     }
 
+    /// Whether the content-encryption key came to this recipient under RSAES-PKCS1-v1_5.
+    pub fn is_pkcs1(&self, recipient: usize) -> bool {
+        match self.recipients.get(recipient).map(|recipient| &recipient.way) {
+            Some(Way::Transport { algorithm }) => {
+                matches!(transport(algorithm), Ok(Transport::Pkcs1))
+            }
+            _ => false,
+        }
+    }
+
     /// Decrypts for one recipient with its key.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use crate::cms::{EnvelopedData, OpenFault};
 use crate::decrypt::{Opened, Opening};
 use crate::envelope::Envelope;
 use crate::keys::OwnKey;
+use crate::policy::RsaPkcs1;
 use crate::report::{Format, Layer};
 use crate::step::{KeyQuery, Keys};
 
@@ -18,8 +19,11 @@ pub fn open(
     envelope: &Envelope,
     keys: &Keys,
     reached: Option<&[usize]>,
+    rsa_pkcs1: RsaPkcs1,
     may_open: bool,
 ) -> Opening {
+    let is_refused = |info: usize| rsa_pkcs1 == RsaPkcs1::Refuse && enveloped.is_pkcs1(info);
+    let mut refused = false;
     let mut entitled = Vec::new();
     let mut first: Option<(usize, &OwnKey, usize)> = None;
     for (index, recipient) in envelope.recipients.iter().enumerate() {
@@ -34,13 +38,21 @@ pub fn open(
         let usable = own
             .iter()
             .filter(|key| key.address.as_ref().is_none_or(|address| *address == recipient.address))
-            .find_map(|key| enveloped.recipient_for(&key.certificate).map(|info| (key, info)));
+            .filter_map(|key| enveloped.recipient_for(&key.certificate).map(|info| (key, info)))
+            .find(|(_, info)| {
+                refused |= is_refused(*info);
+                !is_refused(*info)
+            });
         if let Some((key, info)) = usable {
             entitled.push(index);
             first.get_or_insert((index, key, info));
         }
     }
     let Some((index, key, info)) = first else {
+        if refused {
+            // No key was tried, so none is named.
+            return Opening::Unsupported(layer(enveloped, "", ""));
+        }
         return Opening::NotForUs(layer(enveloped, "", ""));
     };
     if !may_open {

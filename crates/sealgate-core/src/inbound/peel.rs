@@ -258,12 +258,14 @@ impl Peeler<'_> {
             Some(Ok(known)) => known,
             Some(Err(_)) | None => &[],
         };
+        let Context { trust, now, clock_is_doubtful, .. } = self.context;
         let judge = Judge {
             author: self.author,
             known,
-            trust: &self.context.trust,
+            trust,
             budget: &self.budget,
-            now: self.context.now,
+            now: *now,
+            clock_is_doubtful: *clock_is_doubtful,
         };
         let Some(checked) = verify::smime::check(signed, content, &judge) else {
             if walk.behind == Behind::Unauthenticated {
@@ -313,7 +315,16 @@ impl Peeler<'_> {
         // J1: whether the store is needed for the signature inside is for the plaintext to tell. Where the encryption
         // proves nothing, that must not decide about the reply: the store is waited for before anything is opened.
         let may_open = enveloped.is_authenticated() || !matches!(self.stored(), Some(Err(_)));
-        match decrypt::smime::open(&enveloped, self.envelope, self.keys, reached, may_open) {
+        let rsa_pkcs1 = self.decision.rsa_pkcs1;
+        let opening = decrypt::smime::open(
+            &enveloped,
+            self.envelope,
+            self.keys,
+            reached,
+            rsa_pkcs1,
+            may_open,
+        );
+        match opening {
             Opening::Unavailable => {
                 Err(End::Refuse(Fault { refusal: Refusal::KeysUnavailable, reason: None }))
             }

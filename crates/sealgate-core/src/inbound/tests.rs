@@ -178,6 +178,27 @@ fn valid_and_untrusted() {
 }
 
 #[test]
+fn by_a_doubtful_clock_an_expired_signer_is_not_judged() {
+    let world = World::new();
+    let usage = KeyUsagePurpose::DigitalSignature;
+    let old = world.authority.key_valid("alice@nec.example", usage, (2024, 2025));
+    let mail = mail(FROM_ALICE, &world.signed(PAYLOAD, &old));
+    let take = |expect_signed, clock_is_doubtful| {
+        let decision = Decision { expect_signed, ..Decision::default() };
+        let context = context("abc.example", &world.authority, decision);
+        let keys = keys(&[&world.bob, &world.carol], &[]);
+        run(Context { clock_is_doubtful, ..context }, &mail, &["bob@abc.example"], &keys)
+    };
+    let row = |outcome, verdict, reason| {
+        row(&outcome, "250", Delivered::AsReceived, verdict, Some(reason));
+    };
+    row(take(false, false), Verdict::Policy, Reason::Expired);
+    row(take(false, true), Verdict::TempError, Reason::ClockDoubtful);
+    refused(&take(true, false));
+    assert_eq!(take(true, true).result.unwrap_err(), Refusal::KeysUnavailable);
+}
+
+#[test]
 fn an_imported_certificate_is_trusted_without_a_path() {
     let world = World::new();
     let stranger = Person::new("alice@nec.example", &Authority::new("Unknown Authority"));
@@ -648,4 +669,26 @@ fn a_store_that_is_away_does_not_settle_what_it_could_answer() {
     let mail = mail(FROM_ALICE, &world.signed(PAYLOAD, &stranger.signing));
     let outcome = world.take_keys(Decision::default(), &mail, &["bob@abc.example"], &keys);
     assert!(outcome.reply().starts_with("451 4.7.5"), "{}", outcome.reply());
+}
+
+/// REQUIREMENTS J6: what is not unwrapped cannot be asked about.
+#[test]
+fn pkcs1_is_not_unwrapped_where_policy_refuses_it() {
+    let mut world = World::new();
+    world.bob.decryption = world.authority.rsa_key("bob@abc.example");
+    let mail = mail(
+        FROM_ALICE,
+        &world.sealed(&[Bytes::from_static(PAYLOAD)], ContentCipher::Aes256Gcm, &world.bob),
+    );
+    let refuse = Decision { rsa_pkcs1: RsaPkcs1::Refuse, ..Decision::default() };
+    let outcome = world.take(&mail);
+    assert_eq!(outcome.report.delivered, Delivered::Plain);
+    let outcome = world.take_with(refuse, &mail, &["bob@abc.example"]);
+    row(&outcome, "250", Delivered::AsReceived, Verdict::Neutral, Some(Reason::Unsupported));
+    let key_named =
+        |layer: &Layer| matches!(layer, Layer::Encrypted { key, .. } if !key.is_empty());
+    assert!(!outcome.report.layers.iter().any(key_named), "{:?}", outcome.report.layers);
+    // Broken or not makes no difference.
+    let broken = world.take_with(refuse, &altered_cms(&mail, 30), &["bob@abc.example"]);
+    row(&broken, "250", Delivered::AsReceived, Verdict::Neutral, Some(Reason::Unsupported));
 }

@@ -53,7 +53,17 @@ impl World {
         to: &[&str],
         keys: &Keys,
     ) -> Result<Done, Refusal> {
-        let context = context("nec.example", &self.authority, decision);
+        self.send_in(context("nec.example", &self.authority, decision), from, mail, to, keys)
+    }
+
+    fn send_in(
+        &self,
+        context: Context,
+        from: &str,
+        mail: &[u8],
+        to: &[&str],
+        keys: &Keys,
+    ) -> Result<Done, Refusal> {
         let message = Message::new(Bytes::copy_from_slice(mail));
         let received = b"Received: here\r\n".to_vec();
         let mut outbound =
@@ -242,6 +252,36 @@ fn expired_own_keys_do_not_sign() {
     let usage = rcgen::KeyUsagePurpose::DigitalSignature;
     let old = world.authority.key_valid("alice@nec.example", usage, (2024, 2025));
     assert!(sign::choose_key(&[old], &world.alice.address, NOW).is_none());
+}
+
+#[test]
+fn by_a_doubtful_clock_what_is_outside_its_validity_waits_and_never_goes_plain() {
+    let world = World::new();
+    let to = &["bob@abc.example"];
+    let valid = |person: &Person| person.signing.certificate.not_before();
+    let long_before = Timestamp(valid(&world.alice).0 - 86_400);
+    let send = |sign, encrypt, now, clock_is_doubtful| {
+        let decision = Decision { sign, encrypt, ..Decision::default() };
+        let context = context("nec.example", &world.authority, decision);
+        let context = Context { now, clock_is_doubtful, ..context };
+        world
+            .send_in(context, "alice@nec.example", MAIL, to, &world.keys(true))
+            .map(|done| done.report.delivered)
+    };
+    let (bob, alice) = (Address::parse(to[0]).unwrap(), world.alice.address.clone());
+    for encrypt in [Encrypt::Prefer, Encrypt::Require] {
+        let known = send(Sign::Never, encrypt, long_before, false);
+        let refused = Refusal::NoEncryptionKey(bob.clone());
+        let usual = if encrypt == Encrypt::Require { Err(refused) } else { Ok(Delivered::Plain) };
+        assert_eq!(known, usual);
+        let doubted = send(Sign::Never, encrypt, long_before, true);
+        assert_eq!(doubted, Err(Refusal::KeysUnavailable));
+        assert_eq!(send(Sign::Always, encrypt, NOW, true), Ok(Delivered::Sealed));
+    }
+    let known = send(Sign::Always, Encrypt::Never, long_before, false);
+    assert_eq!(known, Err(Refusal::NoSigningKey(alice)));
+    let doubted = send(Sign::Always, Encrypt::Never, long_before, true);
+    assert_eq!(doubted, Err(Refusal::KeysUnavailable));
 }
 
 #[test]

@@ -239,6 +239,11 @@ impl Content {
         }
     }
 
+    /// Counts octets that nobody looks at.
+    pub fn skip(&mut self, octets: usize) {
+        self.received = self.received.saturating_add(u64::try_from(octets).unwrap_or(u64::MAX));
+    }
+
     /// The buffer doubles, but not beyond what was promised: a large message ends in a buffer of its size.
     fn make_room(&mut self, octets: usize) {
         let needed = self.bytes.len().saturating_add(octets);

@@ -61,9 +61,13 @@ pub struct Server {
     envelope: Option<Envelope>,
     /// RCPT commands that were refused since MAIL.
     recipients_refused: bool,
+    /// Those refused for good, where they count as errors, since a message was taken or they were counted.
+    refusals: u32,
     body: Option<Body>,
     commands: u32,
     errors: u32,
+    /// Command lines read to their ends.
+    lines: u64,
     /// Said in every refusal.
     id: String,
     quit: bool,
@@ -106,9 +110,11 @@ impl Server {
             tls: false,
             envelope: None,
             recipients_refused: false,
+            refusals: 0,
             body: None,
             commands: 0,
             errors: 0,
+            lines: 0,
             id: String::new(),
             quit: false,
             options,
@@ -158,6 +164,16 @@ impl Server {
     /// Whether content is being received.
     pub fn is_receiving(&self) -> bool {
         self.body.is_some()
+    }
+
+    /// Whether a command line is too long and has not ended; none of it is in the input.
+    pub fn is_within_long_line(&self) -> bool {
+        self.phase == Phase::LongLine
+    }
+
+    /// Command lines read to their ends, so that one that does not end can be told from the next.
+    pub fn lines(&self) -> u64 {
+        self.lines
     }
 
     /// Octets of content in memory, for a budget over all sessions.
@@ -245,6 +261,9 @@ impl Server {
             Some(Question::Mail(..)) => self.reply(reply),
             Some(Question::Recipient(_)) => {
                 self.recipients_refused = true;
+                if self.options.limits.refusals_are_errors && reply.is_permanent() {
+                    self.refusals = self.refusals.saturating_add(1);
+                }
                 self.reply(reply);
             }
             other => self.question = other,
@@ -261,6 +280,7 @@ impl Server {
         };
         if reply.is_positive() {
             self.commands = 0;
+            self.refusals = 0;
         }
     }
 
@@ -282,6 +302,7 @@ impl Server {
             }
             return Some(Event::NeedInput);
         };
+        self.lines = self.lines.wrapping_add(1);
         let event = match input.get(..end).unwrap_or_default() {
             line if line.len() >= COMMAND_BYTES_MAX => self.line_too_long(),
             [line @ .., b'\r'] => self.command(line),
@@ -304,6 +325,7 @@ impl Server {
             return Some(Event::NeedInput);
         };
         input.advance(end.saturating_add(1));
+        self.lines = self.lines.wrapping_add(1);
         self.phase = Phase::Command;
         self.line_too_long()
     }
@@ -401,6 +423,10 @@ impl Server {
             self.reply(&Reply::from(&Refusal::TooLarge));
             return None;
         }
+        if self.has_guessed() {
+            self.close(&Reply::new(421, (4, 7, 0), "too many unknown recipients"));
+            return None;
+        }
         self.question = Some(Question::Mail(from.clone(), parameters.clone()));
         Some(Event::Mail { reverse_path: from, parameters })
     }
@@ -426,6 +452,10 @@ impl Server {
             self.say(452, (4, 5, 3), "too many recipients");
             return None;
         }
+        if self.is_guessing() {
+            self.say(452, (4, 5, 3), "too many unknown recipients, try again later for the rest");
+            return None;
+        }
         let address = match forward_path {
             ForwardPath::Mailbox(address) => address,
             ForwardPath::Postmaster => Address::postmaster(&self.options.postmaster_domain),
@@ -437,6 +467,21 @@ impl Server {
         let recipient = Recipient { address, notify, orcpt };
         self.question = Some(Question::Recipient(recipient.clone()));
         Some(Event::Recipient(recipient))
+    }
+
+    /// Whether this transaction names nobody more (K9). A mailing list with so many dead addresses still delivers to those who
+    /// were admitted, and is told for good of those refused: its next attempt for the rest has fewer of them, and gets
+    /// further. Who guesses addresses hears no more.
+    fn is_guessing(&self) -> bool {
+        self.errors.saturating_add(self.refusals) > self.options.limits.errors_max
+    }
+
+    /// Whether the session is over: transactions that named unknown recipients and brought no message that was taken are
+    /// so many wrong commands. That is found at the next MAIL, when 421 can cost no message that is under way.
+    fn has_guessed(&mut self) -> bool {
+        let refusals = std::mem::take(&mut self.refusals);
+        self.errors = self.errors.saturating_add(refusals);
+        refusals > 0 && self.errors > self.options.limits.errors_max
     }
 
     /// What is missing before content may come.

@@ -60,6 +60,9 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
         Trust::Trusted if signer.is_weak_digest() => (Verdict::Policy, Some(Reason::Weak)),
         Trust::Trusted if names_author => (Verdict::Pass, None),
         Trust::Trusted => (Verdict::Policy, Some(Reason::SignerMismatch)),
+        Trust::Expired if judge.clock_is_doubtful => {
+            (Verdict::TempError, Some(Reason::ClockDoubtful))
+        }
         Trust::Expired => (Verdict::Policy, Some(Reason::Expired)),
         Trust::Revoked { .. } => (Verdict::Fail, Some(Reason::Revoked)),
         Trust::RevocationUnknown => (Verdict::TempError, Some(Reason::RevocationUnknown)),

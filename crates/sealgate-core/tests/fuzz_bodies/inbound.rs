@@ -123,6 +123,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
             trust: Arc::new(TrustStore::new(anchors, Vec::new(), Vec::new())),
             hostname: HOSTNAME.to_owned(),
             now: Timestamp(1_700_000_000),
+            clock_is_doubtful: false,
             dkim: Some(Arc::new(signer.expect("a signer"))),
         },
         envelope: Envelope {

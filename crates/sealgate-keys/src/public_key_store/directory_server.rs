@@ -12,9 +12,10 @@ use std::time::Duration;
 use ldap3::Scope;
 use ldap3::asn1::parse_tag;
 use sealgate_core::address::Address;
-use sealgate_core::keys::{Certificate, PublicKey};
+use sealgate_core::keys::{Certificate, PublicKey, Timestamp};
 
 use crate::error::StoreError;
+use crate::learning::unix_now;
 use crate::secret_source::SecretSource;
 
 mod candidates;
@@ -88,7 +89,7 @@ pub fn candidates_in(entry: &[u8], address: &Address) -> Result<Vec<PublicKey>, 
     };
     guard::check_depth(entry).map_err(|_| malformed())?;
     let (_, tag) = parse_tag(entry).map_err(|_| malformed())?;
-    candidates::of(address, &[Entry::read(tag).ok_or_else(malformed)?])
+    candidates::of(address, &[Entry::read(tag).ok_or_else(malformed)?], Timestamp(unix_now()))
 }
 
 /// What publishing certificates came to.
@@ -158,7 +159,7 @@ impl DirectoryServer {
             connections.run(ask).await
         })
         .await?;
-        let candidates = candidates::of(address, &found.entries)?;
+        let candidates = candidates::of(address, &found.entries, Timestamp(unix_now()))?;
         // An entry without a certificate here may have one where the server refers to.
         if candidates.is_empty() && found.refers {
             return Err(StoreError::Unavailable {

@@ -55,7 +55,7 @@ impl Stores {
         }
         match away {
             Some(error) if !usable => Err(error),
-            away => Ok(Found { keys, complete: away.is_none() }),
+            away => Ok(Found { keys, complete: away.is_none(), usable }),
         }
     }
 
@@ -79,7 +79,10 @@ impl Stores {
     /// Where whom we trust is not known, nobody is, and mail waits anyway.
     async fn has_usable(&self, keys: &[PublicKey], address: &Address) -> bool {
         match self.trust().await {
-            Ok(trust) => choose_certificate(keys, address, &trust, Timestamp(unix_now())).is_ok(),
+            Ok(trust) => {
+                let now = Timestamp(unix_now());
+                choose_certificate(keys, address, &trust, now, false).is_ok()
+            }
             Err(_) => false,
         }
     }

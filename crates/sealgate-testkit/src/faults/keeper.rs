@@ -231,6 +231,9 @@ impl Keeper {
         let Some(end) = text.iter().rposition(|octet| *octet == b'\n') else { return };
         let new = text.get(life.read..=end).unwrap_or_default();
         for line in String::from_utf8_lossy(new).lines() {
+            if line.contains(FORGOT) {
+                self.world.ledger.forgot();
+            }
             let Some(event) = line.strip_prefix("failpoint ") else { continue };
             let (point, action) = event.split_once(' ').unwrap_or((event, ""));
             let action = action.split('(').next().unwrap_or_default();
@@ -263,6 +266,9 @@ impl Keeper {
         let could_not_start = life.without_stores && !life.has_started;
         let wanted = status.signal() == Some(9) || status.success() || could_not_start;
         assert!(wanted, "the relay ended by itself, {status}:\n{}", tail(&life.log));
+        if let (Some(folder), Some(name)) = (std::env::var_os(LOGS), life.log.file_name()) {
+            fs::copy(&life.log, PathBuf::from(folder).join(name)).unwrap();
+        }
         let _ = fs::remove_file(&life.log);
     }
 }
@@ -303,6 +309,10 @@ fn tail(log: &std::path::Path) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
+/// Names a folder in which the logs of all lives are kept; those of one round are written over by those of the next.
+const LOGS: &str = "SEALGATE_TORTURE_LOGS";
+/// What the relay says where it could not use its done-record (`alarm` in crates/sealgate/src/relay/done.rs).
+const FORGOT: &str = "the done-record is away";
 /// Longer than [`super::DELIVERY_SECS`], in which everything up to the dot must be done.
 const LIMITS_MS: u64 = 1000 * super::DELIVERY_SECS + 500;
 /// A relay that finds no descriptors while it starts ends and says so; for this long it may be starting.

@@ -71,6 +71,8 @@ struct Books {
     copies: HashMap<(usize, String), Vec<Kept>>,
     notified: HashSet<(usize, String)>,
     strikes: Vec<Strike>,
+    /// When the relay could not use its done-record.
+    forgot: Vec<Instant>,
     faults: BTreeMap<String, u64>,
     leaked: Vec<String>,
     misrouted: Vec<String>,
@@ -105,6 +107,7 @@ struct Try {
 struct Strike {
     when: Instant,
     side: Side,
+    kind: String,
     /// Whom it hit, where that is known.
     attempt: Option<Attempt>,
 }
@@ -191,7 +194,13 @@ impl Ledger {
     pub(super) fn struck(&self, side: Side, kind: &str, attempt: Option<Attempt>) {
         let mut books = self.books.lock().unwrap();
         *books.faults.entry(format!("{side:?}: {kind}").to_lowercase()).or_default() += 1;
-        books.strikes.push(Strike { when: Instant::now(), side, attempt });
+        let kind = kind.to_owned();
+        books.strikes.push(Strike { when: Instant::now(), side, kind, attempt });
+    }
+
+    /// The relay said that it could not use its done-record.
+    pub(super) fn forgot(&self) {
+        self.books.lock().unwrap().forgot.push(Instant::now());
     }
 
     /// Messages submitted, and those with open recipients.
@@ -267,11 +276,14 @@ impl Books {
         for copy in uncertain.take(extra) {
             explained += 1;
             let Kept { number, .. } = copy;
-            match self.window(message, *copy, entry, told(*number)) {
+            match self.window(message, copies, *copy, entry, told(*number)) {
                 Some(window) => *summary.duplicated.entry(window).or_default() += 1,
                 None => {
                     let word = format!("m{message}.{number} {:?} {recipient}", entry.mail.door);
-                    summary.unexplained.push(format!("{word} told {:?}", told(*number)));
+                    let told = told(*number);
+                    summary
+                        .unexplained
+                        .push(format!("{word} told {told:?} of {copies:?} {codes:?}"));
                 }
             }
         }
@@ -284,42 +296,88 @@ impl Books {
     fn window(
         &self,
         message: usize,
-        Kept { number, answered }: Kept,
+        copies: &[Kept],
+        copy: Kept,
         entry: &Entry,
         told: Option<u16>,
     ) -> Option<&'static str> {
+        let Kept { number, answered } = copy;
+        let jointly = entry.mail.door != Door::InsideLmtp;
         let sides = self.struck_in(message, number, entry);
-        let partial = entry.mail.door != Door::InsideLmtp
-            && entry.mail.recipients.iter().any(|other| {
-                let copies = self.copies.get(&(message, other.clone()));
-                !copies.is_some_and(|copies| copies.iter().any(|copy| copy.number == number))
-            });
+        let next = copies.iter().map(|copy| copy.number).filter(|other| *other > number).min();
+        let forgotten = || {
+            let attempts = [Some(number), next].into_iter().flatten();
+            attempts.filter_map(|number| entry.attempts.get(number)).any(|it| self.forgot_in(it))
+        };
         match told {
             // Nobody told this client anything.
             None if sides.contains(&Side::Upstream) => Some("14 upstream gone before the reply"),
             None if sides.contains(&Side::Relay) => Some("9-10 relay failed after the dot"),
-            Some(_) if partial && answered => Some("12 a part was deferred"),
-            _ if sides.contains(&Side::Downstream) => Some("9, 11 answer lost downstream"),
-            Some(_) if sides.contains(&Side::Relay) => {
+            Some(_) if jointly && answered && forgotten() => Some("12 a part was deferred"),
+            _ if self.unheard_in(message, copy, entry) => Some("9, 11 answer lost downstream"),
+            Some(_) if self.failed_in(message, number, entry) => {
                 Some("6 relay failed after the dot, told 451")
             }
-            Some(_) if sides.contains(&Side::Upstream) => Some("14 reply garbled on its way up"),
+            Some(_) if self.garbled_in(message, number, entry) => {
+                Some("14 reply garbled on its way up")
+            }
             _ => None,
         }
     }
 
     /// What struck this attempt, or something unknown while it lasted.
     fn struck_in(&self, message: usize, number: usize, entry: &Entry) -> HashSet<Side> {
+        self.strikes_in(message, number, entry).map(|strike| strike.side).collect()
+    }
+
+    /// Whether something struck this attempt, of which the relay forgets what it has heard.
+    fn failed_in(&self, message: usize, number: usize, entry: &Entry) -> bool {
+        let fails = |strike: &Strike| !HINDRANCES.iter().any(|word| strike.kind.starts_with(word));
+        let mut strikes = self.strikes_in(message, number, entry);
+        strikes.any(|strike| strike.side == Side::Relay && fails(strike))
+    }
+
+    /// Whether the client may have read another reply than the relay gave.
+    fn garbled_in(&self, message: usize, number: usize, entry: &Entry) -> bool {
+        let mut strikes = self.strikes_in(message, number, entry);
+        strikes.any(|strike| strike.side == Side::Upstream && strike.kind == "line Garbled")
+    }
+
+    /// Whether something struck this attempt, of which the relay does not hear what a sink says; a sink that refuses another
+    /// recipient loses no answer that it gave.
+    fn unheard_in(&self, message: usize, copy: Kept, entry: &Entry) -> bool {
+        let loses = |strike: &Strike| LOSSES.iter().any(|word| strike.kind.starts_with(word));
+        let mut strikes = self.strikes_in(message, copy.number, entry);
+        strikes.any(|strike| strike.side == Side::Downstream && (!copy.answered || loses(strike)))
+    }
+
+    fn strikes_in<'b>(
+        &'b self,
+        message: usize,
+        number: usize,
+        entry: &Entry,
+    ) -> impl Iterator<Item = &'b Strike> {
         let attempt = &entry.attempts[number];
-        let ended = attempt.ended.unwrap_or_else(Instant::now);
-        self.strikes
-            .iter()
-            .filter(|strike| match strike.attempt {
-                Some(hit) => hit.message == message && hit.number == number,
-                None => attempt.began <= strike.when && strike.when <= ended + NOTICED_WITHIN,
+        let (began, ended) = (attempt.began, attempt.ended.unwrap_or_else(Instant::now));
+        self.strikes.iter().filter(move |strike| match strike.attempt {
+            Some(hit) => hit.message == message && hit.number == number,
+            None => began <= strike.when && strike.when <= ended + NOTICED_WITHIN,
+        })
+    }
+
+    /// Whether this attempt fell into a time in which the relay could not use its done-record because of a fault: it may then
+    /// have written or found none. A done-record that fails by itself explains nothing.
+    fn forgot_in(&self, attempt: &Try) -> bool {
+        let ended = attempt.ended.unwrap_or_else(Instant::now) + NOTICED_WITHIN;
+        let meanwhile =
+            |forgot: &&Instant| attempt.began <= **forgot + FORGETS && **forgot <= ended;
+        self.forgot.iter().filter(meanwhile).any(|forgot| {
+            self.strikes.iter().any(|strike| {
+                matches!(strike.side, Side::Stores | Side::Relay)
+                    && strike.when <= *forgot + NOTICED_WITHIN
+                    && *forgot <= strike.when + AWAY_MAX
             })
-            .map(|strike| strike.side)
-            .collect()
+        })
     }
 }
 
@@ -327,6 +385,14 @@ impl Books {
 const CODES: [u16; 10] = [250, 421, 450, 451, 452, 550, 552, 553, 554, 556];
 /// What the relay did to itself is read off its log a little later.
 const NOTICED_WITHIN: Duration = Duration::from_millis(500);
+/// How long the relay does not ask for a done-record again that was away, and a little.
+const FORGETS: Duration = Duration::from_millis(2500);
+/// How long a store stays away, or the relay stopped, or without descriptors, and until that is noticed.
+const AWAY_MAX: Duration = Duration::from_secs(10);
+/// What does not make the relay forget what it has heard. Where it finds no descriptor for its database, it says so.
+const HINDRANCES: [&str; 4] = ["point Delay", "reloaded", "clock", "no descriptors"];
+/// What may lose an answer that a sink gave. After garbage the relay does not listen to what the sink says of others (LMTP).
+const LOSSES: [&str; 3] = ["line", "sink AnswerThenClose", "sink Garbage"];
 
 #[cfg(test)]
 mod tests {
@@ -372,6 +438,49 @@ mod tests {
             assert!(summary.lost.is_empty());
             assert_eq!(summary.unexplained.is_empty(), struck);
             assert_eq!(summary.duplicated.values().sum::<usize>(), usize::from(struck));
+        }
+    }
+
+    #[test]
+    fn one_reply_for_several_explains_a_second_copy_only_where_a_fault_took_the_done_record() {
+        const NOTHING: &[fn(&Ledger)] = &[];
+        let database: fn(&Ledger) = |ledger| ledger.struck(Side::Stores, "database killed", None);
+        let delayed: fn(&Ledger) = |ledger| ledger.struck(Side::Relay, "point Delay", None);
+        let refused: fn(&Ledger) =
+            |ledger| ledger.struck(Side::Downstream, "sink Temporary at dot, not kept", None);
+        let cut: fn(&Ledger) = |ledger| ledger.struck(Side::Downstream, "line Cut", None);
+        let killed: fn(&Ledger) = |ledger| ledger.struck(Side::Relay, "point Panic", None);
+        let cases = [
+            (NOTHING, None),
+            (&[Ledger::forgot], None),
+            (&[database], None),
+            (&[delayed], None),
+            (&[refused], None),
+            (&[cut], Some("9, 11 answer lost downstream")),
+            (&[killed], Some("6 relay failed after the dot, told 451")),
+            (&[database, Ledger::forgot], Some("12 a part was deferred")),
+        ];
+        // The record is written in the first attempt and asked for in the second.
+        for (befell, window) in cases {
+            for in_the_second in [false, true] {
+                let ledger = Ledger::default();
+                let to = ["x@abc.example", "y@xyz.example"];
+                let message = ledger.submit(|_| mail(Door::InsideSmtp, &to));
+                for number in 0..2 {
+                    let (attempt, _) = ledger.begin(message);
+                    ledger.stored(attempt, to[0], true);
+                    if in_the_second == (number == 1) {
+                        befell.iter().for_each(|befall| befall(&ledger));
+                    }
+                    let (code, said) = [(451, "4.3.0 not all"), (250, "2.0.0 ok")][number];
+                    to.iter().for_each(|to| ledger.told(attempt, to, code, said));
+                    ledger.end(attempt);
+                }
+                ledger.stored(Attempt { message, number: 1, jointly: true }, to[1], true);
+                let summary = ledger.judge();
+                assert_eq!(summary.duplicated.keys().next().copied(), window, "{in_the_second}");
+                assert_eq!(summary.unexplained.len(), usize::from(window.is_none()));
+            }
         }
     }
 

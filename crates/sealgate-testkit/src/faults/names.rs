@@ -2,7 +2,7 @@
 //! behind a line that breaks (`resolver`).
 //!
 //! Each domain has exchangers of its own at loopback addresses of their own, because mail exchangers listen on port 25
-//! and nowhere else. Every zone is signed: whatever DNS does, no mail goes to anybody else, and none is bounced.
+//! and nowhere else. Every zone that has them is signed: whatever DNS does, no mail goes to anybody else, and none is bounced.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::ledger::Side;
 use super::world::{DOMAINS_OUTSIDE, World};
+use crate::dns_line::UNSIGNED_ZONE;
 use crate::nsd::{Nsd, Zone};
 use crate::process;
 
@@ -69,7 +70,8 @@ impl Names {
     /// Starts the name server. The certificate is that of all exchangers.
     pub(super) fn start(exchangers: &[Exchangers], certificate: &Path) -> Self {
         let zones = exchangers.iter().enumerate();
-        let zones: Vec<Zone> = zones.map(|(index, one)| one.zone(index, certificate)).collect();
+        let mut zones: Vec<Zone> = zones.map(|(index, one)| one.zone(index, certificate)).collect();
+        zones.push(Zone::unsigned(UNSIGNED_ZONE, ""));
         Self { server: Nsd::start_with_ttl(&zones, TTL_SECS) }
     }
 

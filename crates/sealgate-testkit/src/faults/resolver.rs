@@ -21,6 +21,8 @@ fn choose(world: &World) -> Trouble {
         (Trouble::Denied, "denied without proof"),
         (Trouble::Emptied, "emptied without proof"),
         (Trouble::Emptied, "emptied without proof"),
+        (Trouble::DeniedByAnother, "denied by another zone"),
+        (Trouble::EmptiedByAnother, "emptied by another zone"),
         (Trouble::Failing, "a failure"),
         (Trouble::Garbled(bit), "garbled"),
         (Trouble::Garbled(bit), "garbled"),

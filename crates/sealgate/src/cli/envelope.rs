@@ -54,6 +54,7 @@ impl Transaction {
             trust: session.stores.trust().await?,
             hostname: config.hostname.clone(),
             now: at,
+            clock_is_doubtful: false,
             dkim,
         };
         let eight_bit = !message.bytes().is_ascii();

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use sealgate_core::address::Domain;
 use sealgate_core::policy::{
-    Content, Decision, Encrypt, Falsified, LinkTls, Order, Overrides, Pattern, Policy, Rule, Sign,
-    SignerMismatch, UnauthenticatedEncryption,
+    Content, Decision, Encrypt, Falsified, LinkTls, Order, Overrides, Pattern, Policy, RsaPkcs1,
+    Rule, Sign, SignerMismatch, UnauthenticatedEncryption,
 };
 use sealgate_keys::database::DatabaseUrl;
 use sealgate_keys::secret_source::SecretSource;
@@ -183,6 +183,7 @@ struct DecisionTable {
     falsified: Option<Falsified>,
     unauthenticated_encryption: Option<UnauthenticatedEncryption>,
     signer_mismatch: Option<SignerMismatch>,
+    rsa_pkcs1: Option<RsaPkcs1>,
     expect_signed: Option<bool>,
 }
 
@@ -197,6 +198,7 @@ impl DecisionTable {
             falsified: self.falsified,
             unauthenticated_encryption: self.unauthenticated_encryption,
             signer_mismatch: self.signer_mismatch,
+            rsa_pkcs1: self.rsa_pkcs1,
             expect_signed: self.expect_signed,
         }
     }
@@ -217,6 +219,7 @@ struct RuleTable {
     falsified: Option<Falsified>,
     unauthenticated_encryption: Option<UnauthenticatedEncryption>,
     signer_mismatch: Option<SignerMismatch>,
+    rsa_pkcs1: Option<RsaPkcs1>,
     expect_signed: Option<bool>,
 }
 
@@ -232,6 +235,7 @@ impl RuleTable {
             falsified: self.falsified,
             unauthenticated_encryption: self.unauthenticated_encryption,
             signer_mismatch: self.signer_mismatch,
+            rsa_pkcs1: self.rsa_pkcs1,
             expect_signed: self.expect_signed,
         };
         Rule { from: patterns(self.from), to: patterns(self.to), overrides: table.overrides() }

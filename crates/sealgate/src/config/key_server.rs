@@ -22,6 +22,8 @@ pub(crate) struct KeyServerConfig {
     pub(crate) get: bool,
     /// Uses of one key by one relay.
     pub(crate) uses_per_minute: u32,
+    /// The same of a domain's key, which serves everybody there.
+    pub(crate) domain_uses_per_minute: u32,
     /// The audit trail, besides the log.
     pub(crate) audit: Option<PathBuf>,
     /// Who may use which keys for what.
@@ -90,6 +92,7 @@ struct Table {
     get: bool,
     #[serde(default = "uses_per_minute")]
     uses_per_minute: u32,
+    domain_uses_per_minute: Option<u32>,
     audit: Option<PathBuf>,
     #[serde(default, rename = "relay")]
     relays: Vec<CheckedRelay>,
@@ -156,7 +159,10 @@ impl TryFrom<Table> for KeyServerTable {
         if tls.is_none() && table.socket.is_none() {
             return Err("[key_server] needs `listen`, or `socket`, or both");
         }
-        if table.uses_per_minute == 0 {
+        let of_domains = table
+            .domain_uses_per_minute
+            .unwrap_or_else(|| table.uses_per_minute.saturating_mul(MAILBOXES_AT_ONCE));
+        if table.uses_per_minute == 0 || of_domains == 0 {
             return Err("[key_server] uses_per_minute is 0, which lets nothing through");
         }
         let relays: Vec<RelayEntry> = table.relays.into_iter().map(|relay| relay.0).collect();
@@ -180,6 +186,7 @@ impl TryFrom<Table> for KeyServerTable {
             socket: table.socket,
             get: table.get,
             uses_per_minute: table.uses_per_minute,
+            domain_uses_per_minute: of_domains,
             audit: table.audit,
             relays,
         }))
@@ -217,6 +224,9 @@ fn uses_per_minute() -> u32 {
     600
 }
 
+/// A domain's key may be used as often as those of so many mailboxes.
+const MAILBOXES_AT_ONCE: u32 = 10;
+
 #[cfg(test)]
 mod tests {
     use super::super::{Config, ConfigError, file_v1};
@@ -238,6 +248,9 @@ mod tests {
         assert_eq!(server.socket.as_deref(), Some(Path::new("/etc/sealgate/keys.sock")));
         assert_eq!(server.audit.as_deref(), Some(Path::new("/etc/sealgate/audit.log")));
         assert_eq!((server.get, server.uses_per_minute), (false, 600));
+        assert_eq!(server.domain_uses_per_minute, 6000);
+        let own = text.replace("audit =", "domain_uses_per_minute = 70\naudit =");
+        assert_eq!(parse(&own).unwrap().key_server.unwrap().domain_uses_per_minute, 70);
         let [relay] = server.relays.as_slice() else { panic!("{server:?}") };
         assert_eq!(relay.identity, Identity::Uid(991));
         assert_eq!(relay.operations, [KeyOperation::Sign, KeyOperation::Decrypt]);
@@ -258,6 +271,7 @@ mod tests {
             (format!("{socket}key = \"k\"\n{RELAY}"), 3, "no `listen`"),
             (socket.to_owned(), 3, "[[key_server.relay]]"),
             (format!("{socket}uses_per_minute = 0\n{RELAY}"), 3, "uses_per_minute"),
+            (format!("{socket}domain_uses_per_minute = 0\n{RELAY}"), 3, "uses_per_minute"),
             (format!("{socket}{named}"), 3, "add `listen`"),
             (format!("{tls}{RELAY}"), 3, "add `socket`"),
             (format!("{socket}{RELAY}{RELAY}"), 3, "same"),

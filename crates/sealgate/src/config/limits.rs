@@ -10,15 +10,15 @@ pub(crate) struct Limits {
     pub(crate) message_bytes_max: usize,
     /// K9: connections of one address; IPv6: of one /64.
     pub(crate) connections_per_address_max: usize,
-    /// K9: connections in all.
+    /// K9: connections in all, of the mail server and of the Internet apart.
     pub(crate) connections_max: usize,
     /// K9: commands of one session.
     pub(crate) commands_per_session_max: usize,
-    /// K9: wrong commands of one session.
+    /// K9: wrong commands of one session; from the Internet, recipients refused for good too.
     pub(crate) errors_per_session_max: usize,
     /// A4: recipients of one transaction (RFC 5321 §4.5.3.1.8 demands at least 100).
     pub(crate) recipients_max: usize,
-    /// K9: silence between commands.
+    /// K9: silence between commands, and a command from its first octet to its last.
     pub(crate) idle_secs_max: u64,
     /// K9: DATA slower than this, averaged, is cut off.
     pub(crate) data_bytes_per_sec_min: u64,
@@ -40,6 +40,8 @@ pub(crate) struct Limits {
     pub(crate) lookup_secs_max: u64,
     /// How long DNS may take for SPF, DKIM, DMARC and ARC of one message (RFC 7208 §4.6.4 demands at least 20).
     pub(crate) authentication_secs_max: u64,
+    /// J5: mail of one network (IPv4: a /24, IPv6: a /64) in an hour that fails behind one of our keys.
+    pub(crate) decryption_failures_per_hour_max: usize,
     /// How long a drain waits for transactions.
     pub(crate) drain_secs_max: u64,
 }
@@ -64,6 +66,7 @@ impl Default for Limits {
             hops_max: 100,
             lookup_secs_max: 5,
             authentication_secs_max: 20,
+            decryption_failures_per_hour_max: 100,
             drain_secs_max: 60,
         }
     }
@@ -94,6 +97,7 @@ impl Limits {
             ("hops_max", size(self.hops_max)),
             ("lookup_secs_max", self.lookup_secs_max),
             ("authentication_secs_max", self.authentication_secs_max),
+            ("decryption_failures_per_hour_max", size(self.decryption_failures_per_hour_max)),
         ];
         values.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name)
     }

@@ -23,7 +23,7 @@ use std::time::Instant;
 use aws_lc_rs::digest::{SHA256, digest};
 use sealgate_core::hex;
 
-use super::operations::REFUSED;
+use super::operations::{LOCATE, REFUSED};
 use super::rate::{Rates, Taken};
 use crate::observe;
 
@@ -114,10 +114,7 @@ impl Audit {
     /// What the system says.
     pub(crate) fn record(&self, event: &Event<'_>) -> io::Result<()> {
         let event = &event.clipped();
-        if event.outcome == REFUSED
-            && self.refusals.take(event.client, "", REFUSED_PER_MINUTE, Instant::now())
-                != Taken::Yes
-        {
+        if event.outcome == REFUSED && !self.is_written_down(event) {
             self.omitted.fetch_add(1, Ordering::AcqRel);
             return Ok(());
         }
@@ -136,6 +133,14 @@ impl Audit {
             tracing::error!(%error, path = %trail.path.display(), "the audit file cannot be written");
         }
         written
+    }
+
+    /// Whether there is room for one more refusal of this client. A relay that may use a mailbox's key and not its domain's is
+    /// refused the search for that with each mail: these have room of their own, and hide no other refusal.
+    fn is_written_down(&self, refused: &Event<'_>) -> bool {
+        let kind = if refused.operation == LOCATE { LOCATE } else { "" };
+        let taken = self.refusals.take(refused.client, kind, REFUSED_PER_MINUTE, Instant::now());
+        taken == Taken::Yes
     }
 
     /// Opens the file anew: it may have been moved away. The chain goes on.
@@ -316,7 +321,7 @@ const TEXT_BYTES_MAX: usize = 256;
 const LINE_BYTES_MAX: u64 = 16 * 1024;
 /// What every line begins with.
 const LINE_START: &[u8] = b"{\"previous\":\"";
-/// Lines about refusals of one client; as many at once.
+/// Lines about refusals of one client, and as many about what it may not look for; as many at once.
 const REFUSED_PER_MINUTE: u32 = 60;
 
 #[cfg(test)]
@@ -453,6 +458,22 @@ mod tests {
         audit.close();
         assert_eq!(verify(&path, None).unwrap().lines, u64::try_from(lines()).unwrap());
         assert!(lines() == written + 201, "the last is told when the trail is closed");
+    }
+
+    #[test]
+    fn refused_searches_leave_room_for_other_refusals() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let audit = Audit::open(Some(&path)).unwrap();
+        let search = Event { outcome: REFUSED, operation: LOCATE, ..event("no") };
+        for _ in 0..1000 {
+            audit.record(&search).unwrap();
+        }
+        let refused = Event { outcome: REFUSED, ..event("another's") };
+        audit.record(&refused).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.lines().last().unwrap().contains("another's"), "{text}");
+        assert!((60..100).contains(&text.lines().count()), "{}", text.lines().count());
     }
 
     #[test]

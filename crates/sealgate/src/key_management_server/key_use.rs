@@ -97,7 +97,10 @@ impl Desk<'_> {
 
     /// Counts one use of a key; too many are audited once.
     pub(super) fn take_use(&self, entry: &KeyEntry, operation: &str) -> Result<(), Failure> {
-        let per_minute = self.settings.config.uses_per_minute;
+        let config = &self.settings.config;
+        let is_domain = entry.owner.starts_with('@');
+        let per_minute =
+            if is_domain { config.domain_uses_per_minute } else { config.uses_per_minute };
         let taken =
             self.server.rates.take(&self.client.name, &entry.id, per_minute, Instant::now());
         if taken == Taken::NoMore {

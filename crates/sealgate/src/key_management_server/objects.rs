@@ -20,7 +20,7 @@ use sealgate_keys::owner::Owner;
 use sealgate_keys::secret_key_store::{KeyPurpose, KeyState};
 
 use super::audit::Event;
-use super::operations::{DONE, Desk, Found, NOT_ENTITLED, REFUSED, failure, store_failure};
+use super::operations::{DONE, Desk, Found, LOCATE, NOT_ENTITLED, REFUSED, failure, store_failure};
 use crate::config::KeyOperation;
 
 impl Desk<'_> {
@@ -46,7 +46,7 @@ impl Desk<'_> {
                 let Some(owner) = owner_of(name) else { return Ok(Response::Located(Vec::new())) };
                 let owner = owner.lookup_key();
                 if !self.client.is_for(&owner) {
-                    let (operation, outcome, reason) = ("locate", REFUSED, NOT_ENTITLED);
+                    let (operation, outcome, reason) = (LOCATE, REFUSED, NOT_ENTITLED);
                     let event = Event { operation, owner: &owner, outcome, reason, ..self.event() };
                     self.record(&event)?;
                     return Ok(Response::Located(Vec::new()));

@@ -271,6 +271,8 @@ pub(super) fn serves(entry: &KeyEntry, wanted: KeyPurpose) -> bool {
 pub(super) const DONE: &str = "done";
 pub(super) const FAILED: &str = "failed";
 pub(super) const REFUSED: &str = "refused";
+/// An operation of the audit.
+pub(super) const LOCATE: &str = "locate";
 /// Reasons of the audit.
 pub(super) const NOT_ENTITLED: &str = "not this relay's owner";
 const NO_SUCH_OBJECT: &str = "no such object";

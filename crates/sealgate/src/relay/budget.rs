@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sealgate_core::report::Direction;
 use sealgate_core::step::Room;
 
 /// Memory for messages in flight, over all sessions.
@@ -81,7 +82,29 @@ impl Room for CopiesRoom {
     }
 }
 
-/// Connections, in all and of each address.
+/// Connections of both sides, counted apart: however many come from the Internet, the mail server finds room.
+#[derive(Debug, Default)]
+pub(crate) struct Entrances {
+    inside: Arc<Connections>,
+    outside: Arc<Connections>,
+}
+
+impl Entrances {
+    /// Those whose messages go this way.
+    pub(crate) fn of(&self, direction: Direction) -> &Arc<Connections> {
+        match direction {
+            Direction::Inbound => &self.outside,
+            Direction::Outbound => &self.inside,
+        }
+    }
+
+    /// Open connections.
+    pub(crate) fn total(&self) -> usize {
+        self.inside.total().saturating_add(self.outside.total())
+    }
+}
+
+/// Connections of one side, in all and of each address.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     open: Mutex<HashMap<IpAddr, usize>>,
@@ -107,8 +130,7 @@ impl Connections {
         None
     }
 
-    /// Open connections.
-    pub(crate) fn total(&self) -> usize {
+    fn total(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 }
@@ -134,7 +156,7 @@ impl Drop for Connection {
 }
 
 /// What counts as one client: an IPv4 address, or a /64 of IPv6 (K9).
-fn network_of(peer: IpAddr) -> IpAddr {
+pub(super) fn network_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 64)),
         address @ IpAddr::V4(_) => address,
@@ -170,6 +192,17 @@ mod tests {
         assert!(!two.take(11) && two.take(10), "what is free");
         drop((one, two));
         assert_eq!(memory.used_bytes(), 40);
+    }
+
+    #[test]
+    fn a_crowd_outside_takes_no_place_inside() {
+        let entrances = Entrances::default();
+        let admit = |direction| entrances.of(direction).admit("192.0.2.1".parse().unwrap(), 2, 2);
+        let _outside = [(); 2].map(|()| admit(Direction::Inbound).unwrap());
+        assert!(admit(Direction::Inbound).is_none());
+        let _inside = [(); 2].map(|()| admit(Direction::Outbound).unwrap());
+        assert!(admit(Direction::Outbound).is_none());
+        assert_eq!(entrances.total(), 4);
     }
 
     #[test]

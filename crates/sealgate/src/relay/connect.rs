@@ -42,6 +42,15 @@ struct Plan<'a> {
 impl Downstream {
     /// Tries the targets and their addresses in turn.
     pub(super) async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
+        self.connect_after(hop, 0).await.map(|(link, _)| link)
+    }
+
+    /// The same without the first targets; and how many have been tried then.
+    pub(super) async fn connect_after(
+        &self,
+        hop: &Hop,
+        tried: usize,
+    ) -> Result<(Link, usize), Refusal> {
         let mut permanent = None;
         let mut temporary = None;
         let mut keep = |refusal: Refusal| {
@@ -51,7 +60,7 @@ impl Downstream {
                 temporary.get_or_insert(refusal);
             }
         };
-        for target in &hop.targets {
+        for (index, target) in hop.targets.iter().enumerate().skip(tried) {
             let reach = match self.router.reach(target).await {
                 Ok(reach) => reach,
                 Err(refusal) => {
@@ -68,7 +77,7 @@ impl Downstream {
             };
             for address in &reach.addresses {
                 match self.open(&plan, *address).await {
-                    Ok(link) => return Ok(link),
+                    Ok(link) => return Ok((link, index.saturating_add(1))),
                     Err(refusal) => keep(refusal),
                 }
             }

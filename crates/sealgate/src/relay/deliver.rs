@@ -76,6 +76,8 @@ struct Admitted {
 enum Trouble {
     /// The connection broke, or was of no use any more: another one may do.
     Broken(Refusal),
+    /// The host does not take the message now, or never: another host may (RFC 5321 §5.1).
+    Elsewhere(Refusal),
     /// The server or the message is what it is.
     Final(Refusal),
 }
@@ -122,12 +124,14 @@ impl Downstream {
         consignment: &Consignment<'_>,
         deadline: Instant,
     ) -> Option<Result<Admitted, Refusal>> {
+        let others = consignment.hop.targets.len() > 1;
         while let Some(link) = self.pool.take(&consignment.hop) {
             failpoint!("deliver.pooled");
-            match tokio::time::timeout_at(deadline, self.begin(link, consignment)).await {
+            match tokio::time::timeout_at(deadline, self.begin(link, consignment, others)).await {
                 Ok(Ok(admitted)) => return Some(Ok(admitted)),
                 Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
                 Ok(Err(Trouble::Broken(_))) => {}
+                Ok(Err(Trouble::Elsewhere(_))) => return None,
                 Err(_) => {
                     if let Ok(attempt) = self.hops.attempt(&consignment.hop) {
                         attempt.failed();
@@ -147,22 +151,18 @@ impl Downstream {
     ) -> Result<Admitted, Refusal> {
         failpoint!("deliver.connect");
         let attempt = self.hops.attempt(&consignment.hop)?;
-        let begun = tokio::time::timeout_at(deadline, async {
-            match self.connect(&consignment.hop).await {
-                Ok(link) => self.begin(link, consignment).await,
-                Err(refusal) if Reply::from(&refusal).is_permanent() => {
-                    Err(Trouble::Final(refusal))
-                }
-                Err(refusal) => Err(Trouble::Broken(refusal)),
-            }
-        });
-        let begun = begun.await.unwrap_or_else(|_| Err(Trouble::Broken(too_late())));
-        match begun {
+        let mut earlier = None;
+        let begun = self.begin_at_any(consignment, &mut earlier);
+        let begun = match tokio::time::timeout_at(deadline, begun).await {
+            Ok(begun) => begun,
+            Err(_) => Err(Trouble::Broken(too_late())),
+        };
+        match begun.map_err(|trouble| trouble.after(earlier)) {
             Err(Trouble::Broken(refusal)) => {
                 attempt.failed();
                 Err(refusal)
             }
-            Err(Trouble::Final(refusal)) => {
+            Err(Trouble::Elsewhere(refusal) | Trouble::Final(refusal)) => {
                 attempt.succeeded();
                 Err(refusal)
             }
@@ -173,14 +173,43 @@ impl Downstream {
         }
     }
 
+    /// At the first of the hosts that takes the message; where none does, what the ones before the last came to is `earlier`.
+    async fn begin_at_any(
+        &self,
+        consignment: &Consignment<'_>,
+        earlier: &mut Option<Trouble>,
+    ) -> Result<Admitted, Trouble> {
+        let mut tried = 0;
+        loop {
+            let link = match self.connect_after(&consignment.hop, tried).await {
+                Ok((link, now)) => {
+                    tried = now;
+                    link
+                }
+                Err(refusal) if is_permanent(&refusal) => return Err(Trouble::Final(refusal)),
+                Err(refusal) => return Err(Trouble::Broken(refusal)),
+            };
+            let others = tried < consignment.hop.targets.len();
+            match self.begin(link, consignment, others).await {
+                Err(trouble @ (Trouble::Broken(_) | Trouble::Elsewhere(_))) if others => {
+                    *earlier = Some(trouble.after(earlier.take()));
+                }
+                begun => return begun,
+            }
+        }
+    }
+
+    /// Over one connection. Where there are other hosts, a refusal that need not be theirs is not the last word.
     async fn begin(
         &self,
         mut link: Link,
         consignment: &Consignment<'_>,
+        others: bool,
     ) -> Result<Admitted, Trouble> {
         let transaction = consignment.transaction();
         match link.client.start(&transaction) {
             Ok(()) => {}
+            Err(lack) if others => return Err(Trouble::Elsewhere(lack.into())),
             Err(lack @ (Lack::Extension(_) | Lack::Size)) => {
                 self.pool.keep(&consignment.hop, link);
                 return Err(Trouble::Final(lack.into()));
@@ -199,6 +228,13 @@ impl Downstream {
                     // "Too many messages in this connection": another one may do.
                     return Err(Trouble::Broken(Refusal::NextHopUnreachable));
                 }
+                Event::Refused(replies)
+                    if others && !replies.iter().any(|reply| reply.is_permanent()) =>
+                {
+                    let said = replies.first().map(|reply| passed_on(&consignment.hop, reply));
+                    let refusal = said.unwrap_or(Refusal::NextHopUnreachable);
+                    return Err(Trouble::Elsewhere(refusal));
+                }
                 Event::Refused(replies) => {
                     failpoint!("deliver.refused");
                     let refused = consignment.refused(replies);
@@ -209,12 +245,40 @@ impl Downstream {
                     return Ok(Admitted { link: None, refused });
                 }
                 Event::Failed(Failure::Closing(reply)) if reply.code != 421 => {
-                    return Err(Trouble::Final(passed_on(&consignment.hop, &reply)));
+                    let refusal = passed_on(&consignment.hop, &reply);
+                    return Err(match others && !reply.is_permanent() {
+                        true => Trouble::Elsewhere(refusal),
+                        false => Trouble::Final(refusal),
+                    });
                 }
                 Event::Failed(_) => return Err(Trouble::Broken(Refusal::NextHopTimeout)),
                 Event::Answer { .. } | Event::Checked(_) | Event::Idle => {}
                 Event::NeedInput | Event::StartTls => {}
             }
+        }
+    }
+}
+
+impl Trouble {
+    /// What a hop comes to where hosts before were of no use. For good only where every host said so, and who was away said
+    /// nothing.
+    fn after(self, earlier: Option<Self>) -> Self {
+        let is_answer = !matches!(self, Self::Broken(_));
+        let refusal = self.into_refusal();
+        let Some(earlier) = earlier else {
+            return if is_answer { Self::Final(refusal) } else { Self::Broken(refusal) };
+        };
+        let was_answer = !matches!(earlier, Self::Broken(_));
+        let said = earlier.into_refusal();
+        let of_earlier =
+            !is_permanent(&said) && (is_permanent(&refusal) || was_answer && !is_answer);
+        let refusal = if of_earlier { said } else { refusal };
+        if is_answer || was_answer { Self::Final(refusal) } else { Self::Broken(refusal) }
+    }
+
+    fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Broken(refusal) | Self::Elsewhere(refusal) | Self::Final(refusal) => refusal,
         }
     }
 }
@@ -316,6 +380,10 @@ impl Delivery<'_> {
             }
         }
     }
+}
+
+fn is_permanent(refusal: &Refusal) -> bool {
+    Reply::from(refusal).is_permanent()
 }
 
 /// What a server said, for the one upstream: the same class, the enhanced status kept, and who said it (O3).

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use super::deliver::{Consignment, Delivery, Downstream, Outcome, too_late};
 use super::hops::Reservation;
 use super::introduction::Introduction;
+use super::recipients::Recipients;
 use super::route::Hop;
 use super::transport::{Demand, Transport};
 use crate::config::NextHop;
@@ -41,6 +42,8 @@ pub(crate) struct Fanout<'a> {
     pub(crate) downstream: &'a Downstream,
     /// Where to.
     pub(crate) next_hop: &'a NextHop,
+    /// Where the mail server was asked at RCPT: what is believed of its mailboxes.
+    pub(crate) recipients: Option<&'a Recipients>,
     /// Whom the mail server is told about.
     pub(crate) introduction: Option<&'a Introduction>,
     /// What it demands of its way there, and how that was.
@@ -371,11 +374,30 @@ impl Fanout<'_> {
         deadline: Instant,
     ) -> (Option<Delivery<'c>>, Vec<Outcome>) {
         match reserved {
-            Ok(reservation) => self.downstream.admit(consignment, reservation, deadline).await,
+            Ok(reservation) => {
+                let admitted = self.downstream.admit(consignment, reservation, deadline).await;
+                let (delivery, mut refused) = admitted;
+                refused.iter_mut().for_each(|outcome| self.compare(consignment, outcome));
+                (delivery, refused)
+            }
             Err(refusal) => {
                 let recipients = consignment.recipients.iter();
                 (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect())
             }
+        }
+    }
+
+    /// A mailbox that was there at RCPT and has gone: the one reply for all must not bounce the others' mail. The next
+    /// attempt hears of it at RCPT, alone.
+    fn compare(&self, consignment: &Consignment<'_>, (index, outcome): &mut Outcome) {
+        let envelope = self.envelope;
+        if let (Some(known), Some(to)) = (self.recipients, envelope.recipients.get(*index))
+            && let Err(refusal) = outcome
+            && known.learn_gone(&consignment.hop, envelope, to, refusal)
+            && envelope.recipients.len() > 1
+        {
+            let text = "a mailbox has just gone, try again for the others";
+            *refusal = Refusal::NextHop(Reply::new(451, (4, 1, 1), text));
         }
     }
 

@@ -132,6 +132,7 @@ fn admission(
         if inside { limits.connections_max } else { limits.connections_per_address_max };
     relay
         .connections
+        .of(entrance.direction())
         .admit(peer.ip(), per_address_max, limits.connections_max)
         .ok_or_else(|| Reply::new(421, (4, 7, 0), "too many connections, try again later"))
 }

@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -16,10 +15,13 @@ use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
+use hickory_resolver::{Resolver, TokioResolver};
 
+use self::bailiwick::Connections;
 use self::wildcard::SecondLook;
 use crate::config::{Dns, Resolvers};
 
+pub(super) mod bailiwick;
 pub(super) mod wildcard;
 
 /// The resolvers.
@@ -27,7 +29,7 @@ pub(super) mod wildcard;
 pub(crate) struct Names {
     plain: TokioResolver,
     /// None where nothing is validated.
-    validating: Option<(TokioResolver, SecondLook)>,
+    validating: Option<(Resolver<Connections>, SecondLook)>,
 }
 
 /// What a look-up found.
@@ -113,7 +115,7 @@ impl Names {
         let (v4, v6) =
             tokio::join!(self.look_up(name, RecordType::A), self.look_up(name, RecordType::AAAA));
         let found = match (v4, v6) {
-            (Ok(v4), Ok(v6)) => v4.and(v6),
+            (Ok(v4), Ok(v6)) => v4.and(v6)?,
             // The family that there is must do: a broken one does not cost the delivery.
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => one,
             (Err(one), Err(other)) => return Err(if one.is_certain() { other } else { one }),
@@ -159,14 +161,22 @@ impl Names {
 
 impl Found {
     /// Both families together: as secure as the less secure one.
-    fn and(mut self, mut other: Self) -> Self {
+    ///
+    /// # Errors
+    /// [`NotFound::Bogus`] where the name leads to two, both signed: which one's TLSA records count is not known.
+    fn and(mut self, mut other: Self) -> Result<Self, NotFound> {
+        if self.alias != other.alias {
+            if self.secure && other.secure {
+                return Err(NotFound::Bogus);
+            }
+            // Those of the name itself count, where so much is signed.
+            self.alias = self.alias.or(other.alias);
+            self.secure = false;
+        }
         self.secure &= other.secure;
         self.alias_secure &= other.alias_secure;
-        if self.alias != other.alias {
-            (self.alias, self.secure) = (None, false);
-        }
         self.data.append(&mut other.data);
-        self
+        Ok(self)
     }
 }
 
@@ -211,8 +221,8 @@ pub(super) fn read(
                 found.alias = Some(text(target));
                 owner = target;
             }
-            // An answer about other names only denies nothing: that would take a proof.
-            None if validated && found.alias.is_none() => return Err(NotFound::Bogus),
+            // An answer about other names only denies nothing, nor does an alias alone: that would take a proof.
+            None if validated => return Err(NotFound::Bogus),
             None => return Err(NotFound::NoData),
         }
     }
@@ -264,11 +274,10 @@ fn validating(
     config: &ResolverConfig,
     options: ResolverOpts,
     anchors: Arc<TrustAnchors>,
-) -> Result<(TokioResolver, SecondLook), String> {
+) -> Result<(Resolver<Connections>, SecondLook), String> {
     let options = validating_options(options);
     let second_look = SecondLook::new(config, &options, Arc::clone(&anchors))?;
-    let provider = TokioRuntimeProvider::default();
-    let resolver = TokioResolver::builder_with_config(config.clone(), provider)
+    let resolver = Resolver::builder_with_config(config.clone(), Connections::default())
         .with_options(options)
         .with_trust_anchor(anchors)
         .build()
@@ -353,6 +362,29 @@ mod tests {
         assert!(!found.secure && found.alias_secure);
         assert_eq!(read_a(&chain(Proof::Bogus)), Err(NotFound::Bogus));
         assert_eq!(read_a(&chain(Proof::Indeterminate)), Err(NotFound::Bogus));
+    }
+
+    #[test]
+    fn an_alias_that_leads_nowhere_denies_nothing() {
+        let alone = [alias("mx.example.", "b.example.", Proof::Secure)];
+        assert_eq!(read_a(&alone), Err(NotFound::Bogus));
+        let plain = read(&alone, &name("mx.example."), RecordType::A, false);
+        assert_eq!(plain, Err(NotFound::NoData));
+    }
+
+    #[test]
+    fn two_families_lead_to_the_same_name() {
+        let chain = |target, proof| {
+            read_a(&[alias("mx.example.", target, Proof::Secure), address(target, proof)]).unwrap()
+        };
+        let found = |other| chain("b.example.", Proof::Secure).and(other);
+        assert!(found(chain("b.example.", Proof::Secure)).unwrap().secure);
+        assert_eq!(found(chain("c.example.", Proof::Secure)), Err(NotFound::Bogus));
+        let direct = read_a(&[address("mx.example.", Proof::Secure)]).unwrap();
+        assert_eq!(found(direct), Err(NotFound::Bogus));
+        // The aliases of an unsigned zone are anybody's; the first of them is not.
+        let mixed = found(chain("c.example.", Proof::Insecure)).unwrap();
+        assert!(!mixed.secure && mixed.alias_secure && mixed.alias.is_some());
     }
 
     #[test]

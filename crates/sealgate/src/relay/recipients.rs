@@ -32,6 +32,16 @@ struct Question {
     to: String,
 }
 
+impl Question {
+    fn new(hop: &Hop, envelope: &Envelope, to: &Recipient) -> Self {
+        Self {
+            client: hop.introduction.as_ref().map(|introduction| introduction.client()),
+            from: envelope.reverse_path.as_ref().map(ToString::to_string),
+            to: to.address.to_string(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Answer {
     Admitted,
@@ -57,11 +67,7 @@ impl Recipients {
         envelope: &Envelope,
         to: &Recipient,
     ) -> Result<(), Refusal> {
-        let question = Question {
-            client: hop.introduction.as_ref().map(|introduction| introduction.client()),
-            from: envelope.reverse_path.as_ref().map(ToString::to_string),
-            to: to.address.to_string(),
-        };
+        let question = Question::new(hop, envelope, to);
         let of_everybody = Question { client: None, from: None, to: question.to.clone() };
         match self.answers.get(&question).or_else(|| self.unknown_to_everybody(&of_everybody)) {
             Some(Answer::Admitted) => return Ok(()),
@@ -87,6 +93,22 @@ impl Recipients {
             self.answers.insert(question, Answer::Refused(refusal.clone()));
         }
         Err(refusal)
+    }
+
+    /// Whether this answer at delivery, to an address that was admitted at RCPT, says that the mailbox has gone since. What was
+    /// believed of it is forgotten then, so that the next question is answered truly.
+    pub(super) fn learn_gone(
+        &self,
+        hop: &Hop,
+        envelope: &Envelope,
+        to: &Recipient,
+        answer: &Refusal,
+    ) -> bool {
+        let is_gone = is_no_mailbox(&Reply::from(answer));
+        if is_gone {
+            self.answers.invalidate(&Question::new(hop, envelope, to));
+        }
+        is_gone
     }
 
     /// A bounce asks in the name of nobody too: what it was told of a mailbox that exists is its own affair.
@@ -174,7 +196,7 @@ impl Expiry<Question, Answer> for AnswerExpiry {
 
 /// Answers kept: some 30 MB at worst.
 const ANSWERS_MAX: u64 = 50_000;
-/// How long a mailbox is believed to be there; delivery still tells the truth.
+/// How long a mailbox is believed to be there; delivery still tells the truth, and that is remembered.
 const ADMITTED_FOR: Duration = Duration::from_secs(300);
 /// How long a mailbox is believed not to be there: a new one gets its first mail soon.
 const REFUSED_FOR: Duration = Duration::from_secs(60);

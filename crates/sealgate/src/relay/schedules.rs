@@ -16,6 +16,7 @@ mod client;
 mod course;
 mod gate;
 mod line;
+mod patience;
 mod pipe;
 mod server;
 mod world;

@@ -1,8 +1,7 @@
 //! One client's session: pumps octets into the core's SMTP server and answers its questions.
 //!
 //! Whom to admit is decided here by what listener the client came to (no open relay: REQUIREMENTS A13); what to do
-//! with a message is [`Transaction`]'s. The session knows the clock: idle time, the minimum rate of content,
-//! the drain.
+//! with a message is [`Transaction`]'s. How long a client is waited for says `patience`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +24,7 @@ use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::answers::Answers;
@@ -35,7 +34,7 @@ use super::done::Done;
 use super::introduction::Introduction;
 use super::listener::Entrance;
 use super::route::{self, Hop};
-use super::settle::{Settled, Tally};
+use super::settle::Settled;
 use super::stream::{READ_BYTES_FIRST, Stream, let_go};
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
@@ -43,6 +42,8 @@ use super::transport::{Demand, Transport};
 use super::{Relay, Settings, client_name, off_the_clock, veil};
 use crate::config::ClientAddress;
 use crate::observe::record::Record;
+
+mod patience;
 
 /// A session.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub(crate) struct Session {
     context: Option<Context>,
     memory: Reservation,
     receiving_since: Option<Instant>,
+    /// A command that has begun and not ended: how many ended before it, and when it was first waited for.
+    unfinished: Option<(u64, Instant)>,
     draining: watch::Receiver<bool>,
     _connection: Option<Connection>,
 }
@@ -108,6 +111,7 @@ impl Session {
             client_name: None,
             context: None,
             receiving_since: None,
+            unfinished: None,
             _connection: connection,
         }
     }
@@ -155,61 +159,6 @@ impl Session {
     async fn say(&mut self) -> io::Result<()> {
         let patience = Duration::from_secs(self.settings.config.limits.idle_secs_max);
         timeout(patience, self.stream.write(self.server.output())).await.map_err(io::Error::from)?
-    }
-
-    /// Writes what is to be said and waits for what the client says.
-    async fn more_input(&mut self) -> io::Result<Next> {
-        if let Some(since) = self.receiving_since
-            && self.server.is_receiving()
-        {
-            self.account_for_content();
-            self.say().await?;
-            return self.more_content(since).await;
-        }
-        self.receiving_since = None;
-        // RSET between two chunks drops what was received: nothing of it stays on the account.
-        self.account_for_content();
-        self.say().await?;
-        let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
-        // Within a transaction a drain lets the client finish.
-        failpoint!("session.replied");
-        let between = self.server.envelope().is_none();
-        if between && *self.draining.borrow() {
-            self.server.close(&Reply::from(&Refusal::ShuttingDown));
-            return Ok(Next::Go);
-        }
-        tokio::select! {
-            read = timeout(idle_max, self.stream.read(&mut self.input)) => match read {
-                Ok(Ok(0)) => Ok(Next::End),
-                Ok(Ok(_)) => Ok(Next::Go),
-                Ok(Err(error)) => Err(error),
-                Err(_) => {
-                    self.server.close(&Reply::new(421, (4, 4, 2), "idle for too long"));
-                    Ok(Next::Go)
-                }
-            },
-            _ = self.draining.changed(), if between => Ok(Next::Go),
-        }
-    }
-
-    /// Reads content, no slower than the minimum rate averaged (K9).
-    async fn more_content(&mut self, since: Instant) -> io::Result<Next> {
-        failpoint!("session.content");
-        let rate = self.settings.config.limits.data_bytes_per_sec_min.max(1);
-        let allowed = Duration::from_secs(self.server.received_bytes() / rate);
-        // What came fast earns no right to be silent without end.
-        let idle_max = Duration::from_secs(self.settings.config.limits.idle_secs_max);
-        let grace = Duration::from_secs(self.settings.config.limits.data_grace_secs);
-        let deadline = (since + grace + allowed).min(Instant::now() + idle_max);
-        match timeout_at(deadline, self.stream.read(&mut self.input)).await {
-            Ok(Ok(0)) => Ok(Next::End),
-            Ok(Ok(_)) => Ok(Next::Go),
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
-                self.server.close(&Reply::new(421, (4, 4, 2), "content comes too slowly"));
-                Ok(Next::Go)
-            }
-        }
     }
 
     /// Keeps the memory of all sessions within its budget (K10).
@@ -389,6 +338,7 @@ impl Session {
             origin: self.origin(),
             introduction: self.introduction(),
             transport: OnceLock::new(),
+            attempt: OnceLock::new(),
             message,
             done: Done::default(),
         };
@@ -488,12 +438,10 @@ impl Session {
         while let Ok(outcome) = receiver.try_recv() {
             answers.take(outcome);
         }
-        Some(settled.unwrap_or_else(|| {
-            metrics::counter!("sealgate_panics_total").increment(1);
-            let report = Report::new(transaction.direction, &transaction.id);
-            let (result, partial) = Tally::of(answers.outcomes()).into_result();
-            Settled { report, result, partial, repair: None }
-        }))
+        Some(match settled {
+            Some(settled) => settled,
+            None => transaction.interrupted(answers.outcomes()).await,
+        })
     }
 
     /// LMTP: says the answers that are known, each apart where the client needs that.

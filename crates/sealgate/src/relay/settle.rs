@@ -169,6 +169,21 @@ impl Transaction {
         }
     }
 
+    /// The end of a transaction that panicked (invariant 11): whatever was said so far, nobody else hears of it for good, so
+    /// that nobody is given up whom nobody tried. Those who have the message are skipped by the next attempt.
+    pub(super) async fn interrupted(&self, outcomes: &Outcomes) -> Settled {
+        metrics::counter!("sealgate_panics_total").increment(1);
+        let report = Report::new(self.direction, &self.id);
+        if self.upstream == Protocol::Lmtp {
+            // Each of them heard, or hears, his own answer.
+            let (result, partial) = Tally::of(outcomes).into_result();
+            return Settled { report, result, partial, repair: partial.then_some(Repair::Reply) };
+        }
+        let partial = outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_))));
+        let repair = if partial { self.remember_for_retry(outcomes).await } else { None };
+        Settled { report, result: Err(Refusal::Internal), partial, repair }
+    }
+
     async fn remember_for_retry(&self, outcomes: &Outcomes) -> Option<Repair> {
         let written = self.remember(outcomes).await;
         if written {
@@ -291,6 +306,7 @@ impl Transaction {
         let fanout = Fanout {
             downstream: &self.relay.downstream,
             next_hop: &NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
+            recipients: None,
             introduction: introduction.as_ref(),
             transport: &Transport::default(),
             direction: Direction::Inbound,

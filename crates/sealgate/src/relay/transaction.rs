@@ -5,12 +5,11 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sealgate_core::envelope::Envelope;
 use sealgate_core::inbound::Inbound;
-use sealgate_core::keys::Timestamp;
 use sealgate_core::message::Message;
 use sealgate_core::outbound::{Context, Outbound};
 use sealgate_core::refusal::{Refusal, Reply};
@@ -23,14 +22,16 @@ use tokio::time::Instant;
 
 use super::authentication::{Authentication, Sender};
 use super::budget::CopiesRoom;
+use super::decryption_failures::{self, Attempt};
 use super::deliver::Outcome;
 use super::done::{Before, Done as DoneState};
 use super::fanout::{Fanout, Remotes};
 use super::introduction::Introduction;
+use super::recipients::Recipients;
 use super::settle::{Outcomes, Settled};
 use super::trace::{self, Origin};
 use super::transport::Transport;
-use super::{Relay, Settings, off_the_clock};
+use super::{Relay, Settings, off_the_clock, veil};
 use crate::config::{Dmarc, NextHop};
 
 /// A message on its way.
@@ -54,6 +55,8 @@ pub(crate) struct Transaction {
     pub(crate) introduction: Option<Introduction>,
     /// How it is to go on and did; empty until it is known.
     pub(crate) transport: OnceLock<Transport>,
+    /// Which of our keys may be used on it; empty until it is known.
+    pub(crate) attempt: OnceLock<Attempt>,
     /// The message as received.
     pub(crate) message: Bytes,
     /// Who has it.
@@ -118,6 +121,7 @@ impl Transaction {
                     let fanout = Fanout {
                         downstream: &self.relay.downstream,
                         next_hop: &self.next_hop(),
+                        recipients: self.asked_recipients(),
                         introduction: self.introduction.as_ref(),
                         transport: self.transport.get_or_init(Transport::default),
                         direction: self.direction,
@@ -153,7 +157,53 @@ impl Transaction {
         let transport = Transport::new(self.direction, policy, &self.envelope, header)
             .map_err(|refusal| Box::new((refusal, self.empty_report())))?;
         let _ = self.transport.set(transport);
-        self.transform(message, room).await
+        let transformed = self.transform(message, room).await;
+        self.count_failure(&transformed);
+        match transformed {
+            Err(refused) if refused.0 == Refusal::KeysUnavailable && self.is_put_off() => {
+                Err(Box::new((decryption_failures::put_off(), refused.1)))
+            }
+            other => other,
+        }
+    }
+
+    fn is_put_off(&self) -> bool {
+        self.attempt.get().is_some_and(|attempt| attempt.is_put_off)
+    }
+
+    /// J5. What is delivered of an unauthenticated encryption counts whether it was opened or not: the client is told 250 of
+    /// both, and what it is told after the limit must not tell them apart either.
+    fn count_failure(&self, transformed: &Result<Done, Box<(Refusal, Report)>>) {
+        let report = match transformed {
+            Ok(done) => &done.report,
+            Err(refused) if refused.0 == Refusal::Falsified => &refused.1,
+            Err(_) => return,
+        };
+        if let Some(attempt) = self.attempt.get()
+            && is_ours(report)
+            && veil::is_open_to_guesses(report)
+        {
+            let failures_max = self.settings.config.limits.decryption_failures_per_hour_max;
+            self.relay.decryption_failures.count(attempt, failures_max);
+        }
+    }
+
+    /// Asks the stores, and on the way out who has the message already: no copies are made for them.
+    async fn look_up(&self, queries: &[KeyQuery], keys: &mut Keys, processor: &mut Processor) {
+        let answered = off_the_clock(self.relay.stores.answer(queries, keys));
+        match self.direction {
+            Direction::Inbound => {
+                answered.await;
+                let failures_max = self.settings.config.limits.decryption_failures_per_hour_max;
+                let failures = &self.relay.decryption_failures;
+                let attempt = failures.attempt(keys, self.origin.peer, failures_max);
+                let _ = self.attempt.set(attempt);
+            }
+            Direction::Outbound => {
+                let ((), before) = tokio::join!(answered, self.before());
+                processor.skip(&before.served);
+            }
+        }
     }
 
     fn next_hop(&self) -> NextHop {
@@ -161,6 +211,12 @@ impl Transaction {
             Direction::Inbound => NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
             Direction::Outbound => self.settings.config.outside.next_hop.clone(),
         }
+    }
+
+    fn asked_recipients(&self) -> Option<&Recipients> {
+        let asked =
+            self.direction == Direction::Inbound && self.settings.config.inside.check_recipients;
+        asked.then_some(&self.relay.recipients)
     }
 
     fn answer_unserved(
@@ -215,11 +271,13 @@ impl Transaction {
             tracing::error!(%error, "the key database does not answer");
             Refusal::KeysUnavailable
         })?;
+        let (now, clock_is_doubtful) = relay.clock.look();
         Ok(Context {
             policy: Arc::clone(&settings.config.policy),
             trust,
             hostname: settings.config.hostname.clone(),
-            now: now(),
+            now,
+            clock_is_doubtful,
             dkim: settings.dkim.clone(),
         })
     }
@@ -291,18 +349,6 @@ impl Transaction {
         Err(early(Refusal::Internal))
     }
 
-    /// Asks the key stores; and, where there may be many copies, who has the message: so each attempt gets further.
-    async fn look_up(&self, queries: &[KeyQuery], keys: &mut Keys, processor: &mut Processor) {
-        let answered = off_the_clock(self.relay.stores.answer(queries, keys));
-        match self.direction {
-            Direction::Inbound => answered.await,
-            Direction::Outbound => {
-                let ((), before) = tokio::join!(answered, self.before());
-                processor.skip(&before.served);
-            }
-        }
-    }
-
     /// What the sender's domain says, before anything is changed (E9).
     async fn authenticate(
         &self,
@@ -353,12 +399,6 @@ impl Transaction {
 fn is_ours(report: &Report) -> bool {
     let is_tried = |layer: &Layer| matches!(layer, Layer::Encrypted { key, .. } if !key.is_empty());
     report.layers.iter().any(is_tried)
-}
-
-/// The time of verification.
-pub(crate) fn now() -> Timestamp {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// ARCHITECTURE: the upstream's patience is used up.

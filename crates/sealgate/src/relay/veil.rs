@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 /// Waits until the reply may go out.
 pub(crate) async fn wait(report: &Report, size_bytes: usize, dot: Instant) {
-    if is_needed(report) {
+    if is_open_to_guesses(report) {
         tokio::time::sleep_until(reply_time(dot, Instant::now(), tick(size_bytes))).await;
     }
 }
 
 /// Whatever was refused, and what is delivered of an unauthenticated encryption to one of our keys.
-fn is_needed(report: &Report) -> bool {
+pub(super) fn is_open_to_guesses(report: &Report) -> bool {
     let is_open_to_changes = |layer: &Layer| match layer {
         Layer::Encrypted { content, key, .. } => {
             !key.is_empty() && !AUTHENTICATED.iter().any(|word| content.contains(word))
@@ -79,9 +79,9 @@ mod tests {
             ("aes-256-cbc", "", AsReceived, Verdict::None, false),
         ] {
             let report = report(content, key, delivered, verdict);
-            assert_eq!(is_needed(&report), veiled, "{report:?}");
+            assert_eq!(is_open_to_guesses(&report), veiled, "{report:?}");
         }
-        assert!(!is_needed(&Report::new(Direction::Outbound, "id")));
+        assert!(!is_open_to_guesses(&Report::new(Direction::Outbound, "id")));
     }
 
     #[test]

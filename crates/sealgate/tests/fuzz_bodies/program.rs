@@ -5,13 +5,14 @@
 use std::path::Path;
 
 use hickory_resolver::proto::dnssec::Proof;
-use hickory_resolver::proto::op::Message;
+use hickory_resolver::proto::op::{Message, Query};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use crate::config::{Config, ConfigError};
 use crate::relay::authentication;
 use crate::relay::dane::Tlsa;
 use crate::relay::mta_sts::policy::{self, Policy};
+use crate::relay::names::bailiwick::narrow;
 use crate::relay::names::wildcard::is_proven;
 use crate::relay::names::{self, read};
 
@@ -67,7 +68,20 @@ pub fn dns_answer(data: &[u8]) {
     for record in answers {
         let _ = names::text(&record.name);
     }
+    check_narrowed(&message, Query::query(name.clone(), kind));
 }
+
+/// Nothing is added; in the authority section stands only what may belong to a denial.
+fn check_narrowed(message: &Message, question: Query) {
+    let mut narrowed = message.clone();
+    narrow(&mut narrowed, &question);
+    assert_eq!(narrowed.answers, message.answers);
+    assert!(narrowed.additionals.is_empty());
+    assert!(narrowed.authorities.iter().all(|record| KEPT.contains(&record.record_type())));
+}
+
+const KEPT: [RecordType; 5] =
+    [RecordType::NS, RecordType::NSEC, RecordType::NSEC3, RecordType::RRSIG, RecordType::SOA];
 
 fn check_answer(answers: &[Record], name: &Name, kind: RecordType, validated: bool) {
     let Ok(found) = read(answers, name, kind, validated) else { return };

@@ -38,6 +38,8 @@ pub struct Limits {
     pub commands_max: u32,
     /// Wrong commands of a session.
     pub errors_max: u32,
+    /// Whether recipients who are refused for good count as wrong commands: where anybody may ask, that is guessing.
+    pub refusals_are_errors: bool,
 }
 
 impl Default for Limits {
@@ -48,6 +50,7 @@ impl Default for Limits {
             recipients_max: 1000,
             commands_max: 1000,
             errors_max: 20,
+            refusals_are_errors: false,
         }
     }
 }

@@ -104,6 +104,34 @@ fn dialogue_with(options: Options, text: &str) -> Outcome {
     whole
 }
 
+/// REQUIREMENTS K9.
+#[test]
+fn who_guesses_recipients_hears_no_more_and_a_list_with_dead_ones_is_served() {
+    let limits = Limits { errors_max: 3, refusals_are_errors: true, ..Limits::default() };
+    let outside = |text: &str| {
+        let whole = Options { limits, ..options(Protocol::Smtp) };
+        dialogue_with(whole, &format!("EHLO c\r\n{text}"))
+    };
+    let (mail, dead) = ("MAIL FROM:<a@x>\r\n", "RCPT TO:<no@x>\r\n");
+    let (alive, data) = ("RCPT TO:<b@x>\r\n", "DATA\r\nx: y\r\n.\r\n");
+    // Guesses in one transaction, and over several.
+    let guessed = outside(&format!("{mail}{}RSET\r\n{mail}", dead.repeat(6)));
+    assert_eq!(statuses(&guessed), "250 250 550 550 550 550 452 452 250 421");
+    let guessed = outside(&format!("{mail}{dead}RSET\r\n").repeat(5));
+    assert!(guessed.closed && guessed.output.matches("\r\n550 ").count() == 4, "{guessed:?}");
+    // At the limit.
+    let three = format!("{mail}{}{alive}RSET\r\n{mail}{alive}", dead.repeat(3));
+    assert_eq!(statuses(&outside(&three)), "250 250 550 550 550 250 250 250 250");
+    // Over it, and whoever was admitted gets the message; with it the guesses are forgiven.
+    let list = format!("{mail}{alive}{}{data}", dead.repeat(5)).repeat(3);
+    let outcome = outside(&list);
+    assert_eq!(outcome.messages.len(), 3, "{outcome:?}");
+    assert!(!outcome.closed);
+    // Where nobody may guess because he is known, nothing is counted.
+    let known = dialogue(&format!("EHLO c\r\n{mail}{}RSET\r\n{mail}", dead.repeat(30)));
+    assert!(!known.closed && known.output.matches("\r\n550 ").count() == 30);
+}
+
 fn dialogue(text: &str) -> Outcome {
     dialogue_with(options(Protocol::Smtp), text)
 }

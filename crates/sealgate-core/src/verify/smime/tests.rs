@@ -66,8 +66,14 @@ fn judged(octets: usize, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Checked {
     let author = Address::parse("alice@nec.example").unwrap();
     let trust = TrustStore::new(vec![anchor], Vec::new(), Vec::new());
     let budget = Budget::default();
-    let judge =
-        Judge { author: Some(&author), known: &[], trust: &trust, budget: &budget, now: NOW };
+    let judge = Judge {
+        author: Some(&author),
+        known: &[],
+        trust: &trust,
+        budget: &budget,
+        now: NOW,
+        clock_is_doubtful: false,
+    };
     check(&SignedData::parse(&cms).unwrap(), CONTENT, &judge).unwrap()
 }
 

@@ -2,15 +2,15 @@
 //!
 //! In: entries with whatever octets the directory has. Out: certificates that name the address (REQUIREMENTS G11), each
 //! once, the newest first, with the authorities found beside them. What does not parse is left out with a warning, as is a
-//! certificate that cannot be used; where values were not looked at because they are too many, nothing found is no
-//! answer. No certificate is validated here.
+//! certificate that cannot be used; where values were not looked at because they are too many, what is found and cannot be
+//! encrypted to now is no answer. No certificate is validated here.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use sealgate_core::address::Address;
 use sealgate_core::cms::SignedData;
-use sealgate_core::keys::{Capabilities, Certificate, PublicKey};
+use sealgate_core::keys::{Capabilities, Certificate, PublicKey, Timestamp};
 
 use super::entry::Entry;
 use super::{CERTIFICATES_MAX, STORE};
@@ -19,18 +19,27 @@ use crate::error::StoreError;
 /// Candidates for an address.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] where there is none among the values that were looked at, and there are more.
-pub(super) fn of(address: &Address, entries: &[Entry]) -> Result<Vec<PublicKey>, StoreError> {
+/// [`StoreError::Unavailable`] where none among the values that were looked at can be encrypted to now, and there are more.
+pub(super) fn of(
+    address: &Address,
+    entries: &[Entry],
+    now: Timestamp,
+) -> Result<Vec<PublicKey>, StoreError> {
     let mut gathered = Gathered::default();
     for entry in entries {
         gathered.take_entry(entry);
     }
     let is_whole = gathered.values <= VALUES_MAX;
     let keys = gathered.into_keys(address);
-    if keys.is_empty() && !is_whole {
+    let is_current = |key: &PublicKey| {
+        let certificate = &key.certificate;
+        let validity = certificate.not_before()..=certificate.not_after();
+        certificate.may_encrypt() && validity.contains(&now)
+    };
+    if !is_whole && !keys.iter().any(is_current) {
         let why = format!(
-            "<{address}> has more than {VALUES_MAX} certificates, and none of those looked at names the address: \
-             take the old ones out of the directory"
+            "<{address}> has more than {VALUES_MAX} certificates, and none of those looked at names the address and \
+             can be encrypted to now: take the old ones out of the directory"
         );
         return Err(StoreError::Unavailable { store: STORE.to_owned(), why });
     }
@@ -149,10 +158,18 @@ mod tests {
 
     static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
+    /// In the year 2027.
+    const NOW: Timestamp = Timestamp(1_800_000_000);
+
     fn certificate(address: &str, year: i32) -> Vec<u8> {
+        certificate_until(address, year, 4000)
+    }
+
+    fn certificate_until(address: &str, year: i32, end: i32) -> Vec<u8> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::Rfc822Name(address.try_into().unwrap())];
         params.not_before = rcgen::date_time_ymd(year, 1, 1);
+        params.not_after = rcgen::date_time_ymd(end, 1, 1);
         params.self_signed(&*PAIR).unwrap().der().to_vec()
     }
 
@@ -161,7 +178,7 @@ mod tests {
     }
 
     fn found(entries: &[Entry]) -> Vec<Vec<u8>> {
-        let keys = of(&Address::parse(ALICE).unwrap(), entries).unwrap();
+        let keys = of(&Address::parse(ALICE).unwrap(), entries, NOW).unwrap();
         keys.iter().map(|key| key.certificate.der().to_vec()).collect()
     }
 
@@ -195,13 +212,34 @@ mod tests {
         let mut values = vec![b"none".to_vec(); VALUES_MAX];
         values.push(good.clone());
         let alice = Address::parse(ALICE).unwrap();
-        let why = of(&alice, &[entry(values)]).unwrap_err().to_string();
+        let why = of(&alice, &[entry(values)], NOW).unwrap_err().to_string();
         assert!(why.contains("more than 64 certificates"), "{why}");
 
         let years = 2000..2000 + i32::try_from(CERTIFICATES_MAX).unwrap() + 3;
         let renewed: Vec<_> = years.rev().map(|year| certificate(ALICE, year)).collect();
         let expected = &renewed[..CERTIFICATES_MAX];
         assert_eq!(found(&[entry(renewed.clone())]), expected, "the newest stay");
+    }
+
+    #[test]
+    fn what_has_ended_is_no_answer_where_not_all_was_looked_at() {
+        let alice = Address::parse(ALICE).unwrap();
+        let good = certificate(ALICE, 2026);
+        let after = |first: Vec<u8>| {
+            let mut values = vec![first];
+            values.resize(VALUES_MAX, b"none".to_vec());
+            values.push(good.clone());
+            values
+        };
+        for unusable in [certificate_until(ALICE, 2020, 2021), certificate_until(ALICE, 2500, 2600)]
+        {
+            let why = of(&alice, &[entry(after(unusable.clone()))], NOW).unwrap_err().to_string();
+            assert!(why.contains("can be encrypted to now"), "{why}");
+            // Where all was looked at it is an answer.
+            assert_eq!(found(&[entry(vec![unusable.clone()])]), [unusable]);
+        }
+        let current = certificate(ALICE, 2025);
+        assert_eq!(found(&[entry(after(current.clone()))]), [current]);
     }
 
     proptest! {
@@ -218,7 +256,7 @@ mod tests {
             let values = vec![octets, changed];
             let entries = [Entry { signed_data: values.clone(), ..entry(values) }];
             let alice = Address::parse(ALICE).unwrap();
-            for key in of(&alice, &entries).unwrap() {
+            for key in of(&alice, &entries, NOW).unwrap() {
                 prop_assert!(key.certificate.names(&alice) && !key.pinned);
             }
         }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ pub(super) struct KmipKey {
     certificate: Arc<Certificate>,
     /// The key at each server that was asked.
     places: Mutex<HashMap<usize, Arc<Place>>>,
+    is_gone: AtomicBool,
 }
 
 /// The key at one server.
@@ -103,6 +105,7 @@ impl KmipKey {
             address: address.to_owned(),
             certificate,
             places: Mutex::new(HashMap::from([(server, place)])),
+            is_gone: AtomicBool::new(false),
         }
     }
 
@@ -129,6 +132,8 @@ impl KmipKey {
         let pairs = self.names.find(there, &self.owner)?;
         let is_its = |pair: &Pair| pair.certificate.der() == self.certificate.der();
         let Some(pair) = pairs.into_iter().find(is_its) else {
+            // There may be a newer one.
+            self.is_gone.store(true, Ordering::Relaxed);
             let why = format!("server {server} has no key of {} for this certificate", self.owner);
             return Err(Trouble::Key(KeyError::Unavailable(why)));
         };
@@ -158,8 +163,9 @@ impl KmipKey {
                 ResultReason::CryptographicFailure => Err(Trouble::Key(KeyError::Failed)),
                 reason if is_of_the_moment(reason) => {
                     if reason == ResultReason::ItemNotFound {
-                        // It may be back under another identifier when the mail is tried again.
+                        // It may be back under another identifier when the mail is tried again, or another in its place.
                         self.places().remove(&there.at.index());
+                        self.is_gone.store(true, Ordering::Relaxed);
                     }
                     Err(Trouble::Key(KeyError::Unavailable(failure.to_string())))
                 }
@@ -258,6 +264,10 @@ impl SecretKey for KmipKey {
 
     fn unwrap(&self, transport: &KeyTransport<'_>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         self.act(Act::Unwrap(transport))
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
     }
 }
 

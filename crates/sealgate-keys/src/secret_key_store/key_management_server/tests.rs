@@ -18,6 +18,8 @@ use crate::kmip::request::KeyUse;
 use crate::kmip::response::Failure;
 use crate::kmip::ttlv::{HEADER_BYTES, message_bytes};
 
+mod gone;
+
 const ALICE: &str = "alice@nec.example";
 const SHA256: SignatureScheme = SignatureScheme::Ecdsa(Digest::Sha256);
 

@@ -11,6 +11,8 @@ use crate::error::StoreError;
 pub(super) enum Fault {
     /// Token, session or login are gone, or the module says nothing that tells otherwise: to start anew may help.
     Away(String),
+    /// The token is there and has this key no more: to start anew would not help, and would end all others' sessions.
+    Gone(String),
     /// Token or key never do this, whatever they are given: the administrator must change something.
     Incapable(String),
     /// The token is there and does not do this with what it was given.
@@ -23,7 +25,7 @@ impl Fault {
     /// As the key stores say it.
     pub(super) fn into_store_error(self, store: &str) -> StoreError {
         match self {
-            Self::Away(why) | Self::Incapable(why) | Self::Refused(why) => {
+            Self::Away(why) | Self::Gone(why) | Self::Incapable(why) | Self::Refused(why) => {
                 StoreError::Unavailable { store: store.to_owned(), why }
             }
             Self::Store(error) => error,
@@ -33,7 +35,7 @@ impl Fault {
     /// As a key's handle says it. A refusal has no reason, because the reason is an oracle.
     pub(super) fn into_key_error(self) -> KeyError {
         match self {
-            Self::Away(why) | Self::Incapable(why) => KeyError::Unavailable(why),
+            Self::Away(why) | Self::Gone(why) | Self::Incapable(why) => KeyError::Unavailable(why),
             Self::Refused(_) => KeyError::Failed,
             Self::Store(error) => KeyError::Unavailable(error.to_string()),
         }

@@ -1,8 +1,8 @@
 //! Finds secret keys and the certificates that belong to them.
 //!
 //! A certificate belongs to a key where it has the key's id or label and its public key is the key's: by the modulus, by
-//! the public key object beside it, or else by a proof ([`super::proof`]). What belongs to none is skipped with a line in
-//! the log; where the token refuses the proof, nothing is known, which is an error.
+//! the public key object beside it, or else by a proof ([`super::proof`]). A key that belongs to none is an error: as an
+//! absence it would let mail out unsigned, and in unread. So is one where the token refuses the proof.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,9 +93,20 @@ pub(super) fn owner_of(config: &Pkcs11Config, label: &str) -> Option<String> {
 pub(super) fn find_keys(here: &Here<'_>, selectors: &[Selector]) -> Result<Vec<Found>, Fault> {
     here.confirm()?;
     let mut found: Vec<Found> = Vec::new();
+    let mut paired = Vec::new();
+    let mut alone = Vec::new();
     for selector in selectors {
         for object in secret_keys(here, &selector.template, KEYS_OF_OWNER_MAX)? {
-            for pair in pairs(here, object, selector)? {
+            let pairs = match pairs(here, object, selector) {
+                // Another selector may name a file with its certificate.
+                Err(fault @ Fault::Incapable(_)) => {
+                    alone.push((object, fault));
+                    continue;
+                }
+                pairs => pairs?,
+            };
+            paired.push(object);
+            for pair in pairs {
                 if !found
                     .iter()
                     .any(|known| known.name == pair.name && known.certificate == pair.certificate)
@@ -105,7 +116,10 @@ pub(super) fn find_keys(here: &Here<'_>, selectors: &[Selector]) -> Result<Vec<F
             }
         }
     }
-    Ok(found)
+    match alone.into_iter().find(|(object, _)| !paired.contains(object)) {
+        Some((_, fault)) => Err(fault),
+        None => Ok(found),
+    }
 }
 
 /// The object of a key that was found before: of those with its name the one that is the other half of its certificate.
@@ -133,7 +147,7 @@ pub(super) fn key_object(
     }
     let label = name.label_text();
     Err(refused.unwrap_or_else(|| {
-        Fault::Away(format!("the key `{label}` of this certificate is no longer in the token"))
+        Fault::Gone(format!("the key `{label}` of this certificate is no longer in the token"))
     }))
 }
 
@@ -247,11 +261,16 @@ fn pairs(here: &Here<'_>, object: ObjectHandle, selector: &Selector) -> Result<V
         return Err(fault);
     }
     if found.is_empty() {
-        tracing::warn!(
-            token,
-            label,
-            "skipped: no certificate of this secret key with its id or label"
-        );
+        // Nor is this "no key".
+        let why = match &selector.certificate {
+            Some(path) => {
+                format!("the key `{label}` has no certificate in {}; put it there", path.display())
+            }
+            None => format!(
+                "the key `{label}` has no certificate with its id or label; put it into the token"
+            ),
+        };
+        return Err(Fault::Incapable(why));
     }
     Ok(found)
 }

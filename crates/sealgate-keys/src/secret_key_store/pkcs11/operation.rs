@@ -3,7 +3,7 @@
 //! Messages are hashed here and the digests signed there, because that is what most tokens have. The handle keeps label
 //! and id, so that it outlives the removal of the token, and the certificate, so that it never becomes another key's.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::digest;
@@ -37,6 +37,7 @@ pub(super) struct TokenKey {
     pub(super) certificate: Arc<Certificate>,
     /// The object's handle and the generation that it is good in.
     pub(super) object: Arc<Mutex<Option<(u64, ObjectHandle)>>>,
+    pub(super) is_gone: AtomicBool,
 }
 
 impl TokenKey {
@@ -48,7 +49,7 @@ impl TokenKey {
         let name = self.name.clone();
         let certificate = Arc::clone(&self.certificate);
         let known = Arc::clone(&self.object);
-        self.store.call(CALL_PATIENCE, move |connection, own| {
+        let result = self.store.call(CALL_PATIENCE, move |connection, own| {
             connection.run(own, |here| {
                 let object = lock(&known).filter(|(generation, _)| *generation == here.generation);
                 if let Some((_, object)) = object {
@@ -61,7 +62,11 @@ impl TokenKey {
                 *lock(&known) = Some((here.generation, object));
                 Ok(work(here, object)?)
             })
-        })
+        });
+        if matches!(result, Err(Fault::Gone(_))) {
+            self.is_gone.store(true, Ordering::Relaxed);
+        }
+        result
     }
 }
 
@@ -84,6 +89,10 @@ impl SecretKey for TokenKey {
         let request = Request::new(transport);
         let result = self.with_object(move |here, object| unwrap(here, object, kind, &request));
         result.map_err(Fault::into_key_error).and_then(|plain| plain.ok_or(KeyError::Failed))
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The store itself: looks keys up, takes new ones in and destroys them, on threads of the token.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -80,6 +81,7 @@ impl Token {
             kind: found.certificate.key_kind(),
             certificate: Arc::clone(&found.certificate),
             object: Arc::new(Mutex::new(Some((found.generation, found.object)))),
+            is_gone: AtomicBool::new(false),
         };
         RemoteKey { certificate: found.certificate, chain: found.chain, secret: Arc::new(secret) }
     }
@@ -139,6 +141,9 @@ impl RemoteStore for Token {
         self.call(LONG_PATIENCE, |connection, own| {
             connection.run(own, |here| {
                 here.confirm()?;
+                for owner in owners(here)? {
+                    find_keys(here, &Selector::of_owner(&here.connection.config, &owner))?;
+                }
                 let token = here.token()?;
                 let keys = secret_keys(here, &[], KEYS_MAX)?.len();
                 Ok(format!(
@@ -151,8 +156,8 @@ impl RemoteStore for Token {
     }
 }
 
-fn list(here: &Here<'_>) -> Result<Vec<SecretKeyEntry>, Fault> {
-    here.confirm()?;
+/// Those who have keys, by their labels and by the configuration.
+fn owners(here: &Here<'_>) -> Result<BTreeSet<String>, Fault> {
     let config = &here.connection.config;
     let mut owners: BTreeSet<String> = config.keys.iter().map(|key| key.owner.clone()).collect();
     for object in secret_keys(here, &[], KEYS_MAX)? {
@@ -161,9 +166,22 @@ fn list(here: &Here<'_>) -> Result<Vec<SecretKeyEntry>, Fault> {
             std::str::from_utf8(&facts.label).ok().and_then(|label| owner_of(config, label)),
         );
     }
+    Ok(owners)
+}
+
+/// Without the owners of keys that cannot be used, whom [`Token::check`] names: they are not to hide all others.
+fn list(here: &Here<'_>) -> Result<Vec<SecretKeyEntry>, Fault> {
+    here.confirm()?;
     let mut entries = Vec::new();
-    for owner in owners {
-        for found in find_keys(here, &Selector::of_owner(config, &owner))? {
+    for owner in owners(here)? {
+        let keys = match find_keys(here, &Selector::of_owner(&here.connection.config, &owner)) {
+            Err(Fault::Incapable(why)) => {
+                tracing::warn!(owner, why, "left out: mail that needs this key waits");
+                continue;
+            }
+            keys => keys?,
+        };
+        for found in keys {
             let purpose = KeyPurpose::of(&found.certificate).map_or("", KeyPurpose::as_str);
             entries.push(SecretKeyEntry {
                 owner: owner.clone(),

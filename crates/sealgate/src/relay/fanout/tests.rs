@@ -73,6 +73,7 @@ async fn deliver_this_way(
     let fanout = Fanout {
         downstream: &downstream,
         next_hop: &NextHop::Fixed(server),
+        recipients: None,
         introduction: None,
         transport: &Transport::default(),
         direction: way.direction,
@@ -284,6 +285,7 @@ async fn a_message_is_for_so_many_domains_and_the_rest_comes_later() {
         let fanout = Fanout {
             downstream: &downstream(),
             next_hop: &NextHop::Mx,
+            recipients: None,
             introduction: None,
             transport: &Transport::default(),
             direction: Direction::Outbound,
@@ -437,6 +439,7 @@ async fn hops_of_several_domains_are_looked_up_at_once() {
     let fanout = Fanout {
         downstream: &downstream,
         next_hop: &NextHop::Mx,
+        recipients: None,
         introduction: None,
         transport: &Transport::default(),
         direction: Direction::Outbound,

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use hickory_resolver::config::{ResolverConfig, ResolverOpts};
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsHandle as _, FirstAnswer as _, RetryDnsHandle};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, NSEC, RRSIG};
@@ -21,9 +20,11 @@ use hickory_resolver::proto::op::{DnsRequestOptions, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 
+use super::bailiwick::Connections;
+
 /// Asks without a cache.
 pub(super) struct SecondLook {
-    handle: DnssecDnsHandle<RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>>,
+    handle: DnssecDnsHandle<RetryDnsHandle<NameServerPool<Connections>>>,
 }
 
 impl fmt::Debug for SecondLook {
@@ -42,8 +43,8 @@ impl SecondLook {
     ) -> Result<Self, String> {
         let tls = TlsConfig::new().map_err(|error| error.to_string())?;
         let context = Arc::new(PoolContext::new(options.clone(), tls));
-        let (servers, provider) = (config.name_servers().to_vec(), TokioRuntimeProvider::default());
-        let pool = NameServerPool::from_config(servers, context, provider);
+        let servers = config.name_servers().to_vec();
+        let pool = NameServerPool::from_config(servers, context, Connections::default());
         let retry = RetryDnsHandle::new(pool, options.attempts);
         let handle = DnssecDnsHandle::with_trust_anchor(retry, anchors)
             .validation_cache_size(VALIDATED_MAX)

@@ -24,7 +24,7 @@ use super::chance::Chance;
 use super::course::{Course, with_keys};
 use super::world::{self, World, complain};
 use super::{client, note};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::relay::hops::Hops;
 use crate::relay::pool::Pool;
 use crate::relay::recipients::Recipients;
@@ -130,6 +130,14 @@ impl Gate {
         }
     }
 
+    /// The relay by itself, with these limits.
+    pub(super) fn relay_with(&self, change: impl FnOnce(&mut Limits)) -> Arc<Relay> {
+        let mut config = self.config.clone();
+        change(&mut config.limits);
+        *self.relay.settings.write().unwrap() = Arc::new(Settings::new(config).unwrap());
+        Arc::clone(&self.relay)
+    }
+
     /// Everybody has gone: nothing may be left of them.
     async fn look_behind(&self) {
         let sessions = world::with(|world| std::mem::take(&mut world.sessions));
@@ -164,7 +172,7 @@ impl Gate {
         }
         relay.absence = Default::default();
         relay.memory = Arc::default();
-        relay.connections = Arc::default();
+        relay.connections = Default::default();
         relay.settings = RwLock::new(Arc::new(Settings::new(config).unwrap()));
     }
 

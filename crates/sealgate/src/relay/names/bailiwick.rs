@@ -1,0 +1,239 @@
+//! What of a DNS response can say something about its question; the rest is taken out before anything is validated.
+//!
+//! In: the responses of name servers. Out: the same without records that belong to no zone of the question's. hickory-net
+//! 0.26.3 believes each denial whose authority section is out of provably unsigned zones, and each NSEC and NSEC3 record that
+//! somebody signed correctly, without asking whether these zones have the name in question below them: whoever is on the way
+//! to the resolver would deny TLSA and MX records with a zone of his own (RFC 4035 §5.4). hickory-resolver takes a record in
+//! the additional section, which nobody needs here, for the answer.
+
+use std::future::Future;
+use std::mem::take;
+use std::net::IpAddr;
+use std::pin::Pin;
+
+use hickory_resolver::config::ConnectionConfig;
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::xfer::{DnsHandle, DnsResponseStream, FirstAnswer as _};
+use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, RRSIG};
+use hickory_resolver::proto::op::{DnsRequest, DnsResponse, Message, Query};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::{ConnectionProvider, PoolContext};
+
+/// Connections to name servers whose responses are narrowed.
+#[derive(Clone, Default)]
+pub(super) struct Connections(TokioRuntimeProvider);
+
+impl ConnectionProvider for Connections {
+    type Conn = Narrowed<<TokioRuntimeProvider as ConnectionProvider>::Conn>;
+    type FutureConn = Pin<Box<dyn Future<Output = Result<Self::Conn, NetError>> + Send>>;
+    type RuntimeProvider = TokioRuntimeProvider;
+
+    fn new_connection(
+        &self,
+        ip: IpAddr,
+        config: &ConnectionConfig,
+        cx: &PoolContext,
+    ) -> Result<Self::FutureConn, NetError> {
+        let opening = self.0.new_connection(ip, config, cx)?;
+        Ok(Box::pin(async move { opening.await.map(Narrowed) }))
+    }
+
+    fn runtime_provider(&self) -> &Self::RuntimeProvider {
+        &self.0
+    }
+}
+
+/// One connection.
+#[derive(Clone)]
+pub(super) struct Narrowed<H>(H);
+
+impl<H: DnsHandle> DnsHandle for Narrowed<H> {
+    type Response = DnsResponseStream;
+    type Runtime = H::Runtime;
+
+    fn send(&self, request: DnsRequest) -> Self::Response {
+        let question = request.queries.first().cloned();
+        let response = self.0.send(request).first_answer();
+        DnsResponseStream::from(Box::pin(async move {
+            let mut response: DnsResponse = response.await?;
+            if response.as_buffer().len() > MESSAGE_OCTETS_MAX {
+                return Err(NetError::from("the response is too long"));
+            }
+            if let Some(question) = question {
+                narrow(&mut response, &question);
+            }
+            Ok(response)
+        }))
+    }
+}
+
+/// Takes out what says nothing about the question.
+pub(crate) fn narrow(message: &mut Message, question: &Query) {
+    message.additionals.clear();
+    // A record where it was signed needs no denial (RFC 4035 §3.1.3.3), nor does an alias: what it leads to, or that this
+    // is not there, is asked for by itself.
+    if is_answered(message, question) && !is_out_of_a_wildcard(message) {
+        message.authorities.clear();
+        return;
+    }
+    let names = names_in_question(&message.answers, question);
+    let has_below = |zone: &Name| names.iter().any(|name| zone.zone_of(name));
+    let authorities = take(&mut message.authorities);
+    let is_signed_above = |record: &Record| {
+        authorities.iter().filter(|other| other.name == record.name).any(|other| {
+            signature(other).is_some_and(|signature| {
+                signature.input().type_covered == record.record_type()
+                    && has_below(&signature.input().signer_name)
+            })
+        })
+    };
+    let says_something = |record: &&Record| match record.record_type() {
+        RecordType::NSEC | RecordType::NSEC3 => is_signed_above(record),
+        RecordType::NS | RecordType::SOA => has_below(&record.name),
+        RecordType::RRSIG => signature(record).is_some_and(|signature| {
+            let covered = signature.input().type_covered;
+            DENYING.contains(&covered) && has_below(&signature.input().signer_name)
+        }),
+        _ => false,
+    };
+    message.authorities = authorities.iter().filter(says_something).cloned().collect();
+}
+
+/// There is the record, or an alias.
+fn is_answered(message: &Message, question: &Query) -> bool {
+    message.answers.iter().filter(|record| record.name == *question.name()).any(|record| {
+        let kind = record.record_type();
+        kind == question.query_type() || kind == RecordType::CNAME
+    })
+}
+
+fn is_out_of_a_wildcard(message: &Message) -> bool {
+    message.answers.iter().any(|record| {
+        let signature = signature(record);
+        signature.is_some_and(|it| it.input().num_labels < record.name.num_labels())
+    })
+}
+
+/// The name that was asked for, and those that it is an alias of. A zone's keys are under no other name than its own, and
+/// here nobody has looked yet whether the alias is signed.
+fn names_in_question<'a>(answers: &'a [Record], question: &'a Query) -> Vec<&'a Name> {
+    let mut names = vec![question.name()];
+    if KEYS_AND_CUTS.contains(&question.query_type()) {
+        return names;
+    }
+    for record in answers {
+        if let RData::CNAME(target) = &record.data
+            && names.last().is_some_and(|name| **name == record.name)
+        {
+            names.push(&target.0);
+        }
+    }
+    names
+}
+
+fn signature(record: &Record) -> Option<&RRSIG> {
+    match &record.data {
+        RData::DNSSEC(DNSSECRData::RRSIG(signature)) => Some(signature),
+        _ => None,
+    }
+}
+
+/// REQUIREMENTS K13: the longest response that is looked at; over TCP 65535 octets are read before that is known.
+const MESSAGE_OCTETS_MAX: usize = 16 * 1024;
+/// What a denial is made of.
+const DENYING: [RecordType; 4] =
+    [RecordType::NS, RecordType::NSEC, RecordType::NSEC3, RecordType::SOA];
+/// What the chain of trust is made of.
+const KEYS_AND_CUTS: [RecordType; 4] =
+    [RecordType::DNSKEY, RecordType::DS, RecordType::NS, RecordType::SOA];
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::dnssec::Algorithm;
+    use hickory_resolver::proto::dnssec::rdata::{NSEC, SigInput};
+    use hickory_resolver::proto::rr::SerialNumber;
+    use hickory_resolver::proto::rr::rdata::{CNAME, NS};
+
+    use super::*;
+
+    const OWNER: &str = "_25._tcp.mx.victim.example.";
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    fn record(owner: &str, data: RData) -> Record {
+        Record::from_rdata(name(owner), 60, data)
+    }
+
+    fn cut(owner: &str) -> Record {
+        record(owner, RData::NS(NS(name("ns.example."))))
+    }
+
+    fn alias(owner: &str, target: &str) -> Record {
+        record(owner, RData::CNAME(CNAME(name(target))))
+    }
+
+    fn signed(owner: &str, type_covered: RecordType, num_labels: u8, signer: &str) -> Record {
+        let input = SigInput {
+            type_covered,
+            algorithm: Algorithm::ECDSAP256SHA256,
+            num_labels,
+            original_ttl: 60,
+            sig_expiration: SerialNumber::from(1),
+            sig_inception: SerialNumber::from(0),
+            key_tag: 1,
+            signer_name: name(signer),
+        };
+        record(owner, RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, vec![0]))))
+    }
+
+    fn denial(owner: &str, signer: &str) -> [Record; 2] {
+        let nsec = NSEC::new(name("zz.example."), [RecordType::A]);
+        let labels = name(owner).num_labels();
+        [
+            record(owner, RData::DNSSEC(DNSSECRData::NSEC(nsec))),
+            signed(owner, RecordType::NSEC, labels, signer),
+        ]
+    }
+
+    /// How many records are left in the authority section.
+    fn left(kind: RecordType, answers: &[Record], authorities: &[Record]) -> usize {
+        let mut message = Message::query();
+        message.answers = answers.to_vec();
+        message.authorities = authorities.to_vec();
+        message.additionals = vec![cut(OWNER)];
+        narrow(&mut message, &Query::query(name(OWNER), kind));
+        assert_eq!(message.answers, answers);
+        assert!(message.additionals.is_empty());
+        message.authorities.len()
+    }
+
+    #[test]
+    fn only_zones_above_a_name_deny_it() {
+        let left = |authorities: &[Record]| left(RecordType::TLSA, &[], authorities);
+        assert_eq!(left(&[cut("victim.example."), cut("mx.victim.example.")]), 2);
+        assert_eq!(left(&[cut("unsigned.example."), cut("a.mx.victim.example.")]), 0);
+        assert_eq!(left(&denial("mx.victim.example.", "victim.example.")), 2);
+        assert_eq!(left(&denial("evil.example.", "evil.example.")), 0);
+        let [unsigned, _] = denial("mx.victim.example.", "victim.example.");
+        assert_eq!(left(&[unsigned]), 0);
+        let forged = signed("victim.example.", RecordType::NS, 2, "evil.example.");
+        assert_eq!(left(&[cut("victim.example."), forged]), 1);
+        assert_eq!(left(&[alias(OWNER, "victim.example.")]), 0, "no answer stands there");
+    }
+
+    #[test]
+    fn an_answer_needs_a_denial_only_out_of_a_wildcard() {
+        let denial = denial("other.example.", "other.example.");
+        let alias = alias(OWNER, "x.other.example.");
+        let signature = |labels| signed(OWNER, RecordType::CNAME, labels, "victim.example.");
+        let here = [alias.clone(), signature(5)];
+        assert_eq!(left(RecordType::TLSA, &here, &denial), 0);
+        let wildcard = [alias, signature(3)];
+        assert_eq!(left(RecordType::TLSA, &wildcard, &denial), 2);
+        // Nobody leads the chain of trust away.
+        assert_eq!(left(RecordType::DS, &wildcard, &denial), 0);
+    }
+}

@@ -1,0 +1,150 @@
+//! Clients that take their time, in virtual time: how long they are waited for (REQUIREMENTS K9).
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime::Builder;
+use tokio::time::{Instant, sleep};
+
+use super::gate::Gate;
+use super::pipe::{self, End};
+use crate::config::Limits;
+use crate::relay::Relay;
+use crate::relay::listener::{self, Entrance};
+use crate::relay::stream::Stream;
+
+/// Runs this against a relay with these limits.
+fn play<F: Future>(change: impl FnOnce(&mut Limits), scene: impl FnOnce(Arc<Relay>) -> F) {
+    let gate = Gate::new();
+    let relay = gate.relay_with(change);
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(scene(relay));
+}
+
+/// The client's end of a new session that has greeted.
+async fn connect(relay: &Arc<Relay>) -> End {
+    let (ours, theirs) = pipe::pair((1 << 16, 1 << 16));
+    let [local, peer] = [25, 4000].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let accepted =
+        listener::session(relay, Entrance::OutsideSmtp, (Stream::Memory(theirs), local, peer));
+    tokio::spawn(accepted.run());
+    let mut client = ours;
+    assert!(hear(&mut client).await.starts_with("220 "));
+    client
+}
+
+/// What the relay says next.
+async fn hear(client: &mut End) -> String {
+    let mut octets = [0; 1024];
+    let count = client.read(&mut octets).await.unwrap();
+    String::from_utf8(octets[..count].to_vec()).unwrap()
+}
+
+/// Sends this again and again, until the relay says something; `None`: it bears with that for longer than `bears`.
+async fn drip(
+    client: &mut End,
+    octets: &[u8],
+    every: Duration,
+    bears: Duration,
+) -> Option<(String, Duration)> {
+    let began = Instant::now();
+    while began.elapsed() < bears {
+        tokio::select! {
+            heard = hear(client) => return Some((heard, began.elapsed())),
+            () = sleep(every) => client.write_all(octets).await.unwrap(),
+        }
+    }
+    None
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_client_that_is_silent_is_waited_for_as_long_as_is_said_and_no_longer() {
+    play(
+        |_| {},
+        |relay| async move {
+            let mut client = connect(&relay).await;
+            for _ in 0..3 {
+                sleep(299 * SECOND).await;
+                client.write_all(b"NOOP\r\n").await.unwrap();
+                assert!(hear(&mut client).await.starts_with("250 "));
+            }
+            let silent = Instant::now();
+            assert!(hear(&mut client).await.starts_with("421 4.4.2 "));
+            assert!((300 * SECOND..301 * SECOND).contains(&silent.elapsed()));
+        },
+    );
+}
+
+#[test]
+fn a_command_that_does_not_end_is_waited_for_no_longer_than_silence() {
+    play(
+        |_| {},
+        |relay| async move {
+            for begin in [&b"NOOP"[..], &[b'x'; 5000]] {
+                let mut client = connect(&relay).await;
+                client.write_all(begin).await.unwrap();
+                let (heard, after) =
+                    drip(&mut client, b"x", 299 * SECOND, 3000 * SECOND).await.expect("an end");
+                assert!(heard.starts_with("421 4.4.2 "), "{heard}");
+                assert!((300 * SECOND..301 * SECOND).contains(&after), "{after:?}");
+            }
+            // Each of these commands ends; the next has always begun.
+            let mut client = connect(&relay).await;
+            client.write_all(b"NO").await.unwrap();
+            for _ in 0..5 {
+                sleep(200 * SECOND).await;
+                client.write_all(b"OP\r\nNO").await.unwrap();
+                assert!(hear(&mut client).await.starts_with("250 "));
+            }
+        },
+    );
+}
+
+#[test]
+fn a_chunk_outside_a_transaction_comes_no_slower_than_another() {
+    play(
+        |_| {},
+        |relay| async move {
+            let mut client = connect(&relay).await;
+            client.write_all(b"EHLO c\r\nBDAT 1000000\r\n").await.unwrap();
+            assert!(hear(&mut client).await.starts_with("250-"));
+            let (heard, after) =
+                drip(&mut client, b"x", 10 * SECOND, 3000 * SECOND).await.expect("an end");
+            assert!(heard.starts_with("421 4.4.2 "), "{heard}");
+            assert!((60 * SECOND..61 * SECOND).contains(&after), "{after:?}");
+        },
+    );
+}
+
+#[test]
+fn content_may_come_at_the_least_rate_and_not_below_it() {
+    play(
+        |limits| {
+            limits.data_grace_secs = 3;
+            limits.data_bytes_per_sec_min = 1024;
+        },
+        |relay| async move {
+            for (rate, is_borne) in [(1025, true), (1023, false)] {
+                let mut client = connect(&relay).await;
+                let chunk = b"EHLO c\r\nBDAT 50000000\r\n";
+                client.write_all(chunk).await.unwrap();
+                assert!(hear(&mut client).await.starts_with("250-"));
+                let octets = vec![b'x'; rate];
+                // A second is lost for every 1024.
+                let end = drip(&mut client, &octets, SECOND, 4096 * SECOND).await;
+                match end {
+                    None => assert!(is_borne),
+                    Some((heard, after)) => {
+                        assert!(!is_borne && heard.starts_with("421 4.4.2 "), "{after:?} {heard}");
+                        assert!(after > 1000 * SECOND && after < 3100 * SECOND, "{after:?}");
+                    }
+                }
+            }
+        },
+    );
+}
