@@ -174,7 +174,7 @@ async fn our_own_certificates_are_trusted_through_our_authority(bed: Bed) {
     let stores = bed.open().await;
     generate(&stores, "alice@nec.example").await;
     let trust = stores.trust().await.unwrap();
-    let now = Timestamp(crate::learning::unix_now());
+    let now = Timestamp(unix_now());
     let signer = &signing(&stores, "alice@nec.example").await[0];
     assert_eq!(trust.judge(&signer.certificate, &[], Purpose::Sign, now), Trust::Trusted);
     let recipient = &public(&stores, "alice@nec.example").await[0];
@@ -279,7 +279,7 @@ async fn an_expired_key_is_kept_for_decryption() {
     material.append(Material::read(&std::fs::read(pem).unwrap(), None).unwrap());
     let alice = owner("alice@nec.example");
     let keys = material.into_keys().unwrap();
-    let now = Timestamp(crate::learning::unix_now());
+    let now = Timestamp(unix_now());
     assert!(keys[0].certificate().not_after() < now, "the certificate has ended");
     stores.administration().import_secret_keys(&alice, keys).await.unwrap();
     assert_eq!(decryption(&stores, "alice@nec.example").await.len(), 1);

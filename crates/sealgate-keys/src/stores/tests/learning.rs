@@ -87,7 +87,7 @@ async fn older_capabilities_never_overwrite_newer_ones(bed: Bed) {
         capabilities: Some(Capabilities { rsa_oaep: oaep, ..Capabilities::default() }),
         signed_at: at.map(Timestamp),
     };
-    let now = crate::learning::unix_now();
+    let now = unix_now();
     for (oaep, at, expected) in [
         (true, Some(2000), true),
         (false, Some(1000), true),

@@ -32,7 +32,7 @@ async fn leave(stores: &Stores, owner: &str, purpose: KeyPurpose) {
         };
         let key = master_key.used(database, read).await.unwrap();
         if key.purpose == purpose {
-            let (to, now) = (SecretKeyStoreKind::Pkcs11, crate::learning::unix_now());
+            let (to, now) = (SecretKeyStoreKind::Pkcs11, unix_now());
             embedded::leave(database, id, &key, to, now).await.unwrap();
         }
     }

@@ -11,7 +11,7 @@ async fn anchors_come_and_go(bed: Bed) {
     let stores = bed.open().await;
     let administration = stores.administration();
     let (root, leaf) = (certificate("certs/rsa-ca-root.crt"), certificate("certs/bob.sign.crt"));
-    let now = Timestamp(crate::learning::unix_now());
+    let now = Timestamp(unix_now());
     let judge = async || {
         let trust = stores.trust().await.unwrap();
         trust.judge(&leaf, &[], Purpose::Sign, now)
@@ -115,7 +115,7 @@ async fn a_revoked_certificate_is_noticed_when_the_file_changes_and_stays_so_whe
     let stores = Stores::open(&config).await.unwrap();
     stores.administration().import_anchor(&authority).await.unwrap();
     let judge = async || {
-        let now = Timestamp(crate::learning::unix_now());
+        let now = Timestamp(unix_now());
         stores.trust().await.unwrap().judge(&leaf, &[], Purpose::Sign, now)
     };
     assert_eq!(judge().await, Trust::Trusted);
