@@ -24,8 +24,16 @@ fn failures(world: &World, cipher: ContentCipher) -> Vec<Bytes> {
         seal(&[Bytes::from("no entity at all".repeat(3))]),
         seal(&[altered(&signed, "quick")]),
         seal(&[mime::write::pkcs7_mime(&[], "signed-data", b"no CMS".to_vec())]),
+        // Last: a valid signature directly inside, which nobody can make of somebody else's ciphertext.
         seal(&around),
     ]
+}
+
+/// Those that a rule lets pass unopened: all but what is validly signed, and so goes on to be refused (D13, D14).
+fn passing_failures(world: &World) -> Vec<Bytes> {
+    let mut failures = failures(world, CBC);
+    failures.pop();
+    failures
 }
 
 /// The fields that we put on top.
@@ -60,7 +68,7 @@ fn all_failures_leave_one_report() {
 fn what_passes_unopened_has_one_report_and_the_same_fields() {
     let world = World::new();
     let take = |mail| world.take_with(passing(), mail, BOB);
-    let outcomes: Vec<Outcome> = failures(&world, CBC).iter().map(take).collect();
+    let outcomes: Vec<Outcome> = passing_failures(&world).iter().map(take).collect();
     alike(&outcomes);
     for outcome in &outcomes {
         assert_eq!(outcome.report.delivered, Delivered::AsReceived);
@@ -68,7 +76,7 @@ fn what_passes_unopened_has_one_report_and_the_same_fields() {
     }
     let expecting = Decision { expect_signed: true, ..passing() };
     let take = |mail| world.take_with(expecting, mail, BOB).report;
-    let reports: Vec<Report> = failures(&world, CBC).iter().map(take).collect();
+    let reports: Vec<Report> = passing_failures(&world).iter().map(take).collect();
     assert!(reports.iter().all(|report| *report == reports[0]), "{reports:?}");
 }
 
