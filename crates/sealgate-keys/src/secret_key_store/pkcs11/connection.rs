@@ -83,7 +83,7 @@ impl Connection {
     ) -> Result<T, Fault> {
         let (generation, result) = self.attempt(own, &work);
         match result {
-            Err(Fault::Away(why)) => {
+            Err(Fault::Away(why) | Fault::Gone(why)) => {
                 tracing::debug!(token = self.config.token, why, "PKCS#11: starting anew");
                 self.module.restart(generation)?;
                 self.attempt(own, &work).1
@@ -135,7 +135,7 @@ impl Connection {
             let session = &own.session;
             work(&Here { connection: self, session, generation, slot, has_login })
         });
-        if matches!(result, Err(Fault::Away(_)))
+        if matches!(result, Err(Fault::Away(_) | Fault::Gone(_)))
             && let Some(own) = own.take()
         {
             let _ = own.session.close();

@@ -11,7 +11,8 @@ use crate::error::StoreError;
 pub(super) enum Fault {
     /// Token, session or login are gone, or the module says nothing that tells otherwise: to start anew may help.
     Away(String),
-    /// The token is there and has this key no more: to start anew would not help, and would end all others' sessions.
+    /// The token does not show this key any more: so looks one that was pulled, too, until one starts anew. After that
+    /// the key is gone.
     Gone(String),
     /// Token or key never do this, whatever they are given: the administrator must change something.
     Incapable(String),

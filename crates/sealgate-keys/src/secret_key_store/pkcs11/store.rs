@@ -275,7 +275,13 @@ fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
             .ok_or_else(|| refuse("a certificate cannot be written as a token's object"))?;
         made.create(&template)?;
     }
-    let found = find_keys(here, &[Selector::of_label(&new.label)])?;
+    let found =
+        find_keys(here, &[Selector::of_label(&new.label)]).map_err(|fault| match fault {
+            Fault::Incapable(why) => refuse(&format!(
+                "the token took the key and does not use it as its certificate says ({why})"
+            )),
+            other => other,
+        })?;
     let is_found = found.iter().any(|found| found.certificate == new.certificate);
     if !is_found {
         return Err(refuse("the token took the key and does not use it as its certificate says"));
