@@ -77,8 +77,7 @@ pub fn choose_certificate(
 
 /// A certificate of our own for copies that the originator can open (B11).
 pub fn own_certificate(certificate: &Arc<Certificate>, now: Timestamp) -> Option<Chosen> {
-    let valid = certificate.not_before() <= now && now <= certificate.not_after();
-    if !valid || !certificate.may_encrypt() {
+    if !certificate.is_valid_at(now) || !certificate.may_encrypt() {
         return None;
     }
     let capabilities = certificate.capabilities();

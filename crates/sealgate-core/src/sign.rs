@@ -28,8 +28,7 @@ pub fn would_be_usable(keys: &[OwnKey], originator: &Address) -> bool {
 
 /// REQUIREMENTS B7: what is expired is not used.
 fn is_usable(key: &OwnKey, originator: &Address, now: Timestamp) -> bool {
-    let certificate = &key.certificate;
-    is_for(key, originator) && certificate.not_before() <= now && now <= certificate.not_after()
+    is_for(key, originator) && key.certificate.is_valid_at(now)
 }
 
 /// REQUIREMENTS B7: what is not meant for signing is not used; 0.4: nor what is another's.

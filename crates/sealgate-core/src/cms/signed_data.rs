@@ -137,8 +137,7 @@ impl SignerInfo {
         candidates.filter(|candidate| self.identifier.names(candidate)).min_by_key(|candidate| {
             let is_named =
                 meaning.is_none_or(|meaning| meaning.names_certificate(candidate).unwrap_or(false));
-            let is_valid = (candidate.not_before()..=candidate.not_after()).contains(&now);
-            (!is_named, !(candidate.may_sign() && is_valid))
+            (!is_named, !(candidate.may_sign() && candidate.is_valid_at(now)))
         })
     }
 

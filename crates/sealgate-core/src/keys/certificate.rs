@@ -128,6 +128,10 @@ impl Certificate {
     pub fn not_after(&self) -> Timestamp {
         self.facts.not_after
     }
+    /// Whether that time is within its validity, both ends included (RFC 5280 §4.1.2.5).
+    pub fn is_valid_at(&self, time: Timestamp) -> bool {
+        (self.not_before()..=self.not_after()).contains(&time)
+    }
     /// rfc822Name and SmtpUTF8Mailbox (RFC 8398) entries of subjectAltName; emailAddress of the
     /// subject where there is no such entry (REQUIREMENTS G3). Entries that are no addresses are
     /// left out (G2).

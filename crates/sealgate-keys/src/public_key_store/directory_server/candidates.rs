@@ -31,11 +31,8 @@ pub(super) fn of(
     }
     let is_whole = gathered.values <= VALUES_MAX;
     let keys = gathered.into_keys(address);
-    let is_current = |key: &PublicKey| {
-        let certificate = &key.certificate;
-        let validity = certificate.not_before()..=certificate.not_after();
-        certificate.may_encrypt() && validity.contains(&now)
-    };
+    let is_current =
+        |key: &PublicKey| key.certificate.may_encrypt() && key.certificate.is_valid_at(now);
     if !is_whole && !keys.iter().any(is_current) {
         let why = format!(
             "<{address}> has more than {VALUES_MAX} certificates, and none of those looked at names the address and \
