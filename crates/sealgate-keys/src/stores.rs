@@ -20,6 +20,7 @@ use sealgate_core::sign::choose_key;
 use sealgate_core::step::{KeyQuery, Keys};
 use sealgate_core::trust::TrustStore;
 use sealgate_core::verify::Harvest;
+use tokio::sync::OnceCell;
 
 use crate::administration::Administration;
 use crate::cache::{Answer, Cache, Kept};
@@ -154,7 +155,8 @@ impl Stores {
         let deadline = tokio::time::Instant::now() + self.settings().config.lookup_timeout;
         let generation = self.generation_by(deadline).await;
         // After the generation: what former stores answer must not be kept for the present ones.
-        let settings = self.settings();
+        let settings = &*self.settings();
+        let round = &Round { settings, deadline, generation, trust: OnceCell::new() };
         // At once: a store that is far away must not make many recipients wait for each other.
         let mut queries = queries.iter();
         let mut asked = FuturesUnordered::new();
@@ -162,7 +164,7 @@ impl Stores {
             while asked.len() < QUERIES_AT_ONCE_MAX
                 && let Some(query) = queries.next()
             {
-                asked.push(self.ask(&settings, deadline, generation, query));
+                asked.push(self.ask(round, query));
             }
             let Some((query, answer)) = asked.next().await else { return };
             match query {
@@ -186,20 +188,30 @@ impl Stores {
         let settings = self.settings();
         let deadline = tokio::time::Instant::now() + settings.config.lookup_timeout;
         let generation = self.generation_by(deadline).await;
-        let current = settings.trust.current(&self.database, generation);
-        let error = match tokio::time::timeout_at(deadline, current).await {
-            Ok(Ok(store)) => return Ok(store),
-            Ok(Err(error)) => error,
-            Err(_) => StoreError::Database {
-                database: "the key database".to_owned(),
-                why: "no answer in time".to_owned(),
-            },
+        let error = match self.current_trust(&settings, deadline, generation).await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
         };
         let last = settings.trust.last();
         if last.is_some() {
             tracing::error!(%error, "anchors cannot be read, the last ones are used");
         }
         last.ok_or(error)
+    }
+
+    /// The anchors and revocation lists of this generation.
+    async fn current_trust(
+        &self,
+        settings: &Settings,
+        deadline: tokio::time::Instant,
+        generation: u64,
+    ) -> Result<Arc<TrustStore>, StoreError> {
+        let current = settings.trust.current(&self.database, generation);
+        let late = |_| {
+            let (database, why) = ("the key database".to_owned(), "no answer in time".to_owned());
+            StoreError::Database { database, why }
+        };
+        tokio::time::timeout_at(deadline, current).await.map_err(late)?
     }
 
     /// Whether all that mail may need answers within so long: the database, and stores outside this process.
@@ -299,30 +311,21 @@ impl Stores {
     /// One question, from the cache where it is known there.
     async fn ask<'q>(
         &self,
-        settings: &Settings,
-        deadline: tokio::time::Instant,
-        generation: u64,
+        round: &Round<'_>,
         query: &'q KeyQuery,
     ) -> (&'q KeyQuery, Result<Answer, LookupError>) {
-        if let Some(kept) = self.cache.find(generation, query)
-            && self.holds(settings, deadline, generation, query, &kept).await
+        if let Some(kept) = self.cache.find(round.generation, query)
+            && self.holds(round, query, &kept).await
         {
             return (query, Ok(kept.answer));
         }
-        (query, self.look_up_by(settings, deadline, generation, query).await)
+        (query, self.look_up_by(round, query).await)
     }
 
     /// Whether what was of use when it was kept still is. Certificates expire and are revoked, and keys are replaced where
     /// they are; then what stores have now is not to wait until the answer is forgotten. Verdicts are remembered, so that
     /// this validates no path again.
-    async fn holds(
-        &self,
-        settings: &Settings,
-        deadline: tokio::time::Instant,
-        generation: u64,
-        query: &KeyQuery,
-        kept: &Kept,
-    ) -> bool {
+    async fn holds(&self, round: &Round<'_>, query: &KeyQuery, kept: &Kept) -> bool {
         if !kept.usable {
             return true;
         }
@@ -330,14 +333,9 @@ impl Stores {
         match (query, &kept.answer) {
             (_, Answer::Own(keys)) if keys.iter().any(|key| key.secret.is_gone()) => false,
             (KeyQuery::Public(address), Answer::Public(keys)) => {
-                let current = settings.trust.current(&self.database, generation);
-                let trust = match tokio::time::timeout_at(deadline, current).await {
-                    Ok(Ok(trust)) => Some(trust),
-                    Ok(Err(_)) | Err(_) => settings.trust.last(),
-                };
                 // Where nobody knows whom we trust, mail waits anyway.
-                trust.is_none_or(|trust| {
-                    choose_certificate(keys, address, &trust, now, false).is_ok()
+                self.trust_of(round).await.as_ref().is_none_or(|trust| {
+                    choose_certificate(keys, address, trust, now, false).is_ok()
                 })
             }
             (KeyQuery::Signing(address), Answer::Own(keys)) => {
@@ -347,14 +345,19 @@ impl Stores {
         }
     }
 
-    async fn look_up_by(
-        &self,
-        settings: &Settings,
-        deadline: tokio::time::Instant,
-        generation: u64,
-        query: &KeyQuery,
-    ) -> Result<Answer, LookupError> {
-        let found = tokio::time::timeout_at(deadline, self.look_up(settings, query)).await;
+    /// Whom we trust, looked up once for all questions.
+    async fn trust_of<'r>(&self, round: &'r Round<'_>) -> &'r Option<Arc<TrustStore>> {
+        let Round { settings, deadline, generation, trust } = round;
+        let look_up = || async {
+            let current = self.current_trust(settings, *deadline, *generation).await;
+            current.ok().or_else(|| settings.trust.last())
+        };
+        trust.get_or_init(look_up).await
+    }
+
+    async fn look_up_by(&self, round: &Round<'_>, query: &KeyQuery) -> Result<Answer, LookupError> {
+        let look_up = self.look_up(round.settings, query);
+        let found = tokio::time::timeout_at(round.deadline, look_up).await;
         let answer = match found {
             Ok(answer) => answer.map_err(|error| error.to_string()),
             Err(_) => Err("the key stores did not answer in time".to_owned()),
@@ -369,7 +372,7 @@ impl Stores {
         })?;
         if answer.complete {
             let kept = Kept { answer: answer.keys.clone(), usable: answer.usable };
-            self.cache.keep(generation, query, kept);
+            self.cache.keep(round.generation, query, kept);
         }
         Ok(answer.keys)
     }
@@ -413,6 +416,14 @@ impl Stores {
         }
         Ok(self.watch.generation.load(Ordering::Acquire))
     }
+}
+
+/// The questions of one step, what all of them are answered with.
+struct Round<'a> {
+    settings: &'a Settings,
+    deadline: tokio::time::Instant,
+    generation: u64,
+    trust: OnceCell<Option<Arc<TrustStore>>>,
 }
 
 /// An answer as it came from the stores.
