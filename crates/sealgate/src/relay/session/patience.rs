@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Next, Session};
@@ -33,15 +34,9 @@ impl Session {
         }
         let deadline = self.command_since() + self.idle_max();
         tokio::select! {
-            read = timeout_at(deadline, self.stream.read(&mut self.input)) => match read {
-                Ok(Ok(0)) => Ok(Next::End),
-                Ok(Ok(_)) => Ok(Next::Go),
-                Ok(Err(error)) => Err(error),
-                Err(_) => {
-                    self.server.close(&Reply::new(421, (4, 4, 2), "idle for too long"));
-                    Ok(Next::Go)
-                }
-            },
+            read = timeout_at(deadline, self.stream.read(&mut self.input)) => {
+                self.go_on(read, "idle for too long")
+            }
             _ = self.draining.changed(), if between => Ok(Next::Go),
         }
     }
@@ -67,12 +62,18 @@ impl Session {
         let grace = Duration::from_secs(self.settings.config.limits.data_grace_secs);
         // What came fast earns no right to be silent without end.
         let deadline = (since + grace + allowed).min(Instant::now() + self.idle_max());
-        match timeout_at(deadline, self.stream.read(&mut self.input)).await {
+        let read = timeout_at(deadline, self.stream.read(&mut self.input)).await;
+        self.go_on(read, "content comes too slowly")
+    }
+
+    /// What a read came to; a client that was waited for long enough is told why the session ends.
+    fn go_on(&mut self, read: Result<io::Result<usize>, Elapsed>, late: &str) -> io::Result<Next> {
+        match read {
             Ok(Ok(0)) => Ok(Next::End),
             Ok(Ok(_)) => Ok(Next::Go),
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                self.server.close(&Reply::new(421, (4, 4, 2), "content comes too slowly"));
+                self.server.close(&Reply::new(421, (4, 4, 2), late));
                 Ok(Next::Go)
             }
         }
