@@ -18,6 +18,11 @@ use hickory_resolver::net::xfer::{DnsHandle, DnsResponseStream, FirstAnswer as _
 use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, RRSIG};
 use hickory_resolver::proto::op::{DnsRequest, DnsResponse, Message, Query};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+#[cfg(test)]
+use hickory_resolver::proto::{
+    dnssec::{Algorithm, rdata::SigInput},
+    rr::SerialNumber,
+};
 use hickory_resolver::{ConnectionProvider, PoolContext};
 
 /// Connections to name servers whose responses are narrowed.
@@ -148,11 +153,25 @@ const DENYING: [RecordType; 4] =
 const KEYS_AND_CUTS: [RecordType; 4] =
     [RecordType::DNSKEY, RecordType::DS, RecordType::NS, RecordType::SOA];
 
+/// A signature in form only.
+#[cfg(test)]
+pub(super) fn signature_by(type_covered: RecordType, num_labels: u8, signer: &str) -> RData {
+    let input = SigInput {
+        type_covered,
+        algorithm: Algorithm::ECDSAP256SHA256,
+        num_labels,
+        original_ttl: 60,
+        sig_expiration: SerialNumber::from(1),
+        sig_inception: SerialNumber::from(0),
+        key_tag: 1,
+        signer_name: signer.parse().unwrap(),
+    };
+    RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, vec![0])))
+}
+
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::dnssec::Algorithm;
-    use hickory_resolver::proto::dnssec::rdata::{NSEC, SigInput};
-    use hickory_resolver::proto::rr::SerialNumber;
+    use hickory_resolver::proto::dnssec::rdata::NSEC;
     use hickory_resolver::proto::rr::rdata::{CNAME, NS};
 
     use super::*;
@@ -176,17 +195,7 @@ mod tests {
     }
 
     fn signed(owner: &str, type_covered: RecordType, num_labels: u8, signer: &str) -> Record {
-        let input = SigInput {
-            type_covered,
-            algorithm: Algorithm::ECDSAP256SHA256,
-            num_labels,
-            original_ttl: 60,
-            sig_expiration: SerialNumber::from(1),
-            sig_inception: SerialNumber::from(0),
-            key_tag: 1,
-            signer_name: name(signer),
-        };
-        record(owner, RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, vec![0]))))
+        record(owner, signature_by(type_covered, num_labels, signer))
     }
 
     fn denial(owner: &str, signer: &str) -> [Record; 2] {

@@ -138,11 +138,9 @@ const VALIDATED_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::dnssec::Algorithm;
-    use hickory_resolver::proto::dnssec::rdata::SigInput;
-    use hickory_resolver::proto::rr::SerialNumber;
     use hickory_resolver::proto::rr::rdata::A;
 
+    use super::super::bailiwick::signature_by;
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -156,18 +154,7 @@ mod tests {
     }
 
     fn signature(owner: &str, kind: RecordType, num_labels: u8, zone: &str) -> Record {
-        let input = SigInput {
-            type_covered: kind,
-            algorithm: Algorithm::ECDSAP256SHA256,
-            num_labels,
-            original_ttl: 60,
-            sig_expiration: SerialNumber::from(1),
-            sig_inception: SerialNumber::from(0),
-            key_tag: 1,
-            signer_name: name(zone),
-        };
-        let rrsig = RRSIG::from_sig(input, vec![0]);
-        secure(owner, RData::DNSSEC(DNSSECRData::RRSIG(rrsig)))
+        secure(owner, signature_by(kind, num_labels, zone))
     }
 
     /// The address of `x.y.z.` out of `*.z.` with one NSEC record.
