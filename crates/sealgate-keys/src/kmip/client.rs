@@ -105,18 +105,20 @@ pub struct At<'a> {
 
 impl Client {
     /// A client that connects with the first request. `tls` is needed for servers that are reached over TLS; `timeout` is
-    /// what one answer may take, the servers that have to be tried for it together.
+    /// what one answer may take, the servers that have to be tried for it together; `connections` is how many are in use
+    /// to one server at the same time.
     pub fn new(
         servers: impl IntoIterator<Item = KmipServer>,
         tls: Option<Arc<ClientConfig>>,
         timeout: Duration,
+        connections: usize,
     ) -> Self {
         let server = |address| Server {
             address,
             kept: Mutex::default(),
             away: Mutex::default(),
             times_away: AtomicU64::new(0),
-            permits: Permits::new(CONNECTIONS_MAX),
+            permits: Permits::new(connections),
             waiting: Waiting::default(),
         };
         Self { servers: servers.into_iter().map(server).collect(), tls, timeout }
@@ -186,15 +188,15 @@ impl<'a> At<'a> {
         answer.map_err(CallError::Refused)
     }
 
-    /// One connection of its own, for requests that belong together.
+    /// One connection of its own, for requests that belong together. It is not among those that are counted: whoever has it
+    /// asks in between over others too, and would wait for himself.
     ///
     /// # Errors
     /// [`CallError::Unavailable`]
-    pub fn session(&self) -> Result<Session<'a>, CallError> {
-        let permit = self.permit()?;
+    pub fn session(&self) -> Result<Session, CallError> {
         let connection = self.client.connect(self.server, Instant::now() + self.limit);
         let connection = connection.map_err(|error| self.went_away(&error))?;
-        Ok(Session { connection, limit: self.limit, _permit: permit })
+        Ok(Session { connection, limit: self.limit })
     }
 
     /// Its place in the configuration, from 0.
@@ -269,13 +271,12 @@ impl Server {
 
 /// A connection of one's own.
 #[derive(Debug)]
-pub struct Session<'a> {
+pub struct Session {
     connection: Connection,
     limit: Duration,
-    _permit: Permit<'a>,
 }
 
-impl Session<'_> {
+impl Session {
     /// Asks over this connection.
     ///
     /// # Errors
@@ -429,9 +430,9 @@ fn other(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
 pub const AWAY: Duration = Duration::from_secs(1);
 /// The same where it hung, and another can answer meanwhile.
 const HUNG: Duration = Duration::from_secs(4);
-/// Connections in use to one server. With those that are kept they stay below the 64 that our own server grants one
-/// client, which an administrator's commands beside the relay take up too.
-const CONNECTIONS_MAX: usize = 24;
+/// Connections in use to one server, unless the configuration says otherwise. With those that are kept they stay below the
+/// 64 that our own server grants one client, which an administrator's commands beside the relay take up too.
+pub const CONNECTIONS: usize = 24;
 /// Connections kept to one server while nobody uses them.
 const KEPT_MAX: usize = 16;
 /// A signature or a content-encryption key comes in less.
@@ -447,7 +448,7 @@ mod tests {
 
     fn client(servers: &[&std::path::Path], timeout: Duration) -> Client {
         let servers = servers.iter().map(|path| KmipServer::Unix(path.to_path_buf()));
-        Client::new(servers, None, timeout)
+        Client::new(servers, None, timeout, CONNECTIONS)
     }
 
     /// A server that takes connections and never says a word.
@@ -477,7 +478,7 @@ mod tests {
         let order = one.in_order();
         let at = order.first().unwrap();
         let refused = (0..20).find_map(|_| {
-            let all: Vec<_> = (0..CONNECTIONS_MAX).map(|_| at.permit().unwrap()).collect();
+            let all: Vec<_> = (0..CONNECTIONS).map(|_| at.permit().unwrap()).collect();
             std::thread::scope(|scope| {
                 let waiting = scope.spawn(|| at.permit().err());
                 // Long enough for it to wait; where it is not, once more.
@@ -499,7 +500,7 @@ mod tests {
         let one = client(&[&hung], Duration::from_millis(100));
         let order = one.in_order();
         let at = order.first().unwrap();
-        let all: Vec<_> = (0..CONNECTIONS_MAX).map(|_| at.permit().unwrap()).collect();
+        let all: Vec<_> = (0..CONNECTIONS).map(|_| at.permit().unwrap()).collect();
         let refused = at.call(&QUERY).unwrap_err();
         assert!(refused.to_string().contains("became free"), "{refused}");
         assert_eq!(one.in_order().len(), 1);

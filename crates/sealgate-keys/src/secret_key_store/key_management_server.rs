@@ -45,6 +45,8 @@ pub struct KmipConfig {
     pub get: KmipGet,
     /// How long one answer may take.
     pub timeout: Duration,
+    /// Connections in use to one server at the same time, at least one; who needs another waits for his turn.
+    pub connections: usize,
 }
 
 /// PEM files for TLS.
@@ -87,7 +89,7 @@ impl KeyManagementServer {
         let tls = config.tls.as_ref().map(files).transpose()?;
         let is_unix = |server: &KmipServer| matches!(server, KmipServer::Unix(_));
         let is_on_this_host = config.servers.iter().all(is_unix);
-        let client = Client::new(config.servers, tls, config.timeout);
+        let client = Client::new(config.servers, tls, config.timeout, config.connections);
         Ok(Self {
             keeper: Arc::new(Keeper::new(client, config.get)),
             names: Arc::new(Names { key: config.key_name, certificate: config.certificate_name }),

@@ -51,6 +51,8 @@ struct KmipTable {
     get: GetName,
     #[serde(default = "timeout_secs")]
     timeout_secs: u64,
+    #[serde(default = "connections")]
+    connections: usize,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
@@ -175,6 +177,8 @@ impl KmipTable {
             Some((TABLE, "servers", message))
         } else if self.timeout_secs == 0 {
             Some((TABLE, "timeout_secs", "`timeout_secs` is 0, which lets nothing through"))
+        } else if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
+            Some((TABLE, "connections", "`connections` is a number from 1 to 40"))
         } else {
             None
         }
@@ -206,6 +210,7 @@ impl KmipTable {
                 GetName::Never => KmipGet::Never,
             },
             timeout: Duration::from_secs(self.timeout_secs),
+            connections: self.connections,
         }
     }
 }
@@ -393,9 +398,15 @@ fn timeout_secs() -> u64 {
     5
 }
 
+fn connections() -> usize {
+    kmip::client::CONNECTIONS
+}
+
 fn entries_max() -> usize {
     16
 }
 
 const ADDRESS: &str = "{address}";
 const FILTER: &str = "(mail={address})";
+/// With those that are kept unused they stay below what our own key server grants one client.
+const CONNECTIONS_MAX: usize = 40;

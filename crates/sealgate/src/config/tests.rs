@@ -154,6 +154,7 @@ fn a_store_outside_must_be_described_whole() {
         ("[secret_keys.kmip]\nservers = []\n", 4, "`servers` is empty"),
         ("[secret_keys.kmip]\nservers = [\"keys.example\"]\n", 4, "`ca`"),
         ("[secret_keys.kmip]\nservers = [\"http://x\"]\n", 4, "HOST:PORT or unix:FILE"),
+        ("[secret_keys.kmip]\nservers = [\"unix:k\"]\nconnections = 0\n", 5, "from 1 to 40"),
         ("[secret_keys.kmip]\nservers = [\"unix:k\"]\nkey_name = \"all\"\n", 5, "{address}"),
         ("[secret_keys.pkcs11]\nmodule = \"m\"\ntoken = \"t\"\n", 4, "PIN"),
         ("[public_keys]\nstores = []\n", 4, "`stores` is empty"),

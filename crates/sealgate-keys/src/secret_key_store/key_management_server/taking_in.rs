@@ -24,7 +24,7 @@ use crate::secret_key_store::NewSecretKey;
 struct TakingIn<'a> {
     store: &'a KeyManagementServer,
     there: &'a There<'a>,
-    session: Session<'a>,
+    session: Session,
     key: &'a NewSecretKey,
     /// What was made so far, to be undone.
     made: Vec<String>,

@@ -316,6 +316,7 @@ impl Bed {
             certificate_name: crate::kmip::CERTIFICATE_NAME.to_owned(),
             get,
             timeout: Duration::from_secs(20),
+            connections: crate::kmip::client::CONNECTIONS,
         })
         .unwrap()
     }

@@ -19,6 +19,7 @@ fn kmip() -> KmipConfig {
         certificate_name: "{address}".to_owned(),
         get: KmipGet::Never,
         timeout: Duration::from_secs(1),
+        connections: 1,
     }
 }
 

@@ -32,6 +32,7 @@ fn kmip(directory: &Path) -> KmipConfig {
         certificate_name: "{address}".to_owned(),
         get: KmipGet::Never,
         timeout: Duration::from_secs(1),
+        connections: 1,
     }
 }
 
