@@ -2,6 +2,9 @@
 //!
 //! In: a [`DatabaseUrl`] and the stores' statements, one text for both databases. Out: rows, and a number that
 //! is another after each change. What is SQLite's or PostgreSQL's own stands in a module for each and in `migrations/`.
+//!
+//! A statement under way takes ten KiB and more in sqlx's futures. They are boxed here, so that they are there only as long as
+//! it is asked, and no session of the relay has room for each of its questions all the time.
 
 use std::fmt;
 use std::path::Path;
@@ -102,7 +105,9 @@ impl Database {
     pub async fn changes(&self) -> Result<i64, StoreError> {
         match &self.kind {
             Kind::Postgres(server) => Ok(server.changes()),
-            Kind::Sqlite(file) => file.changes().await.map_err(|error| self.error(&error)),
+            Kind::Sqlite(file) => {
+                Box::pin(file.changes()).await.map_err(|error| self.error(&error))
+            }
         }
     }
 
@@ -122,11 +127,11 @@ impl Database {
     pub(crate) async fn fetch_all(&self, statement: Statement<'_>) -> Result<Vec<Row>, StoreError> {
         let rows = match &self.kind {
             Kind::Postgres(server) => {
-                let rows = server.fetch_all(&statement).await;
+                let rows = Box::pin(server.fetch_all(&statement)).await;
                 rows.map(|rows| rows.into_iter().map(Row::Postgres).collect())
             }
             Kind::Sqlite(file) => {
-                let rows = statement.query::<Sqlite>().fetch_all(&file.pool).await;
+                let rows = Box::pin(statement.query::<Sqlite>().fetch_all(&file.pool)).await;
                 let rows = rows.inspect_err(|error| file.note(error));
                 rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
             }
@@ -145,9 +150,9 @@ impl Database {
     /// Writes what no answer depends on; says how many rows it touched.
     pub(crate) async fn execute(&self, statement: Statement<'_>) -> Result<u64, StoreError> {
         let done = match &self.kind {
-            Kind::Postgres(server) => server.execute(&statement).await,
+            Kind::Postgres(server) => Box::pin(server.execute(&statement)).await,
             Kind::Sqlite(file) => {
-                let done = statement.query::<Sqlite>().execute(&file.pool).await;
+                let done = Box::pin(statement.query::<Sqlite>().execute(&file.pool)).await;
                 let done = done.inspect_err(|error| file.note(error));
                 done.map(|done| done.rows_affected())
             }
@@ -158,8 +163,10 @@ impl Database {
     /// Begins a change that answers depend on; the counter goes up with its commit.
     pub(crate) async fn begin_change(&self) -> Result<Change<'_>, StoreError> {
         let transaction = match &self.kind {
-            Kind::Postgres(server) => server.begin_change().await.map(Transaction::Postgres),
-            Kind::Sqlite(file) => file.begin_change().await.map(Transaction::Sqlite),
+            Kind::Postgres(server) => {
+                Box::pin(server.begin_change()).await.map(Transaction::Postgres)
+            }
+            Kind::Sqlite(file) => Box::pin(file.begin_change()).await.map(Transaction::Sqlite),
         };
         let transaction = transaction.map_err(|error| self.error(&error))?;
         Ok(Change { database: self, transaction })
@@ -202,11 +209,12 @@ impl Change<'_> {
     ) -> Result<Vec<Row>, StoreError> {
         let rows = match &mut self.transaction {
             Transaction::Postgres(change) => {
-                let rows = change.fetch_all(&statement).await;
+                let rows = Box::pin(change.fetch_all(&statement)).await;
                 rows.map(|rows| rows.into_iter().map(Row::Postgres).collect())
             }
             Transaction::Sqlite(transaction) => {
-                let rows = statement.query::<Sqlite>().fetch_all(&mut **transaction).await;
+                let rows = statement.query::<Sqlite>().fetch_all(&mut **transaction);
+                let rows = Box::pin(rows).await;
                 rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
             }
         };
@@ -216,9 +224,10 @@ impl Change<'_> {
     /// Runs a statement and says how many rows it touched.
     pub(crate) async fn execute(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
         let done = match &mut self.transaction {
-            Transaction::Postgres(change) => change.execute(&statement).await,
+            Transaction::Postgres(change) => Box::pin(change.execute(&statement)).await,
             Transaction::Sqlite(transaction) => {
-                let done = statement.query::<Sqlite>().execute(&mut **transaction).await;
+                let done = statement.query::<Sqlite>().execute(&mut **transaction);
+                let done = Box::pin(done).await;
                 done.map(|done| done.rows_affected())
             }
         };
@@ -227,8 +236,8 @@ impl Change<'_> {
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         let done = match self.transaction {
-            Transaction::Postgres(change) => change.commit().await,
-            Transaction::Sqlite(transaction) => transaction.commit().await,
+            Transaction::Postgres(change) => Box::pin(change.commit()).await,
+            Transaction::Sqlite(transaction) => Box::pin(transaction.commit()).await,
         };
         done.map_err(|error| self.database.error(&error))
     }

@@ -319,7 +319,8 @@ impl Stores {
         {
             return (query, Ok(kept.answer));
         }
-        (query, self.look_up_by(round, query).await)
+        // Boxed: what is cached needs none of it.
+        (query, Box::pin(self.look_up_by(round, query)).await)
     }
 
     /// Whether what was of use when it was kept still is. Certificates expire and are revoked, and keys are replaced where

@@ -372,7 +372,7 @@ impl Session {
         // From the Internet the sender's second attempt may come twice: not everybody may fill the key database.
         let is_ours = transaction.direction == Direction::Outbound || settled.partial;
         if reply_lost && is_ours {
-            transaction.remember(answers.outcomes()).await;
+            Box::pin(transaction.remember(answers.outcomes())).await;
         }
         let recipients = &transaction.envelope.recipients;
         self.record(settled.report, &reply, recipients, size_bytes, started.elapsed())
@@ -390,7 +390,8 @@ impl Session {
         let released = AtomicBool::new(false);
         let (sender, mut receiver) = mpsc::unbounded_channel::<Outcome>();
         let lmtp = self.entrance.protocol() == Protocol::Lmtp;
-        let mut running = std::pin::pin!(transaction.run(&released, &sender));
+        // On the heap: a client who is silent between two messages takes no room for one.
+        let mut running = Box::pin(transaction.run(&released, &sender));
         // Invariant 11: a panic ends this message only.
         let mut caught = std::pin::pin!(std::future::poll_fn(|context| {
             let poll = AssertUnwindSafe(|| running.as_mut().poll(context));
@@ -440,7 +441,7 @@ impl Session {
         }
         Some(match settled {
             Some(settled) => settled,
-            None => transaction.interrupted(answers.outcomes()).await,
+            None => Box::pin(transaction.interrupted(answers.outcomes())).await,
         })
     }
 
