@@ -335,7 +335,7 @@ impl Stores {
             (_, Answer::Own(keys)) if keys.iter().any(|key| key.secret.is_gone()) => false,
             (KeyQuery::Public(address), Answer::Public(keys)) => {
                 // Where nobody knows whom we trust, mail waits anyway.
-                self.trust_of(round).await.as_ref().is_none_or(|trust| {
+                self.trust_of(round).await.is_none_or(|trust| {
                     choose_certificate(keys, address, trust, now, false).is_ok()
                 })
             }
@@ -347,13 +347,13 @@ impl Stores {
     }
 
     /// Whom we trust, looked up once for all questions.
-    async fn trust_of<'r>(&self, round: &'r Round<'_>) -> &'r Option<Arc<TrustStore>> {
+    async fn trust_of<'r>(&self, round: &'r Round<'_>) -> Option<&'r Arc<TrustStore>> {
         let Round { settings, deadline, generation, trust } = round;
         let look_up = || async {
             let current = self.current_trust(settings, *deadline, *generation).await;
             current.ok().or_else(|| settings.trust.last())
         };
-        trust.get_or_init(look_up).await
+        trust.get_or_init(look_up).await.as_ref()
     }
 
     async fn look_up_by(&self, round: &Round<'_>, query: &KeyQuery) -> Result<Answer, LookupError> {
@@ -419,7 +419,7 @@ impl Stores {
     }
 }
 
-/// The questions of one step, what all of them are answered with.
+/// What all questions of one step are answered with.
 struct Round<'a> {
     settings: &'a Settings,
     deadline: tokio::time::Instant,

@@ -3,7 +3,7 @@
 //! Calls block; whoever calls does so on a thread for that. Connections are kept and come back by themselves: a request
 //! that may be repeated is sent again over a new connection when a kept one turns out to be dead. A server that cannot
 //! be reached is left alone for [`AWAY`], so that nobody waits for it with every message. Whoever asks goes through
-//! [`Client::in_order`]: identifiers and abilities are one server's own.
+//! [`Client::in_order`] and [`At::visit`]: identifiers and abilities are one server's own.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -105,8 +105,8 @@ pub struct At<'a> {
 
 impl Client {
     /// A client that connects with the first request. `tls` is needed for servers that are reached over TLS; `timeout` is
-    /// what one answer may take, the servers that have to be tried for it together; `connections` is how many are in use
-    /// to one server at the same time.
+    /// what one answer may take, the servers that have to be tried for it together; `connections` is how many visits
+    /// one server has at the same time.
     pub fn new(
         servers: impl IntoIterator<Item = KmipServer>,
         tls: Option<Arc<ClientConfig>>,
@@ -162,73 +162,94 @@ impl Client {
 }
 
 impl<'a> At<'a> {
-    /// Asks this server.
+    /// A visit to this server, as soon as it is one's turn.
     ///
     /// # Errors
-    /// [`CallError`]
-    pub fn call(&self, request: &Request) -> Result<Response, CallError> {
-        let _permit = self.permit()?;
-        // The wait for a permit is not the server's: it has its whole share.
-        let deadline = Instant::now() + self.limit;
-        if is_repeatable(request)
-            && let Some(mut kept) = self.server.take()
-        {
-            // Closed while nobody used it, say: a new connection will tell.
-            if let Ok(answer) = kept.exchange(request, deadline) {
-                self.server.keep(kept);
-                return answer.map_err(CallError::Refused);
-            }
+    /// [`CallError::Unavailable`] where it is not in time, or the server went away meanwhile.
+    pub fn visit(self) -> Result<Visit<'a>, CallError> {
+        let permits = &self.server.permits;
+        if let Some(turn) = permits.take(Duration::ZERO) {
+            return Ok(Visit { at: self, _turn: turn });
         }
-        let answered = self.client.connect(self.server, deadline).and_then(|mut connection| {
-            let answer = connection.exchange(request, deadline)?;
-            self.server.keep(connection);
-            Ok(answer)
-        });
-        let answer = answered.map_err(|error| self.went_away(&error))?;
-        answer.map_err(CallError::Refused)
-    }
-
-    /// One connection of its own, for requests that belong together. It is not among those that are counted: whoever has it
-    /// asks in between over others too, and would wait for himself.
-    ///
-    /// # Errors
-    /// [`CallError::Unavailable`]
-    pub fn session(&self) -> Result<Session, CallError> {
-        let connection = self.client.connect(self.server, Instant::now() + self.limit);
-        let connection = connection.map_err(|error| self.went_away(&error))?;
-        Ok(Session { connection, limit: self.limit })
-    }
-
-    /// Its place in the configuration, from 0.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// How often it went away so far: what was learned of it before may be true no longer.
-    pub fn times_away(&self) -> u64 {
-        self.server.times_away.load(Ordering::Acquire)
-    }
-
-    fn permit(&self) -> Result<Permit<'a>, CallError> {
-        if let Some(permit) = self.server.permits.take(Duration::ZERO) {
-            return Ok(permit);
-        }
-        let permit = self.server.permits.take(self.limit).ok_or_else(|| {
+        let turn = permits.take(self.limit).ok_or_else(|| {
             let text = "no connection became free in time";
             CallError::Unavailable(format!("{}: {text}", self.server.address))
         })?;
         // Given back by one who found the server away: who has waited need not find out again.
         match self.server.is_away() {
             Some(why) => Err(CallError::Unavailable(why)),
-            None => Ok(permit),
+            None => Ok(Visit { at: self, _turn: turn }),
         }
     }
 
+    /// Its place in the configuration, from 0.
+    pub fn index(self) -> usize {
+        self.index
+    }
+}
+
+/// A visit to one server. So many are there at once; requests that belong together are one visit, so that those who came
+/// first are through first, and not all of them late. Who is on a visit begins no other one there: it could wait for
+/// itself.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    at: At<'a>,
+    _turn: Permit<'a>,
+}
+
+impl Visit<'_> {
+    /// Asks this server.
+    ///
+    /// # Errors
+    /// [`CallError`]
+    pub fn call(&self, request: &Request) -> Result<Response, CallError> {
+        let At { client, server, limit, .. } = self.at;
+        // The wait for one's turn is not the server's: it has its whole share.
+        let deadline = Instant::now() + limit;
+        if is_repeatable(request)
+            && let Some(mut kept) = server.take()
+        {
+            // Closed while nobody used it, say: a new connection will tell.
+            if let Ok(answer) = kept.exchange(request, deadline) {
+                server.keep(kept);
+                return answer.map_err(CallError::Refused);
+            }
+        }
+        let answered = client.connect(server, deadline).and_then(|mut connection| {
+            let answer = connection.exchange(request, deadline)?;
+            server.keep(connection);
+            Ok(answer)
+        });
+        let answer = answered.map_err(|error| self.went_away(&error))?;
+        answer.map_err(CallError::Refused)
+    }
+
+    /// One connection of its own, for requests that only make sense together.
+    ///
+    /// # Errors
+    /// [`CallError::Unavailable`]
+    pub fn session(&self) -> Result<Session, CallError> {
+        let At { client, server, limit, .. } = self.at;
+        let connection = client.connect(server, Instant::now() + limit);
+        let connection = connection.map_err(|error| self.went_away(&error))?;
+        Ok(Session { connection, limit })
+    }
+
+    /// Its place in the configuration, from 0.
+    pub fn index(&self) -> usize {
+        self.at.index
+    }
+
+    /// How often it went away so far: what was learned of it before may be true no longer.
+    pub fn times_away(&self) -> u64 {
+        self.at.server.times_away.load(Ordering::Acquire)
+    }
+
     fn went_away(&self, error: &io::Error) -> CallError {
+        let At { client, server, .. } = self.at;
         // Who waits for a hung server loses his share each time, which another server could use.
-        let hangs = error.kind() == io::ErrorKind::TimedOut && self.client.servers.len() > 1;
-        let why = self.server.went_away(error, if hangs { HUNG } else { AWAY });
-        CallError::Unavailable(why)
+        let hangs = error.kind() == io::ErrorKind::TimedOut && client.servers.len() > 1;
+        CallError::Unavailable(server.went_away(error, if hangs { HUNG } else { AWAY }))
     }
 }
 
@@ -430,9 +451,12 @@ fn other(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
 pub const AWAY: Duration = Duration::from_secs(1);
 /// The same where it hung, and another can answer meanwhile.
 const HUNG: Duration = Duration::from_secs(4);
-/// Connections in use to one server, unless the configuration says otherwise. With those that are kept they stay below the
-/// 64 that our own server grants one client, which an administrator's commands beside the relay take up too.
-pub const CONNECTIONS: usize = 24;
+/// Visits to one server at once, at most and unless the configuration says otherwise. With those that are kept their
+/// connections stay far below the 64 that our own server grants one client, which an administrator's commands beside the
+/// relay, and its former stores after a reload, take up too.
+pub const CONNECTIONS_MAX: usize = 24;
+/// As many as may connect at once: whoever finds no thread for it would take the server for away.
+const _: () = assert!(CONNECTIONS_MAX < super::waiting::LEFT_MAX);
 /// Connections kept to one server while nobody uses them.
 const KEPT_MAX: usize = 16;
 /// A signature or a content-encryption key comes in less.
@@ -448,7 +472,7 @@ mod tests {
 
     fn client(servers: &[&std::path::Path], timeout: Duration) -> Client {
         let servers = servers.iter().map(|path| KmipServer::Unix(path.to_path_buf()));
-        Client::new(servers, None, timeout, CONNECTIONS)
+        Client::new(servers, None, timeout, CONNECTIONS_MAX)
     }
 
     /// A server that takes connections and never says a word.
@@ -460,12 +484,12 @@ mod tests {
         let timeout = Duration::from_secs(4);
         let both = client(&[&hung, &gone], timeout);
         let order = both.in_order();
-        assert_eq!(order.iter().map(At::index).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(order.iter().map(|at| at.index()).collect::<Vec<_>>(), [0, 1]);
         let began = Instant::now();
-        let refused = order.first().unwrap().call(&QUERY).unwrap_err();
+        let refused = order.first().unwrap().visit().unwrap().call(&QUERY).unwrap_err();
         assert!(refused.to_string().contains("no answer in time"), "{refused}");
         assert!(began.elapsed() >= timeout / 2 && began.elapsed() < timeout, "half the time");
-        assert_eq!(both.in_order().iter().map(At::index).collect::<Vec<_>>(), [1]);
+        assert_eq!(both.in_order().iter().map(|at| at.index()).collect::<Vec<_>>(), [1]);
         assert_eq!(both.why_away().len(), 1);
         // The one that is left has all the time.
         assert_eq!(both.in_order().first().unwrap().limit, timeout);
@@ -478,9 +502,9 @@ mod tests {
         let order = one.in_order();
         let at = order.first().unwrap();
         let refused = (0..20).find_map(|_| {
-            let all: Vec<_> = (0..CONNECTIONS).map(|_| at.permit().unwrap()).collect();
+            let all: Vec<_> = (0..CONNECTIONS_MAX).map(|_| at.visit().unwrap()).collect();
             std::thread::scope(|scope| {
-                let waiting = scope.spawn(|| at.permit().err());
+                let waiting = scope.spawn(|| at.visit().err());
                 // Long enough for it to wait; where it is not, once more.
                 std::thread::sleep(Duration::from_millis(50));
                 at.server.went_away(&io::Error::other("it hung"), Duration::from_secs(60));
@@ -500,13 +524,14 @@ mod tests {
         let one = client(&[&hung], Duration::from_millis(100));
         let order = one.in_order();
         let at = order.first().unwrap();
-        let all: Vec<_> = (0..CONNECTIONS).map(|_| at.permit().unwrap()).collect();
-        let refused = at.call(&QUERY).unwrap_err();
+        let all: Vec<_> = (0..CONNECTIONS_MAX).map(|_| at.visit().unwrap()).collect();
+        let refused = at.visit().unwrap_err();
         assert!(refused.to_string().contains("became free"), "{refused}");
         assert_eq!(one.in_order().len(), 1);
         drop(all);
-        let refused = at.call(&QUERY).unwrap_err();
+        let visit = at.visit().unwrap();
+        let refused = visit.call(&QUERY).unwrap_err();
         assert!(refused.to_string().contains("no answer in time"), "{refused}");
-        assert_eq!((one.in_order().len(), at.times_away()), (0, 1));
+        assert_eq!((one.in_order().len(), visit.times_away()), (0, 1));
     }
 }

@@ -1,22 +1,29 @@
 //! So many at once, the others wait in the order in which they came, but not for ever.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The permits that are left, and who waits for one.
 #[derive(Debug)]
 pub(super) struct Permits {
     state: Mutex<State>,
-    changed: Condvar,
 }
 
+/// Where somebody waits nothing is left.
 #[derive(Debug)]
 struct State {
     left: usize,
-    /// Those who wait, by number; the first is the next.
-    waiting: VecDeque<u64>,
-    next_number: u64,
+    waiting: VecDeque<Arc<Turn>>,
+}
+
+/// One who waits. A permit that is given back is handed to the first of them, and nobody else is woken.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Written and read under the lock.
+    has_come: AtomicBool,
+    woken: Condvar,
 }
 
 /// One permit, given back when dropped.
@@ -27,36 +34,27 @@ pub(super) struct Permit<'a> {
 
 impl Permits {
     pub(super) fn new(count: usize) -> Self {
-        let state = State { left: count, waiting: VecDeque::new(), next_number: 0 };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(State { left: count, waiting: VecDeque::new() }) }
     }
 
     /// Takes one; `None` where it is not one's turn in time. Who comes while others wait does not overtake them.
     pub(super) fn take(&self, patience: Duration) -> Option<Permit<'_>> {
         let end = Instant::now() + patience;
         let mut state = self.state();
-        if state.left > 0 && state.waiting.is_empty() {
-            state.left = state.left.saturating_sub(1);
+        if let Some(left) = state.left.checked_sub(1) {
+            state.left = left;
             return Some(Permit { of: self });
         }
-        let number = state.next_number;
-        state.next_number = number.wrapping_add(1);
-        state.waiting.push_back(number);
-        while state.left == 0 || state.waiting.front() != Some(&number) {
+        let turn = Arc::new(Turn::default());
+        state.waiting.push_back(Arc::clone(&turn));
+        while !turn.has_come.load(Ordering::Relaxed) {
             let remaining = end.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
-                state.waiting.retain(|one| *one != number);
-                // It may be the next one's turn now.
-                self.changed.notify_all();
+                state.waiting.retain(|one| !Arc::ptr_eq(one, &turn));
                 return None;
             }
-            let waited = self.changed.wait_timeout(state, remaining);
+            let waited = turn.woken.wait_timeout(state, remaining);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.waiting.pop_front();
-        state.left = state.left.saturating_sub(1);
-        if state.left > 0 {
-            self.changed.notify_all();
         }
         Some(Permit { of: self })
     }
@@ -69,10 +67,12 @@ impl Permits {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut state = self.of.state();
-        state.left = state.left.saturating_add(1);
-        // All of them, because only one of them is the next.
-        if !state.waiting.is_empty() {
-            self.of.changed.notify_all();
+        match state.waiting.pop_front() {
+            Some(turn) => {
+                turn.has_come.store(true, Ordering::Relaxed);
+                turn.woken.notify_one();
+            }
+            None => state.left = state.left.saturating_add(1),
         }
     }
 }
@@ -94,31 +94,63 @@ mod tests {
         assert!(permits.take(Duration::ZERO).is_some());
     }
 
-    /// Where one permit changes hands often, nobody is overtaken again and again.
+    /// Has so many wait in this order, each with his patience; returns when all of them do.
+    fn queue<'scope>(
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        permits: &'scope Permits,
+        order: &'scope Mutex<Vec<usize>>,
+        patience: &[Duration],
+    ) {
+        for (number, patience) in patience.iter().copied().enumerate() {
+            scope.spawn(move || {
+                let permit = permits.take(patience);
+                if permit.is_some() {
+                    order.lock().unwrap().push(number);
+                }
+            });
+            let end = Instant::now() + LONG;
+            while permits.state().waiting.len() <= number {
+                assert!(Instant::now() < end, "it does not wait");
+                std::thread::yield_now();
+            }
+        }
+    }
+
     #[test]
-    fn who_waits_is_not_overtaken() {
+    fn who_waits_is_not_overtaken_and_who_leaves_holds_up_nobody() {
         let permits = Permits::new(1);
         let order = Mutex::new(Vec::new());
         let first = permits.take(Duration::ZERO).unwrap();
         std::thread::scope(|scope| {
-            for number in 0..8_usize {
-                let (permits, order) = (&permits, &order);
-                scope.spawn(move || {
-                    let _permit = permits.take(Duration::from_secs(30)).unwrap();
-                    order.lock().unwrap().push(number);
-                });
-                let end = Instant::now() + Duration::from_secs(30);
-                while permits.state().waiting.len() <= number {
-                    assert!(Instant::now() < end, "it does not wait");
-                    std::thread::yield_now();
-                }
+            // The first, one in the middle and the last of them leave.
+            let soon = Duration::from_millis(300);
+            queue(scope, &permits, &order, &[soon, LONG, LONG, soon, LONG, soon]);
+            assert!(permits.take(Duration::ZERO).is_none(), "it overtakes");
+            let end = Instant::now() + LONG;
+            while permits.state().waiting.len() > 3 {
+                assert!(Instant::now() < end, "they do not leave");
+                std::thread::yield_now();
             }
-            // One who would not wait at all, and one whose patience ends in the middle of the queue.
-            assert!(permits.take(Duration::from_millis(1)).is_none());
-            assert_eq!(permits.state().waiting.len(), 8);
             drop(first);
         });
-        assert_eq!(*order.lock().unwrap(), (0..8).collect::<Vec<_>>());
+        assert_eq!(*order.lock().unwrap(), [1, 2, 4]);
         assert!(permits.take(Duration::ZERO).is_some());
     }
+
+    #[test]
+    fn two_that_come_back_at_once_serve_two_who_wait() {
+        let permits = Permits::new(2);
+        let order = Mutex::new(Vec::new());
+        let both = [(); 2].map(|()| permits.take(Duration::ZERO).unwrap());
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            queue(scope, &permits, &order, &[LONG; 2]);
+            drop(both);
+        });
+        assert!(began.elapsed() < LONG);
+        assert_eq!(order.lock().unwrap().len(), 2);
+        assert_eq!(permits.state().left, 2);
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
 }

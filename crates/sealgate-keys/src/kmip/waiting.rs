@@ -54,7 +54,7 @@ impl Drop for One {
 }
 
 /// Threads of one server that wait at the same time.
-const LEFT_MAX: usize = 32;
+pub(super) const LEFT_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests {

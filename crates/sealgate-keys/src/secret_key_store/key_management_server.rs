@@ -45,7 +45,8 @@ pub struct KmipConfig {
     pub get: KmipGet,
     /// How long one answer may take.
     pub timeout: Duration,
-    /// Connections in use to one server at the same time, at least one; who needs another waits for his turn.
+    /// Visits to one server at the same time, from 1 to [`CONNECTIONS_MAX`](crate::kmip::client::CONNECTIONS_MAX); the others
+    /// wait for their turns.
     pub connections: usize,
 }
 
@@ -113,7 +114,7 @@ impl KeyManagementServer {
         let pairs = pairing::pair(there, owner, ids, &certificates)?;
         let key = |pair: Pair| {
             let certificate = Arc::clone(&pair.certificate);
-            let (whose, server) = ([owner, address], there.at.index());
+            let (whose, server) = ([owner, address], there.visit.index());
             let secret = KmipKey::new(&self.keeper, &self.names, whose, server, pair);
             RemoteKey { certificate, chain: chain.clone(), secret: Arc::new(secret) }
         };
@@ -135,8 +136,8 @@ impl KeyManagementServer {
         let keys = self.names.keys(there, owner)?;
         for id in &keys {
             // Only what is revoked can be destroyed; what was never active need not be.
-            let _ = there.at.call(&keeper::revocation(id));
-            let destroyed = there.at.call(&Request::Destroy { id: id.clone() });
+            let _ = there.visit.call(&keeper::revocation(id));
+            let destroyed = there.visit.call(&Request::Destroy { id: id.clone() });
             destroyed.map_err(|error| keeper::refused(owner, error))?;
         }
         // Our own key server forgets certificates with their key.

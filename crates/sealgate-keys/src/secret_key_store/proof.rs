@@ -20,8 +20,13 @@ pub(crate) fn prove(handle: &dyn SecretKey, key: &NewSecretKey) -> Result<(), St
         &key.certificate,
         |scheme| handle.sign(scheme, KNOWN_TEXT).map_err(|error| error.to_string()),
         |transport| handle.unwrap(transport).map(Some).map_err(|error| error.to_string()),
-        |what, why| why.map_or_else(|| what.to_owned(), |why| format!("{what}: {why}")),
+        in_words,
     )
+}
+
+/// What a key does not do, and why where that is known.
+pub(crate) fn in_words(what: &str, why: Option<String>) -> String {
+    why.map_or_else(|| what.to_owned(), |why| format!("{what}: {why}"))
 }
 
 /// Tries everything that a key is for, each way that mail needs. `sign` signs [`KNOWN_TEXT`]; `unwrap` gives `None` where the

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sealgate_core::address::Domain;
 use sealgate_core::hex;
 use sealgate_keys::kmip;
-use sealgate_keys::kmip::client::KmipServer;
+use sealgate_keys::kmip::client::{CONNECTIONS_MAX, KmipServer};
 use sealgate_keys::owner::Owner;
 use sealgate_keys::public_key_store::PublicKeyStoreKind;
 use sealgate_keys::public_key_store::directory_server::{LdapBind, LdapConfig};
@@ -178,7 +178,7 @@ impl KmipTable {
         } else if self.timeout_secs == 0 {
             Some((TABLE, "timeout_secs", "`timeout_secs` is 0, which lets nothing through"))
         } else if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
-            Some((TABLE, "connections", "`connections` is a number from 1 to 40"))
+            Some((TABLE, "connections", "`connections` is a number from 1 to 24"))
         } else {
             None
         }
@@ -399,7 +399,7 @@ fn timeout_secs() -> u64 {
 }
 
 fn connections() -> usize {
-    kmip::client::CONNECTIONS
+    CONNECTIONS_MAX
 }
 
 fn entries_max() -> usize {
@@ -408,5 +408,3 @@ fn entries_max() -> usize {
 
 const ADDRESS: &str = "{address}";
 const FILTER: &str = "(mail={address})";
-/// With those that are kept unused they stay below what our own key server grants one client.
-const CONNECTIONS_MAX: usize = 40;

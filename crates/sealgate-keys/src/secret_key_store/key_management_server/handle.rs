@@ -21,7 +21,8 @@ use super::pairing::{self, Pair, Proof, is_of_the_moment};
 use super::{KmipGet, Names};
 use crate::error::StoreError;
 use crate::kmip::enumeration::{Operation, ResultReason, State};
-use crate::secret_key_store::{NewSecretKey, proof};
+use crate::secret_key_store::NewSecretKey;
+use crate::secret_key_store::proof::{self, KNOWN_TEXT};
 
 /// The handle.
 pub(super) struct KmipKey {
@@ -112,9 +113,9 @@ impl KmipKey {
     /// Lets the first server that can be reached do it.
     fn act(&self, act: Act<'_>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let mut reasons = self.keeper.client.why_away();
-        for there in self.keeper.in_order() {
-            let done = self.place(&there).and_then(|place| self.act_at(&there, &place, act));
-            match done {
+        for at in self.keeper.client.in_order() {
+            let there = self.keeper.visit(at).map_err(Trouble::from);
+            match there.and_then(|there| self.act_on(&there, act)) {
                 Ok(result) => return Ok(result),
                 Err(Trouble::Away(why)) => reasons.push(why),
                 Err(Trouble::Key(error)) => return Err(error),
@@ -123,9 +124,14 @@ impl KmipKey {
         Err(KeyError::Unavailable(reasons.join("; ")))
     }
 
+    /// Lets this server do it.
+    fn act_on(&self, there: &There<'_>, act: Act<'_>) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+        self.act_at(there, &*self.place(there)?, act)
+    }
+
     /// The key at this server; its identifier at another means nothing here.
     fn place(&self, there: &There<'_>) -> Result<Arc<Place>, Trouble> {
-        let server = there.at.index();
+        let server = there.visit.index();
         if let Some(place) = self.places().get(&server) {
             return Ok(Arc::clone(place));
         }
@@ -164,7 +170,7 @@ impl KmipKey {
                 reason if is_of_the_moment(reason) => {
                     if reason == ResultReason::ItemNotFound {
                         // It may be back under another identifier when the mail is tried again, or another in its place.
-                        self.places().remove(&there.at.index());
+                        self.places().remove(&there.visit.index());
                         self.is_gone.store(true, Ordering::Relaxed);
                     }
                     Err(Trouble::Key(KeyError::Unavailable(failure.to_string())))
@@ -271,9 +277,21 @@ impl SecretKey for KmipKey {
     }
 }
 
-/// Whether a key that was just taken in is the one that it should be.
-pub(super) fn prove(handle: &KmipKey, key: &NewSecretKey) -> Result<(), StoreError> {
-    proof::prove(handle, key).map_err(|why| {
+/// Whether a key that was just taken in is, at this server, the one that it should be.
+pub(super) fn prove(
+    handle: &KmipKey,
+    there: &There<'_>,
+    key: &NewSecretKey,
+) -> Result<(), StoreError> {
+    let act = |act: Act<'_>| {
+        handle.act_on(there, act).map_err(|trouble| match trouble {
+            Trouble::Away(why) => why,
+            Trouble::Key(error) => error.to_string(),
+        })
+    };
+    let sign = |scheme| act(Act::Sign(scheme, KNOWN_TEXT)).map(|signature| signature.to_vec());
+    let unwrap = |transport: &KeyTransport<'_>| act(Act::Unwrap(transport)).map(Some);
+    proof::prove_by(key.purpose, &key.certificate, sign, unwrap, proof::in_words).map_err(|why| {
         StoreError::Input(format!("{}: the key management server: {why}", key.owner))
     })
 }

@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::import::private_key;
 use crate::kmip;
 use crate::kmip::attribute::{self, Attribute};
-use crate::kmip::client::{At, CallError, Client};
+use crate::kmip::client::{At, CallError, Client, Visit};
 use crate::kmip::enumeration::{
     CryptographicAlgorithm, Operation, QueryFunction, ResultReason, RevocationReason, State,
 };
@@ -115,8 +115,8 @@ impl Keeper {
         work: impl Fn(&There<'_>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let mut reasons = self.client.why_away();
-        for there in self.in_order() {
-            match work(&there) {
+        for at in self.client.in_order() {
+            match self.visit(at).and_then(|there| work(&there)) {
                 Ok(result) => return Ok(result),
                 Err(Fault::Away(why)) => reasons.push(why),
                 Err(Fault::Said(error)) => return Err(error),
@@ -125,11 +125,15 @@ impl Keeper {
         Err(unavailable(reasons.join("; ")))
     }
 
-    pub(super) fn in_order(&self) -> Vec<There<'_>> {
-        self.client.in_order().into_iter().map(|at| There { keeper: self, at }).collect()
+    /// As soon as it is one's turn there.
+    pub(super) fn visit<'a>(&'a self, at: At<'a>) -> Result<There<'a>, Fault> {
+        match at.visit() {
+            Ok(visit) => Ok(There { keeper: self, visit }),
+            Err(error) => Err(Fault::Away(error.to_string())),
+        }
     }
 
-    fn known(&self, at: &At<'_>) -> Option<Arc<Abilities>> {
+    fn known(&self, at: &Visit<'_>) -> Option<Arc<Abilities>> {
         let known = self.abilities.lock().unwrap_or_else(PoisonError::into_inner);
         let is = |one: &&Known| one.server == at.index() && one.times_away == at.times_away();
         known.iter().find(is).map(|one| Arc::clone(&one.abilities))
@@ -146,12 +150,12 @@ impl Keeper {
 #[derive(Debug)]
 pub(super) struct There<'a> {
     pub(super) keeper: &'a Keeper,
-    pub(super) at: At<'a>,
+    pub(super) visit: Visit<'a>,
 }
 
 impl There<'_> {
     pub(super) fn ask(&self, request: &Request) -> Result<Response, Fault> {
-        self.at.call(request).map_err(|error| match error {
+        self.visit.call(request).map_err(|error| match error {
             CallError::Refused(failure) => Fault::Said(unavailable(failure.to_string())),
             CallError::Unavailable(why) => Fault::Away(why),
         })
@@ -216,22 +220,22 @@ impl There<'_> {
 
     /// What this server can do; asked once, and again after it was away.
     pub(super) fn abilities(&self) -> Result<Arc<Abilities>, Fault> {
-        if let Some(known) = self.keeper.known(&self.at) {
+        if let Some(known) = self.keeper.known(&self.visit) {
             return Ok(known);
         }
-        let times_away = self.at.times_away();
+        let times_away = self.visit.times_away();
         let functions = vec![QueryFunction::Operations, QueryFunction::ServerInformation];
         let answer = self.ask(&Request::Query(functions))?;
         let Response::Query { operations, vendor } = answer else { return Err(odd(&answer)) };
         let abilities = Arc::new(Abilities { operations, vendor });
-        self.keeper.learn(self.at.index(), times_away, &abilities);
+        self.keeper.learn(self.visit.index(), times_away, &abilities);
         Ok(abilities)
     }
 
     /// Where it cannot be destroyed it stays, which does no harm.
     pub(super) fn destroy(&self, id: &str) {
-        let _ = self.at.call(&revocation(id));
-        if let Err(error) = self.at.call(&Request::Destroy { id: id.to_owned() }) {
+        let _ = self.visit.call(&revocation(id));
+        if let Err(error) = self.visit.call(&Request::Destroy { id: id.to_owned() }) {
             tracing::debug!(%error, id, "an object stays at the key management server");
         }
     }

@@ -86,7 +86,7 @@ impl Act<'_> {
         };
         let request =
             if operation == Operation::Sign { Request::Sign(used) } else { Request::Decrypt(used) };
-        match there.at.call(&request) {
+        match there.visit.call(&request) {
             Ok(Response::Result { data, .. }) => Ok(data),
             Ok(other) => Err(super::keeper::odd(&other).into()),
             Err(CallError::Unavailable(why)) => Err(Fault::Away(why).into()),

@@ -55,11 +55,11 @@ impl KeyManagementServer {
                 let what = format!("{}: this key is at the key management server", key.owner);
                 return Err(StoreError::Exists(what).into());
             }
-            let activated = there.at.call(&Request::Activate { id: id.clone() });
+            let activated = there.visit.call(&Request::Activate { id: id.clone() });
             activated.map_err(|error| refused(&key.owner, error))?;
             return self.prove(there, key, id);
         }
-        let session = there.at.session().map_err(|error| refused(&key.owner, error))?;
+        let session = there.visit.session().map_err(|error| refused(&key.owner, error))?;
         let mut taking_in = TakingIn { store: self, there, session, key, made: Vec::new() };
         let certificate = registered.map(|found| found.id.clone());
         let done = taking_in.register(certificate, known).and_then(|id| self.prove(there, key, id));
@@ -109,8 +109,8 @@ impl KeyManagementServer {
         let certificate = Arc::clone(&key.certificate);
         let pair = Pair { facts: there.facts(&id)?, id, certificate, fetched: None };
         let whose = [key.owner.as_str(); 2];
-        let handle = KmipKey::new(&self.keeper, &self.names, whose, there.at.index(), pair);
-        handle::prove(&handle, key).map_err(Fault::Said)
+        let handle = KmipKey::new(&self.keeper, &self.names, whose, there.visit.index(), pair);
+        handle::prove(&handle, there, key).map_err(Fault::Said)
     }
 }
 
@@ -154,7 +154,7 @@ impl TakingIn<'_> {
                 tracing::debug!(%failure, "registered without a link to its certificate");
                 attributes.pop();
                 // Some servers end a connection over an attribute that they cannot read.
-                let session = self.there.at.session();
+                let session = self.there.visit.session();
                 self.session = session.map_err(|error| refused(&key.owner, error))?;
                 self.one(key_object(key), attributes)
             }
