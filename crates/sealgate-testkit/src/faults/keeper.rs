@@ -267,6 +267,7 @@ impl Keeper {
         let wanted = status.signal() == Some(9) || status.success() || could_not_start;
         assert!(wanted, "the relay ended by itself, {status}:\n{}", tail(&life.log));
         if let (Some(folder), Some(name)) = (std::env::var_os(LOGS), life.log.file_name()) {
+            fs::create_dir_all(&folder).unwrap();
             fs::copy(&life.log, PathBuf::from(folder).join(name)).unwrap();
         }
         let _ = fs::remove_file(&life.log);
