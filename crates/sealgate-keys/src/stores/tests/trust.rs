@@ -71,62 +71,111 @@ async fn revocation_lists_are_read_and_bad_ones_named() {
     assert!(bad.contains("not a certificate revocation list"), "{bad}");
 }
 
-#[tokio::test]
-async fn a_revoked_certificate_is_noticed_when_the_file_changes_and_stays_so_when_it_breaks() {
-    let (bed, _stores) = Bed::new().await;
-    let openssl = |arguments: &str| {
+/// An authority whose certificate for eve@abc.example can be revoked.
+struct Authority<'b> {
+    bed: &'b Bed,
+}
+
+impl<'b> Authority<'b> {
+    fn new(bed: &'b Bed) -> Self {
+        std::fs::write(
+            bed.path("ca.cnf"),
+            "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\npolicy=p\n\
+             default_crl_days=30\ncrlnumber=number\nserial=serial\nnew_certs_dir=.\n\
+             [p]\ncommonName=supplied\n[leaf]\nbasicConstraints=CA:FALSE\n\
+             keyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=emailProtection\n\
+             subjectAltName=email:eve@abc.example\n",
+        )
+        .unwrap();
+        for (name, text) in [("index.txt", ""), ("number", "01\n"), ("serial", "01\n")] {
+            std::fs::write(bed.path(name), text).unwrap();
+        }
+        let authority = Self { bed };
+        authority.openssl(
+            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem \
+             -addext keyUsage=critical,keyCertSign,cRLSign",
+        );
+        authority.openssl(
+            "req -new -newkey rsa:2048 -nodes -keyout leaf.key -subj /CN=eve -out leaf.csr",
+        );
+        authority.openssl(
+            "ca -batch -config ca.cnf -keyfile ca.key -cert ca.pem -in leaf.csr -out leaf.pem \
+             -days 60 -extensions leaf -notext",
+        );
+        authority.openssl(LIST);
+        authority
+    }
+
+    fn openssl(&self, arguments: &str) {
         let run = std::process::Command::new("openssl")
             .args(arguments.split(' '))
-            .current_dir(bed.directory.path())
+            .current_dir(self.bed.directory.path())
             .output()
             .expect("this test needs the openssl program");
         let error = String::from_utf8_lossy(&run.stderr);
         assert!(run.status.success(), "openssl {arguments}: {error}");
-    };
-    std::fs::write(
-        bed.path("ca.cnf"),
-        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\npolicy=p\n\
-         default_crl_days=30\ncrlnumber=number\nserial=serial\nnew_certs_dir=.\n\
-         [p]\ncommonName=supplied\n[leaf]\nbasicConstraints=CA:FALSE\n\
-         keyUsage=critical,digitalSignature\nextendedKeyUsage=emailProtection\n\
-         subjectAltName=email:eve@abc.example\n",
-    )
-    .unwrap();
-    for (name, text) in [("index.txt", ""), ("number", "01\n"), ("serial", "01\n")] {
-        std::fs::write(bed.path(name), text).unwrap();
     }
-    openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem \
-         -addext keyUsage=critical,keyCertSign,cRLSign",
-    );
-    openssl("req -new -newkey rsa:2048 -nodes -keyout leaf.key -subj /CN=eve -out leaf.csr");
-    openssl(
-        "ca -batch -config ca.cnf -keyfile ca.key -cert ca.pem -in leaf.csr -out leaf.pem \
-         -days 60 -extensions leaf -notext",
-    );
-    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
-    let read = |name: &str| {
-        let bytes = std::fs::read(bed.path(name)).unwrap();
+
+    /// Says so in its list.
+    fn revoke(&self) {
+        self.openssl(
+            "ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke leaf.pem \
+             -crl_reason keyCompromise",
+        );
+        self.openssl(LIST);
+    }
+
+    fn read(&self, name: &str) -> Arc<Certificate> {
+        let bytes = std::fs::read(self.bed.path(name)).unwrap();
         Arc::clone(&Material::read(&bytes, None).unwrap().certificates[0])
-    };
-    let (authority, leaf) = (read("ca.pem"), read("leaf.pem"));
-    let crl = bed.path("ca.crl");
-    let config = StoresConfig { crls: vec![crl.clone()], ..bed.config.clone() };
-    let stores = Stores::open(&config).await.unwrap();
-    stores.administration().import_anchor(&authority).await.unwrap();
+    }
+
+    /// Stores that trust it and read its list.
+    async fn trusted(&self) -> Stores {
+        let config =
+            StoresConfig { crls: vec![self.bed.path("ca.crl")], ..self.bed.config.clone() };
+        let stores = Stores::open(&config).await.unwrap();
+        stores.administration().import_anchor(&self.read("ca.pem")).await.unwrap();
+        stores
+    }
+}
+
+const LIST: &str = "ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl";
+
+#[tokio::test]
+async fn a_revoked_certificate_is_noticed_when_the_file_changes_and_stays_so_when_it_breaks() {
+    let (bed, _stores) = Bed::new().await;
+    let authority = Authority::new(&bed);
+    let (leaf, crl) = (authority.read("leaf.pem"), bed.path("ca.crl"));
+    let stores = authority.trusted().await;
     let judge = async || {
         let now = Timestamp(unix_now());
         stores.trust().await.unwrap().judge(&leaf, &[], Purpose::Sign, now)
     };
     assert_eq!(judge().await, Trust::Trusted);
-    openssl(
-        "ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke leaf.pem \
-         -crl_reason keyCompromise",
-    );
-    openssl("ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -out ca.crl");
+    authority.revoke();
     assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
     std::fs::write(&crl, "half a fi").unwrap();
     assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
     std::fs::remove_file(&crl).unwrap();
     assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+}
+
+/// What is remembered as of use is asked for anew, and then is remembered as of none.
+#[tokio::test]
+async fn a_remembered_certificate_that_is_revoked_is_looked_up_again() {
+    let (bed, _stores) = Bed::new().await;
+    let authority = Authority::new(&bed);
+    let stores = authority.trusted().await;
+    let (eve, leaf) = (owner("eve@abc.example"), authority.read("leaf.pem"));
+    stores.administration().import_public_key(&eve, &leaf, &[]).await.unwrap();
+    let query = KeyQuery::Public(address("eve@abc.example"));
+    let is_of_use = async || {
+        assert_eq!(public(&stores, "eve@abc.example").await.len(), 1);
+        let generation = stores.watch.generation.load(Ordering::Acquire);
+        stores.cache.find(generation, &query).unwrap().usable
+    };
+    assert!(is_of_use().await && is_of_use().await);
+    authority.revoke();
+    assert!(!is_of_use().await);
 }
