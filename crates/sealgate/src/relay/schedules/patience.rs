@@ -14,6 +14,7 @@ use super::pipe::{self, End};
 use crate::config::Limits;
 use crate::relay::Relay;
 use crate::relay::listener::{self, Entrance};
+use crate::relay::session::Session;
 use crate::relay::stream::Stream;
 
 /// Runs this against a relay with these limits.
@@ -24,14 +25,18 @@ fn play<F: Future>(change: impl FnOnce(&mut Limits), scene: impl FnOnce(Arc<Rela
     runtime.unwrap().block_on(scene(relay));
 }
 
-/// The client's end of a new session that has greeted.
-async fn connect(relay: &Arc<Relay>) -> End {
+/// A new session, and the client's end of it.
+fn accepted(relay: &Arc<Relay>) -> (Session, End) {
     let (ours, theirs) = pipe::pair((1 << 16, 1 << 16));
     let [local, peer] = [25, 4000].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let accepted =
-        listener::session(relay, Entrance::OutsideSmtp, (Stream::Memory(theirs), local, peer));
-    tokio::spawn(accepted.run());
-    let mut client = ours;
+    let connection = (Stream::Memory(theirs), local, peer);
+    (listener::session(relay, Entrance::OutsideSmtp, connection), ours)
+}
+
+/// The client's end of a new session that has greeted.
+async fn connect(relay: &Arc<Relay>) -> End {
+    let (session, mut client) = accepted(relay);
+    tokio::spawn(session.run());
     assert!(hear(&mut client).await.starts_with("220 "));
     client
 }
@@ -145,6 +150,19 @@ fn content_may_come_at_the_least_rate_and_not_below_it() {
                     }
                 }
             }
+        },
+    );
+}
+
+/// Ten thousand may be silent at once, and a transaction takes more than that.
+#[test]
+fn a_client_that_is_silent_takes_no_room_for_a_transaction() {
+    play(
+        |_| {},
+        |relay| async move {
+            let (session, _client) = accepted(&relay);
+            let bytes = size_of_val(&session.run());
+            assert!(bytes <= 10 * 1024, "{bytes} bytes");
         },
     );
 }
