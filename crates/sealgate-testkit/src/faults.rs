@@ -45,6 +45,7 @@ pub use summary::Summary;
 use downstream::Downstream;
 use keeper::Keeper;
 use ledger::Side;
+use line::Trouble;
 use names::{Exchangers, Names};
 use stores::Stores;
 use upstream::{Doors, GATE, Upstream};
@@ -59,7 +60,7 @@ pub struct Course {
     pub sources: PathBuf,
     /// Decides every choice.
     pub seed: u64,
-    /// Whether each point is to kill the relay once.
+    /// Whether each point is to kill the relay once, and to stop it once while lines break.
     pub every_point: bool,
     /// For how long anything may happen, after that.
     pub random_for: Duration,
@@ -110,6 +111,15 @@ pub fn run(course: &Course) -> Summary {
         let missed: Vec<&String> = points.iter().filter(missed).collect();
         let again = |point: &&&String| !keeper.kill_at(point, POINT_PATIENCE * 10);
         not_reached = missed.iter().filter(again).map(|point| (**point).clone()).collect();
+        // From another one by each seed, so that in time each point has had each trouble of each side.
+        let sides = [Side::Upstream, Side::Downstream];
+        let orders = sides.map(|side| Trouble::ALL.map(|trouble| (side, trouble))).concat();
+        let turn = usize::try_from(course.seed % 10).unwrap();
+        for (point, order) in points.iter().zip(orders.iter().cycle().skip(turn)) {
+            let stopped = keeper.stop_at(point, *order, POINT_PATIENCE)
+                || keeper.stop_at(point, *order, POINT_PATIENCE * 10);
+            not_reached.extend((!stopped).then(|| format!("{point}, to stop there")));
+        }
     }
     let trouble = stores.trouble(&world, names);
     let until = Instant::now() + course.random_for;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::downstream::CANARY;
 use super::ledger::Side;
+use super::line::Trouble;
 use super::upstream::Doors;
 use super::world::World;
 use crate::clock::Clock;
@@ -57,11 +58,7 @@ struct Life {
 impl Keeper {
     /// A life that is to end at this point; whether it did.
     pub(super) fn kill_at(&mut self, point: &str, patience: Duration) -> bool {
-        let mut life = self.launch(&format!("{point}=kill@1"));
-        if point.starts_with("drain.") {
-            sleep(Duration::from_millis(100));
-            life.running.signal("TERM");
-        }
+        let mut life = self.launch_for(point, "kill");
         let end = Instant::now() + patience;
         while Instant::now() < end {
             if let Some(status) = self.poll(&mut life) {
@@ -73,6 +70,46 @@ impl Keeper {
         }
         self.kill(life);
         false
+    }
+
+    /// A life that stops at this point, and finds every line of this side in this trouble when it goes on; whether it
+    /// came there.
+    pub(super) fn stop_at(
+        &mut self,
+        point: &str,
+        (side, trouble): (Side, Trouble),
+        patience: Duration,
+    ) -> bool {
+        let mut life = self.launch_for(point, "stop");
+        let mut end = Instant::now() + patience;
+        let mut has_stopped = false;
+        while Instant::now() < end || life.resume_at.is_some() {
+            if let Some(status) = self.poll(&mut life) {
+                // Within a drain it ends as it should.
+                self.bury(&mut life, status);
+                return life.reached.iter().any(|reached| reached == point);
+            }
+            if !has_stopped && life.reached.iter().any(|reached| reached == point) {
+                has_stopped = true;
+                self.world.orders.give(side, trouble);
+                life.resume_at = Some(Instant::now() + STOP_AT_POINT);
+                end = Instant::now() + STOP_AT_POINT + AFTER_STOP;
+            }
+            sleep(POLL);
+        }
+        self.world.ledger.struck(Side::Relay, "killed from outside", None);
+        self.kill(life);
+        has_stopped
+    }
+
+    /// A life in which this happens at a point's first passage.
+    fn launch_for(&mut self, point: &str, action: &str) -> Life {
+        let life = self.launch(&format!("{point}={action}@1"));
+        if point.starts_with("drain.") {
+            sleep(Duration::from_millis(100));
+            life.running.signal("TERM");
+        }
+        life
     }
 
     /// A life with a few failures of any kind at any points, and an end of any kind.
@@ -318,6 +355,10 @@ const FORGOT: &str = "the done-record is away";
 const LIMITS_MS: u64 = 1000 * super::DELIVERY_SECS + 500;
 /// A relay that finds no descriptors while it starts ends and says so; for this long it may be starting.
 const STARTED: Duration = Duration::from_secs(1);
+/// For how long it stops where every point is come to.
+const STOP_AT_POINT: Duration = Duration::from_millis(100);
+/// How long it goes on after that.
+const AFTER_STOP: Duration = Duration::from_millis(300);
 /// What is no long stop.
 const STOP_SHORT: Duration = Duration::from_secs(1);
 /// What the relay has usually.

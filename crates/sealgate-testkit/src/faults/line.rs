@@ -12,7 +12,7 @@ use super::world::World;
 
 /// What goes wrong on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
+pub(super) enum Trouble {
     /// Both directions end after so many octets of the one.
     Cut,
     /// So many milliseconds of silence.
@@ -30,6 +30,41 @@ struct Plan {
     trouble: Trouble,
     toward_server: bool,
     after_octets: usize,
+}
+
+/// What all lines of one side are to do with the next octets that they carry.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    latest: Mutex<Latest>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Latest {
+    number: u64,
+    order: Option<(Side, Trouble)>,
+}
+
+impl Orders {
+    /// Gives one, for the connections that there are.
+    pub(super) fn give(&self, side: Side, trouble: Trouble) {
+        let mut latest = self.latest.lock().unwrap();
+        *latest = Latest { number: latest.number + 1, order: Some((side, trouble)) };
+    }
+
+    /// What was not obeyed yet.
+    fn due(&self, side: Side, obeyed: &mut u64) -> Option<Trouble> {
+        let Latest { number, order } = *self.latest.lock().unwrap();
+        if std::mem::replace(obeyed, number) == number {
+            return None;
+        }
+        order.filter(|(whose, _)| *whose == side).map(|(_, trouble)| trouble)
+    }
+}
+
+impl Trouble {
+    /// All of them, for a point after the other.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Cut, Self::Held, Self::Garbled, Self::Slow, Self::Truncated];
 }
 
 /// A line from somewhere to `target`; where it begins.
@@ -66,13 +101,7 @@ fn carry(world: &Arc<World>, side: Side, client: &TcpStream, target: SocketAddr)
 }
 
 fn choose(world: &World) -> Plan {
-    let trouble = world.chance.pick(&[
-        Trouble::Cut,
-        Trouble::Held,
-        Trouble::Garbled,
-        Trouble::Slow,
-        Trouble::Truncated,
-    ]);
+    let trouble = world.chance.pick(&Trouble::ALL);
     // Replies are short, content is not.
     let toward_server = trouble != Trouble::Garbled && world.chance.one_in(2);
     let bound = if toward_server { 6000 } else { 700 };
@@ -88,6 +117,8 @@ struct Carrier {
     toward_server: bool,
     /// The attempt whose ENVID passed last.
     seen: Arc<Mutex<Option<Attempt>>>,
+    /// The last order that was given before this connection, or obeyed.
+    obeyed: u64,
 }
 
 impl Carrier {
@@ -99,7 +130,10 @@ impl Carrier {
         seen: &Arc<Mutex<Option<Attempt>>>,
     ) -> Self {
         let plan = plan.filter(|plan| plan.toward_server == toward_server);
-        Self { world: Arc::clone(world), side, plan, toward_server, seen: Arc::clone(seen) }
+        let mut obeyed = 0;
+        world.orders.due(side, &mut obeyed);
+        let (world, seen) = (Arc::clone(world), Arc::clone(seen));
+        Self { world, side, plan, toward_server, seen, obeyed }
     }
 
     fn run(mut self, from: &TcpStream, to: &TcpStream) {
@@ -118,7 +152,13 @@ impl Carrier {
             {
                 *self.seen.lock().unwrap() = Some(attempt);
             }
-            let due = self.plan.filter(|plan| passed + count > plan.after_octets);
+            let ordered = self.world.orders.due(self.side, &mut self.obeyed);
+            // Content is left as it is, whoever orders it.
+            let ordered = ordered.filter(|one| *one != Trouble::Garbled || !self.toward_server);
+            let toward_server = self.toward_server;
+            let now = |trouble| Plan { trouble, toward_server, after_octets: passed };
+            let chance = self.plan.filter(|plan| passed + count > plan.after_octets);
+            let due = ordered.map(now).or(chance);
             passed += count;
             match due {
                 None => to.write_all(octets).ok()?,
@@ -184,3 +224,23 @@ impl Carrier {
 const TROUBLE_ONE_IN: u64 = 14;
 /// At one octet in ten milliseconds.
 const SLOW_OCTETS: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_obeyed_once_by_each_line_of_its_side_that_there_is() {
+        let orders = Orders::default();
+        let (mut one, mut other, mut opposite) = (0, 0, 0);
+        orders.give(Side::Upstream, Trouble::Cut);
+        for obeyed in [&mut one, &mut other] {
+            assert_eq!(orders.due(Side::Upstream, obeyed), Some(Trouble::Cut));
+            assert_eq!(orders.due(Side::Upstream, obeyed), None);
+        }
+        assert_eq!(orders.due(Side::Downstream, &mut opposite), None);
+        orders.give(Side::Downstream, Trouble::Slow);
+        assert_eq!(orders.due(Side::Upstream, &mut one), None);
+        assert_eq!(orders.due(Side::Downstream, &mut opposite), Some(Trouble::Slow));
+    }
+}

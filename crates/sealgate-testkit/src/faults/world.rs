@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use super::chance::Chance;
 use super::downstream::CANARY;
 use super::ledger::{Door, Ledger, Mail};
+use super::line::Orders;
 use super::stores::Stores;
 use crate::gate::Gate;
 
@@ -13,6 +14,8 @@ use crate::gate::Gate;
 pub(super) struct World {
     pub(super) chance: Chance,
     pub(super) ledger: Ledger,
+    /// What all lines are to do next.
+    pub(super) orders: Orders,
     /// A relay that is started now may find that it cannot.
     pub(super) stores_are_away: AtomicBool,
     /// Mail from outside, sealed for one of ours each.
@@ -31,6 +34,7 @@ impl World {
         Self {
             chance: Chance::new(seed),
             ledger: Ledger::default(),
+            orders: Orders::default(),
             stores_are_away: AtomicBool::new(false),
             letters,
         }
