@@ -333,12 +333,18 @@ impl Mail {
             (None, Some(gone))
                 if self.entrance != Entrance::OutsideSmtp
                     && gone < copy.at
-                    && next.at > gone + TRANSACTION_MAX + DELIVERY_MAX =>
+                    && self.asks_after(next.attempt, gone + TRANSACTION_MAX) =>
             {
                 Err("the done-record is missing".to_owned())
             }
             (None, Some(_)) => Ok("twice: 14 client gone before the reply"),
         }
+    }
+
+    /// Whether an attempt asks for the done-record, which it does at its dot, after this time. Its copies may be taken much
+    /// later, by a server that reads slowly.
+    fn asks_after(&self, attempt: usize, time: Instant) -> bool {
+        self.attempts[attempt].dot.is_some_and(|dot| dot > time)
     }
 }
 
