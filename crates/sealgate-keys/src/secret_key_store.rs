@@ -55,6 +55,18 @@ pub trait RemoteStore: Send + Sync + fmt::Debug {
         self.find(owner)
     }
 
+    /// The keys of a mailbox and those of its domain, for uses on behalf of the mailbox.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    fn find_both(
+        &self,
+        mailbox: &str,
+        domain: &str,
+    ) -> Result<(Vec<RemoteKey>, Vec<RemoteKey>), StoreError> {
+        Ok((self.find(mailbox)?, self.find_for(domain, mailbox)?))
+    }
+
     /// Whether keys are used on this host's processors: more calls at once than these can serve gain nothing then.
     fn is_on_this_host(&self) -> bool {
         false

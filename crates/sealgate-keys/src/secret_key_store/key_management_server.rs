@@ -159,6 +159,18 @@ impl RemoteStore for KeyManagementServer {
         self.keeper.on_a_server(|there| self.find_at(there, owner, address))
     }
 
+    fn find_both(
+        &self,
+        mailbox: &str,
+        domain: &str,
+    ) -> Result<(Vec<RemoteKey>, Vec<RemoteKey>), StoreError> {
+        // One visit: a look-up waits for its turn once.
+        self.keeper.on_a_server(|there| {
+            let of = |owner| self.find_at(there, owner, mailbox);
+            Ok((of(mailbox)?, of(domain)?))
+        })
+    }
+
     fn list(&self) -> Result<Vec<SecretKeyEntry>, StoreError> {
         let mut entries = Vec::new();
         for owner in self.keeper.on_a_server(|there| self.owners(there))? {

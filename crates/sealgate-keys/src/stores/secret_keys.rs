@@ -232,7 +232,7 @@ async fn find_both(
     let store = Arc::clone(store);
     let (mailbox, domain) = (address.lookup_key(), format!("@{}", address.domain()));
     blocking(move || {
-        let mut found = (store.find(&mailbox)?, store.find_for(&domain, &mailbox)?);
+        let mut found = store.find_both(&mailbox, &domain)?;
         newest_first(&mut found.0);
         newest_first(&mut found.1);
         Ok(found)

@@ -83,6 +83,12 @@ impl Place {
         }
     }
 
+    /// What the server said not longer than [`STATE_AGE_MAX`] ago.
+    fn recent_state(&self) -> Option<Option<State>> {
+        let (at, state) = (*self.known_state())?;
+        (at.elapsed() < STATE_AGE_MAX).then_some(state)
+    }
+
     fn known_state(&self) -> MutexGuard<'_, Option<(Instant, Option<State>)>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,6 +120,9 @@ impl KmipKey {
     fn act(&self, act: Act<'_>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let mut reasons = self.keeper.client.why_away();
         for at in self.keeper.client.in_order() {
+            if let Some(done) = self.act_at_hand(at.index(), act) {
+                return done;
+            }
             let there = self.keeper.visit(at).map_err(Trouble::from);
             match there.and_then(|there| self.act_on(&there, act)) {
                 Ok(result) => return Ok(result),
@@ -122,6 +131,19 @@ impl KmipKey {
             }
         }
         Err(KeyError::Unavailable(reasons.join("; ")))
+    }
+
+    /// With the key itself, where it was fetched and is known to be in use: nobody is asked, nor waited for.
+    fn act_at_hand(
+        &self,
+        server: usize,
+        act: Act<'_>,
+    ) -> Option<Result<Zeroizing<Vec<u8>>, KeyError>> {
+        let place = Arc::clone(self.places().get(&server)?);
+        let key = place.fetched.get()?;
+        let state = place.recent_state()?;
+        let may = self.keeper.get != KmipGet::Never && may_act(state, act);
+        may.then(|| act.locally(key))
     }
 
     /// Lets this server do it.
@@ -227,13 +249,7 @@ impl KmipKey {
             return Err(unavailable(why.to_owned()));
         }
         let state = Self::state(there, place)?;
-        let may = match state {
-            None | Some(State::Active) => true,
-            // What is old may still be read (KMIP 1.4 §3.22).
-            Some(State::Deactivated | State::Compromised) => act.operation() == Operation::Decrypt,
-            Some(_) => false,
-        };
-        if !may {
+        if !may_act(state, act) {
             let state = state.map(|state| format!("{state:?}")).unwrap_or_default();
             return Err(unavailable(format!("object {}: not in use any more: {state}", place.id)));
         }
@@ -252,9 +268,7 @@ impl KmipKey {
 
     /// Where the key is in its life, not longer ago than [`STATE_AGE_MAX`].
     fn state(there: &There<'_>, place: &Place) -> Result<Option<State>, Fault> {
-        if let Some((at, state)) = *place.known_state()
-            && at.elapsed() < STATE_AGE_MAX
-        {
+        if let Some(state) = place.recent_state() {
             return Ok(state);
         }
         let state = there.facts(&place.id)?.state;
@@ -274,6 +288,16 @@ impl SecretKey for KmipKey {
 
     fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a key in this state may do this itself (KMIP 1.4 §3.22).
+fn may_act(state: Option<State>, act: Act<'_>) -> bool {
+    match state {
+        None | Some(State::Active) => true,
+        // What is old may still be read.
+        Some(State::Deactivated | State::Compromised) => act.operation() == Operation::Decrypt,
+        Some(_) => false,
     }
 }
 

@@ -612,3 +612,20 @@ fn many_questions_at_once_share_a_bounded_number_of_connections() {
         assert!(at_once.contains(&most), "{most} connections at once");
     }
 }
+
+#[test]
+fn a_key_that_was_fetched_waits_for_nobodys_visit() {
+    let bed = Bed::new(1);
+    let person = Person::decrypting();
+    bed.servers[0].put_certificate(&person);
+    bed.servers[0].put_key(&person, usage::DECRYPT);
+    bed.servers[0].fake().operations = vec![Operation::Sign];
+    let store = bed.store(KmipGet::IfNeeded);
+    let found = store.find(ALICE).unwrap();
+    let transport = KeyTransport::Ecdh { ephemeral: person.certificate.public_key_bytes() };
+    assert!(found[0].secret.unwrap(&transport).is_ok(), "fetched");
+    let order = store.keeper.client.in_order();
+    let _visit = order[0].visit().unwrap();
+    // Else it would wait for all of its 20 s, and in vain.
+    assert!(found[0].secret.unwrap(&transport).is_ok());
+}
