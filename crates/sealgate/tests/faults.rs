@@ -1,4 +1,4 @@
-//! Whatever breaks, nothing is lost: every fail point kills the relay once and then anything happens at random
+//! Whatever breaks, nothing is lost: every fail point kills and stops the relay once, then anything happens at random
 //! (docs/RELIABILITY.md). `cargo xtask torture` runs the same for longer.
 #![allow(
     clippy::as_conversions,

@@ -91,13 +91,13 @@ impl Keeper {
             }
             if !has_stopped && life.reached.iter().any(|reached| reached == point) {
                 has_stopped = true;
-                self.world.orders.give(side, trouble);
-                life.resume_at = Some(Instant::now() + STOP_AT_POINT);
-                end = Instant::now() + STOP_AT_POINT + AFTER_STOP;
+                let resume_at = Instant::now() + STOP_AT_POINT;
+                life.resume_at = Some(resume_at);
+                end = resume_at + AFTER_STOP;
+                self.world.orders.give(side, trouble, end);
             }
             sleep(POLL);
         }
-        self.world.ledger.struck(Side::Relay, "killed from outside", None);
         self.kill(life);
         has_stopped
     }
@@ -127,7 +127,6 @@ impl Keeper {
             sleep(POLL);
         }
         if world.chance.one_in(2) {
-            world.ledger.struck(Side::Relay, "killed from outside", None);
             return self.kill(life);
         }
         world.ledger.struck(Side::Relay, "terminated", None);
@@ -284,6 +283,7 @@ impl Keeper {
     }
 
     fn kill(&self, mut life: Life) {
+        self.world.ledger.struck(Side::Relay, "killed from outside", None);
         life.running.signal("KILL");
         loop {
             if let Some(status) = life.running.ended() {
@@ -357,8 +357,8 @@ const LIMITS_MS: u64 = 1000 * super::DELIVERY_SECS + 500;
 const STARTED: Duration = Duration::from_secs(1);
 /// For how long it stops where every point is come to.
 const STOP_AT_POINT: Duration = Duration::from_millis(100);
-/// How long it goes on after that.
-const AFTER_STOP: Duration = Duration::from_millis(300);
+/// How long it goes on after that: what is held up comes, and is judged, before its end.
+const AFTER_STOP: Duration = Duration::from_millis(1200);
 /// What is no long stop.
 const STOP_SHORT: Duration = Duration::from_secs(1);
 /// What the relay has usually.

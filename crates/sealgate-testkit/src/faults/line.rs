@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ledger::{Attempt, Side};
 use super::world::World;
@@ -35,29 +35,49 @@ struct Plan {
 /// What all lines of one side are to do with the next octets that they carry.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
-    latest: Mutex<Latest>,
+    books: Mutex<OrderBooks>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Latest {
-    number: u64,
-    order: Option<(Side, Trouble)>,
+#[derive(Debug, Default)]
+struct OrderBooks {
+    /// How many were given.
+    given: u64,
+    latest: Option<Order>,
+    /// How many of them some line obeyed.
+    obeyed: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    side: Side,
+    trouble: Trouble,
+    until: Instant,
+    was_obeyed: bool,
 }
 
 impl Orders {
-    /// Gives one, for the connections that there are.
-    pub(super) fn give(&self, side: Side, trouble: Trouble) {
-        let mut latest = self.latest.lock().unwrap();
-        *latest = Latest { number: latest.number + 1, order: Some((side, trouble)) };
+    /// Gives one, for the connections that there are and those that begin before this time.
+    pub(super) fn give(&self, side: Side, trouble: Trouble, until: Instant) {
+        let mut books = self.books.lock().unwrap();
+        books.given += 1;
+        books.latest = Some(Order { side, trouble, until, was_obeyed: false });
     }
 
-    /// What was not obeyed yet.
-    fn due(&self, side: Side, obeyed: &mut u64) -> Option<Trouble> {
-        let Latest { number, order } = *self.latest.lock().unwrap();
-        if std::mem::replace(obeyed, number) == number {
+    /// How many some line obeyed.
+    pub(super) fn obeyed(&self) -> u64 {
+        self.books.lock().unwrap().obeyed
+    }
+
+    /// What a line, which has heard so many, has not obeyed yet.
+    fn due(&self, side: Side, heard: &mut u64) -> Option<Trouble> {
+        let books = &mut *self.books.lock().unwrap();
+        let order = books.latest.as_mut()?;
+        let is_new = std::mem::replace(heard, books.given) != books.given;
+        if !is_new || order.side != side || order.until < Instant::now() {
             return None;
         }
-        order.filter(|(whose, _)| *whose == side).map(|(_, trouble)| trouble)
+        books.obeyed += u64::from(!std::mem::replace(&mut order.was_obeyed, true));
+        Some(order.trouble)
     }
 }
 
@@ -117,8 +137,8 @@ struct Carrier {
     toward_server: bool,
     /// The attempt whose ENVID passed last.
     seen: Arc<Mutex<Option<Attempt>>>,
-    /// The last order that was given before this connection, or obeyed.
-    obeyed: u64,
+    /// How many orders this direction has heard of.
+    heard: u64,
 }
 
 impl Carrier {
@@ -130,10 +150,8 @@ impl Carrier {
         seen: &Arc<Mutex<Option<Attempt>>>,
     ) -> Self {
         let plan = plan.filter(|plan| plan.toward_server == toward_server);
-        let mut obeyed = 0;
-        world.orders.due(side, &mut obeyed);
         let (world, seen) = (Arc::clone(world), Arc::clone(seen));
-        Self { world, side, plan, toward_server, seen, obeyed }
+        Self { world, side, plan, toward_server, seen, heard: 0 }
     }
 
     fn run(mut self, from: &TcpStream, to: &TcpStream) {
@@ -152,7 +170,7 @@ impl Carrier {
             {
                 *self.seen.lock().unwrap() = Some(attempt);
             }
-            let ordered = self.world.orders.due(self.side, &mut self.obeyed);
+            let ordered = self.world.orders.due(self.side, &mut self.heard);
             // Content is left as it is, whoever orders it.
             let ordered = ordered.filter(|one| *one != Trouble::Garbled || !self.toward_server);
             let toward_server = self.toward_server;
@@ -230,17 +248,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_obeyed_once_by_each_line_of_its_side_that_there_is() {
+    fn an_order_is_obeyed_once_by_each_line_of_its_side_as_long_as_it_lasts() {
         let orders = Orders::default();
         let (mut one, mut other, mut opposite) = (0, 0, 0);
-        orders.give(Side::Upstream, Trouble::Cut);
-        for obeyed in [&mut one, &mut other] {
-            assert_eq!(orders.due(Side::Upstream, obeyed), Some(Trouble::Cut));
-            assert_eq!(orders.due(Side::Upstream, obeyed), None);
+        let long = Instant::now() + Duration::from_secs(60);
+        orders.give(Side::Upstream, Trouble::Cut, long);
+        for heard in [&mut one, &mut other] {
+            assert_eq!(orders.due(Side::Upstream, heard), Some(Trouble::Cut));
+            assert_eq!(orders.due(Side::Upstream, heard), None);
         }
         assert_eq!(orders.due(Side::Downstream, &mut opposite), None);
-        orders.give(Side::Downstream, Trouble::Slow);
+        orders.give(Side::Downstream, Trouble::Slow, long);
         assert_eq!(orders.due(Side::Upstream, &mut one), None);
         assert_eq!(orders.due(Side::Downstream, &mut opposite), Some(Trouble::Slow));
+        orders.give(Side::Upstream, Trouble::Held, Instant::now());
+        sleep(Duration::from_millis(1));
+        assert_eq!(orders.due(Side::Upstream, &mut other), None, "it is over");
+        assert_eq!(orders.obeyed(), 2);
     }
 }

@@ -41,7 +41,7 @@ pub struct Summary {
     pub starts: usize,
     /// The longest time from a start to the first connection taken.
     pub start_max: Duration,
-    /// Fail points that were to kill the relay and were not reached: must be none.
+    /// Fail points that were to kill or stop the relay and were not reached: must be none.
     pub not_reached: Vec<String>,
 }
 
