@@ -64,6 +64,8 @@ pub(super) struct Try {
 #[derive(Debug)]
 struct Copy {
     attempt: usize,
+    /// The server was told the attempt; else it is a guess.
+    is_named: bool,
     at: Instant,
     /// The server's 250, where it said so.
     said: Option<Mark>,
@@ -189,6 +191,7 @@ impl Books {
     pub(super) fn stored(
         &mut self,
         (message, attempt): (usize, usize),
+        is_named: bool,
         address: &str,
         content: &[u8],
     ) -> Option<(usize, usize, usize)> {
@@ -209,7 +212,7 @@ impl Books {
         };
         self.counts.add("copies", 1);
         let copies = &mut mail.recipients[index].copies;
-        copies.push(Copy { attempt, at: Instant::now(), said: None });
+        copies.push(Copy { attempt, is_named, at: Instant::now(), said: None });
         Some((message, index, copies.len() - 1))
     }
 
@@ -320,7 +323,14 @@ impl Mail {
     /// The row of docs/RELIABILITY.md that allows another copy after this one.
     fn window(&self, index: usize, copy: &Copy, next: &Copy) -> Result<&'static str, String> {
         if copy.attempt == next.attempt {
-            return Err("twice in one attempt".to_owned());
+            // A guess may be wrong where an attempt before is not over, whose client has gone.
+            let may_last =
+                |one: &Try| one.dot.is_some() && one.gone.is_some() && one.told[index].is_none();
+            let is_sure = copy.is_named && next.is_named;
+            return match !is_sure && self.attempts[..copy.attempt].iter().any(may_last) {
+                true => Ok(CLIENT_GONE),
+                false => Err("twice in one attempt".to_owned()),
+            };
         }
         let attempt = &self.attempts[copy.attempt];
         if !copy.is_heard() {
@@ -337,7 +347,7 @@ impl Mail {
             {
                 Err("the done-record is missing".to_owned())
             }
-            (None, Some(_)) => Ok("twice: 14 client gone before the reply"),
+            (None, Some(_)) => Ok(CLIENT_GONE),
         }
     }
 
@@ -348,6 +358,7 @@ impl Mail {
     }
 }
 
+const CLIENT_GONE: &str = "twice: 14 client gone before the reply";
 /// What no line shows of a message that is sealed.
 pub(super) const SECRET: &[u8] = b"the rook flies at noon";
 /// From the upstream's dot to the downstream's dot (ARCHITECTURE).

@@ -297,6 +297,7 @@ impl Session {
         if transaction.is_from_nobody && is_notification(content) {
             return self.notification(content).await;
         }
+        let is_named = transaction.attempt.is_some();
         let Some(attempt) = transaction.attempt.or_else(|| attempt_in(content)) else {
             complain("a message of nobody".to_owned());
             return Err(Over);
@@ -315,7 +316,8 @@ impl Session {
             if kept {
                 for address in &group {
                     self.note(&format!("keeps it for {address}"));
-                    copies.extend(books(|books| books.stored(attempt, address, content)));
+                    let copy = books(|books| books.stored(attempt, is_named, address, content));
+                    copies.extend(copy);
                 }
                 // Whoever keeps a message does not refuse it.
                 if matches!(fate, Fate::Later | Fate::Never | Fate::Closing) {
