@@ -372,7 +372,7 @@ impl Session {
         // From the Internet the sender's second attempt may come twice: not everybody may fill the key database.
         let is_ours = transaction.direction == Direction::Outbound || settled.partial;
         if reply_lost && is_ours {
-            Box::pin(transaction.remember(answers.outcomes())).await;
+            transaction.remember(answers.outcomes()).await;
         }
         let recipients = &transaction.envelope.recipients;
         self.record(settled.report, &reply, recipients, size_bytes, started.elapsed())
@@ -441,7 +441,7 @@ impl Session {
         }
         Some(match settled {
             Some(settled) => settled,
-            None => Box::pin(transaction.interrupted(answers.outcomes())).await,
+            None => transaction.interrupted(answers.outcomes()).await,
         })
     }
 
