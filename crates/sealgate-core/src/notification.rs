@@ -1,6 +1,7 @@
-//! The notification for recipients who were refused for good after others had got the message (RFC 3464, 3461 §6, 6522).
+//! Delivery status notifications (RFC 3464, 3461 §6, 6522): of recipients who were refused for good after others had got the
+//! message, and of those who have it through a server that confirms no delivery.
 //!
-//! In: the envelope, the refusals and the message as its sender handed it over. Out: a message for the sender in pieces, to be
+//! In: the envelope, the replies and the message as its sender handed it over. Out: a message for the sender in pieces, to be
 //! sent with the null reverse-path; nothing where nobody wants to hear. Time and names come from the caller.
 //!
 //! It goes back to where the message came from and holds nothing that did not come from there, besides the replies.
@@ -26,20 +27,31 @@ pub struct Notification<'a> {
     pub date: &'a str,
     /// The message's envelope.
     pub envelope: &'a Envelope,
-    /// Those refused.
-    pub failed: Vec<Failed<'a>>,
+    /// What became of all recipients below.
+    pub action: Action,
+    /// Those whom it is about.
+    pub recipients: Vec<PerRecipient<'a>>,
     /// The message as received.
     pub message: &'a Message,
 }
 
-/// One recipient who was refused for good.
+/// What is reported (RFC 3464 §2.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Refused for good, while others have the message.
+    Failed,
+    /// Taken by a server without DSN, from which nothing more will be heard (RFC 3461 §5.2.2).
+    Relayed,
+}
+
+/// One recipient whom it is about.
 #[derive(Clone, Debug)]
-pub struct Failed<'a> {
+pub struct PerRecipient<'a> {
     /// Who.
     pub recipient: &'a Recipient,
-    /// The reply.
+    /// The reply: a refusal for good, or a 2xx.
     pub reply: Reply,
-    /// The server that refused, where one did.
+    /// The server that said so, where one did.
     pub remote: Option<&'a str>,
 }
 
@@ -52,27 +64,72 @@ pub struct Notice {
     pub eight_bit: bool,
 }
 
-/// Whether a recipient's failure is to be reported: it is, unless NOTIFY says otherwise (RFC 3461 §4.1).
-pub fn is_wanted(recipient: &Recipient) -> bool {
-    let Some(notify) = &recipient.notify else { return true };
-    notify.split(',').any(|word| word.trim().eq_ignore_ascii_case("FAILURE"))
+impl Action {
+    /// Whether it is to be reported of a recipient (RFC 3461 §4.1): a failure unless NOTIFY says otherwise, the rest only where
+    /// NOTIFY asks for it.
+    pub fn is_wanted(self, recipient: &Recipient) -> bool {
+        let Some(notify) = &recipient.notify else { return self == Self::Failed };
+        let word = match self {
+            Self::Failed => "FAILURE",
+            Self::Relayed => "SUCCESS",
+        };
+        notify.split(',').any(|asked| asked.trim().eq_ignore_ascii_case(word))
+    }
+
+    /// Its word in the report.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Relayed => "relayed",
+        }
+    }
+
+    fn subject(self) -> &'static str {
+        match self {
+            Self::Failed => "Not delivered to all recipients",
+            Self::Relayed => "Handed to mail servers that confirm no delivery",
+        }
+    }
+
+    /// For people.
+    fn explanation(self) -> &'static str {
+        match self {
+            Self::Failed => {
+                "Your message was refused for those named below. Its other recipients have got\r\n\
+                 it. It will not be sent again unless you do so.\r\n"
+            }
+            Self::Relayed => {
+                "Your message was taken by the mail servers of those named below. These servers\r\n\
+                 send no confirmations: you will not hear when it arrives.\r\n"
+            }
+        }
+    }
+
+    /// The class of its status codes (RFC 3463 §3.1).
+    fn class(self) -> u8 {
+        match self {
+            Self::Failed => 5,
+            Self::Relayed => 2,
+        }
+    }
 }
 
 impl Notification<'_> {
-    /// Writes the notification; `None` for mail from `<>` (RFC 3461 §6) and where no recipient's failure is to be reported.
+    /// Writes the notification; `None` for mail from `<>` (RFC 3461 §6) and where of no recipient it is to be reported.
     ///
     /// # Errors
     /// [`KeyError::Failed`] without randomness for the boundary.
     pub fn write(&self) -> Result<Option<Notice>, KeyError> {
-        let failed: Vec<&Failed<'_>> =
-            self.failed.iter().filter(|failed| is_wanted(failed.recipient)).collect();
+        let about: Vec<&PerRecipient<'_>> =
+            self.recipients.iter().filter(|one| self.action.is_wanted(one.recipient)).collect();
         let Some(sender) = &self.envelope.reverse_path else { return Ok(None) };
-        if failed.is_empty() {
+        if about.is_empty() {
             return Ok(None);
         }
-        // What was to go over verified ways only is not sent back over others (RFC 8689 §5).
+        // RET is about failures (RFC 3461 §4.3). What was to go over verified ways only is not sent back over others (RFC 8689 §5).
         let parameters = &self.envelope.parameters;
-        let whole = parameters.ret == Some(Ret::Full) && !parameters.requiretls;
+        let asked = self.action == Action::Failed && parameters.ret == Some(Ret::Full);
+        let whole = asked && !parameters.requiretls;
         let (kind, returned) = if whole {
             ("message/rfc822", self.message.bytes().clone())
         } else {
@@ -81,8 +138,8 @@ impl Notification<'_> {
         let boundary = Boundary::new(cms::random_bytes()?, std::slice::from_ref(&returned));
         let boundary = boundary.as_str();
         let mut head = self.header(sender, boundary);
-        head.push_str(&format!("--{boundary}\r\n{}", self.explanation(&failed)));
-        head.push_str(&format!("\r\n--{boundary}\r\n{}", self.status(&failed)));
+        head.push_str(&format!("--{boundary}\r\n{}", self.explanation(&about)));
+        head.push_str(&format!("\r\n--{boundary}\r\n{}", self.status(&about)));
         let encoding = if returned.is_ascii() { "7bit" } else { "8bit" };
         head.push_str(&format!(
             "\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
@@ -94,13 +151,14 @@ impl Notification<'_> {
     }
 
     fn header(&self, sender: &Address, boundary: &str) -> String {
-        let Self { id, hostname, date, .. } = self;
+        let Self { id, hostname, date, action, .. } = self;
+        let (subject, word) = (action.subject(), action.word());
         format!(
             "From: Mail Delivery System <MAILER-DAEMON@{hostname}>\r\n\
              To: <{sender}>\r\n\
-             Subject: Not delivered to all recipients\r\n\
+             Subject: {subject}\r\n\
              Date: {date}\r\n\
-             Message-ID: <{id}.notification@{hostname}>\r\n\
+             Message-ID: <{id}.{word}@{hostname}>\r\n\
              Auto-Submitted: auto-replied\r\n\
              MIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status;\r\n\
@@ -109,52 +167,54 @@ impl Notification<'_> {
     }
 
     /// For people.
-    fn explanation(&self, failed: &[&Failed<'_>]) -> String {
-        let (id, hostname) = (self.id, self.hostname);
+    fn explanation(&self, about: &[&PerRecipient<'_>]) -> String {
+        let (id, hostname, happened) = (self.id, self.hostname, self.action.explanation());
         let mut text = format!(
             "Content-Type: text/plain; charset=us-ascii\r\n\r\n\
              This is the mail gateway at {hostname} (transaction {id}).\r\n\r\n\
-             Your message was refused for those named below. Its other recipients have got\r\n\
-             it. It will not be sent again unless you do so.\r\n"
+             {happened}"
         );
-        for failed in failed {
-            let address = escaped(&failed.recipient.address.to_string());
-            let said = folded(&printable(&failed.reply.to_string()), "\r\n    ");
+        for one in about {
+            let address = escaped(&one.recipient.address.to_string());
+            let said = folded(&printable(&one.reply.to_string()), "\r\n    ");
             text.push_str(&format!("\r\n<{address}>\r\n    {said}\r\n"));
         }
         text
     }
 
     /// For programs (RFC 3464 §2).
-    fn status(&self, failed: &[&Failed<'_>]) -> String {
+    fn status(&self, about: &[&PerRecipient<'_>]) -> String {
         let mut text = String::from("Content-Type: message/delivery-status\r\n\r\n");
         if let Some(envid) = &self.envelope.parameters.envid {
             text.push_str(&format!("Original-Envelope-Id: {}\r\n", from_xtext(envid)));
         }
         text.push_str(&format!("Reporting-MTA: dns; {}\r\n", self.hostname));
-        for failed in failed {
+        for one in about {
             text.push_str("\r\n");
             if let Some((kind, address)) =
-                failed.recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';'))
+                one.recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';'))
             {
                 let (kind, address) = (printable(kind), from_xtext(address));
                 text.push_str(&format!("Original-Recipient: {kind};{address}\r\n"));
             }
-            let address = &failed.recipient.address;
+            let address = &one.recipient.address;
             // RFC 6533 §3.
             let kind = if address.needs_smtputf8() { "utf-8" } else { "rfc822" };
-            let status = match failed.reply.enhanced {
-                Some((class @ 5, subject, detail)) => format!("{class}.{subject}.{detail}"),
-                _ => "5.0.0".to_owned(),
+            let (action, class) = (self.action.word(), self.action.class());
+            let status = match one.reply.enhanced {
+                Some((said, subject, detail)) if said == class => {
+                    format!("{class}.{subject}.{detail}")
+                }
+                _ => format!("{class}.0.0"),
             };
             text.push_str(&format!(
-                "Final-Recipient: {kind};{}\r\nAction: failed\r\nStatus: {status}\r\n",
+                "Final-Recipient: {kind};{}\r\nAction: {action}\r\nStatus: {status}\r\n",
                 escaped(&address.to_string())
             ));
-            if let Some(remote) = failed.remote {
+            if let Some(remote) = one.remote {
                 text.push_str(&format!("Remote-MTA: dns; {}\r\n", printable(remote)));
             }
-            let said = folded(&printable(&failed.reply.to_string()), "\r\n\t");
+            let said = folded(&printable(&one.reply.to_string()), "\r\n\t");
             text.push_str(&format!("Diagnostic-Code: smtp; {said}\r\n"));
             text.push_str(&format!("Last-Attempt-Date: {}\r\n", self.date));
         }
@@ -267,7 +327,7 @@ mod tests {
             parameters: MailParameters::default(),
         };
         edit(&mut envelope);
-        let failed = |recipient| Failed {
+        let failed = |recipient| PerRecipient {
             recipient,
             reply: Reply::new(550, (5, 1, 1), "mx.abc.example said: 550 unknown\r\nX: injected"),
             remote: Some("mx.abc.example"),
@@ -277,7 +337,8 @@ mod tests {
             hostname: "gate.nec.example",
             date: "Mon, 23 Nov 2026 09:00:00 +0000",
             envelope: &envelope,
-            failed: envelope.recipients.iter().map(failed).collect(),
+            action: Action::Failed,
+            recipients: envelope.recipients.iter().map(failed).collect(),
             message: &Message::new(Bytes::from_static(message)),
         }
         .write()
@@ -330,7 +391,8 @@ mod tests {
                 hostname: "gate.nec.example",
                 date: "Mon, 23 Nov 2026 09:00:00 +0000",
                 envelope: &envelope,
-                failed: vec![Failed {
+                action: Action::Failed,
+                recipients: vec![PerRecipient {
                     recipient: &envelope.recipients[0],
                     reply: Reply::new(550, (5, 1, 1), format!("{said}{}", "x".repeat(long))),
                     remote: Some(&remote),
@@ -379,6 +441,52 @@ mod tests {
         assert!(text.contains("b@x.example") && !text.contains("quiet@"), "{text}");
         let to = vec![recipient("b@x.example", None, None)];
         assert!(written(to, |envelope| envelope.reverse_path = None).is_none());
+    }
+
+    #[test]
+    fn who_asked_for_success_hears_where_no_confirmation_will_come() {
+        let asked = |notify| recipient("b@x.example", notify, Some("rfc822;b@x.example"));
+        let envelope = Envelope {
+            reverse_path: Some(Address::parse("alice@nec.example").unwrap()),
+            recipients: vec![asked(Some("FAILURE,success"))],
+            parameters: MailParameters { ret: Some(Ret::Full), ..MailParameters::default() },
+        };
+        let relayed = |envelope: &Envelope| {
+            let about = |recipient| PerRecipient {
+                recipient,
+                reply: Reply::new(250, (2, 1, 5), "delivered, next hop said: queued"),
+                remote: Some("mx.abc.example"),
+            };
+            let notification = Notification {
+                id: "ID1",
+                hostname: "gate.nec.example",
+                date: "Mon, 23 Nov 2026 09:00:00 +0000",
+                envelope,
+                action: Action::Relayed,
+                recipients: envelope.recipients.iter().map(about).collect(),
+                message: &Message::new(Bytes::from_static(MESSAGE)),
+            };
+            notification.write().unwrap().map(|notice| text(&notice))
+        };
+        let text = relayed(&envelope).unwrap();
+        for line in [
+            "Subject: Handed to mail servers that confirm no delivery",
+            "Message-ID: <ID1.relayed@gate.nec.example>",
+            "Original-Recipient: rfc822;b@x.example",
+            "Final-Recipient: rfc822;b@x.example",
+            "Action: relayed",
+            "Status: 2.1.5",
+            "Remote-MTA: dns; mx.abc.example",
+            "Content-Type: text/rfc822-headers",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("body words") && !text.contains("refused"), "{text}");
+        for notify in [None, Some("NEVER"), Some("FAILURE"), Some("FAILURE,DELAY")] {
+            let envelope = Envelope { recipients: vec![asked(notify)], ..envelope.clone() };
+            assert!(relayed(&envelope).is_none(), "{notify:?}");
+        }
+        assert!(relayed(&Envelope { reverse_path: None, ..envelope }).is_none(), "from <>");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub(crate) mod listener;
 mod look_ups;
 mod mta_sts;
 pub(crate) mod names;
+mod notify;
 mod pool;
 mod readiness;
 mod recipients;
@@ -96,7 +98,7 @@ impl Settings {
         Ok(Self { config, tls, dkim, hostname, postmaster_domain })
     }
 
-    fn server_options(&self, entrance: Entrance) -> Options {
+    fn server_options(&self, entrance: Entrance, inside_confirms: bool) -> Options {
         let limits = &self.config.limits;
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Options {
@@ -105,7 +107,8 @@ impl Settings {
             postmaster_domain: self.postmaster_domain.clone(),
             starttls: self.tls.is_some(),
             smtputf8: true,
-            dsn: true,
+            // What the mail server does not honour is not promised to the Internet (A7).
+            dsn: entrance.direction() == Direction::Outbound || inside_confirms,
             // Only towards the Internet there is a next hop that may be able to.
             requiretls: entrance.direction() == Direction::Outbound,
             limits: ServerLimits {
@@ -128,6 +131,8 @@ pub(crate) struct Relay {
     crypto: CryptoThreads,
     downstream: Downstream,
     recipients: Recipients,
+    /// Whether the mail server offered DSN when it last took a message.
+    inside_confirms: AtomicBool,
     decryption_failures: DecryptionFailures,
     authenticator: Authenticator,
     absence: Absence,
@@ -153,6 +158,7 @@ impl Relay {
             stores: Arc::new(stores),
             downstream: Downstream::new(router, hostname, hops),
             recipients: Recipients::new(),
+            inside_confirms: AtomicBool::new(true),
             decryption_failures: DecryptionFailures::new(),
             authenticator,
             absence: Absence::default(),
@@ -262,6 +268,8 @@ impl Relay {
         match self.load(&path).await {
             Ok(settings) => {
                 *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+                // It may name another mail server.
+                self.inside_confirms.store(true, Ordering::Relaxed);
                 tracing::info!(path = %path.display(), "configuration reloaded");
             }
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),

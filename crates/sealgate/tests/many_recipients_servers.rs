@@ -21,7 +21,7 @@ use sealgate_testkit::gate::Gate;
 use sealgate_testkit::opensmtpd::OpenSmtpd;
 use sealgate_testkit::postfix::{self, Postfix};
 use sealgate_testkit::process::{self, PATIENCE, holds_within};
-use sealgate_testkit::session::send_smtp;
+use sealgate_testkit::session::{Session, send_smtp};
 use sealgate_testkit::sink::{Protocol, Sink, Stage};
 
 const ALICE: &str = "alice@nec.example";
@@ -193,6 +193,40 @@ fn four_outcomes(kind: Kind, protocol: Protocol) {
     }
 }
 
+/// A server outside that knows nothing of DSN: it is sealgate who tells, once, those who asked for success.
+fn relayed(kind: Kind, protocol: Protocol) {
+    let outside = Sink::scripted(Protocol::Smtp, |stage| match stage {
+        Stage::Hello => Some("250-sink.example\r\n250 SIZE\r\n".to_owned()),
+        _ => None,
+    });
+    let bed = Bed::start(kind, protocol, outside);
+    let (mut client, _) = Session::connect(bed.server.smtp());
+    client.command("EHLO client.example");
+    assert_eq!(client.command(&format!("MAIL FROM:<{ALICE}>")).code, 250);
+    for (to, notify) in FOUR.iter().zip([" NOTIFY=SUCCESS", "", " NOTIFY=NEVER", ""]) {
+        let reply = client.command(&format!("RCPT TO:<{to}>{notify}"));
+        assert_eq!(reply.code, 250, "{reply:?}");
+    }
+    client.command("DATA");
+    client.content(MAIL);
+    assert_eq!(client.reply().code, 250);
+    bed.await_with_retries("all served and Alice told", |bed| {
+        bed.counts() == [1; 4] && !bed.reports().is_empty()
+    });
+    assert!(
+        !holds_within(Duration::from_secs(2), || bed.reports().len() != 1),
+        "{:?}\n{}",
+        bed.reports(),
+        bed.logs()
+    );
+    let report = &bed.reports()[0];
+    assert!(
+        report.contains("Final-Recipient: rfc822;a@a.example\r\nAction: relayed\r\n"),
+        "{report}"
+    );
+    assert!(FOUR[1..].iter().all(|other| !report.contains(other)), "{report}");
+}
+
 /// The relay dies after two of four replies: the other two are tried again, and they alone.
 fn killed_after_two_replies(kind: Kind) {
     let dots = Arc::new(AtomicUsize::new(0));
@@ -271,4 +305,14 @@ fn opensmtpd_over_smtp() {
 #[test]
 fn opensmtpd_and_a_killed_relay() {
     killed_after_two_replies(Kind::OpenSmtpd);
+}
+
+#[test]
+fn postfix_hears_over_lmtp_of_a_server_that_confirms_nothing() {
+    relayed(Kind::Postfix, Protocol::Lmtp);
+}
+
+#[test]
+fn postfix_hears_over_smtp_of_a_server_that_confirms_nothing() {
+    relayed(Kind::Postfix, Protocol::Smtp);
 }

@@ -197,6 +197,7 @@ impl Plan<'_> {
         if self.target.guard.requiretls && !link.client.capabilities().requiretls {
             return Err(Refusal::NextHopLacks(Extension::RequireTls));
         }
+        link.passage.dsn = link.client.capabilities().dsn;
         let tls = link.stream.tls_description();
         link.passage.tls = tls.as_deref().and_then(|text| text.split_once(' ')).map(|parts| {
             let (version, cipher) = (parts.0.to_owned(), parts.1.to_owned());
@@ -238,7 +239,7 @@ impl Plan<'_> {
     fn passage(&self, address: IpAddr) -> Passage {
         let dnssec = self.target.guard.dnssec;
         let host = self.target.host.clone();
-        Passage { host, address, dnssec, tls: None, mta_sts_testing: None }
+        Passage { host, address, dnssec, tls: None, mta_sts_testing: None, dsn: false }
     }
 
     /// A server that is not what it must be.

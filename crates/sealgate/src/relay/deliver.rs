@@ -358,6 +358,12 @@ impl Delivery<'_> {
                         false => Err(passed_on(hop, &reply)),
                     };
                     if let Some(index) = self.consignment.recipients.get(recipient) {
+                        let passage = &self.link.passage;
+                        if result.is_ok() && !passage.dsn {
+                            self.consignment
+                                .transport
+                                .note_unconfirmed(*index, passage.host.clone());
+                        }
                         answer((*index, result));
                     }
                     failpoint!("deliver.answer_passed");

@@ -142,6 +142,27 @@ fn nothing_is_delivered_for_a_client_that_has_gone_before_the_first_dot() {
     assert!(!trace.contains("has all of m0.0") && trace.contains("has all of m0.1"), "{trace}");
 }
 
+/// RFC 3461 §5.2.2.
+#[test]
+fn who_asked_for_success_hears_of_a_server_that_confirms_none() {
+    let mut gate = Gate::new();
+    for entrance in [Entrance::InsideLmtp, Entrance::InsideSmtp] {
+        for (notify, confirmations) in
+            [(Some(books::SUCCESS), Some(&1)), (Some(books::NEVER), None), (None, None)]
+        {
+            let mut course = Course::quiet(entrance, 3, &[1, 2]);
+            course.books.mails[0].notify = notify;
+            // The second exchanger confirms, and nobody else does.
+            course.servers[0].keywords = vec!["PIPELINING"];
+            course.clients[0].old = true;
+            let outcome = gate.take(course, Chance::new(1), true);
+            let trace = outcome.trace.join("\n");
+            assert!(outcome.problems.is_empty(), "{:?}\n{trace}", outcome.problems);
+            assert_eq!(outcome.counts.0.get("confirmations"), confirmations, "{trace}");
+        }
+    }
+}
+
 /// Found by the schedules: a client that reads no faster than that heard the first replies twice, and took them for others'.
 #[tokio::test(start_paused = true)]
 async fn a_reply_that_was_given_up_goes_on_where_it_ended() {

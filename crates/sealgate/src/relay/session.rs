@@ -87,7 +87,8 @@ impl Session {
         (stream, local, peer): (Stream, SocketAddr, SocketAddr),
         admission: Result<Connection, Reply>,
     ) -> Self {
-        let options = settings.server_options(entrance);
+        let options =
+            settings.server_options(entrance, relay.inside_confirms.load(Ordering::Relaxed));
         let id = trace::transaction_id();
         let (server, connection) = match admission {
             Ok(connection) => (Server::new(options), Some(connection)),

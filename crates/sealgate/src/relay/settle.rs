@@ -9,26 +9,17 @@
 //! * Coming in, somebody is refused for good after others accepted: his refusal, which names him. The sender's server then
 //!   tells the sender; a notification of ours to a sender whom nobody has verified would be backscatter.
 
-use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 
 use sealgate_core::address::Address;
-use sealgate_core::envelope::{Envelope, MailParameters, Recipient, Ret};
-use sealgate_core::message::Message;
-use sealgate_core::notification::{Failed, Notice, Notification, is_wanted};
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::report::{Delivered, Direction, Report};
+use sealgate_core::report::{Direction, Report};
 use sealgate_core::smtp::Protocol;
-use sealgate_core::step::Parcel;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::fanout::{Fanout, Remotes};
-use super::introduction::Introduction;
-use super::trace;
+use super::fanout::Remotes;
+use super::notify::Handed;
 use super::transaction::Transaction;
-use super::transport::Transport;
-use crate::config::{ClientAddress, NextHop};
 
 /// What became of each recipient; `None` for one whose copy was held back.
 pub(crate) type Outcomes = Vec<Option<Result<Reply, Refusal>>>;
@@ -101,17 +92,6 @@ impl Tally {
             Self::Deferred(refusal) | Self::Split(_, refusal) => (Err(refusal), true),
         }
     }
-}
-
-/// What became of a notification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Handed {
-    Over,
-    NotOver,
-    Refused,
-    /// Refused for good because of its size.
-    TooLarge,
-    Unwanted,
 }
 
 impl Transaction {
@@ -218,129 +198,6 @@ impl Transaction {
         };
         Refusal::NextHop(Reply { lines: vec![text], ..reply })
     }
-
-    /// Tells the sender through the mail server who was refused for good.
-    async fn notify(
-        &self,
-        outcomes: &Outcomes,
-        remotes: &Remotes,
-        deadline: Instant,
-        released: &AtomicBool,
-    ) -> Handed {
-        let mut envelope = Cow::Borrowed(&self.envelope);
-        let handed = loop {
-            let notice = self.notice(&envelope, outcomes, remotes);
-            let handed = match (notice, &self.envelope.reverse_path) {
-                (Ok(Some(notice)), Some(sender)) => {
-                    self.hand_over(notice, sender, deadline, released).await
-                }
-                (Ok(_), _) => Handed::Unwanted,
-                (Err(()), _) => Handed::NotOver,
-            };
-            if handed != Handed::TooLarge || envelope.parameters.ret != Some(Ret::Full) {
-                break handed;
-            }
-            envelope.to_mut().parameters.ret = Some(Ret::Headers);
-        };
-        let outcome = match handed {
-            Handed::Over => "handed-over",
-            Handed::NotOver => "failed",
-            Handed::Refused | Handed::TooLarge => "refused",
-            Handed::Unwanted => "unwanted",
-        };
-        metrics::counter!("sealgate_notifications_total", "outcome" => outcome).increment(1);
-        handed
-    }
-
-    /// Written for an envelope that is the message's, or asks for less to be returned.
-    fn notice(
-        &self,
-        envelope: &Envelope,
-        outcomes: &Outcomes,
-        remotes: &Remotes,
-    ) -> Result<Option<Notice>, ()> {
-        let recipients = self.envelope.recipients.iter().zip(outcomes).enumerate();
-        let failed = recipients.filter_map(|(index, (recipient, outcome))| match outcome {
-            Some(Err(refusal)) if is_wanted(recipient) => Some(Failed {
-                recipient,
-                reply: Reply::from(refusal),
-                remote: remotes.get(&index).map(String::as_str),
-            }),
-            _ => None,
-        });
-        let notification = Notification {
-            id: &self.id,
-            hostname: &self.settings.config.hostname,
-            date: &trace::date(),
-            envelope,
-            failed: failed.collect(),
-            message: &Message::new(self.message.clone()),
-        };
-        notification
-            .write()
-            .map_err(|error| tracing::error!(id = self.id, %error, "no notification"))
-    }
-
-    async fn hand_over(
-        &self,
-        notice: Notice,
-        sender: &Address,
-        deadline: Instant,
-        released: &AtomicBool,
-    ) -> Handed {
-        let envelope = Envelope {
-            reverse_path: None,
-            recipients: vec![Recipient::new(sender.clone())],
-            parameters: MailParameters::default(),
-        };
-        let parcel = Parcel {
-            recipients: vec![0],
-            message: notice.message,
-            delivered: Delivered::AsReceived,
-            eight_bit: notice.eight_bit,
-        };
-        let (answers, mut receiver) = mpsc::unbounded_channel();
-        // Where the mail server wants the PROXY header, it wants it on every connection.
-        let is_proxied = self.settings.config.inside.client_address == ClientAddress::Proxy;
-        let introduction = is_proxied.then_some(Introduction::Ourselves);
-        let fanout = Fanout {
-            downstream: &self.relay.downstream,
-            next_hop: &NextHop::Fixed(self.settings.config.inside.mail_server.clone()),
-            recipients: None,
-            introduction: introduction.as_ref(),
-            transport: &Transport::default(),
-            direction: Direction::Inbound,
-            envelope: &envelope,
-            served: &[],
-            deferred: &[],
-            remembers: true,
-            deadline,
-            answer_deadline: deadline,
-            released,
-            opened: false,
-            received_bytes: 0,
-            answers,
-        };
-        fanout.deliver(Protocol::Lmtp, &[parcel]).await;
-        match receiver.try_recv() {
-            Ok((_, Ok(_))) => Handed::Over,
-            Ok((_, Err(refusal))) => {
-                tracing::error!(id = self.id, %refusal, "the mail server takes no notification");
-                let reply = Reply::from(&refusal);
-                match reply.is_permanent() {
-                    true if is_about_size(&reply) => Handed::TooLarge,
-                    true => Handed::Refused,
-                    false => Handed::NotOver,
-                }
-            }
-            Err(_) => Handed::NotOver,
-        }
-    }
-}
-
-/// RFC 1870 §6, RFC 3463 §3.3 and §3.4: too large for the server or for the mailbox, or more than the mailbox has room for.
-fn is_about_size(reply: &Reply) -> bool {
-    reply.code == 552 || matches!(reply.enhanced, Some((5, 3, 4) | (5, 2, 2 | 3)))
 }
 
 /// An address in a reply: printable ASCII only, so that it cannot end the line.

@@ -142,6 +142,7 @@ impl Transaction {
         };
         let collecting = self.collect(before, receiver, answers);
         let ((report, remotes), outcomes) = tokio::join!(sending, collecting);
+        self.confirm(&outcomes, released).await;
         failpoint!("transaction.settle");
         self.settle(report, &outcomes, &remotes, answer_deadline, released).await
     }

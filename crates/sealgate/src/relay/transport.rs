@@ -3,6 +3,7 @@
 //! In: policy, the envelope's REQUIRETLS (RFC 8689 §4.2.1) and the header's TLS-Required (§5). Out: a [`Demand`] for each
 //! recipient, before it is routed; a [`Passage`] for each copy, once it was admitted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +32,7 @@ pub(crate) struct Demand {
 pub(crate) struct Transport {
     demands: Vec<Demand>,
     passages: Mutex<Vec<Passage>>,
+    unconfirmed: Mutex<BTreeMap<usize, String>>,
 }
 
 /// How one copy went.
@@ -47,6 +49,9 @@ pub(crate) struct Passage {
     /// What an MTA-STS policy in testing mode would have come to: `pass`, or the failure by the words of RFC 8460 §4.3, or
     /// `sts-mx-mismatch`; none without such a policy.
     pub(crate) mta_sts_testing: Option<&'static str>,
+    /// Whether the host offers DSN (RFC 3461).
+    #[serde(skip)]
+    pub(crate) dsn: bool,
 }
 
 /// A connection's TLS.
@@ -96,6 +101,23 @@ impl Transport {
     /// Notes how a copy went.
     pub(crate) fn note(&self, passage: Passage) {
         self.passages.lock().unwrap_or_else(PoisonError::into_inner).push(passage);
+    }
+
+    /// Whether the host of the last copy offered DSN, where there was one.
+    pub(crate) fn last_offered_dsn(&self) -> Option<bool> {
+        let passages = self.passages.lock().unwrap_or_else(PoisonError::into_inner);
+        passages.last().map(|passage| passage.dsn)
+    }
+
+    /// Notes that a recipient has the message through a host that offers no DSN.
+    pub(crate) fn note_unconfirmed(&self, recipient: usize, host: String) {
+        let mut unconfirmed = self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        unconfirmed.insert(recipient, host);
+    }
+
+    /// Those recipients, by index into the envelope, with the host's name.
+    pub(crate) fn unconfirmed(&self) -> BTreeMap<usize, String> {
+        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What was noted.

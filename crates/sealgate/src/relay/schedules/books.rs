@@ -16,7 +16,8 @@ use crate::relay::listener::Entrance;
 pub(super) struct Mail {
     pub(super) entrance: Entrance,
     pub(super) sender_is_null: bool,
-    pub(super) notify_never: bool,
+    /// NOTIFY, where it is given.
+    pub(super) notify: Option<&'static str>,
     pub(super) recipients: Vec<Recipient>,
     pub(super) content: Vec<u8>,
     pub(super) kind: Kind,
@@ -234,6 +235,18 @@ impl Books {
         }
     }
 
+    /// The mail server took a notification that no confirmation will come.
+    pub(super) fn relayed(&mut self, message: usize, address: &str) {
+        self.counts.add("confirmations", 1);
+        let mail = &self.mails[message];
+        let is_asked = mail.notify == Some(SUCCESS) && mail.entrance != Entrance::OutsideSmtp;
+        let mut recipients = mail.recipients.iter();
+        let found = recipients.find(|recipient| recipient.address == address);
+        if !is_asked || !found.is_some_and(|recipient| recipient.is_held(None)) {
+            self.problems.push(format!("m{message}: {address} is said to have been relayed to"));
+        }
+    }
+
     /// A server said 5xx.
     pub(super) fn refused(&mut self, server: SocketAddr, mark: Option<Mark>) {
         self.refusals.push((server, mark));
@@ -254,7 +267,7 @@ impl Books {
             2 if recipient.is_held(None) => None,
             2 if mail.is_joint() && recipient.is_notified() => None,
             2 if mail.is_joint()
-                && (mail.sender_is_null || mail.notify_never)
+                && (mail.sender_is_null || mail.notify == Some(NEVER))
                 && self.is_refused(recipient) =>
             {
                 None
@@ -358,6 +371,10 @@ impl Mail {
     }
 }
 
+/// NOTIFY: no notification at all.
+pub(super) const NEVER: &str = "NEVER";
+/// NOTIFY: also where a server confirms nothing.
+pub(super) const SUCCESS: &str = "SUCCESS,FAILURE";
 const CLIENT_GONE: &str = "twice: 14 client gone before the reply";
 /// What no line shows of a message that is sealed.
 pub(super) const SECRET: &[u8] = b"the rook flies at noon";

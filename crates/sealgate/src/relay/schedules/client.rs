@@ -29,6 +29,8 @@ pub(super) struct ClientPlan {
     pub(super) retry_after: Duration,
     /// At its first attempt it waits no longer than this for the replies to its dot.
     pub(super) leaves_after: Option<Duration>,
+    /// There is a server without DSN.
+    pub(super) old: bool,
 }
 
 /// Hands over everything; what is still open in calm weather is the relay's fault.
@@ -81,6 +83,8 @@ struct Session<'p> {
     vanished: bool,
     patience: Duration,
     closing: bool,
+    /// Whether ENVID and NOTIFY are taken.
+    dsn: bool,
 }
 
 /// What is handed over.
@@ -114,6 +118,7 @@ impl<'p> Session<'p> {
             vanished: false,
             patience: COMMAND_MAX,
             closing: false,
+            dsn: false,
         };
         session.note("connects");
         session.expect(2).await?;
@@ -123,6 +128,8 @@ impl<'p> Session<'p> {
             _ => "EHLO",
         };
         session.command(&format!("{hello} client.example\r\n"), 2).await?;
+        // Who says HELO is offered nothing, and the relay takes it all the same.
+        session.dsn |= hello == "HELO" && !plan.old;
         Ok(session)
     }
 
@@ -135,6 +142,7 @@ impl<'p> Session<'p> {
         let read = async {
             loop {
                 let line = self.line.line().await?;
+                self.dsn |= line.get(4..) == Some("DSN");
                 if line.as_bytes().get(3) != Some(&b'-') {
                     return Ok(line);
                 }
@@ -257,14 +265,17 @@ impl<'p> Session<'p> {
             let mail = &books.mails[message];
             let sender = if mail.sender_is_null { "" } else { self.plan.sender };
             let size = mail.content.len();
-            let notify = if mail.notify_never { " NOTIFY=NEVER" } else { "" };
+            let notify = mail.notify.filter(|_| self.dsn);
+            let notify = notify.map(|words| format!(" NOTIFY={words}")).unwrap_or_default();
+            let envid = format!(" ENVID=m{message}.{attempt}");
+            let envid = if self.dsn { envid } else { String::new() };
             let rcpt = |index: usize| {
                 let address = &mail.recipients[index].address;
                 (index, format!("RCPT TO:<{address}>{notify}\r\n"))
             };
             Shipment {
                 id: (message, attempt),
-                mail: format!("MAIL FROM:<{sender}> ENVID=m{message}.{attempt} SIZE={size}\r\n"),
+                mail: format!("MAIL FROM:<{sender}>{envid} SIZE={size}\r\n"),
                 recipients: open.into_iter().map(rcpt).collect(),
                 content: mail.content.clone(),
             }

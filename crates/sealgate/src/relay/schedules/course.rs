@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealgate_core::policy::{Decision, Encrypt, Policy, Sign};
 
-use super::books::{Books, Kind, Mail, Recipient, SECRET};
+use super::books::{Books, Kind, Mail, NEVER, Recipient, SECRET, SUCCESS};
 use super::chance::Chance;
 use super::client::ClientPlan;
 use super::gate::exchanger;
@@ -88,13 +88,13 @@ impl Course {
         course.done_record = DoneRecord::Partial;
         course.reply_pause = Duration::ZERO;
         course.connections_max = 50;
+        course.books = Books::default();
         let mut mail = course.mail(&mut chance, entrance, run);
         let recipient = |(index, to): (usize, &u8)| {
             Recipient::new(format!("r{index}@[192.0.2.{to}]"), exchanger(*to))
         };
         mail.recipients = exchangers.iter().enumerate().map(recipient).collect();
-        (mail.sender_is_null, mail.notify_never) = (false, false);
-        course.books = Books::default();
+        (mail.sender_is_null, mail.notify) = (false, None);
         course.books.mails.push(mail);
         course.clients = vec![ClientPlan {
             entrance,
@@ -106,17 +106,19 @@ impl Course {
             slow: None,
             retry_after: Duration::from_secs(60),
             leaves_after: None,
+            old: false,
         }];
-        let server = |to: &u8| ServerPlan {
-            address: exchanger(*to),
-            lmtp: false,
+        let server = |address| ServerPlan {
+            address,
+            lmtp: address == mail_server_address() && course.mail_server.starts_with("lmtp"),
             proxy: false,
             keywords: vec!["DSN"],
             room: wide,
             slow: None,
             per_mille: 0,
         };
-        course.servers = exchangers.iter().map(server).collect();
+        let exchangers = exchangers.iter().map(|to| exchanger(*to));
+        course.servers = exchangers.chain([mail_server_address()]).map(server).collect();
         course.header.clear();
         course
     }
@@ -154,7 +156,9 @@ impl Course {
                 keywords.extend(chance.per_mille(700).then_some("8BITMIME"));
                 keywords.extend(chance.per_mille(700).then_some("SIZE 1000000"));
                 keywords.extend(xclient.then_some("XCLIENT NAME ADDR PORT PROTO HELO"));
-                keywords.push("DSN");
+                // What is sealed shows by ENVID only whose it is.
+                let dsn = self.with_keys || chance.per_mille(950);
+                keywords.extend(dsn.then_some("DSN"));
             }
             let slow = (!old && chance.per_mille(40 + weather / 2)).then(|| {
                 let most = 1 + chance.index(4000);
@@ -206,7 +210,7 @@ impl Course {
         });
         let wide = CONTENT_BYTES_MAX * 2;
         let narrow = 1 + chance.index(500);
-        let old = self.servers.iter().any(|server| server.keywords.is_empty());
+        let old = self.servers.iter().any(|server| !server.keywords.contains(&"DSN"));
         self.clients.push(ClientPlan {
             entrance,
             peer: SocketAddr::from((host, 4000 + u16::try_from(number).unwrap())),
@@ -218,6 +222,7 @@ impl Course {
             // Whose copy it is shows only where a server takes ENVID: else no two attempts may overlap.
             retry_after: Duration::from_secs(if old { 700 } else { *chance.pick(&[0, 60, 700]) }),
             leaves_after: None,
+            old,
         });
     }
 
@@ -256,11 +261,16 @@ impl Course {
             let line = *chance.pick(&lines);
             content.push_str(line);
         }
-        let (sender_is_null, notify_never) = (chance.per_mille(60), chance.per_mille(60));
+        let sender_is_null = chance.per_mille(60);
+        let notify = match chance.below(1000) {
+            0..60 => Some(NEVER),
+            60..160 => Some(SUCCESS),
+            _ => None,
+        };
         Mail {
             entrance,
             sender_is_null,
-            notify_never,
+            notify,
             recipients,
             content: content.into_bytes(),
             kind: Kind::Plain,

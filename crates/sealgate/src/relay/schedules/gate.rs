@@ -170,6 +170,7 @@ impl Gate {
         if course.asks_for_recipients {
             relay.recipients = Recipients::new();
         }
+        relay.inside_confirms = true.into();
         relay.absence = Default::default();
         relay.memory = Arc::default();
         relay.connections = Default::default();

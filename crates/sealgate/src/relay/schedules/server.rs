@@ -346,9 +346,15 @@ impl Session {
         sleep(delay(self.plan.trouble())).await;
         if self.end_as(fate, "250 2.0.0 notified").await? {
             let mark: Option<Mark> = self.line.mark();
+            let is_relayed = text.contains("\r\nAction: relayed\r\n");
             for line in text.lines() {
-                if let Some(address) = line.strip_prefix("Final-Recipient: rfc822;") {
-                    books(|books| books.notified(message, address.trim(), mark.as_ref()));
+                let address = line.strip_prefix("Final-Recipient: rfc822;").map(str::trim);
+                match address {
+                    Some(address) if is_relayed => books(|books| books.relayed(message, address)),
+                    Some(address) => {
+                        books(|books| books.notified(message, address, mark.as_ref()));
+                    }
+                    None => {}
                 }
             }
         }
