@@ -15,6 +15,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
+use sealgate_testkit::cms;
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::mail;
 use sealgate_testkit::pki::{Identity, KeyKind, Pki, Reads, pem_body};
@@ -27,6 +28,9 @@ mod memory;
 
 const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
+/// The two have RSA keys: what the keys of their mails are, `openssl` tells.
+const CAROL: &str = "carol@nec.example";
+const DAVE: &str = "dave@abc.example";
 const SUBJECT: &str = "canary-subject-7f3a";
 const BODY: &str = "canary-body-91d0";
 /// Of the PKCS#12 file that the key came in.
@@ -36,6 +40,9 @@ const MASTER_KEY: &str = "master.key";
 /// Base64 of the body as it stands, at each of the three offsets that it may have in an encoded part.
 const ENCODED: [&str; 3] =
     ["Y2FuYXJ5LWJvZHktOTFk", "NhbmFyeS1ib2R5LTkxZD", "jYW5hcnktYm9keS05MWQw"];
+
+/// Of so many sealed mails the content keys are looked for.
+const CONTENT_KEYS_MAX: usize = 10;
 
 /// Mails of this run; `SEALGATE_LEAK_MAILS=10000` for the long one.
 fn mails() -> usize {
@@ -75,12 +82,28 @@ struct Bed {
     gate: Gate,
     sink: Sink,
     abc: Gate,
+    carol: Identity,
+    dave: Identity,
+    /// Holds their files.
+    _pki: Pki,
     scalar: Vec<u8>,
     /// The key under which the database's keys are, in hexadecimal digits and as it is.
     master: (String, Vec<u8>),
 }
 
-/// Alice's key in a file whose password stands in no other test.
+/// The key that a mail's content is encrypted with, as its recipient finds it.
+fn content_key(message: &[u8], recipient: &Identity) -> Vec<u8> {
+    let cms = mail::decoded_body(message);
+    let encrypted = &cms[cms::locate(&cms, cms::Target::EncryptedKey)];
+    let mut command = Command::new("openssl");
+    command.args(["pkeyutl", "-decrypt", "-pkeyopt", "rsa_padding_mode:oaep"]);
+    command.args(["-pkeyopt", "rsa_oaep_md:sha256", "-inkey"]).arg(&recipient.key);
+    let key = process::run(&mut command, encrypted).expect_ok("openssl pkeyutl");
+    assert!(key.len() == 16 || key.len() == 32, "{} octets are no AES key", key.len());
+    key
+}
+
+/// Somebody's key in a file whose password stands in no other test.
 fn in_pkcs12(alice: &Identity, to: &Path) {
     let mut command = Command::new("openssl");
     command.args(["pkcs12", "-export", "-passout", &format!("pass:{PASSWORD}")]);
@@ -100,12 +123,16 @@ impl Bed {
         let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
         let pki = Pki::new("Ours");
         let alice = pki.issue(ALICE, KeyKind::P256, Reads::GcmAndOaep);
-        let [password, container] = ["password", "alice.p12"].map(|name| gate.dir().join(name));
+        let [carol, dave] =
+            [CAROL, DAVE].map(|one| pki.issue(one, KeyKind::Rsa2048, Reads::GcmAndOaep));
+        let [password, container] = ["password", "one.p12"].map(|name| gate.dir().join(name));
         std::fs::write(&password, PASSWORD).unwrap();
-        in_pkcs12(&alice, &container);
-        let import = ["secret-key", "import", ALICE, container.to_str().unwrap()];
-        let with = ["--password-file", password.to_str().unwrap()];
-        gate.must(&[&import[..], &with[..]].concat(), b"");
+        for one in [&alice, &carol] {
+            in_pkcs12(one, &container);
+            let import = ["secret-key", "import", &one.address, container.to_str().unwrap()];
+            let with = ["--password-file", password.to_str().unwrap()];
+            gate.must(&[&import[..], &with[..]].concat(), b"");
+        }
         // The test's own, not the relay's.
         for path in [password, container] {
             std::fs::remove_file(path).unwrap();
@@ -118,8 +145,10 @@ impl Bed {
         let abc = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["abc.example"]);
         abc.generate_key(BOB, "p256");
         gate.trust(&abc, &[BOB]);
-        abc.must(&["anchor", "import", pki.root.to_str().unwrap()], b"");
-        abc.must(&["public-key", "import", alice.certificate.to_str().unwrap()], b"");
+        for (gate, known) in [(&abc, &alice), (&abc, &carol), (&gate, &dave)] {
+            gate.must(&["anchor", "import", pki.root.to_str().unwrap()], b"");
+            gate.must(&["public-key", "import", known.certificate.to_str().unwrap()], b"");
+        }
         for (table, key) in [("outside", "next_hop"), ("inside", "mail_server")] {
             gate.set(&[table, key], format!("smtp://{}", sink.address));
         }
@@ -138,11 +167,13 @@ impl Bed {
         // ECPrivateKey (RFC 5915): the scalar follows its version.
         let der = pem_body(&alice.key);
         let at = mail::find(&der, &[0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() + 5;
-        Self { gate, sink, abc, scalar: der[at..at + 32].to_vec(), master: (digits, octets) }
+        let scalar = der[at..at + 32].to_vec();
+        Self { gate, sink, abc, carol, dave, _pki: pki, scalar, master: (digits, octets) }
     }
 
-    /// Mail out and in, whole and falsified, refused and delivered.
-    fn mails_pass(&self, count: usize) {
+    /// Mail out and in, whole and falsified, refused and delivered. Gives the content key of the mail for Carol, the same one
+    /// each time.
+    fn mails_pass(&self, count: usize) -> Vec<u8> {
         let plain = |number: usize| {
             format!(
                 "From: {ALICE}\r\nTo: {BOB}\r\nSubject: {SUBJECT} {number}\r\n\r\n{BODY} {number}\r\n"
@@ -150,22 +181,22 @@ impl Bed {
             .into_bytes()
         };
         let answer = format!("From: {BOB}\r\nTo: {ALICE}\r\nSubject: {SUBJECT}\r\n\r\n{BODY}\r\n");
-        let sealed = self.abc.must(&["seal", "--from", BOB, "--to", ALICE], answer.as_bytes());
+        let [sealed, for_carol] = [ALICE, CAROL]
+            .map(|to| self.abc.must(&["seal", "--from", BOB, "--to", to], answer.as_bytes()));
         let ready = self.gate.ready();
         for round in 0..count.div_ceil(40) {
             let (mut inside, _) = Session::connect(ready.inside_smtp.unwrap());
             inside.command("EHLO mail.nec.example");
             let (mut outside, _) = Session::connect(ready.outside_smtp.unwrap());
             outside.command("EHLO mail.abc.example");
-            for number in 0..18 {
+            for number in 0..17 {
                 assert_eq!(send(&mut inside, ALICE, BOB, &plain(round * 18 + number)), 250);
                 assert_eq!(send(&mut outside, BOB, ALICE, &sealed), 250);
             }
-            for target in [
-                sealgate_testkit::cms::Target::EncryptedKey,
-                sealgate_testkit::cms::Target::EncryptedContent,
-            ] {
-                let falsified = sealgate_testkit::cms::falsified(&sealed, target);
+            assert_eq!(send(&mut inside, ALICE, DAVE, &plain(round * 18 + 17)), 250);
+            assert_eq!(send(&mut outside, BOB, CAROL, &for_carol), 250);
+            for target in [cms::Target::EncryptedKey, cms::Target::EncryptedContent] {
+                let falsified = cms::falsified(&sealed, target);
                 assert_eq!(send(&mut outside, BOB, ALICE, &falsified), 550);
             }
             let two_from = [b"From: x@nec.example\r\n".as_slice(), &plain(0)].concat();
@@ -177,13 +208,23 @@ impl Bed {
             gone.command("DATA");
             gone.send(&plain(1));
         }
+        content_key(&for_carol, &self.carol)
+    }
+
+    /// The content keys of the mails that went out to Dave.
+    fn content_keys(&self) -> Vec<Vec<u8>> {
+        let received = self.sink.received();
+        let daves = received.iter().filter(|one| one.recipients.iter().any(|to| to.contains(DAVE)));
+        daves.take(CONTENT_KEYS_MAX).map(|one| content_key(&one.content, &self.dave)).collect()
     }
 }
 
 #[test]
 fn canary_words_are_nowhere_after_the_mails() {
     let bed = Bed::new();
-    bed.mails_pass(mails());
+    let mut content_keys = vec![bed.mails_pass(mails())];
+    content_keys.extend(bed.content_keys());
+    assert!(content_keys.len() > mails().div_ceil(40).min(CONTENT_KEYS_MAX));
     let received = bed.sink.received();
     assert!(received.len() >= mails() / 40 * 36, "{}", received.len());
     let opened = received.iter().filter(|one| mail::find(&one.content, BODY.as_bytes()).is_some());
@@ -200,6 +241,7 @@ fn canary_words_are_nowhere_after_the_mails() {
         ("password", PASSWORD.as_bytes()),
     ];
     canaries.extend(ENCODED.iter().map(|text| ("encoded body", text.as_bytes())));
+    canaries.extend(content_keys.iter().map(|key| ("content key", key.as_slice())));
 
     let metrics = get(bed.gate.ready().observe.unwrap(), "/metrics");
     assert!(metrics.contains("sealgate_"), "{metrics}");
