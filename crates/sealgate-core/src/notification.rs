@@ -30,7 +30,7 @@ pub struct Notification<'a> {
     /// What became of all recipients below.
     pub action: Action,
     /// Those whom it is about.
-    pub recipients: Vec<PerRecipient<'a>>,
+    pub recipients: &'a [PerRecipient<'a>],
     /// The message as received.
     pub message: &'a Message,
 }
@@ -77,7 +77,7 @@ impl Action {
     }
 
     /// Its word in the report.
-    fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Failed => "failed",
             Self::Relayed => "relayed",
@@ -338,7 +338,7 @@ mod tests {
             date: "Mon, 23 Nov 2026 09:00:00 +0000",
             envelope: &envelope,
             action: Action::Failed,
-            recipients: envelope.recipients.iter().map(failed).collect(),
+            recipients: &envelope.recipients.iter().map(failed).collect::<Vec<_>>(),
             message: &Message::new(Bytes::from_static(message)),
         }
         .write()
@@ -392,7 +392,7 @@ mod tests {
                 date: "Mon, 23 Nov 2026 09:00:00 +0000",
                 envelope: &envelope,
                 action: Action::Failed,
-                recipients: vec![PerRecipient {
+                recipients: &[PerRecipient {
                     recipient: &envelope.recipients[0],
                     reply: Reply::new(550, (5, 1, 1), format!("{said}{}", "x".repeat(long))),
                     remote: Some(&remote),
@@ -463,7 +463,7 @@ mod tests {
                 date: "Mon, 23 Nov 2026 09:00:00 +0000",
                 envelope,
                 action: Action::Relayed,
-                recipients: envelope.recipients.iter().map(about).collect(),
+                recipients: &envelope.recipients.iter().map(about).collect::<Vec<_>>(),
                 message: &Message::new(Bytes::from_static(MESSAGE)),
             };
             notification.write().unwrap().map(|notice| text(&notice))

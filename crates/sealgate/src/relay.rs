@@ -6,7 +6,7 @@
 
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ mod answers;
 mod authentication;
 mod budget;
 mod client_name;
+mod confirm;
 mod connect;
 pub(crate) mod crypto_threads;
 mod dane;
@@ -61,6 +62,7 @@ mod wall_clock;
 
 use authentication::Authenticator;
 use budget::{Entrances, Memory};
+use confirm::Confirmations;
 use crypto_threads::CryptoThreads;
 use decryption_failures::DecryptionFailures;
 use deliver::Downstream;
@@ -98,7 +100,7 @@ impl Settings {
         Ok(Self { config, tls, dkim, hostname, postmaster_domain })
     }
 
-    fn server_options(&self, entrance: Entrance, inside_confirms: bool) -> Options {
+    fn server_options(&self, entrance: Entrance, inside_dsn: bool) -> Options {
         let limits = &self.config.limits;
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Options {
@@ -108,7 +110,7 @@ impl Settings {
             starttls: self.tls.is_some(),
             smtputf8: true,
             // What the mail server does not honour is not promised to the Internet (A7).
-            dsn: entrance.direction() == Direction::Outbound || inside_confirms,
+            dsn: entrance.direction() == Direction::Outbound || inside_dsn,
             // Only towards the Internet there is a next hop that may be able to.
             requiretls: entrance.direction() == Direction::Outbound,
             limits: ServerLimits {
@@ -131,8 +133,7 @@ pub(crate) struct Relay {
     crypto: CryptoThreads,
     downstream: Downstream,
     recipients: Recipients,
-    /// Whether the mail server offered DSN when it last took a message.
-    inside_confirms: AtomicBool,
+    confirmations: Confirmations,
     decryption_failures: DecryptionFailures,
     authenticator: Authenticator,
     absence: Absence,
@@ -158,7 +159,7 @@ impl Relay {
             stores: Arc::new(stores),
             downstream: Downstream::new(router, hostname, hops),
             recipients: Recipients::new(),
-            inside_confirms: AtomicBool::new(true),
+            confirmations: Confirmations::default(),
             decryption_failures: DecryptionFailures::new(),
             authenticator,
             absence: Absence::default(),
@@ -267,9 +268,13 @@ impl Relay {
         let path = self.settings().config.path.clone();
         match self.load(&path).await {
             Ok(settings) => {
+                let before = self.settings();
+                let is_another =
+                    before.config.inside.mail_server != settings.config.inside.mail_server;
                 *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
-                // It may name another mail server.
-                self.inside_confirms.store(true, Ordering::Relaxed);
+                if is_another {
+                    self.downstream.inside_dsn.store(true, Ordering::Relaxed);
+                }
                 tracing::info!(path = %path.display(), "configuration reloaded");
             }
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),

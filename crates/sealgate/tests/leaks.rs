@@ -103,6 +103,20 @@ fn content_key(message: &[u8], recipient: &Identity) -> Vec<u8> {
     key
 }
 
+/// As it would stand in a text: hexadecimal digits of either kind, Base64 at each of the three offsets.
+fn as_text(key: &[u8]) -> Vec<Vec<u8>> {
+    let digits: String = key.iter().map(|octet| format!("{octet:02x}")).collect();
+    let base64 = (0..3).map(|before| {
+        let shifted = [&[0; 2][..before], key].concat();
+        let text = mail::encode_base64(&shifted).into_iter().filter(|b| !b.is_ascii_whitespace());
+        // What stands beside it is in the first and the last characters too.
+        let text: Vec<u8> = text.skip(4 * before.min(1)).collect();
+        text[..text.len() - 4].to_vec()
+    });
+    let digits = [digits.to_ascii_uppercase(), digits].map(String::into_bytes);
+    digits.into_iter().chain(base64).collect()
+}
+
 /// Somebody's key in a file whose password stands in no other test.
 fn in_pkcs12(alice: &Identity, to: &Path) {
     let mut command = Command::new("openssl");
@@ -215,7 +229,11 @@ impl Bed {
     fn content_keys(&self) -> Vec<Vec<u8>> {
         let received = self.sink.received();
         let daves = received.iter().filter(|one| one.recipients.iter().any(|to| to.contains(DAVE)));
-        daves.take(CONTENT_KEYS_MAX).map(|one| content_key(&one.content, &self.dave)).collect()
+        daves
+            .rev()
+            .take(CONTENT_KEYS_MAX)
+            .map(|one| content_key(&one.content, &self.dave))
+            .collect()
     }
 }
 
@@ -242,6 +260,7 @@ fn canary_words_are_nowhere_after_the_mails() {
     ];
     canaries.extend(ENCODED.iter().map(|text| ("encoded body", text.as_bytes())));
     canaries.extend(content_keys.iter().map(|key| ("content key", key.as_slice())));
+    let texts: Vec<Vec<u8>> = content_keys.iter().flat_map(|key| as_text(key)).collect();
 
     let metrics = get(bed.gate.ready().observe.unwrap(), "/metrics");
     assert!(metrics.contains("sealgate_"), "{metrics}");
@@ -252,7 +271,8 @@ fn canary_words_are_nowhere_after_the_mails() {
     let kept = files.iter().find(|path| is_masters(path)).map(|path| std::fs::read(path).unwrap());
     let found = kept.is_some_and(|text| mail::contains(&text, &bed.master.0));
     assert!(found, "the search finds nothing where the master key is");
-    for (what, canary) in &canaries {
+    let texts = texts.iter().map(|text| ("content key as text", text.as_slice()));
+    for (what, canary) in canaries.iter().copied().chain(texts) {
         assert!(
             !mail::contains(metrics.as_bytes(), &String::from_utf8_lossy(canary)),
             "{what}: metrics"

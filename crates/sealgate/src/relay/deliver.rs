@@ -6,8 +6,10 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::atomic::AtomicBool;
 
 use sealgate_core::envelope::{Envelope, MailParameters};
+use sealgate_core::notification::Action;
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
 use sealgate_core::step::Parcel;
@@ -17,7 +19,7 @@ use super::hops::{Hops, Reservation};
 use super::link::Link;
 use super::pool::Pool;
 use super::route::{Hop, Router};
-use super::transport::Transport;
+use super::transport::{Passage, Transport};
 
 /// What every delivery needs.
 #[derive(Debug)]
@@ -30,6 +32,9 @@ pub(crate) struct Downstream {
     pub(crate) hops: Hops,
     /// Our EHLO name.
     pub(crate) hostname: String,
+    /// Whether the mail server offered DSN when it was last asked about a recipient or given a message; true as long as nobody
+    /// knows.
+    pub(crate) inside_dsn: AtomicBool,
 }
 
 /// One copy for one hop.
@@ -47,6 +52,8 @@ pub(crate) struct Consignment<'a> {
     pub(crate) hop: Hop,
     /// Takes note of the connection.
     pub(crate) transport: &'a Transport,
+    /// Whether a failure counts against the hop.
+    pub(crate) judges_hop: bool,
     /// A key of ours was tried on the content: what is said about it stays inside (REQUIREMENTS D25).
     pub(crate) opened: bool,
     /// A limit of the server's applies to at least this, so that it does not tell the opened from the unopened.
@@ -85,7 +92,8 @@ enum Trouble {
 impl Downstream {
     /// Without connections yet.
     pub(crate) fn new(router: Router, hostname: String, hops: Hops) -> Self {
-        Self { router, pool: Pool::default(), hops, hostname }
+        let inside_dsn = AtomicBool::new(true);
+        Self { router, pool: Pool::default(), hops, hostname, inside_dsn }
     }
 
     /// Opens a transaction for a consignment: a pooled connection, or a new one where that is dead.
@@ -133,7 +141,9 @@ impl Downstream {
                 Ok(Err(Trouble::Broken(_))) => {}
                 Ok(Err(Trouble::Elsewhere(_))) => return None,
                 Err(_) => {
-                    if let Ok(attempt) = self.hops.attempt(&consignment.hop) {
+                    if consignment.judges_hop
+                        && let Ok(attempt) = self.hops.attempt(&consignment.hop)
+                    {
                         attempt.failed();
                     }
                     return Some(Err(too_late()));
@@ -159,7 +169,9 @@ impl Downstream {
         };
         match begun.map_err(|trouble| trouble.after(earlier)) {
             Err(Trouble::Broken(refusal)) => {
-                attempt.failed();
+                if consignment.judges_hop {
+                    attempt.failed();
+                }
                 Err(refusal)
             }
             Err(Trouble::Elsewhere(refusal) | Trouble::Final(refusal)) => {
@@ -296,6 +308,15 @@ impl<'a> Consignment<'a> {
         }
     }
 
+    /// Notes what a server said that will not confirm the delivery, for a recipient whose sender asked for that.
+    fn note_unconfirmed(&self, index: usize, passage: &Passage, reply: &Reply) {
+        if let Some(recipient) = self.envelope.recipients.get(index)
+            && Action::Relayed.is_wanted(recipient)
+        {
+            self.transport.note_unconfirmed(index, &passage.host, reply);
+        }
+    }
+
     /// Those of the replies to RCPT that are refusals.
     fn refused(&self, replies: Vec<Reply>) -> Vec<Outcome> {
         let replies = self.recipients.iter().zip(replies);
@@ -358,11 +379,8 @@ impl Delivery<'_> {
                         false => Err(passed_on(hop, &reply)),
                     };
                     if let Some(index) = self.consignment.recipients.get(recipient) {
-                        let passage = &self.link.passage;
-                        if result.is_ok() && !passage.dsn {
-                            self.consignment
-                                .transport
-                                .note_unconfirmed(*index, passage.host.clone());
+                        if result.is_ok() && !self.link.passage.dsn {
+                            self.consignment.note_unconfirmed(*index, &self.link.passage, &reply);
                         }
                         answer((*index, result));
                     }

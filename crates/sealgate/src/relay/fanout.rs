@@ -69,6 +69,8 @@ pub(crate) struct Fanout<'a> {
     pub(crate) received_bytes: usize,
     /// Becomes true with the first dot: from there on the transaction must not be dropped.
     pub(crate) released: &'a AtomicBool,
+    /// Whether what fails on the way counts against the hop.
+    pub(crate) judges_hops: bool,
     /// Answers, each recipient's first one counts.
     pub(crate) answers: UnboundedSender<Outcome>,
 }
@@ -140,6 +142,7 @@ impl Fanout<'_> {
                                 recipients: vec![*index],
                                 hop: hop.clone(),
                                 transport: self.transport,
+                                judges_hop: self.judges_hops,
                                 opened,
                                 size_bytes_min: if opened { self.received_bytes } else { 0 },
                             }),

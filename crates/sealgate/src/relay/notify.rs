@@ -1,12 +1,10 @@
-//! Notifications to the sender, handed over through the mail server: of who was refused for good after others accepted, and of
-//! who has the message through a server that confirms no delivery.
+//! Notifications to the sender, handed over through the mail server.
 //!
-//! In: the outcomes of a transaction. Out: whether the sender was told. What depends on that is [`super::settle`]'s affair; how a
-//! notification is written, the core's.
+//! In: what became of which recipients. Out: whether the sender was told. What depends on that is the affair of
+//! [`super::settle`] and [`super::confirm`]; how a notification is written, the core's.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use sealgate_core::address::Address;
 use sealgate_core::envelope::{Envelope, MailParameters, Recipient, Ret};
@@ -59,40 +57,8 @@ impl Transaction {
         self.tell(Action::Failed, &refused, deadline, released).await
     }
 
-    /// Where the sender asked to hear of success and a server confirms none, he is told that he will not (RFC 3461 §5.2.2).
-    /// Mail does not depend on it and waits for it for a short time only.
-    ///
-    /// Coming in it is the mail server who would have to confirm. Where it does not, DSN is not offered to the Internet any
-    /// more, and the sender's own server tells him (A7): a notification of ours to somebody whom nobody has verified
-    /// would be backscatter.
-    pub(super) async fn confirm(&self, outcomes: &Outcomes, released: &AtomicBool) {
-        let Some(transport) = self.transport.get() else { return };
-        if self.direction == Direction::Inbound {
-            if let Some(dsn) = transport.last_offered_dsn() {
-                self.relay.inside_confirms.store(dsn, Ordering::Relaxed);
-            }
-            return;
-        }
-        let unconfirmed = transport.unconfirmed();
-        let relayed = unconfirmed.iter().filter_map(|(index, host)| {
-            let recipient = self.envelope.recipients.get(*index)?;
-            let reply = outcomes.get(*index)?.as_ref()?.as_ref().ok()?.clone();
-            Some(PerRecipient { recipient, reply, remote: Some(host) })
-        });
-        let relayed: Vec<PerRecipient<'_>> =
-            relayed.filter(|one| Action::Relayed.is_wanted(one.recipient)).collect();
-        if relayed.is_empty() {
-            return;
-        }
-        let deadline = Instant::now() + CONFIRM_MAX;
-        let handed = self.tell(Action::Relayed, &relayed, deadline, released).await;
-        if !matches!(handed, Handed::Over | Handed::Unwanted) {
-            tracing::warn!(id = self.id, "the sender did not get the confirmation he asked for");
-        }
-    }
-
     /// What became of these recipients; with less of the message where the whole is too large.
-    async fn tell(
+    pub(super) async fn tell(
         &self,
         action: Action,
         recipients: &[PerRecipient<'_>],
@@ -104,24 +70,18 @@ impl Transaction {
             let notice = self.notice(&envelope, action, recipients);
             let handed = match (notice, &self.envelope.reverse_path) {
                 (Ok(Some(notice)), Some(sender)) => {
-                    self.hand_over(notice, sender, deadline, released).await
+                    self.hand_over((action, notice), sender, deadline, released).await
                 }
                 (Ok(_), _) => Handed::Unwanted,
                 (Err(()), _) => Handed::NotOver,
             };
-            if handed != Handed::TooLarge || envelope.parameters.ret != Some(Ret::Full) {
+            let is_whole = action == Action::Failed && envelope.parameters.ret == Some(Ret::Full);
+            if handed != Handed::TooLarge || !is_whole {
                 break handed;
             }
             envelope.to_mut().parameters.ret = Some(Ret::Headers);
         };
-        let outcome = match handed {
-            Handed::Over => "handed-over",
-            Handed::NotOver => "failed",
-            Handed::Refused | Handed::TooLarge => "refused",
-            Handed::Unwanted => "unwanted",
-        };
-        metrics::counter!("sealgate_notifications_total", "outcome" => outcome).increment(1);
-        handed
+        counted(action, handed)
     }
 
     /// Written for an envelope that is the message's, or asks for less to be returned.
@@ -137,7 +97,7 @@ impl Transaction {
             date: &trace::date(),
             envelope,
             action,
-            recipients: recipients.to_vec(),
+            recipients,
             message: &Message::new(self.message.clone()),
         };
         notification
@@ -147,7 +107,7 @@ impl Transaction {
 
     async fn hand_over(
         &self,
-        notice: Notice,
+        (action, notice): (Action, Notice),
         sender: &Address,
         deadline: Instant,
         released: &AtomicBool,
@@ -183,13 +143,18 @@ impl Transaction {
             released,
             opened: false,
             received_bytes: 0,
+            judges_hops: action == Action::Failed,
             answers,
         };
         fanout.deliver(Protocol::Lmtp, &[parcel]).await;
         match receiver.try_recv() {
             Ok((_, Ok(_))) => Handed::Over,
             Ok((_, Err(refusal))) => {
-                tracing::error!(id = self.id, %refusal, "the mail server takes no notification");
+                // A message is refused that others have got, or only a confirmation is lost.
+                match action {
+                    Action::Failed => tracing::error!(id = self.id, %refusal, NOT_TAKEN),
+                    Action::Relayed => tracing::warn!(id = self.id, %refusal, NOT_TAKEN),
+                }
                 let reply = Reply::from(&refusal);
                 match reply.is_permanent() {
                     true if is_about_size(&reply) => Handed::TooLarge,
@@ -202,10 +167,23 @@ impl Transaction {
     }
 }
 
+/// Counts it.
+pub(super) fn counted(action: Action, handed: Handed) -> Handed {
+    let outcome = match handed {
+        Handed::Over => "handed-over",
+        Handed::NotOver => "failed",
+        Handed::Refused | Handed::TooLarge => "refused",
+        Handed::Unwanted => "unwanted",
+    };
+    let labels = [("action", action.word()), ("outcome", outcome)];
+    metrics::counter!("sealgate_notifications_total", &labels).increment(1);
+    handed
+}
+
 /// RFC 1870 §6, RFC 3463 §3.3 and §3.4: too large for the server or for the mailbox, or more than the mailbox has room for.
 fn is_about_size(reply: &Reply) -> bool {
     reply.code == 552 || matches!(reply.enhanced, Some((5, 3, 4) | (5, 2, 2 | 3)))
 }
 
-/// How long the client waits for a confirmation to be handed over.
-const CONFIRM_MAX: Duration = Duration::from_secs(10);
+/// What the log says of it.
+const NOT_TAKEN: &str = "the mail server takes no notification";

@@ -5,6 +5,7 @@
 //! again each time.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -156,6 +157,7 @@ impl Downstream {
                     if reply.code == 421 {
                         return None;
                     }
+                    self.inside_dsn.store(link.passage.dsn, Ordering::Relaxed);
                     link.asked.questions += 1;
                     link.asked.refusals += usize::from(!reply.is_positive());
                     let is_tired = link.asked.questions >= QUESTIONS_MAX

@@ -88,7 +88,7 @@ impl Session {
         admission: Result<Connection, Reply>,
     ) -> Self {
         let options =
-            settings.server_options(entrance, relay.inside_confirms.load(Ordering::Relaxed));
+            settings.server_options(entrance, relay.downstream.inside_dsn.load(Ordering::Relaxed));
         let id = trace::transaction_id();
         let (server, connection) = match admission {
             Ok(connection) => (Server::new(options), Some(connection)),
@@ -329,20 +329,7 @@ impl Session {
             return Ok(self.discarded(&reply));
         }
         failpoint!("session.memory_reserved");
-        let transaction = Transaction {
-            relay: Arc::clone(&self.relay),
-            settings: Arc::clone(&self.settings),
-            direction: self.entrance.direction(),
-            upstream: self.entrance.protocol(),
-            id: self.id.clone(),
-            envelope,
-            origin: self.origin(),
-            introduction: self.introduction(),
-            transport: OnceLock::new(),
-            attempt: OnceLock::new(),
-            message,
-            done: Done::default(),
-        };
+        let transaction = self.transaction(envelope, message);
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
         let_go(&mut self.input);
         let outcome = self.drive(&transaction, &mut answers).await;
@@ -367,7 +354,6 @@ impl Session {
         }
         let reply = answers.last_reply(&mut self.server, protocol, &settled.result);
         let written = self.say().await;
-        self.memory.resize(0, budget);
         failpoint!("session.last_replied");
         let reply_lost = written.is_err() || answers.client_is_gone;
         // From the Internet the sender's second attempt may come twice: not everybody may fill the key database.
@@ -383,7 +369,26 @@ impl Session {
             .reply_lost(reply_lost)
             .write();
         failpoint!("session.recorded");
+        transaction.confirm(&reply);
+        self.memory.resize(0, budget);
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }
+    }
+
+    fn transaction(&self, envelope: Envelope, message: Bytes) -> Transaction {
+        Transaction {
+            relay: Arc::clone(&self.relay),
+            settings: Arc::clone(&self.settings),
+            direction: self.entrance.direction(),
+            upstream: self.entrance.protocol(),
+            id: self.id.clone(),
+            envelope,
+            origin: self.origin(),
+            introduction: self.introduction(),
+            transport: OnceLock::new(),
+            attempt: OnceLock::new(),
+            message,
+            done: Done::default(),
+        }
     }
 
     /// Runs the transaction and listens to the client meanwhile; `None` when it left before anything was released.

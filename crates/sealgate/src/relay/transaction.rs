@@ -134,6 +134,7 @@ impl Transaction {
                         released,
                         opened: self.direction == Direction::Inbound && is_ours(&done.report),
                         received_bytes: self.message.len(),
+                        judges_hops: true,
                         answers: sender,
                     };
                     (done.report, fanout.deliver(self.upstream, &done.parcels).await)
@@ -142,7 +143,7 @@ impl Transaction {
         };
         let collecting = self.collect(before, receiver, answers);
         let ((report, remotes), outcomes) = tokio::join!(sending, collecting);
-        self.confirm(&outcomes, released).await;
+        self.learn_dsn();
         failpoint!("transaction.settle");
         self.settle(report, &outcomes, &remotes, answer_deadline, released).await
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use sealgate_core::envelope::Envelope;
 use sealgate_core::mime::Header;
 use sealgate_core::policy::{LinkTls, Policy};
-use sealgate_core::refusal::Refusal;
+use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::Direction;
 use serde::Serialize;
 
@@ -32,7 +32,17 @@ pub(crate) struct Demand {
 pub(crate) struct Transport {
     demands: Vec<Demand>,
     passages: Mutex<Vec<Passage>>,
-    unconfirmed: Mutex<BTreeMap<usize, String>>,
+    unconfirmed: Mutex<BTreeMap<usize, Unconfirmed>>,
+    is_outbound: bool,
+}
+
+/// What a host said that confirms no delivery.
+#[derive(Clone, Debug)]
+pub(crate) struct Unconfirmed {
+    /// Its name.
+    pub(crate) host: String,
+    /// Its 2xx, the text cut.
+    pub(crate) reply: Reply,
 }
 
 /// How one copy went.
@@ -49,8 +59,7 @@ pub(crate) struct Passage {
     /// What an MTA-STS policy in testing mode would have come to: `pass`, or the failure by the words of RFC 8460 §4.3, or
     /// `sts-mx-mismatch`; none without such a policy.
     pub(crate) mta_sts_testing: Option<&'static str>,
-    /// Whether the host offers DSN (RFC 3461).
-    #[serde(skip)]
+    /// Whether the host offers DSN (RFC 3461): else it confirms no delivery.
     pub(crate) dsn: bool,
 }
 
@@ -90,7 +99,7 @@ impl Transport {
         let from = envelope.reverse_path.as_ref();
         let demand = |to| Demand { tls: policy.decide(from, to).tls, requiretls, is_optional };
         let demands = envelope.recipients.iter().map(|to| demand(&to.address)).collect();
-        Ok(Self { demands, ..Self::default() })
+        Ok(Self { demands, is_outbound: true, ..Self::default() })
     }
 
     /// The demand for a recipient, by index into the envelope.
@@ -109,15 +118,20 @@ impl Transport {
         passages.last().map(|passage| passage.dsn)
     }
 
-    /// Notes that a recipient has the message through a host that offers no DSN.
-    pub(crate) fn note_unconfirmed(&self, recipient: usize, host: String) {
-        let mut unconfirmed = self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        unconfirmed.insert(recipient, host);
+    /// Notes, going out, that a recipient has the message through a host that offers no DSN, and what that said.
+    pub(crate) fn note_unconfirmed(&self, recipient: usize, host: &str, reply: &Reply) {
+        if self.is_outbound {
+            let said: String = reply.text().chars().take(SAID_CHARS_MAX).collect();
+            let reply = Reply { lines: vec![said], ..*reply };
+            let one = Unconfirmed { host: host.to_owned(), reply };
+            let mut unconfirmed = self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner);
+            unconfirmed.insert(recipient, one);
+        }
     }
 
-    /// Those recipients, by index into the envelope, with the host's name.
-    pub(crate) fn unconfirmed(&self) -> BTreeMap<usize, String> {
-        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Those recipients, by index into the envelope; they are forgotten.
+    pub(crate) fn take_unconfirmed(&self) -> BTreeMap<usize, Unconfirmed> {
+        std::mem::take(&mut *self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What was noted.
@@ -125,6 +139,9 @@ impl Transport {
         self.passages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+/// Of what a host said.
+const SAID_CHARS_MAX: usize = 200;
 
 /// Whether the header says `TLS-Required: No`.
 fn tls_is_optional(header: Bytes) -> Result<bool, Refusal> {

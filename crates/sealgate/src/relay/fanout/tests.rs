@@ -85,6 +85,7 @@ async fn deliver_this_way(
         answer_deadline: Instant::now() + Duration::from_secs(20),
         opened: way.opened,
         received_bytes: way.received_bytes,
+        judges_hops: true,
         released: &released,
         answers: sender,
     };
@@ -297,6 +298,7 @@ async fn a_message_is_for_so_many_domains_and_the_rest_comes_later() {
             answer_deadline: Instant::now() + Duration::from_secs(20),
             opened: false,
             received_bytes: 0,
+            judges_hops: true,
             released: &AtomicBool::new(false),
             answers: sender,
         };
@@ -451,6 +453,7 @@ async fn hops_of_several_domains_are_looked_up_at_once() {
         answer_deadline: Instant::now() + Duration::from_secs(60),
         opened: false,
         received_bytes: 0,
+        judges_hops: true,
         released: &AtomicBool::new(false),
         answers: sender,
     };

@@ -46,6 +46,8 @@ pub(super) struct Recipient {
     copies: Vec<Copy>,
     /// The sender was notified that it failed.
     notices: Vec<Mark>,
+    /// The sender was notified that nobody will confirm.
+    confirmations: usize,
 }
 
 /// One attempt to hand a message over.
@@ -102,7 +104,8 @@ pub(super) struct Books {
 
 impl Recipient {
     pub(super) fn new(address: String, server: SocketAddr) -> Self {
-        Self { address, server, open: true, copies: Vec::new(), notices: Vec::new() }
+        let (copies, notices) = (Vec::new(), Vec::new());
+        Self { address, server, open: true, copies, notices, confirmations: 0 }
     }
 
     /// Whether the relay has read a 250 for this recipient.
@@ -235,14 +238,20 @@ impl Books {
         }
     }
 
-    /// The mail server took a notification that no confirmation will come.
+    /// The mail server took a notification that no confirmation will come of a recipient.
     pub(super) fn relayed(&mut self, message: usize, address: &str) {
         self.counts.add("confirmations", 1);
-        let mail = &self.mails[message];
+        let mail = &mut self.mails[message];
         let is_asked = mail.notify == Some(SUCCESS) && mail.entrance != Entrance::OutsideSmtp;
-        let mut recipients = mail.recipients.iter();
+        let mut recipients = mail.recipients.iter_mut();
         let found = recipients.find(|recipient| recipient.address == address);
-        if !is_asked || !found.is_some_and(|recipient| recipient.is_held(None)) {
+        // Each copy that the relay heard of may bring one, where its server was told nothing of the attempt.
+        let is_right = found.is_some_and(|recipient| {
+            recipient.confirmations += 1;
+            let silent = recipient.copies.iter().filter(|copy| copy.is_heard() && !copy.is_named);
+            silent.count() >= recipient.confirmations
+        });
+        if !is_asked || !is_right {
             self.problems.push(format!("m{message}: {address} is said to have been relayed to"));
         }
     }

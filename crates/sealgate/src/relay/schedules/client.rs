@@ -29,7 +29,7 @@ pub(super) struct ClientPlan {
     pub(super) retry_after: Duration,
     /// At its first attempt it waits no longer than this for the replies to its dot.
     pub(super) leaves_after: Option<Duration>,
-    /// There is a server without DSN.
+    /// A server that its mail may go to offers no DSN.
     pub(super) old: bool,
 }
 
@@ -40,6 +40,7 @@ pub(super) async fn run(plan: ClientPlan) {
             sleep_until(with(|world| world.calm_at) + TRANSACTION_MAX).await;
         }
         let mut session = None;
+        let mut retry_after = plan.retry_after;
         for message in &plan.messages {
             if !books(|books| books.mails[*message].is_open()) {
                 continue;
@@ -51,6 +52,10 @@ pub(super) async fn run(plan: ClientPlan) {
                     Err(Over) => continue,
                 },
             };
+            if !current.dsn {
+                // Whose copy it is nobody is told: no two attempts may overlap.
+                retry_after = retry_after.max(TRANSACTION_MAX);
+            }
             if current.attempt(*message).await.is_ok() && current.pastime().await.is_ok() {
                 session = Some(current);
             }
@@ -63,7 +68,7 @@ pub(super) async fn run(plan: ClientPlan) {
         if !plan.messages.iter().any(|message| books(|books| books.mails[*message].is_open())) {
             return;
         }
-        sleep(plan.retry_after + Duration::from_millis(draw(|chance| chance.below(900_000)))).await;
+        sleep(retry_after + Duration::from_millis(draw(|chance| chance.below(900_000)))).await;
     }
     for message in &plan.messages {
         if books(|books| books.mails[*message].is_open()) {
@@ -128,8 +133,8 @@ impl<'p> Session<'p> {
             _ => "EHLO",
         };
         session.command(&format!("{hello} client.example\r\n"), 2).await?;
-        // Who says HELO is offered nothing, and the relay takes it all the same.
-        session.dsn |= hello == "HELO" && !plan.old;
+        // Who says HELO is offered nothing, and the relay takes from him what it would offer.
+        session.dsn |= hello == "HELO" && !(plan.old && plan.entrance == Entrance::OutsideSmtp);
         Ok(session)
     }
 

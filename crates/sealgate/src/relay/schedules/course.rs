@@ -157,7 +157,7 @@ impl Course {
                 keywords.extend(chance.per_mille(700).then_some("SIZE 1000000"));
                 keywords.extend(xclient.then_some("XCLIENT NAME ADDR PORT PROTO HELO"));
                 // What is sealed shows by ENVID only whose it is.
-                let dsn = self.with_keys || chance.per_mille(950);
+                let dsn = self.with_keys || chance.per_mille(970);
                 keywords.extend(dsn.then_some("DSN"));
             }
             let slow = (!old && chance.per_mille(40 + weather / 2)).then(|| {
@@ -210,7 +210,9 @@ impl Course {
         });
         let wide = CONTENT_BYTES_MAX * 2;
         let narrow = 1 + chance.index(500);
-        let old = self.servers.iter().any(|server| !server.keywords.contains(&"DSN"));
+        let inside = mail_server_address();
+        let mut reached = self.servers.iter().filter(|one| (one.address == inside) == outside);
+        let old = reached.any(|server| !server.offers_dsn());
         self.clients.push(ClientPlan {
             entrance,
             peer: SocketAddr::from((host, 4000 + u16::try_from(number).unwrap())),

@@ -17,7 +17,7 @@ use sealgate_keys::owner::Owner;
 use sealgate_keys::stores::Stores;
 use sqlx::Connection as _;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::books::{Counts, SECRET};
 use super::chance::Chance;
@@ -25,6 +25,7 @@ use super::course::{Course, with_keys};
 use super::world::{self, World, complain};
 use super::{client, note};
 use crate::config::{Config, Limits};
+use crate::relay::confirm::CONFIRM_MAX;
 use crate::relay::hops::Hops;
 use crate::relay::pool::Pool;
 use crate::relay::recipients::Recipients;
@@ -148,6 +149,8 @@ impl Gate {
                 Err(_) => complain("a session does not end".to_owned()),
             }
         }
+        // Confirmations may be at the mail server.
+        sleep(CONFIRM_MAX + Duration::from_secs(1)).await;
         let relay = &self.relay;
         if relay.memory.used_bytes() != 0 || relay.connections.total() != 0 {
             complain("memory or connections are not given back".to_owned());
@@ -170,7 +173,7 @@ impl Gate {
         if course.asks_for_recipients {
             relay.recipients = Recipients::new();
         }
-        relay.inside_confirms = true.into();
+        relay.downstream.inside_dsn = true.into();
         relay.absence = Default::default();
         relay.memory = Arc::default();
         relay.connections = Default::default();

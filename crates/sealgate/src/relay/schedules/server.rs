@@ -33,6 +33,11 @@ impl ServerPlan {
         if is_calm() { 0 } else { self.per_mille }
     }
 
+    /// It would confirm deliveries, and tells whose attempt a copy is of.
+    pub(super) fn offers_dsn(&self) -> bool {
+        self.keywords.contains(&"DSN")
+    }
+
     /// It takes what is sent as soon as it is sent.
     fn is_prompt(&self) -> bool {
         self.slow.is_none() && self.room.0 > CONTENT_BYTES_MAX
@@ -350,7 +355,9 @@ impl Session {
             for line in text.lines() {
                 let address = line.strip_prefix("Final-Recipient: rfc822;").map(str::trim);
                 match address {
-                    Some(address) if is_relayed => books(|books| books.relayed(message, address)),
+                    Some(address) if is_relayed => {
+                        books(|books| books.relayed(message, address));
+                    }
                     Some(address) => {
                         books(|books| books.notified(message, address, mark.as_ref()));
                     }
