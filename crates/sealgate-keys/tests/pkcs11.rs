@@ -20,6 +20,8 @@ mod uses;
 
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::agreement::{self, EphemeralPrivateKey};
@@ -33,7 +35,7 @@ use sealgate_core::keys::{
     Certificate, Digest, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
 };
 use sealgate_keys::StoreError;
-use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Key, Token};
+use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Key, Token, end_modules};
 use sealgate_keys::secret_key_store::{KeyPurpose, RemoteStore};
 use sealgate_testkit::pki::pem_body;
 use sealgate_testkit::process;
@@ -434,7 +436,7 @@ fn eight_threads_sign_at_once() {
         bed.import(&person, "r@nec.example", "01");
         let token = Token::open(bed.config()).unwrap();
         let key = only(token.find("r@nec.example").unwrap());
-        let verified: usize = std::thread::scope(|scope| {
+        let verified: usize = thread::scope(|scope| {
             let threads: Vec<_> = (0..8_u8)
                 .map(|thread| {
                     let key = &key;
@@ -576,7 +578,7 @@ fn a_token_that_hangs_holds_nobody_for_long() {
         signs(&key);
         remoting.signal("STOP");
         let started = Instant::now();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..40 {
                 scope.spawn(|| {
                     let result = key.secret.sign(RSA_SHA256, MESSAGE);
@@ -600,3 +602,62 @@ fn a_token_that_hangs_holds_nobody_for_long() {
 
 /// Issue 3: mail flows again within this time after a store's return.
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A module has destructors of its own that run when the process ends: a thread inside it then breaks the process.
+#[test]
+fn nobody_is_inside_a_module_once_it_was_ended() {
+    inside("nobody_is_inside_a_module_once_it_was_ended", |bed| {
+        let person = bed.person("rsa@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&person, &person.address, "01");
+        let token = Token::open(bed.config()).unwrap();
+        let key = only(token.find(&person.address).unwrap());
+        let (signed, begun) = (AtomicUsize::new(0), Instant::now());
+        thread::scope(|scope| {
+            let signing: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while begun.elapsed() < Duration::from_secs(30) {
+                            if let Err(error) = key.secret.sign(RSA_SHA256, MESSAGE) {
+                                return Some(error);
+                            }
+                            signed.fetch_add(1, Ordering::SeqCst);
+                        }
+                        None
+                    })
+                })
+                .collect();
+            process::await_that("signatures", || signed.load(Ordering::SeqCst) > 20);
+            end_modules();
+            // Each of them may have come out and not have counted yet.
+            let ended = signed.load(Ordering::SeqCst) + signing.len();
+            for thread in signing {
+                assert!(matches!(thread.join().unwrap(), Some(KeyError::Unavailable(_))));
+            }
+            assert!(signed.load(Ordering::SeqCst) <= ended);
+        });
+        assert!(matches!(token.list(), Err(StoreError::Unavailable { .. })), "and stays ended");
+        end_modules();
+    });
+}
+
+#[test]
+fn a_module_that_hangs_keeps_no_process_from_its_end() {
+    inside("a_module_that_hangs_keeps_no_process_from_its_end", |bed| {
+        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&person, "r@nec.example", "01");
+        let remoting = bed.token.serve();
+        let mut config = bed.config();
+        config.module = remoting.module();
+        let token = Token::open(config).unwrap();
+        let key = only(token.find("r@nec.example").unwrap());
+        remoting.signal("STOP");
+        let result = key.secret.sign(RSA_SHA256, MESSAGE);
+        assert!(matches!(result, Err(KeyError::Unavailable(_))), "{result:?}");
+        let begun = Instant::now();
+        end_modules();
+        let took = begun.elapsed();
+        assert!(took > Duration::from_secs(2), "somebody is inside: {took:?}");
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        remoting.signal("CONT");
+    });
+}

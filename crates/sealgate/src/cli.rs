@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use sealgate_keys::secret_key_store::pkcs11::end_modules;
+
 use crate::config::Config;
 
 mod anchor;
@@ -123,7 +125,10 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
-    match cli.run() {
+    let outcome = cli.run();
+    // Its own destructors run from here on: none of our threads may be inside.
+    end_modules();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();

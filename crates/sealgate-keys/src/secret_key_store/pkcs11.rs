@@ -32,7 +32,9 @@ mod store;
 mod worker;
 
 #[cfg(not(feature = "pkcs11"))]
-pub use absent::Token;
+pub use absent::{Token, end_modules};
+#[cfg(feature = "pkcs11")]
+pub use module::end_modules;
 #[cfg(feature = "pkcs11")]
 pub use store::Token;
 

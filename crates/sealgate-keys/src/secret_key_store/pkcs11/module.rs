@@ -16,6 +16,7 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 
 use super::fault::Fault;
+use super::worker;
 
 /// A loaded module.
 pub(super) struct Module {
@@ -33,6 +34,8 @@ pub(super) struct Gate {
     /// Whether it may be called.
     pub(super) is_initialized: bool,
     tried: Option<Instant>,
+    /// Nobody uses it any more.
+    has_ended: bool,
 }
 
 /// The last PIN that a token was given by this process.
@@ -40,6 +43,20 @@ struct TriedPin {
     token: String,
     digest: Vec<u8>,
     was_right: bool,
+}
+
+/// Ends all modules of this process and the threads that use them; to be called before that ends. A module's own destructors
+/// run then, and whoever is inside, or ends at that moment, makes the process end by a signal. What hangs is waited for no
+/// longer than three seconds.
+pub fn end_modules() {
+    let until = Instant::now() + ALONE_PATIENCE;
+    worker::end_all(until);
+    let modules: Vec<Arc<Module>> = lock(&LOADED).clone();
+    let ending = modules.into_iter().filter_map(|module| {
+        let thread = thread::Builder::new().name("pkcs11-end".to_owned());
+        thread.spawn(move || module.end()).ok()
+    });
+    worker::wait_for(ending.collect(), until);
 }
 
 impl Module {
@@ -79,6 +96,9 @@ impl Module {
     /// [`Fault::Away`] where the module does not start, was tried a moment ago, or calls hang inside it.
     pub(super) fn restart(&self, failed: u64) -> Result<(), Fault> {
         let Some(mut gate) = self.enter_alone(failed)? else { return Ok(()) };
+        if gate.has_ended {
+            return Err(Fault::Away("this process ends".to_owned()));
+        }
         if gate.tried.is_some_and(|tried| tried.elapsed() < RESTART_PAUSE) {
             return Err(Fault::Away("away, tried a moment ago".to_owned()));
         }
@@ -97,6 +117,16 @@ impl Module {
             }
             Err(error) => Err(Fault::from(error)),
         }
+    }
+
+    /// Once the calls inside have come out; sessions are closed by that.
+    fn end(&self) {
+        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        if gate.is_initialized {
+            // What it says does not matter any more.
+            let _ = self.functions.clone().finalize();
+        }
+        *gate = Gate { generation: gate.generation + 1, has_ended: true, ..Gate::default() };
     }
 
     /// Without queueing: a call that hangs inside would else lock everybody out. `None` where somebody else was first.
@@ -174,5 +204,5 @@ static LOADED: Mutex<Vec<Arc<Module>>> = Mutex::new(Vec::new());
 /// A module that is away is asked no more often than this.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long the calls inside may take to come out before a restart is given up.
+/// How long the calls inside may take to come out before a restart, or the end, waits for them no longer.
 const ALONE_PATIENCE: Duration = Duration::from_secs(3);

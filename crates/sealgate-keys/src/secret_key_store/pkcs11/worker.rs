@@ -1,12 +1,13 @@
 //! Threads that call into a module, so that a call that hangs holds none of the relay's threads for long.
 //!
 //! There are as many as calls at once, up to a limit; each keeps a session of its own. A thread that hangs is lost
-//! until its call returns, and counts.
+//! until its call returns, and counts. Before the process ends all of them do ([`end_all`]): a module keeps things for each
+//! thread, and frees them when the thread ends.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, OwnSession};
@@ -63,15 +64,17 @@ impl Workers {
 
     fn submit(&self, job: Job) -> Option<()> {
         let mut state = lock(&self.shared.state);
-        if state.jobs.len() >= JOBS_MAX {
+        if state.is_closing || state.jobs.len() >= JOBS_MAX {
             return None;
         }
         state.jobs.push_back(job);
         if state.idle < state.jobs.len() && state.threads < self.shared.connection.sessions_max() {
             let shared = Arc::clone(&self.shared);
             let name = "pkcs11".to_owned();
-            if thread::Builder::new().name(name).spawn(move || Present(shared).serve()).is_ok() {
+            let serve = move || Present(shared).serve();
+            if let Ok(thread) = thread::Builder::new().name(name).spawn(serve) {
                 state.threads += 1;
+                remember(&self.shared, thread);
             }
         }
         self.shared.wake.notify_one();
@@ -87,9 +90,46 @@ impl fmt::Debug for Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        lock(&self.shared.state).is_closing = true;
-        self.shared.wake.notify_all();
+        self.shared.close();
     }
+}
+
+impl Shared {
+    fn close(&self) {
+        lock(&self.state).is_closing = true;
+        self.wake.notify_all();
+    }
+}
+
+/// Ends the threads of all tokens of this process, and waits for them so long.
+pub(super) fn end_all(until: Instant) {
+    let all = std::mem::take(&mut *lock(&ALL));
+    for (shared, _) in &all {
+        if let Some(shared) = shared.upgrade() {
+            shared.close();
+        }
+    }
+    wait_for(all.into_iter().map(|(_, thread)| thread).collect(), until);
+}
+
+/// Waits for threads to be gone with all that is kept for them.
+pub(super) fn wait_for(threads: Vec<JoinHandle<()>>, until: Instant) {
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if thread.is_finished() {
+            // One that panicked is gone too.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// For [`end_all`]; those that have ended are forgotten.
+fn remember(shared: &Arc<Shared>, thread: JoinHandle<()>) {
+    let mut all = lock(&ALL);
+    all.retain(|(_, thread)| !thread.is_finished());
+    all.push((Arc::downgrade(shared), thread));
 }
 
 /// A thread, counted until it ends in whatever way.
@@ -128,6 +168,9 @@ impl Drop for Present {
         lock(&self.0.state).threads -= 1;
     }
 }
+
+/// The threads of all tokens.
+static ALL: Mutex<Vec<(Weak<Shared>, JoinHandle<()>)>> = Mutex::new(Vec::new());
 
 /// Calls that wait for a thread; the relay's own threads are fewer.
 const JOBS_MAX: usize = 4096;
