@@ -44,7 +44,9 @@ impl ReplyReader {
                 return Ok(Some(Reply { code, enhanced, lines: std::mem::take(&mut self.lines) }));
             }
         }
-        if input.len() > LINE_BYTES_MAX { Err(NotSmtp) } else { Ok(None) }
+        // The line may have come but for its last octet.
+        let begun = input.strip_suffix(b"\r").unwrap_or(input);
+        if begun.len() > LINE_BYTES_MAX { Err(NotSmtp) } else { Ok(None) }
     }
 
     /// Takes one line without its end; `true` when it is the last of its reply.
@@ -186,6 +188,11 @@ mod tests {
             assert_eq!(read(text), Err(NotSmtp), "{text:?}");
         }
         assert_eq!(read(&"2".repeat(LINE_BYTES_MAX + 1)), Err(NotSmtp));
+        let longest = format!("250 {}", "x".repeat(LINE_BYTES_MAX - 4));
+        assert_eq!(read(&longest), Ok(None));
+        assert_eq!(read(&format!("{longest}\r")), Ok(None), "its end may come in two pieces");
+        assert!(matches!(read(&format!("{longest}\r\n")), Ok(Some(_))));
+        assert_eq!(read(&format!("{longest}x\r\n")), Err(NotSmtp));
         assert_eq!(read(&"250-a\r\n".repeat(LINES_MAX + 1)), Err(NotSmtp));
         assert_eq!(read(&"250-a\r\n".repeat(LINES_MAX)), Ok(None));
     }
