@@ -25,9 +25,17 @@ fn set_arena_max(_arenas: libc::c_int) -> bool {
     false
 }
 
+/// Ends this process without running anything more of it, the destructors of shared objects included (_exit(2)).
+#[allow(unsafe_code, reason = "the standard library has no way around destructors but an abort")]
+pub fn exit_at_once(status: u8) -> ! {
+    // SAFETY: it takes an integer by value and does not return: nothing of ours runs after it.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::process::Command;
     use std::sync::{Arc, Barrier};
     use std::{fs, thread};
 
@@ -41,6 +49,31 @@ mod tests {
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         let start = |line: &str| usize::from_str_radix(line.split('-').next()?, 16).ok();
         maps.lines().filter_map(start).filter(|start| start % HEAP_BYTES == 0).collect()
+    }
+
+    /// Says so, should it ever be dropped.
+    struct Loud;
+
+    impl Drop for Loud {
+        fn drop(&mut self) {
+            println!("a destructor ran");
+        }
+    }
+
+    thread_local!(static LOUD: Loud = const { Loud });
+
+    #[test]
+    fn a_process_ends_with_its_status_and_without_its_destructors() {
+        const INSIDE: &str = "SEALGATE_EXITS";
+        if std::env::var_os(INSIDE).is_some() {
+            LOUD.with(|_| exit_at_once(7));
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["tests::a_process_ends_with_its_status_and_without_its_destructors"]);
+        let ran = command.args(["--exact", "--nocapture"]).env(INSIDE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert_eq!(ran.status.code(), Some(7), "{said}");
+        assert!(said.contains("running 1 test") && !said.contains("a destructor ran"), "{said}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for, standard error one line on what went wrong. Exit statuses are those of
 //! sysexits.h that INTERFACE names ([`Failure`]).
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -125,16 +126,19 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
-    let outcome = cli.run();
-    // Its own destructors run from here on: none of our threads may be inside.
-    end_modules();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    let status = match cli.run() {
+        Ok(()) => 0,
         Err(failure) => {
             failure.report();
-            ExitCode::from(failure.status())
+            failure.status()
         }
+    };
+    if !end_modules() {
+        // A token hangs, and a thread of ours in its module, whose destructors must not run meanwhile.
+        let _ = std::io::stdout().flush();
+        sealgate_sys::exit_at_once(status);
     }
+    ExitCode::from(status)
 }
 
 impl Cli {

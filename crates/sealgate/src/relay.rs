@@ -316,7 +316,8 @@ impl Relay {
         tracing::info!(connections = self.connections.total(), "draining");
         self.draining.send_replace(true);
         failpoint!("drain.started");
-        while self.connections.total() > 0 && tokio::time::Instant::now() < deadline {
+        let is_done = || self.connections.total() == 0 && self.confirmations.are_done();
+        while !is_done() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         failpoint!("drain.done");

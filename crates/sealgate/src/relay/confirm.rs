@@ -37,6 +37,13 @@ impl Default for Confirmations {
     }
 }
 
+impl Confirmations {
+    /// Whether none is under way.
+    pub(super) fn are_done(&self) -> bool {
+        self.begun.available_permits() == BEGUN_MAX
+    }
+}
+
 impl Transaction {
     /// Tells a sender of ours of those whose servers will confirm nothing. Others are told nothing: what a mailing list or a
     /// forwarding sends on through us would bring notifications to people whom nobody has verified.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+    mpsc,
 };
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,18 +46,23 @@ struct TriedPin {
     was_right: bool,
 }
 
-/// Ends all modules of this process and the threads that use them; to be called before that ends. A module's own destructors
-/// run then, and whoever is inside, or ends at that moment, makes the process end by a signal. What hangs is waited for no
-/// longer than three seconds.
-pub fn end_modules() {
-    let until = Instant::now() + ALONE_PATIENCE;
-    worker::end_all(until);
-    let modules: Vec<Arc<Module>> = lock(&LOADED).clone();
-    let ending = modules.into_iter().filter_map(|module| {
-        let thread = thread::Builder::new().name("pkcs11-end".to_owned());
-        thread.spawn(move || module.end()).ok()
-    });
-    worker::wait_for(ending.collect(), until);
+/// Ends all modules of this process and the threads that use them; to be called before that ends. Whether all is ended: the
+/// modules' own destructors may run then. While a thread of ours is inside a module, or just ends, they crash. What hangs is
+/// waited for no longer than some seconds.
+pub fn end_modules() -> bool {
+    let (sender, receiver) = mpsc::channel();
+    let end = move || {
+        let threads = worker::end_all(Instant::now() + ALONE_PATIENCE);
+        // One after the other: two of them may be two ways to one library.
+        let modules: Vec<Arc<Module>> = lock(&LOADED).clone();
+        let modules = modules.iter().filter(|module| !module.end()).count() == 0;
+        // Nobody waits any more: no matter.
+        let _ = sender.send(threads && modules);
+    };
+    let Ok(thread) = thread::Builder::new().name("pkcs11-end".to_owned()).spawn(end) else {
+        return false;
+    };
+    receiver.recv_timeout(ENDING_MAX).is_ok_and(|ended| ended) && thread.join().is_ok()
 }
 
 impl Module {
@@ -119,14 +125,17 @@ impl Module {
         }
     }
 
-    /// Once the calls inside have come out; sessions are closed by that.
-    fn end(&self) {
-        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+    /// Whether nobody is inside any more; sessions are closed by that.
+    fn end(&self) -> bool {
+        let generation = self.enter().generation;
+        // Somebody else is at it, or in it.
+        let Ok(Some(mut gate)) = self.enter_alone(generation) else { return false };
         if gate.is_initialized {
             // What it says does not matter any more.
             let _ = self.functions.clone().finalize();
         }
         *gate = Gate { generation: gate.generation + 1, has_ended: true, ..Gate::default() };
+        true
     }
 
     /// Without queueing: a call that hangs inside would else lock everybody out. `None` where somebody else was first.
@@ -206,3 +215,6 @@ const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the calls inside may take to come out before a restart, or the end, waits for them no longer.
 const ALONE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the end of all modules may take.
+const ENDING_MAX: Duration = Duration::from_secs(8);

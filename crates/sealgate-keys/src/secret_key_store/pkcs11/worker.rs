@@ -69,13 +69,7 @@ impl Workers {
         }
         state.jobs.push_back(job);
         if state.idle < state.jobs.len() && state.threads < self.shared.connection.sessions_max() {
-            let shared = Arc::clone(&self.shared);
-            let name = "pkcs11".to_owned();
-            let serve = move || Present(shared).serve();
-            if let Ok(thread) = thread::Builder::new().name(name).spawn(serve) {
-                state.threads += 1;
-                remember(&self.shared, thread);
-            }
+            state.threads += usize::from(begin(&self.shared));
         }
         self.shared.wake.notify_one();
         Some(())
@@ -90,46 +84,54 @@ impl fmt::Debug for Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.close();
+        lock(&self.shared.state).is_closing = true;
+        self.shared.wake.notify_all();
     }
 }
 
-impl Shared {
-    fn close(&self) {
-        lock(&self.state).is_closing = true;
-        self.wake.notify_all();
+/// One thread more; whether there is one.
+fn begin(shared: &Arc<Shared>) -> bool {
+    let mut threads = lock(&THREADS);
+    if threads.are_ending {
+        return false;
     }
+    let present = Present(Arc::clone(shared));
+    let begun = thread::Builder::new().name("pkcs11".to_owned()).spawn(move || present.serve());
+    let Ok(thread) = begun else { return false };
+    threads.all.retain(|(_, thread)| !thread.is_finished());
+    threads.all.push((Arc::downgrade(shared), thread));
+    true
 }
 
-/// Ends the threads of all tokens of this process, and waits for them so long.
-pub(super) fn end_all(until: Instant) {
-    let all = std::mem::take(&mut *lock(&ALL));
-    for (shared, _) in &all {
-        if let Some(shared) = shared.upgrade() {
-            shared.close();
-        }
+/// Ends the threads of all tokens of this process, and begins no other; whether all were gone by then, with what is kept for
+/// them. What they have not begun is left.
+pub(super) fn end_all(until: Instant) -> bool {
+    let all = {
+        let mut threads = lock(&THREADS);
+        threads.are_ending = true;
+        std::mem::take(&mut threads.all)
+    };
+    for shared in all.iter().filter_map(|(shared, _)| shared.upgrade()) {
+        let mut state = lock(&shared.state);
+        state.is_closing = true;
+        state.jobs.clear();
+        shared.wake.notify_all();
     }
-    wait_for(all.into_iter().map(|(_, thread)| thread).collect(), until);
-}
-
-/// Waits for threads to be gone with all that is kept for them.
-pub(super) fn wait_for(threads: Vec<JoinHandle<()>>, until: Instant) {
-    for thread in threads {
+    let mut left = Vec::new();
+    for (shared, thread) in all {
         while !thread.is_finished() && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
         if thread.is_finished() {
             // One that panicked is gone too.
             let _ = thread.join();
+        } else {
+            left.push((shared, thread));
         }
     }
-}
-
-/// For [`end_all`]; those that have ended are forgotten.
-fn remember(shared: &Arc<Shared>, thread: JoinHandle<()>) {
-    let mut all = lock(&ALL);
-    all.retain(|(_, thread)| !thread.is_finished());
-    all.push((Arc::downgrade(shared), thread));
+    let are_gone = left.is_empty();
+    lock(&THREADS).all.append(&mut left);
+    are_gone
 }
 
 /// A thread, counted until it ends in whatever way.
@@ -169,8 +171,13 @@ impl Drop for Present {
     }
 }
 
-/// The threads of all tokens.
-static ALL: Mutex<Vec<(Weak<Shared>, JoinHandle<()>)>> = Mutex::new(Vec::new());
+/// Those of all tokens of this process.
+struct Threads {
+    all: Vec<(Weak<Shared>, JoinHandle<()>)>,
+    are_ending: bool,
+}
+
+static THREADS: Mutex<Threads> = Mutex::new(Threads { all: Vec::new(), are_ending: false });
 
 /// Calls that wait for a thread; the relay's own threads are fewer.
 const JOBS_MAX: usize = 4096;
