@@ -327,18 +327,26 @@ mod tests {
             parameters: MailParameters::default(),
         };
         edit(&mut envelope);
-        let failed = |recipient| PerRecipient {
-            recipient,
-            reply: Reply::new(550, (5, 1, 1), "mx.abc.example said: 550 unknown\r\nX: injected"),
-            remote: Some("mx.abc.example"),
-        };
+        let reply = Reply::new(550, (5, 1, 1), "mx.abc.example said: 550 unknown\r\nX: injected");
+        notice(Action::Failed, &envelope, (&reply, "mx.abc.example"), message)
+    }
+
+    /// Of all recipients the same, said by one server.
+    fn notice(
+        action: Action,
+        envelope: &Envelope,
+        (reply, remote): (&Reply, &str),
+        message: &'static [u8],
+    ) -> Option<Notice> {
+        let about =
+            |recipient| PerRecipient { recipient, reply: reply.clone(), remote: Some(remote) };
         Notification {
             id: "ID1",
             hostname: "gate.nec.example",
             date: "Mon, 23 Nov 2026 09:00:00 +0000",
-            envelope: &envelope,
-            action: Action::Failed,
-            recipients: &envelope.recipients.iter().map(failed).collect::<Vec<_>>(),
+            envelope,
+            action,
+            recipients: &envelope.recipients.iter().map(about).collect::<Vec<_>>(),
             message: &Message::new(Bytes::from_static(message)),
         }
         .write()
@@ -386,20 +394,9 @@ mod tests {
                 recipients: vec![to],
                 parameters: MailParameters { envid: Some(said.clone()), ..Default::default() },
             };
-            let notification = Notification {
-                id: "ID1",
-                hostname: "gate.nec.example",
-                date: "Mon, 23 Nov 2026 09:00:00 +0000",
-                envelope: &envelope,
-                action: Action::Failed,
-                recipients: &[PerRecipient {
-                    recipient: &envelope.recipients[0],
-                    reply: Reply::new(550, (5, 1, 1), format!("{said}{}", "x".repeat(long))),
-                    remote: Some(&remote),
-                }],
-                message: &Message::new(Bytes::from_static(MESSAGE)),
-            };
-            let text = text(&notification.write().unwrap().unwrap());
+            let reply = Reply::new(550, (5, 1, 1), format!("{said}{}", "x".repeat(long)));
+            let notice = notice(Action::Failed, &envelope, (&reply, &remote), MESSAGE);
+            let text = text(&notice.unwrap());
             prop_assert!(text.is_ascii());
             prop_assert!(text.split("\r\n").all(|line| line.len() <= 998));
             prop_assert!(!text.replace("\r\n", "").contains(['\r', '\n', '\0']));
@@ -451,22 +448,10 @@ mod tests {
             recipients: vec![asked(Some("FAILURE,success"))],
             parameters: MailParameters { ret: Some(Ret::Full), ..MailParameters::default() },
         };
+        let reply = Reply::new(250, (2, 1, 5), "queued");
         let relayed = |envelope: &Envelope| {
-            let about = |recipient| PerRecipient {
-                recipient,
-                reply: Reply::new(250, (2, 1, 5), "delivered, next hop said: queued"),
-                remote: Some("mx.abc.example"),
-            };
-            let notification = Notification {
-                id: "ID1",
-                hostname: "gate.nec.example",
-                date: "Mon, 23 Nov 2026 09:00:00 +0000",
-                envelope,
-                action: Action::Relayed,
-                recipients: &envelope.recipients.iter().map(about).collect::<Vec<_>>(),
-                message: &Message::new(Bytes::from_static(MESSAGE)),
-            };
-            notification.write().unwrap().map(|notice| text(&notice))
+            let said = (&reply, "mx.abc.example");
+            notice(Action::Relayed, envelope, said, MESSAGE).map(|notice| text(&notice))
         };
         let text = relayed(&envelope).unwrap();
         for line in [

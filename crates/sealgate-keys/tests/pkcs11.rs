@@ -36,10 +36,10 @@ use sealgate_core::keys::{
 };
 use sealgate_keys::StoreError;
 use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Key, Token, end_modules};
-use sealgate_keys::secret_key_store::{KeyPurpose, RemoteStore};
+use sealgate_keys::secret_key_store::{KeyPurpose, RemoteKey, RemoteStore};
 use sealgate_testkit::pki::pem_body;
 use sealgate_testkit::process;
-use sealgate_testkit::softhsm::{PIN, TOKEN};
+use sealgate_testkit::softhsm::{PIN, Remoting, TOKEN};
 
 use bed::{
     Bed, ED25519_KEY, P256, P384, RSA, SIGN_AND_ENCRYPT, inside, new_key, threads_of_tokens,
@@ -197,10 +197,7 @@ fn two_keys_of_one_label_without_an_id_are_not_taken_for_each_other() {
             each_does_its_own(&token.find(owner).unwrap());
         }
         // Found again after the token was away.
-        let mut remoting = bed.token.serve();
-        let mut config = bed.config();
-        config.module = remoting.module();
-        let token = Token::open(config).unwrap();
+        let (mut remoting, token) = bed.open_behind_a_socket();
         let keys = token.find("r@nec.example").unwrap();
         remoting.kill();
         assert!(matches!(keys[0].secret.sign(RSA_SHA256, MESSAGE), Err(KeyError::Unavailable(_))));
@@ -534,16 +531,19 @@ fn a_token_pulled_and_put_back_works_again_with_the_same_handle() {
     });
 }
 
+/// A token at the other end of a socket, and the one key in it.
+fn rsa_key_behind_a_socket(bed: &Bed) -> (Remoting, Token, RemoteKey) {
+    let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+    bed.import(&person, "r@nec.example", "01");
+    let (remoting, token) = bed.open_behind_a_socket();
+    let key = only(token.find("r@nec.example").unwrap());
+    (remoting, token, key)
+}
+
 #[test]
 fn a_token_behind_a_socket_that_breaks_comes_back_without_a_restart() {
     inside("a_token_behind_a_socket_that_breaks_comes_back_without_a_restart", |bed| {
-        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
-        bed.import(&person, "r@nec.example", "01");
-        let mut remoting = bed.token.serve();
-        let mut config = bed.config();
-        config.module = remoting.module();
-        let token = Token::open(config).unwrap();
-        let key = only(token.find("r@nec.example").unwrap());
+        let (mut remoting, token, key) = rsa_key_behind_a_socket(bed);
         signs(&key);
         decrypts_rsa(&key);
         for round in 0..2 {
@@ -568,13 +568,7 @@ fn a_token_behind_a_socket_that_breaks_comes_back_without_a_restart() {
 #[test]
 fn a_token_that_hangs_holds_nobody_for_long() {
     inside("a_token_that_hangs_holds_nobody_for_long", |bed| {
-        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
-        bed.import(&person, "r@nec.example", "01");
-        let remoting = bed.token.serve();
-        let mut config = bed.config();
-        config.module = remoting.module();
-        let token = Token::open(config).unwrap();
-        let key = only(token.find("r@nec.example").unwrap());
+        let (remoting, _token, key) = rsa_key_behind_a_socket(bed);
         signs(&key);
         remoting.signal("STOP");
         let started = Instant::now();
@@ -643,13 +637,7 @@ fn nobody_is_inside_a_module_once_it_was_ended() {
 #[test]
 fn a_module_that_hangs_keeps_no_process_from_its_end() {
     inside("a_module_that_hangs_keeps_no_process_from_its_end", |bed| {
-        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
-        bed.import(&person, "r@nec.example", "01");
-        let remoting = bed.token.serve();
-        let mut config = bed.config();
-        config.module = remoting.module();
-        let token = Token::open(config).unwrap();
-        let key = only(token.find("r@nec.example").unwrap());
+        let (remoting, _token, key) = rsa_key_behind_a_socket(bed);
         remoting.signal("STOP");
         let result = key.secret.sign(RSA_SHA256, MESSAGE);
         assert!(matches!(result, Err(KeyError::Unavailable(_))), "{result:?}");

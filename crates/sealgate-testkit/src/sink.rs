@@ -35,6 +35,13 @@ impl Sink {
         Self::scripted(Protocol::Lmtp, |_| None)
     }
 
+    /// A server that knows nothing of DSN (RFC 3461) and takes everything.
+    pub fn without_dsn(protocol: Protocol) -> Self {
+        Self::scripted(protocol, |stage| {
+            matches!(stage, Stage::Hello).then(|| HELLO_WITHOUT_DSN.to_owned())
+        })
+    }
+
     /// A server that asks the script at every stage; `None` is the usual positive reply, a text is sent in its
     /// stead (with its line ends), and an empty text closes the connection.
     pub fn scripted(
@@ -249,6 +256,9 @@ fn read_content(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
 
 const HELLO: &str = "250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 \
                      ENHANCEDSTATUSCODES";
+
+/// What a server without DSN says to EHLO.
+pub const HELLO_WITHOUT_DSN: &str = "250-sink.example\r\n250 SIZE\r\n";
 
 #[cfg(test)]
 mod tests {

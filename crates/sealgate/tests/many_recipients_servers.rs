@@ -195,11 +195,7 @@ fn four_outcomes(kind: Kind, protocol: Protocol) {
 
 /// A server outside that knows nothing of DSN: it is sealgate who tells, once, those who asked for success.
 fn relayed(kind: Kind, protocol: Protocol) {
-    let outside = Sink::scripted(Protocol::Smtp, |stage| match stage {
-        Stage::Hello => Some("250-sink.example\r\n250 SIZE\r\n".to_owned()),
-        _ => None,
-    });
-    let bed = Bed::start(kind, protocol, outside);
+    let bed = Bed::start(kind, protocol, Sink::without_dsn(Protocol::Smtp));
     let (mut client, _) = Session::connect(bed.server.smtp());
     client.command("EHLO client.example");
     assert_eq!(client.command(&format!("MAIL FROM:<{ALICE}>")).code, 250);

@@ -23,7 +23,7 @@ use sealgate_testkit::gate::Gate;
 use sealgate_testkit::mail;
 use sealgate_testkit::process::{await_that, holds_within};
 use sealgate_testkit::session::{Reply, Session, send_smtp};
-use sealgate_testkit::sink::{Protocol, Received, Sink, Stage};
+use sealgate_testkit::sink::{HELLO_WITHOUT_DSN, Protocol, Received, Sink, Stage};
 
 #[path = "support/between_sinks.rs"]
 mod between_sinks;
@@ -169,14 +169,6 @@ fn a_notification_that_is_too_large_returns_the_header_section_only() {
     assert!(sizes.len() == 4 && sizes[0] > 3_000 && sizes[1] < 3_000, "{sizes:?}");
 }
 
-/// A server that knows nothing of DSN.
-fn without_dsn(protocol: Protocol) -> Sink {
-    Sink::scripted(protocol, |stage| match stage {
-        Stage::Hello => Some("250-sink.example\r\n250 SIZE\r\n".to_owned()),
-        _ => None,
-    })
-}
-
 /// As many messages as that and, for a while that is longer than a notification takes, no more.
 fn only(sink: &Sink, count: usize) -> Vec<Received> {
     let received = sink.await_received(count);
@@ -217,7 +209,7 @@ fn send_asking(gate: &Gate, protocol: Protocol, from: &str) -> Vec<Reply> {
 #[test]
 fn who_asks_for_success_is_told_that_a_server_without_dsn_will_not_confirm_it() {
     for protocol in [Protocol::Smtp, Protocol::Lmtp] {
-        let (inside, outside) = (Sink::smtp(), without_dsn(Protocol::Smtp));
+        let (inside, outside) = (Sink::smtp(), Sink::without_dsn(Protocol::Smtp));
         let gate = gate(&inside, &outside, |_| {});
         let replies = send_asking(&gate, protocol, ALICE);
         assert!(replies.iter().all(|reply| reply.code == 250), "{replies:?}");
@@ -247,7 +239,8 @@ fn who_asks_for_success_is_told_that_a_server_without_dsn_will_not_confirm_it() 
 
 #[test]
 fn where_the_next_hop_confirms_or_nobody_asks_there_is_no_such_notification() {
-    let (inside, confirming, silent) = (Sink::smtp(), Sink::smtp(), without_dsn(Protocol::Smtp));
+    let (inside, confirming, silent) =
+        (Sink::smtp(), Sink::smtp(), Sink::without_dsn(Protocol::Smtp));
     let confirmed = gate(&inside, &confirming, |_| {});
     assert_eq!(send_asking(&confirmed, Protocol::Smtp, ALICE)[0].code, 250);
     // It is the next hop's affair.
@@ -273,7 +266,7 @@ fn no_mail_waits_for_a_confirmation_and_the_mail_server_is_not_left_alone_for_it
             thread::sleep(Duration::from_secs(silence));
             Some(if answer.is_empty() { String::new() } else { format!("{answer}\r\n") })
         });
-        let outside = without_dsn(Protocol::Smtp);
+        let outside = Sink::without_dsn(Protocol::Smtp);
         let gate = gate(&inside, &outside, |gate| {
             gate.set(&["inside", "check_recipients"], false);
         });
@@ -301,7 +294,7 @@ fn no_mail_waits_for_a_confirmation_and_the_mail_server_is_not_left_alone_for_it
 /// Who is not ours may be whoever a forged mail names that a mailing list or a forwarding here passes on.
 #[test]
 fn strangers_whose_mail_passes_through_us_are_told_nothing() {
-    let (inside, outside) = (Sink::smtp(), without_dsn(Protocol::Smtp));
+    let (inside, outside) = (Sink::smtp(), Sink::without_dsn(Protocol::Smtp));
     let gate = gate(&inside, &outside, |_| {});
     assert_eq!(send_asking(&gate, Protocol::Smtp, "stranger@c.example")[0].code, 250);
     // One of ours is.
@@ -319,14 +312,12 @@ fn dsn_is_offered_to_the_internet_as_long_as_the_mail_server_offers_it() {
         let [offers, closes] = [false, false].map(|is| Arc::new(AtomicBool::new(is)));
         let (offering, closing) = (Arc::clone(&offers), Arc::clone(&closes));
         let inside = Sink::scripted(protocol, move |stage| match stage {
-            Stage::Hello if !offering.load(Ordering::SeqCst) => {
-                Some("250-sink.example\r\n250 SIZE\r\n".to_owned())
-            }
+            Stage::Hello if !offering.load(Ordering::SeqCst) => Some(HELLO_WITHOUT_DSN.to_owned()),
             // As after a restart.
             Stage::Mail(_) if closing.swap(false, Ordering::SeqCst) => Some(String::new()),
             _ => None,
         });
-        let other = without_dsn(Protocol::Smtp);
+        let other = Sink::without_dsn(Protocol::Smtp);
         let gate = gate(&inside, &Sink::smtp(), |gate| {
             gate.set(
                 &["inside", "mail_server"],

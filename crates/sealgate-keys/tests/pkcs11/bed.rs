@@ -9,7 +9,7 @@ use cryptoki::context::Pkcs11;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use cryptoki::session::SessionState;
 use sealgate_core::keys::Certificate;
-use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Config, end_modules};
+use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Config, Token, end_modules};
 use sealgate_keys::secret_key_store::{KeyPurpose, NewSecretKey};
 use sealgate_keys::secret_source::SecretSource;
 use sealgate_testkit::pki::pem_body;
@@ -39,6 +39,13 @@ impl Bed {
             label: "{address}".to_owned(),
             keys: Vec::new(),
         }
+    }
+
+    /// The token opened at the other end of a socket.
+    pub(crate) fn open_behind_a_socket(&self) -> (Remoting, Token) {
+        let remoting = self.token.serve();
+        let config = Pkcs11Config { module: remoting.module(), ..self.config() };
+        (remoting, Token::open(config).unwrap())
     }
 
     pub(crate) fn person(&self, address: &str, kind: &[&str], usage: &str) -> Person {
