@@ -95,8 +95,10 @@ fn begin(shared: &Arc<Shared>) -> bool {
     if threads.are_ending {
         return false;
     }
-    let present = Present(Arc::clone(shared));
-    let begun = thread::Builder::new().name("pkcs11".to_owned()).spawn(move || present.serve());
+    let its = Arc::clone(shared);
+    // It is present once it runs: one that does not begin must not be counted out, under the caller's lock at that.
+    let serve = move || Present(its).serve();
+    let begun = thread::Builder::new().name("pkcs11".to_owned()).spawn(serve);
     let Ok(thread) = begun else { return false };
     threads.all.retain(|(_, thread)| !thread.is_finished());
     threads.all.push((Arc::downgrade(shared), thread));
