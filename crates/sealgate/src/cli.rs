@@ -135,6 +135,7 @@ pub(crate) fn main() -> ExitCode {
     };
     if !end_modules() {
         // A token hangs, and a thread of ours in its module, whose destructors must not run meanwhile.
+        tracing::warn!("a PKCS#11 token hangs: the process ends without waiting for it any longer");
         let _ = std::io::stdout().flush();
         sealgate_sys::exit_at_once(status);
     }

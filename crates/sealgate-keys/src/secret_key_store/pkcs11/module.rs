@@ -4,14 +4,14 @@
 //! the module hold the gate open for reading, and only with nobody inside is it initialised again. Each time begins a
 //! new generation; sessions and objects of an older one are worthless.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
     mpsc,
 };
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -53,16 +53,26 @@ pub fn end_modules() -> bool {
     let (sender, receiver) = mpsc::channel();
     let end = move || {
         let threads = worker::end_all(Instant::now() + ALONE_PATIENCE);
-        // One after the other: two of them may be two ways to one library.
+        // One after the other: two of them may be two ways to one library. For the same reason none is finalized, and the first
+        // that does not end is the last, while a thread may be in any of them.
         let modules: Vec<Arc<Module>> = lock(&LOADED).clone();
-        let modules = modules.iter().filter(|module| !module.end()).count() == 0;
+        threads && modules.iter().all(|module| module.end())
+    };
+    // A module may keep things for the thread that finalizes it, too: all is ended once that one is gone. It is waited for by
+    // another, because a join has no time limit.
+    let wait = move || {
+        let ended = named("pkcs11-end", end).is_ok_and(|thread| thread.join().unwrap_or(false));
         // Nobody waits any more: no matter.
-        let _ = sender.send(threads && modules);
+        let _ = sender.send(ended);
     };
-    let Ok(thread) = thread::Builder::new().name("pkcs11-end".to_owned()).spawn(end) else {
-        return false;
-    };
-    receiver.recv_timeout(ENDING_MAX).is_ok_and(|ended| ended) && thread.join().is_ok()
+    named("pkcs11-wait", wait).is_ok() && receiver.recv_timeout(ENDING_MAX).is_ok_and(|ended| ended)
+}
+
+fn named<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    thread::Builder::new().name(name.to_owned()).spawn(work)
 }
 
 impl Module {
@@ -94,6 +104,15 @@ impl Module {
     /// Keeps it from being initialised again meanwhile.
     pub(super) fn enter(&self) -> RwLockReadGuard<'_, Gate> {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`enter`](Self::enter), where it is not being initialised just now.
+    pub(super) fn try_enter(&self) -> Option<RwLockReadGuard<'_, Gate>> {
+        match self.gate.try_read() {
+            Ok(gate) => Some(gate),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Initialises it again, unless somebody else did since that generation.
