@@ -13,6 +13,8 @@
     reason = "test code"
 )]
 
+#[path = "pkcs11/away.rs"]
+mod away;
 #[path = "pkcs11/bed.rs"]
 mod bed;
 #[path = "pkcs11/uses.rs"]
@@ -20,9 +22,7 @@ mod uses;
 
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use aws_lc_rs::agreement::{self, EphemeralPrivateKey};
 use aws_lc_rs::rand::SystemRandom;
@@ -35,19 +35,17 @@ use sealgate_core::keys::{
     Certificate, Digest, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
 };
 use sealgate_keys::StoreError;
-use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Key, Token, end_modules};
-use sealgate_keys::secret_key_store::{KeyPurpose, RemoteKey, RemoteStore};
+use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Key, Token};
+use sealgate_keys::secret_key_store::{KeyPurpose, RemoteStore};
 use sealgate_testkit::pki::pem_body;
 use sealgate_testkit::process;
-use sealgate_testkit::softhsm::{PIN, Remoting, TOKEN};
+use sealgate_testkit::softhsm::{PIN, TOKEN};
 
-use bed::{
-    Bed, ED25519_KEY, P256, P384, RSA, SIGN_AND_ENCRYPT, inside, new_key, threads_of_tokens,
-};
+use bed::{Bed, ED25519_KEY, P256, P384, RSA, SIGN_AND_ENCRYPT, inside, new_key};
 use uses::{
-    CONTENT_KEY, ECDSA_SHA256, ECDSA_SHA384, Given, MESSAGE, PSS_SHA256, RSA_SHA256, RSA_SHA512,
-    decrypts_rsa, each_does_its_own, encrypted_pkcs1, given_to, only, signs, signs_this,
-    works_within,
+    CONTENT_KEY, ECDSA_SHA256, ECDSA_SHA384, Given, MESSAGE, PSS_SHA256, RETURN_PATIENCE,
+    RSA_SHA256, RSA_SHA512, decrypts_rsa, each_does_its_own, encrypted_pkcs1, given_to, only,
+    signs, signs_this, works_within,
 };
 
 #[test]
@@ -467,10 +465,10 @@ fn a_wrong_pin_is_tried_once_and_a_right_one_when_it_is_there() {
         }
         let another = Token::open(config).unwrap();
         assert!(another.check().is_err());
-        assert_eq!(bed.logins(), 1, "tries with the wrong PIN");
+        assert_eq!(bed.calls("C_Login"), 1, "tries with the wrong PIN");
         bed.token.write_pin(PIN);
         signs(&only(token.find("r@nec.example").unwrap()));
-        assert_eq!(bed.logins(), 2);
+        assert_eq!(bed.calls("C_Login"), 2);
     });
 }
 
@@ -488,11 +486,11 @@ fn a_wrong_pin_of_another_process_is_not_followed_by_a_try_of_this_one() {
         let token = Token::open(config).unwrap();
         let text = token.find("r@nec.example").unwrap_err().to_string();
         assert!(text.contains("log in once with the vendor's tool"), "{text}");
-        assert_eq!(bed.logins(), 0);
+        assert_eq!(bed.calls("C_Login"), 0);
         // Logs in with the right one.
         bed.token.tool(&["--list-objects"]);
         signs(&only(token.find("r@nec.example").unwrap()));
-        assert_eq!(bed.logins(), 1);
+        assert_eq!(bed.calls("C_Login"), 1);
     });
 }
 
@@ -509,142 +507,5 @@ fn a_missing_token_or_module_is_named() {
         assert!(error.contains("missing.so"), "{error}");
         config.label = "no placeholder".to_owned();
         assert!(matches!(Token::open(config), Err(StoreError::Input(_))));
-    });
-}
-
-#[test]
-fn a_token_pulled_and_put_back_works_again_with_the_same_handle() {
-    inside("a_token_pulled_and_put_back_works_again_with_the_same_handle", |bed| {
-        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
-        bed.import(&person, "r@nec.example", "01");
-        let token = Token::open(bed.config()).unwrap();
-        let key = only(token.find("r@nec.example").unwrap());
-        signs(&key);
-        bed.token.set_present(false);
-        // "Away", which lets mail wait, and never "no".
-        let away = key.secret.sign(RSA_SHA256, MESSAGE);
-        assert!(matches!(away, Err(KeyError::Unavailable(_))), "{away:?}");
-        assert!(!key.secret.is_gone());
-        bed.token.set_present(true);
-        assert!(works_within(&key, RETURN_PATIENCE));
-        assert_eq!(token.find("r@nec.example").unwrap().len(), 1);
-    });
-}
-
-/// A token at the other end of a socket, and the one key in it.
-fn rsa_key_behind_a_socket(bed: &Bed) -> (Remoting, Token, RemoteKey) {
-    let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
-    bed.import(&person, "r@nec.example", "01");
-    let (remoting, token) = bed.open_behind_a_socket();
-    let key = only(token.find("r@nec.example").unwrap());
-    (remoting, token, key)
-}
-
-#[test]
-fn a_token_behind_a_socket_that_breaks_comes_back_without_a_restart() {
-    inside("a_token_behind_a_socket_that_breaks_comes_back_without_a_restart", |bed| {
-        let (mut remoting, token, key) = rsa_key_behind_a_socket(bed);
-        signs(&key);
-        decrypts_rsa(&key);
-        for round in 0..2 {
-            remoting.kill();
-            let started = Instant::now();
-            let result = key.secret.sign(RSA_SHA256, MESSAGE);
-            assert!(matches!(result, Err(KeyError::Unavailable(_))), "{round}: {result:?}");
-            let encrypted_key = encrypted_pkcs1(&key.certificate);
-            let request = KeyTransport::RsaPkcs1 { encrypted_key: &encrypted_key };
-            let result = key.secret.unwrap(&request);
-            assert!(matches!(result, Err(KeyError::Unavailable(_))), "{round}: {result:?}");
-            let found = token.find("r@nec.example");
-            assert!(matches!(found, Err(StoreError::Unavailable { .. })), "{round}: {found:?}");
-            assert!(started.elapsed() < Duration::from_secs(10), "answers while away are quick");
-            remoting.start();
-            assert!(works_within(&key, RETURN_PATIENCE), "{round}");
-            assert_eq!(token.find("r@nec.example").unwrap().len(), 1);
-        }
-    });
-}
-
-#[test]
-fn a_token_that_hangs_holds_nobody_for_long() {
-    inside("a_token_that_hangs_holds_nobody_for_long", |bed| {
-        let (remoting, _token, key) = rsa_key_behind_a_socket(bed);
-        signs(&key);
-        remoting.signal("STOP");
-        let started = Instant::now();
-        thread::scope(|scope| {
-            for _ in 0..40 {
-                scope.spawn(|| {
-                    let result = key.secret.sign(RSA_SHA256, MESSAGE);
-                    assert!(matches!(result, Err(KeyError::Unavailable(_))), "{result:?}");
-                });
-            }
-        });
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-        // They hang, so that what is counted lasts; one look may miss some, because threads above are just ending.
-        let mut counted = 0;
-        let is_full = process::holds_within(RETURN_PATIENCE, || {
-            counted = threads_of_tokens();
-            assert!(counted <= 32, "more threads than sessions: {counted}");
-            counted == 32
-        });
-        assert!(is_full, "fewer threads than sessions: {counted}");
-        remoting.signal("CONT");
-        assert!(works_within(&key, RETURN_PATIENCE));
-    });
-}
-
-/// Issue 3: mail flows again within this time after a store's return.
-const RETURN_PATIENCE: Duration = Duration::from_secs(5);
-
-/// A module has destructors of its own that run when the process ends: a thread inside it then breaks the process.
-#[test]
-fn nobody_is_inside_a_module_once_it_was_ended() {
-    inside("nobody_is_inside_a_module_once_it_was_ended", |bed| {
-        let person = bed.person("rsa@nec.example", RSA, SIGN_AND_ENCRYPT);
-        bed.import(&person, &person.address, "01");
-        let token = Token::open(bed.config()).unwrap();
-        let key = only(token.find(&person.address).unwrap());
-        let (signed, begun) = (AtomicUsize::new(0), Instant::now());
-        thread::scope(|scope| {
-            let signing: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(|| {
-                        while begun.elapsed() < Duration::from_secs(30) {
-                            if let Err(error) = key.secret.sign(RSA_SHA256, MESSAGE) {
-                                return Some(error);
-                            }
-                            signed.fetch_add(1, Ordering::SeqCst);
-                        }
-                        None
-                    })
-                })
-                .collect();
-            process::await_that("signatures", || signed.load(Ordering::SeqCst) > 20);
-            assert!(end_modules());
-            assert_eq!(threads_of_tokens(), 0);
-            // Each of them may have come out and not have counted yet.
-            let ended = signed.load(Ordering::SeqCst) + signing.len();
-            for thread in signing {
-                assert!(matches!(thread.join().unwrap(), Some(KeyError::Unavailable(_))));
-            }
-            assert!(signed.load(Ordering::SeqCst) <= ended);
-        });
-        assert!(matches!(token.list(), Err(StoreError::Unavailable { .. })), "and stays ended");
-    });
-}
-
-#[test]
-fn a_module_that_hangs_keeps_no_process_from_its_end() {
-    inside("a_module_that_hangs_keeps_no_process_from_its_end", |bed| {
-        let (remoting, _token, key) = rsa_key_behind_a_socket(bed);
-        remoting.signal("STOP");
-        let result = key.secret.sign(RSA_SHA256, MESSAGE);
-        assert!(matches!(result, Err(KeyError::Unavailable(_))), "{result:?}");
-        let begun = Instant::now();
-        assert!(!end_modules(), "somebody is inside");
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-        remoting.signal("CONT");
-        process::await_that("the call comes out", end_modules);
     });
 }

@@ -146,8 +146,20 @@ impl Bed {
             .collect()
     }
 
-    pub(crate) fn logins(&self) -> usize {
-        fs::read_to_string(self.directory.join(SPY_LOG)).unwrap().matches("C_Login").count()
+    /// SoftHSM as a module that says that it opens so many sessions, and opens so many.
+    pub(crate) fn few_sessions(&self, said: &str, opened: usize) -> PathBuf {
+        let module = self.directory.join("few_sessions.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pkcs11/few_sessions.c");
+        let mut command = Command::new("cc");
+        command.args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&module).arg(source);
+        command.arg(format!("-DSAID={said}")).arg(format!("-DOPENED={opened}"));
+        process::run(&mut command, b"").expect_ok("cc");
+        module
+    }
+
+    /// How often the spy's module was called so.
+    pub(crate) fn calls(&self, function: &str) -> usize {
+        fs::read_to_string(self.directory.join(SPY_LOG)).unwrap().matches(function).count()
     }
 }
 

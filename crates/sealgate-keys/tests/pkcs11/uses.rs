@@ -38,6 +38,9 @@ pub(crate) fn signs_this(key: &RemoteKey, message: &[u8]) -> bool {
     })
 }
 
+/// Issue 3: mail flows again within this time after a store's return.
+pub(crate) const RETURN_PATIENCE: Duration = Duration::from_secs(5);
+
 pub(crate) fn works_within(key: &RemoteKey, patience: Duration) -> bool {
     process::holds_within(patience, || signs_this(key, MESSAGE))
 }

@@ -4,7 +4,7 @@
 //! their own generation, because a module may give the same number again later.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, SessionState, UserType};
@@ -65,12 +65,12 @@ impl Connection {
             config,
             module,
             standing: Mutex::default(),
-            sessions_max: AtomicUsize::new(SESSIONS_MAX),
+            sessions_max: AtomicUsize::new(1),
             oaep_here: AtomicU8::new(0),
         })
     }
 
-    /// How many sessions threads may have at once.
+    /// How many sessions threads may have at once: one until the token has said how many it opens.
     pub(super) fn sessions_max(&self) -> usize {
         self.sessions_max.load(Ordering::Relaxed)
     }
@@ -101,7 +101,8 @@ impl Connection {
         self.run(own, |here| here.confirm())?;
         self.attempt(own, &|here| {
             let functions = self.module.functions();
-            let session = functions.open_rw_session(here.slot)?;
+            let session = functions.open_rw_session(here.slot);
+            let session = session.map_err(|error| self.no_session(error))?;
             work(&Here { session: &session, ..*here })
         })
         .1
@@ -128,7 +129,10 @@ impl Connection {
         }
         let result = self.stand(generation).and_then(|(slot, has_login)| {
             if own.as_ref().is_none_or(|own| own.generation != generation) {
-                let session = self.module.functions().open_ro_session_no_drop(slot)?;
+                // One of an older generation is gone.
+                *own = None;
+                let session = self.module.functions().open_ro_session_no_drop(slot);
+                let session = session.map_err(|error| self.no_session(error))?;
                 *own = Some(OwnSession { generation, session });
             }
             let own = own.as_ref().ok_or_else(|| Fault::Away("no session".to_owned()))?;
@@ -136,15 +140,39 @@ impl Connection {
             work(&Here { connection: self, session, generation, slot, has_login })
         });
         if matches!(result, Err(Fault::Away(_) | Fault::Gone(_)))
-            && let Some(own) = own.take()
+            && let Some(own) = own.take().filter(|own| own.generation == generation)
         {
             let _ = own.session.close();
         }
         (generation, result)
     }
 
+    /// Why a session was not opened. Whatever the token says, it says nothing about what shall be done there: mail waits.
+    fn no_session(&self, error: Error) -> Fault {
+        if matches!(error, Error::Pkcs11(RvError::SessionCount, _)) {
+            // Others use it too. Those that are open must do until the next login: a thread less, which ends when it is idle.
+            let fewer = |most: usize| Some(most.saturating_sub(1).max(1));
+            let _ = self.sessions_max.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        }
+        self.unavailable(Fault::from(error))
+    }
+
+    /// A refusal of something other than the use of a key.
+    fn unavailable(&self, fault: Fault) -> Fault {
+        match fault {
+            Fault::Refused(why) => {
+                Fault::Store(StoreError::Unavailable { store: self.name(), why })
+            }
+            other => other,
+        }
+    }
+
     /// Slot of the token, logged in.
     fn stand(&self, generation: u64) -> Result<(Slot, bool), Fault> {
+        self.log_in_once(generation).map_err(|fault| self.unavailable(fault))
+    }
+
+    fn log_in_once(&self, generation: u64) -> Result<(Slot, bool), Fault> {
         let mut standing = lock(&self.standing);
         if let Some(known) = standing.as_ref().filter(|known| known.generation == generation) {
             return Ok((known.slot, known.has_login));
@@ -184,10 +212,11 @@ impl Connection {
 
     /// Two are for the login and for changes.
     fn limit_sessions(&self, token: &TokenInfo) {
-        if let Limit::Max(most) = token.max_session_count() {
-            let most = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(2);
-            self.sessions_max.store(most.clamp(1, SESSIONS_MAX), Ordering::Relaxed);
-        }
+        let most = match token.max_session_count() {
+            Limit::Max(most) => usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(2),
+            Limit::Infinite | Limit::Unavailable => SESSIONS_MAX,
+        };
+        self.sessions_max.store(most.clamp(1, SESSIONS_MAX), Ordering::Relaxed);
     }
 
     /// A PIN that was refused is not tried again: a few tries lock the token. What other processes tried is known only by the
@@ -251,9 +280,12 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let gate = self.module.enter();
-        let standing = lock(&self.standing).take();
-        if let Some(standing) = standing.filter(|known| known.generation == gate.generation) {
+        let standing = self.standing.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(standing) = standing else { return };
+        // Who has the module alone starts it anew, which closes all sessions. It may hang there, and must not hold us.
+        if let Some(gate) = self.module.try_enter()
+            && gate.generation == standing.generation
+        {
             let _ = standing.anchor.close();
         }
     }

@@ -71,6 +71,11 @@ impl Workers {
         if state.idle < state.jobs.len() && state.threads < self.shared.connection.sessions_max() {
             state.threads += usize::from(begin(&self.shared));
         }
+        if state.threads == 0 {
+            // Nobody would ever do it.
+            state.jobs.pop_back();
+            return None;
+        }
         self.shared.wake.notify_one();
         Some(())
     }
@@ -97,7 +102,7 @@ fn begin(shared: &Arc<Shared>) -> bool {
     }
     let its = Arc::clone(shared);
     // It is present once it runs: one that does not begin must not be counted out, under the caller's lock at that.
-    let serve = move || Present(its).serve();
+    let serve = move || Present { shared: its, is_counted: true }.serve();
     let begun = thread::Builder::new().name("pkcs11".to_owned()).spawn(serve);
     let Ok(thread) = begun else { return false };
     threads.all.retain(|(_, thread)| !thread.is_finished());
@@ -137,31 +142,40 @@ pub(super) fn end_all(until: Instant) -> bool {
 }
 
 /// A thread, counted until it ends in whatever way.
-struct Present(Arc<Shared>);
+struct Present {
+    shared: Arc<Shared>,
+    is_counted: bool,
+}
 
 impl Present {
-    fn serve(&self) {
-        let connection = &self.0.connection;
+    fn serve(mut self) {
+        let connection = Arc::clone(&self.shared.connection);
         let mut own = None;
         while let Some(job) = self.next() {
             if Instant::now() < job.deadline {
-                (job.work)(connection, &mut own);
+                (job.work)(&connection, &mut own);
             }
         }
         connection.leave(own);
     }
 
-    fn next(&self) -> Option<Job> {
-        let mut state = lock(&self.0.state);
+    fn next(&mut self) -> Option<Job> {
+        let mut state = lock(&self.shared.state);
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 return Some(job);
+            }
+            // With nothing to do, and fewer sessions for all of them than they are. Under the lock, so that one stays.
+            if state.threads > self.shared.connection.sessions_max() {
+                state.threads -= 1;
+                self.is_counted = false;
+                return None;
             }
             if state.is_closing {
                 return None;
             }
             state.idle += 1;
-            state = self.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle -= 1;
         }
     }
@@ -169,7 +183,9 @@ impl Present {
 
 impl Drop for Present {
     fn drop(&mut self) {
-        lock(&self.0.state).threads -= 1;
+        if self.is_counted {
+            lock(&self.shared.state).threads -= 1;
+        }
     }
 }
 

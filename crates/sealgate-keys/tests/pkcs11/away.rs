@@ -1,0 +1,214 @@
+//! Tokens that are away, hang, have no session left, or are left for good.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sealgate_core::keys::{KeyError, KeyTransport};
+use sealgate_keys::StoreError;
+use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Config, Token, end_modules};
+use sealgate_keys::secret_key_store::{RemoteKey, RemoteStore};
+use sealgate_testkit::process;
+use sealgate_testkit::softhsm::Remoting;
+
+use crate::bed::{Bed, P256, RSA, SIGN_AND_ENCRYPT, inside, threads_of_tokens};
+use crate::uses::{
+    ECDSA_SHA256, MESSAGE, RETURN_PATIENCE, RSA_SHA256, decrypts_rsa, encrypted_pkcs1, only, signs,
+    works_within,
+};
+
+#[test]
+fn a_token_pulled_and_put_back_works_again_with_the_same_handle() {
+    inside("away::a_token_pulled_and_put_back_works_again_with_the_same_handle", |bed| {
+        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&person, "r@nec.example", "01");
+        let token = Token::open(bed.config()).unwrap();
+        let key = only(token.find("r@nec.example").unwrap());
+        signs(&key);
+        bed.token.set_present(false);
+        // "Away", which lets mail wait, and never "no".
+        let away = key.secret.sign(RSA_SHA256, MESSAGE);
+        assert!(matches!(away, Err(KeyError::Unavailable(_))), "{away:?}");
+        assert!(!key.secret.is_gone());
+        bed.token.set_present(true);
+        assert!(works_within(&key, RETURN_PATIENCE));
+        assert_eq!(token.find("r@nec.example").unwrap().len(), 1);
+    });
+}
+
+/// A token at the other end of a socket, and the one key in it.
+fn rsa_key_behind_a_socket(bed: &Bed) -> (Remoting, Token, RemoteKey) {
+    let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+    bed.import(&person, "r@nec.example", "01");
+    let (remoting, token) = bed.open_behind_a_socket();
+    let key = only(token.find("r@nec.example").unwrap());
+    (remoting, token, key)
+}
+
+#[test]
+fn a_token_behind_a_socket_that_breaks_comes_back_without_a_restart() {
+    inside("away::a_token_behind_a_socket_that_breaks_comes_back_without_a_restart", |bed| {
+        let (mut remoting, token, key) = rsa_key_behind_a_socket(bed);
+        signs(&key);
+        decrypts_rsa(&key);
+        for round in 0..2 {
+            remoting.kill();
+            let started = Instant::now();
+            let result = key.secret.sign(RSA_SHA256, MESSAGE);
+            assert!(matches!(result, Err(KeyError::Unavailable(_))), "{round}: {result:?}");
+            let encrypted_key = encrypted_pkcs1(&key.certificate);
+            let request = KeyTransport::RsaPkcs1 { encrypted_key: &encrypted_key };
+            let result = key.secret.unwrap(&request);
+            assert!(matches!(result, Err(KeyError::Unavailable(_))), "{round}: {result:?}");
+            let found = token.find("r@nec.example");
+            assert!(matches!(found, Err(StoreError::Unavailable { .. })), "{round}: {found:?}");
+            assert!(started.elapsed() < Duration::from_secs(10), "answers while away are quick");
+            remoting.start();
+            assert!(works_within(&key, RETURN_PATIENCE), "{round}");
+            assert_eq!(token.find("r@nec.example").unwrap().len(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_token_that_hangs_holds_nobody_for_long() {
+    inside("away::a_token_that_hangs_holds_nobody_for_long", |bed| {
+        let (remoting, _token, key) = rsa_key_behind_a_socket(bed);
+        signs(&key);
+        remoting.signal("STOP");
+        let started = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..40 {
+                scope.spawn(|| {
+                    let result = key.secret.sign(RSA_SHA256, MESSAGE);
+                    assert!(matches!(result, Err(KeyError::Unavailable(_))), "{result:?}");
+                });
+            }
+        });
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        // They hang, so that what is counted lasts; one look may miss some, because threads above are just ending.
+        let mut counted = 0;
+        let is_full = process::holds_within(RETURN_PATIENCE, || {
+            counted = threads_of_tokens();
+            assert!(counted <= 32, "more threads than sessions: {counted}");
+            counted == 32
+        });
+        assert!(is_full, "fewer threads than sessions: {counted}");
+        remoting.signal("CONT");
+        assert!(works_within(&key, RETURN_PATIENCE));
+    });
+}
+
+/// A module has destructors of its own that run when the process ends: a thread inside it then breaks the process.
+#[test]
+fn nobody_is_inside_a_module_once_it_was_ended() {
+    inside("away::nobody_is_inside_a_module_once_it_was_ended", |bed| {
+        let person = bed.person("rsa@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&person, &person.address, "01");
+        let config = Pkcs11Config { module: bed.spy(), ..bed.config() };
+        let token = Token::open(config).unwrap();
+        let key = only(token.find(&person.address).unwrap());
+        let (signed, begun) = (AtomicUsize::new(0), Instant::now());
+        thread::scope(|scope| {
+            let signing: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while begun.elapsed() < Duration::from_secs(30) {
+                            if let Err(error) = key.secret.sign(RSA_SHA256, MESSAGE) {
+                                return Some(error);
+                            }
+                            signed.fetch_add(1, Ordering::SeqCst);
+                        }
+                        None
+                    })
+                })
+                .collect();
+            process::await_that("signatures", || signed.load(Ordering::SeqCst) > 20);
+            assert!(end_modules());
+            // Joined threads may be in the list of the kernel a moment longer.
+            process::await_that("no threads", || threads_of_tokens() == 0);
+            assert_eq!(bed.calls("C_Finalize"), 1, "the module has to clear up itself");
+            // Each of them may have come out and not have counted yet.
+            let ended = signed.load(Ordering::SeqCst) + signing.len();
+            for thread in signing {
+                assert!(matches!(thread.join().unwrap(), Some(KeyError::Unavailable(_))));
+            }
+            assert!(signed.load(Ordering::SeqCst) <= ended);
+        });
+        assert!(matches!(token.list(), Err(StoreError::Unavailable { .. })), "and stays ended");
+    });
+}
+
+#[test]
+fn a_module_that_hangs_keeps_no_process_from_its_end() {
+    inside("away::a_module_that_hangs_keeps_no_process_from_its_end", |bed| {
+        let (remoting, _token, key) = rsa_key_behind_a_socket(bed);
+        remoting.signal("STOP");
+        let result = key.secret.sign(RSA_SHA256, MESSAGE);
+        assert!(matches!(result, Err(KeyError::Unavailable(_))), "{result:?}");
+        let begun = Instant::now();
+        assert!(!end_modules(), "somebody is inside");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        remoting.signal("CONT");
+        process::await_that("the call comes out", end_modules);
+    });
+}
+
+/// A key in a token that says that it opens `said` sessions, and opens `opened`.
+fn key_with_few_sessions(bed: &Bed, said: &str, opened: usize) -> (Token, RemoteKey) {
+    let person = bed.person("ec@nec.example", P256, SIGN_AND_ENCRYPT);
+    bed.import(&person, &person.address, "01");
+    let config = Pkcs11Config { module: bed.few_sessions(said, opened), ..bed.config() };
+    let token = Token::open(config).unwrap();
+    let key = only(token.find(&person.address).unwrap());
+    (token, key)
+}
+
+/// How many of 32 signatures asked for at once are none, for a reason that lets mail wait.
+fn put_off_of_32(key: &RemoteKey) -> usize {
+    let put_off = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| match key.secret.sign(ECDSA_SHA256, MESSAGE) {
+                Ok(_) => {}
+                Err(KeyError::Unavailable(_)) => {
+                    put_off.fetch_add(1, Ordering::SeqCst);
+                }
+                Err(error) => panic!("mail would be refused for good: {error:?}"),
+            });
+        }
+    });
+    put_off.into_inner()
+}
+
+#[test]
+fn no_more_sessions_are_asked_of_a_token_than_it_says_that_it_has() {
+    inside("away::no_more_sessions_are_asked_of_a_token_than_it_says_that_it_has", |bed| {
+        let (_token, key) = key_with_few_sessions(bed, "6", 6);
+        assert_eq!((0..5).map(|_| put_off_of_32(&key)).sum::<usize>(), 0);
+        assert!((1..=4).contains(&threads_of_tokens()), "{} threads", threads_of_tokens());
+    });
+}
+
+/// Others may use it too, and it need not say how many sessions it has.
+#[test]
+fn mail_waits_for_a_session_and_those_that_are_open_do() {
+    inside("away::mail_waits_for_a_session_and_those_that_are_open_do", |bed| {
+        let (token, key) = key_with_few_sessions(bed, "CK_UNAVAILABLE_INFORMATION", 4);
+        // Each thread that finds no session is one too many.
+        let rounds = (0..64).take_while(|_| put_off_of_32(&key) > 0).count();
+        assert!((1..64).contains(&rounds), "{rounds} rounds");
+        assert_eq!((0..5).map(|_| put_off_of_32(&key)).sum::<usize>(), 0);
+        assert_eq!(token.find("ec@nec.example").unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_token_without_any_session_says_so() {
+    inside("away::a_token_without_any_session_says_so", |bed| {
+        let config = Pkcs11Config { module: bed.few_sessions("0", 0), ..bed.config() };
+        let error = Token::open(config).unwrap().find("ec@nec.example").unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("SessionCount"), "{error}");
+    });
+}
