@@ -11,7 +11,7 @@ use crate::dkim::arc::Chain;
 use crate::envelope::Envelope;
 use crate::inbound::peel::{Peeled, Peeler};
 use crate::message::Message;
-use crate::mime::{self, Cryptographic, Entity};
+use crate::mime::{self, Cryptographic, Entity, Field};
 use crate::outbound::Context;
 use crate::policy::{Decision, Falsified, RsaPkcs1, SignerMismatch, UnauthenticatedEncryption};
 use crate::refusal::Refusal;
@@ -269,17 +269,28 @@ impl Inbound {
 }
 
 /// An opened entity as SMTP can carry it. Encryption carries any octets: bare line ends, NUL and endless lines are
-/// encoded anew, which never touches a signed part; where even that does not help, line ends are made whole.
+/// encoded anew, which never touches a signed part; where even that does not help, line ends are made whole. In the fields
+/// they are no line ends at all: what follows one would else be a field, or a command, to whoever takes a lone LF for an end.
 fn transportable(inner: &Entity) -> Vec<Bytes> {
-    let content = inner.header.without(|field| !field.is_content());
-    if mime::is_transportable(&inner.body) {
-        return vec![Bytes::from(content), inner.body.clone()];
+    let mut fields: Vec<u8> = inner
+        .header
+        .fields()
+        .filter(Field::is_content)
+        .flat_map(|field| mime::transportable_field(field.raw()).into_owned())
+        .collect();
+    if !fields.is_empty() && !fields.ends_with(b"\r\n") {
+        fields.extend_from_slice(b"\r\n");
     }
-    let fields = content.strip_suffix(b"\r\n").unwrap_or(&content);
-    match mime::canonical_for_signing(fields, &inner.body) {
-        Ok(canonical) if canonical.seven_bit => canonical.pieces,
-        _ => vec![Bytes::from(content), mime::canonical_line_ends(inner.body.clone())],
+    if !mime::is_transportable(&inner.body)
+        && let Ok(canonical) = mime::canonical_for_signing(&fields, &inner.body)
+        && canonical.seven_bit
+    {
+        return canonical.pieces;
     }
+    fields.extend_from_slice(b"\r\n");
+    let body = inner.body.clone();
+    let body = if mime::is_transportable(&body) { body } else { mime::canonical_line_ends(body) };
+    vec![Bytes::from(fields), body]
 }
 
 /// What everybody can see: the layers down to the first encryption.

@@ -25,6 +25,7 @@ pub mod write;
 
 pub use canonical::{
     Canonical, canonical_for_signing, canonical_line_ends, is_seven_bit, is_transportable,
+    transportable_field,
 };
 pub use content_type::ContentType;
 pub use decode::decode_body;

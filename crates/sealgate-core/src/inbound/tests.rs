@@ -15,6 +15,7 @@ use crate::testing::{Authority, NOW, Person, context, envelope, joined, keys};
 mod behind_key;
 mod efail;
 mod limits;
+mod transport;
 
 const PAYLOAD: &[u8] = b"Content-Type: text/plain\r\n\r\nThe quick brown fox.\r\n";
 const FROM_ALICE: &str =
@@ -645,19 +646,6 @@ fn withheld_mail_tells_others_nothing_of_its_signer() {
     assert!(outcome.message(0).contains("reason=signer-mismatch"));
     assert!(outcome.message(1).contains("reason=no-key"));
     assert!(!outcome.message(1).contains("X-Sealgate-Layer: signed"));
-}
-
-#[test]
-fn authenticated_content_may_have_odd_fields_and_octets() {
-    let world = World::new();
-    let odd = b"Content-Type: text/plain; name=\"\xe4\"\r\nContent-Transfer-Encoding: binary\r\n\r\na\nb\0c\r\n";
-    let sealed = world.sealed(&[Bytes::from_static(odd)], GCM, &world.bob);
-    let outcome = world.take(&mail(FROM_ALICE, &sealed));
-    row(&outcome, "250", Delivered::Plain, Verdict::None, Some(Reason::EncryptedUnsigned));
-    let whole = joined(&outcome.result.as_ref().unwrap().parcels[0].message);
-    assert!(mime::is_transportable(&whole), "no bare LF and no NUL goes downstream");
-    let opened = Entity::parse(whole).unwrap();
-    assert_eq!(&mime::decode_body(&opened).unwrap()[..], b"a\nb\0c\r\n");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! multiparts and attached messages are walked with an explicit stack. What is signed or encrypted further down is
 //! never altered, and neither is what cannot be read in exactly one way.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::header::Header;
@@ -332,6 +334,29 @@ pub fn is_transportable(body: &[u8]) -> bool {
         && body.len().saturating_sub(line_start) < LINE_AND_CR_MAX
         && memchr::memchr(0, body).is_none()
         && has_only_crlf(body)
+}
+
+/// A field of a header section, with its CRLF, as SMTP carries it: a lone CR, a lone LF and NUL are spaces. Nothing is left of one
+/// with a line over 998 octets.
+pub fn transportable_field(field: &[u8]) -> Cow<'_, [u8]> {
+    if is_transportable(field) {
+        return Cow::Borrowed(field);
+    }
+    let mut whole = field.to_vec();
+    for (at, byte) in whole.iter_mut().enumerate() {
+        let next = field.get(at.saturating_add(1));
+        let before = at.checked_sub(1).and_then(|at| field.get(at));
+        let is_lone = match *byte {
+            0 => true,
+            b'\r' => next != Some(&b'\n'),
+            b'\n' => before != Some(&b'\r'),
+            _ => false,
+        };
+        if is_lone {
+            *byte = b' ';
+        }
+    }
+    if is_transportable(&whole) { Cow::Owned(whole) } else { Cow::Borrowed(&[]) }
 }
 
 /// 998 octets and the CR.

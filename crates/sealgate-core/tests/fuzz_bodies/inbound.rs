@@ -5,13 +5,15 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use sealgate_core::address::{Address, Domain};
+use sealgate_core::cms::ContentCipher;
 use sealgate_core::dkim::Signer;
 use sealgate_core::dkim::arc::Chain;
+use sealgate_core::encrypt::{Chosen, own_certificate, smime};
 use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
 use sealgate_core::inbound::Inbound;
 use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey, Timestamp};
 use sealgate_core::message::Message;
-use sealgate_core::mime::{Entity, canonical_line_ends};
+use sealgate_core::mime::{Entity, canonical_line_ends, is_transportable};
 use sealgate_core::outbound::Context;
 use sealgate_core::policy::{Decision, Policy};
 use sealgate_core::report::{Layer, Report, SignatureStatus, Verdict};
@@ -25,10 +27,29 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[("inbound_message", inbound_message)];
 
 /// A mail to Bob of RFC 9216, whose key we hold, and to Carlos, whose we do not: each is served once, no field but ours says
-/// what we found, and nothing passes without a valid signature.
+/// what we found, and nothing passes without a valid signature. The same octets as what a mail encrypts, seen by nobody before,
+/// go on as SMTP carries them.
 pub fn inbound_message(data: &[u8]) {
+    let received = canonical_line_ends(Bytes::copy_from_slice(data));
+    if let Some(done) = take(data, Message::new(received)) {
+        check(&done, WORLD.envelope.recipients.len());
+    }
+    let plaintext = [Bytes::copy_from_slice(data)];
+    let Ok(sealed) = smime::encrypt(&plaintext, ContentCipher::Aes256Gcm, &[&WORLD.to_bob]) else {
+        return;
+    };
+    let head = "From: alice@smime.example\r\nTo: bob@smime.example\r\nMIME-Version: 1.0\r\n";
+    let mail = [head.as_bytes(), &sealed.concat()].concat();
+    let Some(done) = take(data, Message::new(Bytes::from(mail))) else { return };
+    check(&done, WORLD.envelope.recipients.len());
+    for parcel in done.parcels {
+        assert!(is_transportable(&parcel.message.concat()));
+    }
+}
+
+/// `None`: refused.
+fn take(data: &[u8], message: Message) -> Option<Box<Done>> {
     let world = &*WORLD;
-    let message = Message::new(canonical_line_ends(Bytes::copy_from_slice(data)));
     let chain = [None, Some(Chain::None), Some(Chain::Pass), Some(Chain::Fail)][data.len() % 4];
     let received = b"Received: here\r\n".to_vec();
     let mut inbound = Inbound::new(
@@ -47,9 +68,9 @@ pub fn inbound_message(data: &[u8]) {
             }
             Step::Refused(refused) => {
                 assert_ne!(refused.1.verdict, Verdict::Pass);
-                return;
+                return None;
             }
-            Step::Done(done) => return check(&done, world.envelope.recipients.len()),
+            Step::Done(done) => return Some(done),
         }
     }
     panic!("it asks again and again");
@@ -86,6 +107,7 @@ struct World {
     context: Context,
     envelope: Envelope,
     bob: OwnKey,
+    to_bob: Chosen,
 }
 
 impl World {
@@ -113,7 +135,9 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         certificate_arc(include_str!("../data/rfc9216/certs/rsa-ca-root.crt")),
         certificate_arc(include_str!("../data/rfc9216/certs/ed25519-ca-root.crt")),
     ];
+    let bobs = certificate_arc(include_str!("../data/rfc9216/certs/bob.encrypt.crt"));
     World {
+        to_bob: own_certificate(&bobs, NOW).expect("a certificate to encrypt to"),
         context: Context {
             policy: Arc::new(Policy {
                 domains: vec![domain],
@@ -122,7 +146,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
             }),
             trust: Arc::new(TrustStore::new(anchors, Vec::new(), Vec::new())),
             hostname: HOSTNAME.to_owned(),
-            now: Timestamp(1_700_000_000),
+            now: NOW,
             clock_is_doubtful: false,
             dkim: Some(Arc::new(signer.expect("a signer"))),
         },
@@ -133,7 +157,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         },
         bob: OwnKey {
             address: Some(bob),
-            certificate: certificate_arc(include_str!("../data/rfc9216/certs/bob.encrypt.crt")),
+            certificate: bobs,
             chain: Vec::new(),
             secret: Arc::new(self::key(include_str!("../data/rfc9216/keys/bob.encrypt.key"))),
         },
@@ -157,6 +181,7 @@ fn der(pem: &str) -> Vec<u8> {
     base64_simd::STANDARD.decode_to_vec(text).expect("PEM holds base64")
 }
 
+const NOW: Timestamp = Timestamp(1_700_000_000);
 const HOSTNAME: &str = "gate.smime.example";
 /// All keys are asked for in one round.
 const ROUNDS_MAX: usize = 3;
