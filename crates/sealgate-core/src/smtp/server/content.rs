@@ -155,6 +155,12 @@ impl Server {
             Violation::LineTooLong => Reply::new(550, (5, 6, 0), "message refused: line too long"),
             other => Reply::new(550, (5, 5, 2), format!("message refused: {other}")),
         };
+        let is_last = !matches!(self.phase, Phase::Chunk { last: false, .. });
+        // RFC 2033 §4.2: whoever hears nothing is tried again.
+        let recipients = self.envelope.as_ref().map_or(1, |envelope| envelope.recipients.len());
+        if self.options.protocol == Protocol::Lmtp && is_last {
+            (1..recipients).for_each(|_| self.reply(&reply));
+        }
         self.close(&reply);
         Some(Event::Discarded(reply))
     }

@@ -316,6 +316,24 @@ fn smuggled_ends_close_the_session() {
     assert_eq!(cases, 9);
 }
 
+/// RFC 2033 §4.2: whoever hears nothing is tried again, and each try would tell one of them.
+#[test]
+fn over_lmtp_content_that_smuggles_is_refused_to_each_recipient() {
+    let head = "LHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nRCPT TO:<no@x>\r\nRCPT TO:<c@y>\r\n";
+    for (content, replies) in [
+        ("DATA\r\ntext\n.\r\n.\r\n", "354 550 550"),
+        ("BDAT 2 LAST\r\na\n", "550 550"),
+        ("BDAT 2 LAST\r\na\r", "550 550"),
+        // Not the last: one reply, as RFC 3030 §2 has it for such a chunk.
+        ("BDAT 2\r\na\n", "550"),
+    ] {
+        let outcome = dialogue_with(options(Protocol::Lmtp), &format!("{head}{content}"));
+        let expected = format!("250 250 250 550 250 {replies}");
+        assert_eq!(statuses(&outcome), expected, "{content:?}");
+        assert!(outcome.closed && outcome.messages.is_empty(), "{content:?}");
+    }
+}
+
 #[test]
 fn requiretls_is_offered_and_taken_within_tls_only() {
     let outcome = play(
