@@ -18,6 +18,8 @@ use mail_auth::{
 };
 use sealgate_core::address::Address;
 use sealgate_core::dkim::arc::Chain;
+use sealgate_core::message::Message;
+use sealgate_core::mime::Header;
 use sealgate_core::report::AuthenticationResult;
 use tokio::time::{Instant, timeout_at};
 
@@ -67,11 +69,11 @@ impl Authenticator {
         &self,
         sender: Sender<'_>,
         hostname: &str,
-        message: &[u8],
+        message: &Message,
     ) -> Authentication {
         let mut results = Vec::new();
         let Some(parsed) = parse(message) else {
-            // No header section at all: nothing to ask about, and the core refuses it.
+            // No header section, or one over a limit: nothing to ask about, and the core refuses it.
             return Authentication { results, chain: None, rejected_by: None };
         };
         let [of_spf, of_dkim, of_arc] = [OF_SPF, OF_DKIM, OF_ARC].map(LookUps::at_most);
@@ -166,11 +168,14 @@ impl Authenticator {
 }
 
 /// Digests of a large body take their time: not on the thread's other sessions' account.
-pub(super) fn parse(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
-    let mut parsed = if message.len() > INLINE_BYTES_MAX {
-        tokio::task::block_in_place(|| AuthenticatedMessage::parse(message))?
+pub(super) fn parse(message: &Message) -> Option<AuthenticatedMessage<'_>> {
+    // Every field and every address in it would be kept, many times as large as the octets.
+    Header::parse(message.header_section()).ok()?;
+    let octets = message.bytes();
+    let mut parsed = if octets.len() > INLINE_BYTES_MAX {
+        tokio::task::block_in_place(|| AuthenticatedMessage::parse(octets))?
     } else {
-        AuthenticatedMessage::parse(message)?
+        AuthenticatedMessage::parse(octets)?
     };
     // Each name is looked for in all fields: many names of one signature would hold up everybody.
     parsed.dkim_headers.retain(|field| field.header.h.len() <= SIGNED_FIELDS_MAX);
@@ -281,6 +286,9 @@ const INLINE_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use sealgate_core::mime::{FIELD_BYTES_MAX, FIELDS_MAX};
+
     use super::*;
 
     #[test]
@@ -295,9 +303,21 @@ mod tests {
             let dkim = format!("DKIM-Signature: v=1; {tags}").repeat(signatures);
             let arc = format!("ARC-Message-Signature: i=1; {tags}");
             let message = format!("{arc}{dkim}From: bob@abc.example\r\n\r\nx\r\n");
-            let parsed = parse(message.as_bytes()).unwrap();
-            assert_eq!(parsed.dkim_headers.len(), kept, "{message}");
-            assert_eq!(parsed.ams_headers.len(), kept.min(1), "{message}");
+            let message = Message::new(Bytes::from(message));
+            let parsed = parse(&message).unwrap();
+            assert_eq!(parsed.dkim_headers.len(), kept, "{message:?}");
+            assert_eq!(parsed.ams_headers.len(), kept.min(1), "{message:?}");
         }
+    }
+
+    /// REQUIREMENTS K1 and K10: nobody asks about what the core refuses, and nothing keeps its fields meanwhile.
+    #[test]
+    fn a_header_section_over_a_limit_is_not_read() {
+        let message = |head: String| Message::new(Bytes::from(format!("{head}\r\nx\r\n")));
+        let many = |fields| message("From: b@abc.example\r\n".repeat(fields));
+        assert!(parse(&many(FIELDS_MAX)).is_some());
+        assert!(parse(&many(FIELDS_MAX + 1)).is_none());
+        let long = format!("From: {}\r\n", "b@abc.example,".repeat(FIELD_BYTES_MAX / 14 + 1));
+        assert!(parse(&message(long)).is_none());
     }
 }

@@ -367,7 +367,7 @@ impl Transaction {
             deadline: Instant::now() + Duration::from_secs(config.limits.authentication_secs_max),
         };
         let authenticator = &self.relay.authenticator;
-        let found = authenticator.authenticate(sender, &config.hostname, message.bytes()).await;
+        let found = authenticator.authenticate(sender, &config.hostname, message).await;
         match &found.rejected_by {
             Some(domain) if config.outside.dmarc == Dmarc::Refuse => {
                 let text =
