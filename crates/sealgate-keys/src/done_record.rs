@@ -38,7 +38,8 @@ impl MessageKey {
     fn recipient(&self, address: &Address) -> String {
         let mut context = Context::new(&SHA256);
         context.update(&self.0);
-        context.update(address.lookup_key().as_bytes());
+        // Two mailboxes may differ in case alone (RFC 5321 §2.4): the one must not pass for the other.
+        context.update(address.to_string().as_bytes());
         let digest = context.finish();
         let mut text = String::with_capacity(RECIPIENT_CHARS);
         for byte in digest.as_ref().iter().take(RECIPIENT_CHARS / 2) {
@@ -251,6 +252,10 @@ mod tests {
         let served = records.find(&key).await.unwrap();
         assert!(served.contains(&key, &a) && served.contains(&key, &b));
         assert!(!served.contains(&key, &c));
+        assert!(
+            !served.contains(&key, &address("A@x.example")),
+            "another mailbox, for all we know"
+        );
         assert!(records.find(&other).await.unwrap().is_empty());
         assert!(records.may_know(&key).await.unwrap() && !records.may_know(&other).await.unwrap());
         // More than are remembered: every message is asked for.
