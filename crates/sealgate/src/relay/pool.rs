@@ -47,6 +47,9 @@ impl Pool {
         if links.len() < LINKS_MAX {
             links.push((Instant::now(), link));
         }
+        if hop.introduction.is_some() {
+            close_surplus(&mut idle, hop);
+        }
     }
 
     /// Closes the connections to one hop: nobody will ask for them again.
@@ -69,10 +72,32 @@ impl Pool {
     }
 }
 
+/// A client that says another name each time has a connection for each; all of them together are few, and the oldest goes.
+fn close_surplus(idle: &mut HashMap<Hop, Vec<(Instant, Link)>>, server: &Hop) {
+    let is_introduced = |hop: &&Hop| hop.introduction.is_some() && hop.is_same_server(server);
+    let introduced: Vec<&Hop> = idle.keys().filter(is_introduced).collect();
+    let count: usize = introduced.iter().filter_map(|hop| idle.get(*hop)).map(Vec::len).sum();
+    if count <= INTRODUCED_MAX {
+        return;
+    }
+    // The first of each is its oldest.
+    let since = |hop: &Hop| idle.get(hop).and_then(|links| links.first()).map(|(since, _)| *since);
+    let Some(oldest) = introduced.into_iter().min_by_key(|hop| since(hop)).cloned() else { return };
+    if let Some(links) = idle.get_mut(&oldest) {
+        links.remove(0);
+        if links.is_empty() {
+            idle.remove(&oldest);
+        }
+    }
+}
+
 /// Well below the 300 s that servers wait for a command (RFC 5321 §4.5.3.2.7).
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Idle connections to one hop.
 const LINKS_MAX: usize = 64;
+/// Idle connections to one server, each opened for somebody who was introduced to it. They come on top of those in use, because
+/// nobody else can have them.
+const INTRODUCED_MAX: usize = 16;
 /// Hops with idle connections.
 const HOPS_MAX: usize = 256;
 
@@ -100,5 +125,26 @@ mod tests {
         assert!(pool.take(&introducing("192.0.2.2:4025")).is_none(), "another client's");
         assert!(pool.take(&nobodys).is_none(), "nobody's");
         assert!(pool.take(&ones).is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_gives_one_name_after_another_keeps_few_connections() {
+        let sink = Sink::smtp();
+        let server = hop(sink.address, Demand::default());
+        let (downstream, pool) = (downstream(1), Pool::default());
+        let called = |number: usize| {
+            let client = format!("192.0.2.1:{}", number + 1);
+            let (client, server_address) =
+                (client.parse().unwrap(), "192.0.2.25:25".parse().unwrap());
+            let introduction = Introduction::Proxy { client, server: server_address };
+            Hop { introduction: Some(introduction), ..server.clone() }
+        };
+        pool.keep(&server, downstream.connect(&server).await.unwrap());
+        for number in 0..=INTRODUCED_MAX {
+            pool.keep(&called(number), downstream.connect(&server).await.unwrap());
+        }
+        assert!(pool.take(&called(0)).is_none(), "the oldest");
+        assert!((1..=INTRODUCED_MAX).all(|number| pool.take(&called(number)).is_some()));
+        assert!(pool.take(&server).is_some(), "it belongs to everybody");
     }
 }

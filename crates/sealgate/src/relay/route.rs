@@ -42,6 +42,16 @@ impl Hop {
     pub(crate) fn protocol(&self) -> Protocol {
         if self.lmtp { Protocol::Lmtp } else { Protocol::Smtp }
     }
+
+    /// Whether a client of ours is introduced to the server.
+    pub(crate) fn introduces_client(&self) -> bool {
+        matches!(&self.introduction, Some(Introduction::Proxy { .. } | Introduction::Xclient(_)))
+    }
+
+    /// Whether both are the same server, whoever is introduced to it.
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
+        self.lmtp == other.lmtp && self.name == other.name && self.targets == other.targets
+    }
 }
 
 /// A host to connect to. Two are the same only where they are to be treated the same: connections are kept for messages
