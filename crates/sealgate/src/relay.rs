@@ -6,7 +6,6 @@
 
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -65,7 +64,7 @@ use budget::{Entrances, Memory};
 use confirm::Confirmations;
 use crypto_threads::CryptoThreads;
 use decryption_failures::DecryptionFailures;
-use deliver::Downstream;
+use deliver::{Downstream, InsideOffers};
 use done::Absence;
 use hops::Hops;
 use inherited::Inherited;
@@ -100,7 +99,7 @@ impl Settings {
         Ok(Self { config, tls, dkim, hostname, postmaster_domain })
     }
 
-    fn server_options(&self, entrance: Entrance, inside_dsn: bool) -> Options {
+    fn server_options(&self, entrance: Entrance, inside: &InsideOffers) -> Options {
         let limits = &self.config.limits;
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Options {
@@ -108,9 +107,9 @@ impl Settings {
             hostname: self.hostname.clone(),
             postmaster_domain: self.postmaster_domain.clone(),
             starttls: self.tls.is_some(),
-            smtputf8: true,
             // What the mail server does not honour is not promised to the Internet (A7).
-            dsn: entrance.direction() == Direction::Outbound || inside_dsn,
+            smtputf8: entrance.direction() == Direction::Outbound || inside.smtputf8(),
+            dsn: entrance.direction() == Direction::Outbound || inside.dsn(),
             // Only towards the Internet there is a next hop that may be able to.
             requiretls: entrance.direction() == Direction::Outbound,
             limits: ServerLimits {
@@ -273,7 +272,7 @@ impl Relay {
                     before.config.inside.mail_server != settings.config.inside.mail_server;
                 *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
                 if is_another {
-                    self.downstream.inside_dsn.store(true, Ordering::Relaxed);
+                    self.downstream.inside_offers.forget();
                 }
                 tracing::info!(path = %path.display(), "configuration reloaded");
             }

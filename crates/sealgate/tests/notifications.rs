@@ -305,7 +305,7 @@ fn strangers_whose_mail_passes_through_us_are_told_nothing() {
 /// A7: what the mail server does not honour is not promised to the Internet. It is known once it was asked about a recipient, or
 /// took a message.
 #[test]
-fn dsn_is_offered_to_the_internet_as_long_as_the_mail_server_offers_it() {
+fn dsn_and_smtputf8_are_offered_to_the_internet_as_long_as_the_mail_server_offers_them() {
     for (protocol, asks) in
         [(Protocol::Lmtp, true), (Protocol::Smtp, true), (Protocol::Smtp, false)]
     {
@@ -328,7 +328,11 @@ fn dsn_is_offered_to_the_internet_as_long_as_the_mail_server_offers_it() {
         let address = gate.ready().outside_smtp.unwrap();
         let is_offered = || {
             let (mut client, _) = Session::connect(address);
-            client.command("EHLO client.example").lines.iter().any(|line| line == "DSN")
+            let lines = client.command("EHLO client.example").lines;
+            let [dsn, smtputf8] =
+                ["DSN", "SMTPUTF8"].map(|word| lines.iter().any(|line| line == word));
+            assert_eq!(dsn, smtputf8, "the one is learned with the other");
+            dsn
         };
         let mut number = 0;
         let mut ask = || {

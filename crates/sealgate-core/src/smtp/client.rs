@@ -556,7 +556,7 @@ impl Client {
         if offered.eight_bit_mime && (transaction.eight_bit || parameters.eight_bit) {
             command.push_str(" BODY=8BITMIME");
         }
-        if transaction.needs_smtputf8() {
+        if offered.smtputf8 && (transaction.needs_smtputf8() || parameters.smtputf8) {
             command.push_str(" SMTPUTF8");
         }
         if parameters.requiretls {

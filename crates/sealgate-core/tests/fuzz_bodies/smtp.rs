@@ -157,6 +157,7 @@ fn play_client(protocol: Protocol, pieces: &[&[u8]]) -> (Vec<client::Event>, Vec
                         recipients: recipients.iter().collect(),
                         size_bytes: 4,
                         eight_bit: false,
+                        utf8_header: false,
                     };
                     let _ = client.start(&transaction);
                 }

@@ -181,6 +181,7 @@ pub(super) fn hand_over(
                     recipients: recipients.iter().collect(),
                     size_bytes: u64::try_from(message.len()).unwrap_or(u64::MAX),
                     eight_bit: false,
+                    utf8_header: false,
                 });
                 started.map_err(|_| io::Error::other("the server lacks an extension"))?;
             }

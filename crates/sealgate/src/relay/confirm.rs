@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,13 +91,13 @@ impl Transaction {
         }
     }
 
-    /// Whether the mail server honours DSN. Where it does not, that is not offered to the Internet any more, and the sender's own
-    /// server tells him (A7).
-    pub(super) fn learn_dsn(&self) {
+    /// What the mail server honours. The rest is not offered to the Internet any more, and the sender's own server tells him (A7).
+    pub(super) fn learn_offers(&self) {
         if self.direction == Direction::Inbound
-            && let Some(dsn) = self.transport.get().and_then(Transport::last_offered_dsn)
+            && let Some(transport) = self.transport.get()
         {
-            self.relay.downstream.inside_dsn.store(dsn, Ordering::Relaxed);
+            transport
+                .with_last_passage(|passage| self.relay.downstream.inside_offers.learn(passage));
         }
     }
 }

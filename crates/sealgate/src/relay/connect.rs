@@ -197,7 +197,8 @@ impl Plan<'_> {
         if self.target.guard.requiretls && !link.client.capabilities().requiretls {
             return Err(Refusal::NextHopLacks(Extension::RequireTls));
         }
-        link.passage.dsn = link.client.capabilities().dsn;
+        let offered = link.client.capabilities();
+        (link.passage.dsn, link.passage.smtputf8) = (offered.dsn, offered.smtputf8);
         let tls = link.stream.tls_description();
         link.passage.tls = tls.as_deref().and_then(|text| text.split_once(' ')).map(|parts| {
             let (version, cipher) = (parts.0.to_owned(), parts.1.to_owned());
@@ -239,7 +240,15 @@ impl Plan<'_> {
     fn passage(&self, address: IpAddr) -> Passage {
         let dnssec = self.target.guard.dnssec;
         let host = self.target.host.clone();
-        Passage { host, address, dnssec, tls: None, mta_sts_testing: None, dsn: false }
+        Passage {
+            host,
+            address,
+            dnssec,
+            tls: None,
+            mta_sts_testing: None,
+            dsn: false,
+            smtputf8: false,
+        }
     }
 
     /// A server that is not what it must be.

@@ -6,8 +6,9 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use sealgate_core::envelope::{Envelope, MailParameters};
 use sealgate_core::notification::Action;
 use sealgate_core::refusal::{Refusal, Reply};
@@ -15,7 +16,7 @@ use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
 use sealgate_core::step::Parcel;
 use tokio::time::Instant;
 
-use super::hops::{Hops, Reservation};
+use super::hops::{Attempt, Hops, Reservation};
 use super::link::Link;
 use super::pool::Pool;
 use super::route::{Hop, Router};
@@ -32,9 +33,44 @@ pub(crate) struct Downstream {
     pub(crate) hops: Hops,
     /// Our EHLO name.
     pub(crate) hostname: String,
-    /// Whether the mail server offered DSN when it was last asked about a recipient or given a message; true as long as nobody
-    /// knows.
-    pub(crate) inside_dsn: AtomicBool,
+    /// What may be offered to the Internet for the mail server.
+    pub(crate) inside_offers: InsideOffers,
+}
+
+/// What the mail server offered when it was last asked about a recipient or given a message; everything as long as nobody knows.
+#[derive(Debug)]
+pub(crate) struct InsideOffers {
+    dsn: AtomicBool,
+    smtputf8: AtomicBool,
+}
+
+impl InsideOffers {
+    /// Nothing is known.
+    pub(crate) const fn unknown() -> Self {
+        Self { dsn: AtomicBool::new(true), smtputf8: AtomicBool::new(true) }
+    }
+
+    /// What was said on a connection to it.
+    pub(crate) fn learn(&self, passage: &Passage) {
+        self.dsn.store(passage.dsn, Ordering::Relaxed);
+        self.smtputf8.store(passage.smtputf8, Ordering::Relaxed);
+    }
+
+    /// Another mail server takes its place.
+    pub(crate) fn forget(&self) {
+        self.dsn.store(true, Ordering::Relaxed);
+        self.smtputf8.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it confirms delivery (RFC 3461).
+    pub(crate) fn dsn(&self) -> bool {
+        self.dsn.load(Ordering::Relaxed)
+    }
+
+    /// Whether it takes addresses and header sections in UTF-8 (RFC 6531).
+    pub(crate) fn smtputf8(&self) -> bool {
+        self.smtputf8.load(Ordering::Relaxed)
+    }
 }
 
 /// One copy for one hop.
@@ -92,8 +128,8 @@ enum Trouble {
 impl Downstream {
     /// Without connections yet.
     pub(crate) fn new(router: Router, hostname: String, hops: Hops) -> Self {
-        let inside_dsn = AtomicBool::new(true);
-        Self { router, pool: Pool::default(), hops, hostname, inside_dsn }
+        let inside_offers = InsideOffers::unknown();
+        Self { router, pool: Pool::default(), hops, hostname, inside_offers }
     }
 
     /// Opens a transaction for a consignment: a pooled connection, or a new one where that is dead.
@@ -170,7 +206,7 @@ impl Downstream {
         match begun.map_err(|trouble| trouble.after(earlier)) {
             Err(Trouble::Broken(refusal)) => {
                 if consignment.judges_hop {
-                    attempt.failed();
+                    count_failure(attempt, &consignment.hop, &refusal);
                 }
                 Err(refusal)
             }
@@ -305,6 +341,8 @@ impl<'a> Consignment<'a> {
             size_bytes: u64::try_from(self.parcel.size_bytes().max(self.size_bytes_min))
                 .unwrap_or(u64::MAX),
             eight_bit: self.parcel.eight_bit,
+            // Many clients say SMTPUTF8 wherever it is offered: whether the message needs it shows in it alone.
+            utf8_header: self.parameters.smtputf8 && has_utf8_header(&self.parcel.message),
         }
     }
 
@@ -423,6 +461,30 @@ pub(super) fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
     Refusal::NextHop(Reply::new(code, enhanced, text))
 }
 
+/// Counts a failure against a hop. What the server said to whom a client was introduced to may be meant for that one alone, who
+/// must not shut it for everybody.
+pub(super) fn count_failure(attempt: Attempt, hop: &Hop, refusal: &Refusal) {
+    let is_answer = matches!(refusal, Refusal::NextHop(_)) && *refusal != too_late();
+    if !(is_answer && hop.introduces_client()) {
+        attempt.failed();
+    }
+}
+
+/// Whether a header section in pieces, at the beginning of a message, has octets above 127.
+fn has_utf8_header(message: &[Bytes]) -> bool {
+    let mut line_is_empty = true;
+    for byte in message.iter().flatten() {
+        match byte {
+            0x80.. => return true,
+            b'\n' if line_is_empty => return false,
+            b'\n' => line_is_empty = true,
+            b'\r' => {}
+            _ => line_is_empty = false,
+        }
+    }
+    false
+}
+
 /// The class of an answer and nothing of its text, which a filter may have written about the decrypted content.
 fn without_text(reply: &Reply) -> Refusal {
     if reply.is_permanent() {
@@ -445,3 +507,23 @@ pub(super) fn too_late() -> Refusal {
 
 /// What is passed on of the next hop's words.
 const TEXT_CHARS_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_section_in_utf8_is_told_from_a_body_in_it() {
+        for (pieces, expected) in [
+            (&["A: a\r\n", "Subject: j\u{f6}rg\r\n\r\n"][..], true),
+            (&["A: a\r\n", "\r\nj\u{f6}rg\r\n"], false),
+            (&["A: a\r", "\n\r", "\nj\u{f6}rg\r\n"], false),
+            (&["A: a\r\n", "B: b\r\n"], false),
+            (&["\r\n\u{f6}"], false),
+            (&[], false),
+        ] {
+            let pieces: Vec<Bytes> = pieces.iter().map(|text| Bytes::from(*text)).collect();
+            assert_eq!(has_utf8_header(&pieces), expected, "{pieces:?}");
+        }
+    }
+}

@@ -5,7 +5,6 @@
 //! again each time.
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -14,7 +13,7 @@ use sealgate_core::envelope::{Envelope, Recipient};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Transaction};
 
-use super::deliver::{Downstream, passed_on};
+use super::deliver::{Downstream, count_failure, passed_on};
 use super::link::Link;
 use super::route::Hop;
 
@@ -24,10 +23,11 @@ pub(crate) struct Recipients {
     answers: Cache<Question, Answer>,
 }
 
-/// What an answer may depend on. A mail server without such a mailbox says so to everybody; what else it refuses or takes may be
-/// because of the sender or of the client, as far as it is told.
+/// What an answer may depend on. Another mail server, after a reload, knows others. One without such a mailbox says so to
+/// everybody; what else it refuses or takes may be because of the sender or of the client, as far as it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Question {
+    server: String,
     client: Option<IpAddr>,
     from: Option<String>,
     to: String,
@@ -36,6 +36,7 @@ struct Question {
 impl Question {
     fn new(hop: &Hop, envelope: &Envelope, to: &Recipient) -> Self {
         Self {
+            server: hop.name.clone(),
             client: hop.introduction.as_ref().map(|introduction| introduction.client()),
             from: envelope.reverse_path.as_ref().map(ToString::to_string),
             to: to.address.to_string(),
@@ -69,7 +70,7 @@ impl Recipients {
         to: &Recipient,
     ) -> Result<(), Refusal> {
         let question = Question::new(hop, envelope, to);
-        let of_everybody = Question { client: None, from: None, to: question.to.clone() };
+        let of_everybody = Question { client: None, from: None, ..question.clone() };
         match self.answers.get(&question).or_else(|| self.unknown_to_everybody(&of_everybody)) {
             Some(Answer::Admitted) => return Ok(()),
             Some(Answer::Refused(refusal)) => return Err(refusal),
@@ -81,6 +82,7 @@ impl Recipients {
             recipients: vec![to],
             size_bytes: 0,
             eight_bit: false,
+            utf8_header: false,
         };
         let asked = tokio::time::timeout(ANSWER_MAX, downstream.ask(hop, &transaction)).await;
         let reply = asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
@@ -132,7 +134,9 @@ impl Downstream {
         let attempt = self.hops.attempt(hop)?;
         let connected = self.connect(hop).await;
         match &connected {
-            Err(refusal) if !Reply::from(refusal).is_permanent() => attempt.failed(),
+            Err(refusal) if !Reply::from(refusal).is_permanent() => {
+                count_failure(attempt, hop, refusal);
+            }
             Ok(_) | Err(_) => attempt.succeeded(),
         }
         let answer = self.ask_over(connected?, hop, transaction).await;
@@ -157,7 +161,7 @@ impl Downstream {
                     if reply.code == 421 {
                         return None;
                     }
-                    self.inside_dsn.store(link.passage.dsn, Ordering::Relaxed);
+                    self.inside_offers.learn(&link.passage);
                     link.asked.questions += 1;
                     link.asked.refusals += usize::from(!reply.is_positive());
                     let is_tired = link.asked.questions >= QUESTIONS_MAX
@@ -214,9 +218,10 @@ mod tests {
     use sealgate_core::address::Address;
     use sealgate_core::envelope::MailParameters;
     use sealgate_testkit::process;
-    use sealgate_testkit::sink::Sink;
+    use sealgate_testkit::sink::{Protocol, Sink, Stage};
 
     use super::super::connect::tests::{downstream, hop};
+    use super::super::introduction::Introduction;
     use super::super::transport::Demand;
     use super::*;
 
@@ -262,6 +267,48 @@ mod tests {
                 break;
             }
         }
+    }
+
+    /// A server that limits one client says so to that client only; three of its sessions must not shut out everybody.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_an_introduced_client_is_told_is_no_failure_of_the_server() {
+        let sink = Sink::scripted(Protocol::Smtp, |stage| {
+            let greets = matches!(stage, Stage::Connect);
+            greets.then(|| "421 4.7.0 too many connections from you\r\n".to_owned())
+        });
+        let server = hop(sink.address, Demand::default());
+        let (client, ours) = ("192.0.2.1:4025".parse().unwrap(), "192.0.2.25:25".parse().unwrap());
+        let introduction = Some(Introduction::Proxy { client, server: ours });
+        let introducing = Hop { introduction, ..server.clone() };
+        let downstream = downstream(1);
+        for _ in 0..5 {
+            let refusal = Reply::from(&admit(&downstream, &introducing).await.unwrap_err());
+            assert!(refusal.text().contains("too many connections from you"), "{refusal}");
+        }
+        assert!(downstream.hops.attempt(&server).is_ok(), "it was left alone");
+        for _ in 0..3 {
+            assert!(admit(&downstream, &server).await.is_err());
+        }
+        assert!(downstream.hops.attempt(&server).is_err(), "said to us it is one");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_mail_server_is_asked_anew() {
+        let [old, new] = [true, false].map(|refuses| {
+            Sink::scripted(Protocol::Smtp, move |stage| {
+                let is_refused = refuses && matches!(stage, Stage::Rcpt(_));
+                is_refused.then(|| "550 5.1.1 nobody here\r\n".to_owned())
+            })
+        });
+        let (downstream, known) = (downstream(1), Recipients::new());
+        let to = Recipient::new(Address::parse("alice@nec.example").unwrap());
+        let parameters = MailParameters::default();
+        let envelope = Envelope { reverse_path: None, recipients: Vec::new(), parameters };
+        let [old_hop, new_hop] = [&old, &new].map(|sink| hop(sink.address, Demand::default()));
+        assert!(known.admit(&downstream, &old_hop, &envelope, &to).await.is_err());
+        assert_eq!(known.admit(&downstream, &new_hop, &envelope, &to).await, Ok(()));
+        assert!(known.admit(&downstream, &old_hop, &envelope, &to).await.is_err());
+        assert_eq!(old.connections(), 1, "remembered");
     }
 
     #[test]

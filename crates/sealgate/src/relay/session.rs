@@ -87,8 +87,7 @@ impl Session {
         (stream, local, peer): (Stream, SocketAddr, SocketAddr),
         admission: Result<Connection, Reply>,
     ) -> Self {
-        let options =
-            settings.server_options(entrance, relay.downstream.inside_dsn.load(Ordering::Relaxed));
+        let options = settings.server_options(entrance, &relay.downstream.inside_offers);
         let id = trace::transaction_id();
         let (server, connection) = match admission {
             Ok(connection) => (Server::new(options), Some(connection)),
@@ -525,17 +524,24 @@ impl Session {
         {
             return;
         }
+        // A mail server of ours that hears nothing tries in vain for days, so that it may say all that it has to say.
+        let (bytes_max, time_max) = match self.entrance.direction() {
+            Direction::Outbound => {
+                (self.settings.config.limits.message_bytes_max, LINGER_INSIDE_MAX)
+            }
+            Direction::Inbound => (LINGER_BYTES_MAX, LINGER_MAX),
+        };
         let mut rest = vec![0_u8; 4096];
         let drain = async {
             let mut drained = 0;
-            while drained < LINGER_BYTES_MAX {
+            while drained < bytes_max {
                 match AsyncReadExt::read(&mut self.stream, &mut rest).await {
                     Ok(0) | Err(_) => return,
                     Ok(octets) => drained += octets,
                 }
             }
         };
-        let _ = timeout(LINGER_MAX, drain).await;
+        let _ = timeout(time_max, drain).await;
     }
 }
 
@@ -550,3 +556,4 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// How long, and how much, is read after the last reply.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1 << 20;
+const LINGER_INSIDE_MAX: Duration = Duration::from_secs(30);

@@ -143,7 +143,7 @@ impl Transaction {
         };
         let collecting = self.collect(before, receiver, answers);
         let ((report, remotes), outcomes) = tokio::join!(sending, collecting);
-        self.learn_dsn();
+        self.learn_offers();
         failpoint!("transaction.settle");
         self.settle(report, &outcomes, &remotes, answer_deadline, released).await
     }

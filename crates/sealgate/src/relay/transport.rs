@@ -61,6 +61,9 @@ pub(crate) struct Passage {
     pub(crate) mta_sts_testing: Option<&'static str>,
     /// Whether the host offers DSN (RFC 3461): else it confirms no delivery.
     pub(crate) dsn: bool,
+    /// Whether the host offers SMTPUTF8 (RFC 6531).
+    #[serde(skip)]
+    pub(crate) smtputf8: bool,
 }
 
 /// A connection's TLS.
@@ -112,10 +115,12 @@ impl Transport {
         self.passages.lock().unwrap_or_else(PoisonError::into_inner).push(passage);
     }
 
-    /// Whether the host of the last copy offered DSN, where there was one.
-    pub(crate) fn last_offered_dsn(&self) -> Option<bool> {
+    /// Looks at how the last copy went, where there was one.
+    pub(crate) fn with_last_passage(&self, look: impl FnOnce(&Passage)) {
         let passages = self.passages.lock().unwrap_or_else(PoisonError::into_inner);
-        passages.last().map(|passage| passage.dsn)
+        if let Some(passage) = passages.last() {
+            look(passage);
+        }
     }
 
     /// Notes, going out, that a recipient has the message through a host that offers no DSN, and what that said.

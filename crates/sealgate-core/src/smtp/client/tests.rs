@@ -27,6 +27,7 @@ fn start(client: &mut Client, to: &[Recipient]) -> Result<(), Lack> {
         recipients: to.iter().collect(),
         size_bytes: 3,
         eight_bit: false,
+        utf8_header: false,
     })
 }
 
@@ -260,12 +261,14 @@ fn what_the_server_lacks_is_told_before_anything_is_sent() {
         recipients: to.iter().collect(),
         size_bytes,
         eight_bit,
+        utf8_header: false,
     };
     let (utf8, plain) = (Box::leak(Box::new(utf8)), Box::leak(Box::new(plain)));
     let (to, utf8_to) = (to.leak(), utf8_to.leak());
     let utf8_lack = Some(Lack::Extension(Extension::SmtpUtf8));
     let table = [
-        (transaction(utf8, to, 1, false), utf8_lack),
+        (transaction(utf8, to, 1, false), None),
+        (Transaction { utf8_header: true, ..transaction(utf8, to, 1, false) }, utf8_lack),
         (transaction(plain, utf8_to, 1, false), utf8_lack),
         (transaction(plain, to, 1, true), Some(Lack::Extension(Extension::EightBitMime))),
         (transaction(plain, to, 11, false), Some(Lack::Size)),
@@ -279,6 +282,29 @@ fn what_the_server_lacks_is_told_before_anything_is_sent() {
     }
 }
 
+/// RFC 6531 §3.4: some clients say SMTPUTF8 wherever it is offered.
+#[test]
+fn smtputf8_is_said_where_it_is_offered_and_missed_only_where_it_is_needed() {
+    let parameters = MailParameters { smtputf8: true, ..MailParameters::default() };
+    let to = recipients(&["a@x"]);
+    for (offer, said) in
+        [("250-SMTPUTF8\r\n", "MAIL FROM:<> SMTPUTF8\r\n"), ("", "MAIL FROM:<>\r\n")]
+    {
+        let mut client = smtp();
+        idle(&mut client, offer);
+        let transaction = Transaction {
+            reverse_path: None,
+            parameters: &parameters,
+            recipients: to.iter().collect(),
+            size_bytes: 0,
+            eight_bit: false,
+            utf8_header: false,
+        };
+        client.start(&transaction).unwrap();
+        assert_eq!(sent(&mut client), said);
+    }
+}
+
 #[test]
 fn mail_that_requires_tls_goes_only_to_those_who_offer_that_within_tls() {
     let parameters = MailParameters { requiretls: true, ..MailParameters::default() };
@@ -289,6 +315,7 @@ fn mail_that_requires_tls_goes_only_to_those_who_offer_that_within_tls() {
         recipients: to.iter().collect(),
         size_bytes: 3,
         eight_bit: false,
+        utf8_header: false,
     };
     let lack = Some(Lack::Extension(Extension::RequireTls));
     let mut plain = smtp();
@@ -328,6 +355,7 @@ fn parameters_go_only_to_those_who_know_them() {
         recipients: to.iter().collect(),
         size_bytes: 99,
         eight_bit: false,
+        utf8_header: false,
     };
     let mut client = smtp();
     idle(&mut client, "250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n250-DSN\r\n");
@@ -563,6 +591,7 @@ fn check(client: &mut Client, to: &[Recipient]) {
         recipients: to.iter().collect(),
         size_bytes: 0,
         eight_bit: false,
+        utf8_header: false,
     };
     client.check(&transaction).unwrap();
 }

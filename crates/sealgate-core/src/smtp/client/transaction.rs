@@ -39,11 +39,15 @@ pub struct Transaction<'a> {
     pub size_bytes: u64,
     /// Whether the content has octets above 127.
     pub eight_bit: bool,
+    /// Whether its header section has octets above 127, for which the sender asked for SMTPUTF8 (RFC 6532).
+    pub utf8_header: bool,
 }
 
 impl Transaction<'_> {
+    /// Whether it cannot be sent without. That the sender said the word is no reason: it is not for what does not need it
+    /// (RFC 6531 §3.4), and some say it wherever it is offered.
     pub(super) fn needs_smtputf8(&self) -> bool {
-        self.parameters.smtputf8
+        self.utf8_header
             || self.reverse_path.is_some_and(Address::needs_smtputf8)
             || self.recipients.iter().any(|to| to.address.needs_smtputf8())
     }

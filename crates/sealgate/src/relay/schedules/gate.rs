@@ -26,6 +26,7 @@ use super::world::{self, World, complain};
 use super::{client, note};
 use crate::config::{Config, Limits};
 use crate::relay::confirm::CONFIRM_MAX;
+use crate::relay::deliver::InsideOffers;
 use crate::relay::hops::Hops;
 use crate::relay::pool::Pool;
 use crate::relay::recipients::Recipients;
@@ -173,7 +174,7 @@ impl Gate {
         if course.asks_for_recipients {
             relay.recipients = Recipients::new();
         }
-        relay.downstream.inside_dsn = true.into();
+        relay.downstream.inside_offers = InsideOffers::unknown();
         relay.absence = Default::default();
         relay.memory = Arc::default();
         relay.connections = Default::default();
