@@ -296,7 +296,7 @@ impl Default for ObserveTable {
 impl File {
     /// What no single value can tell: the table and key to name, and what to do.
     fn contradiction(&self) -> Option<(&'static str, &'static str, String)> {
-        let zero = self.limits.first_zero();
+        let limit = self.limits.mistake();
         let no_servers =
             matches!(&self.dns.resolvers, ResolversValue::Servers(list) if list.is_empty());
         let (table, key, message) = if self.domains.is_empty() {
@@ -321,8 +321,8 @@ impl File {
             let message = "this takes mail for your mail server: say where that is with [inside] \
                            mail_server = \"smtp://HOST:PORT\"";
             ("outside", "smtp", message)
-        } else if let Some(name) = zero {
-            return Some(("limits", name, format!("`{name}` is 0, which lets nothing through")));
+        } else if let Some((name, why)) = limit {
+            return Some(("limits", name, format!("`{name}` {why}")));
         } else {
             return None;
         };

@@ -78,8 +78,24 @@ impl Limits {
         Duration::from_secs(self.lookup_secs_max)
     }
 
-    /// The first limit that is zero, which would let nothing through.
-    pub(crate) fn first_zero(&self) -> Option<&'static str> {
+    /// The first limit that cannot be meant, and why.
+    pub(crate) fn mistake(&self) -> Option<(&'static str, &'static str)> {
+        let times = [
+            ("idle_secs_max", self.idle_secs_max),
+            ("data_grace_secs", self.data_grace_secs),
+            ("crypto_wait_secs_max", self.crypto_wait_secs_max),
+            ("delivery_secs_max", self.delivery_secs_max),
+            ("answer_secs_max", self.answer_secs_max),
+            ("lookup_secs_max", self.lookup_secs_max),
+            ("authentication_secs_max", self.authentication_secs_max),
+            ("drain_secs_max", self.drain_secs_max),
+        ];
+        let endless = times.into_iter().find(|(_, seconds)| *seconds > SECONDS_MAX);
+        let endless = endless.map(|(name, _)| (name, "is more than a day (86400)"));
+        self.first_zero().map(|name| (name, "is 0, which lets nothing through")).or(endless)
+    }
+
+    fn first_zero(&self) -> Option<&'static str> {
         let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         let values = [
             ("message_bytes_max", size(self.message_bytes_max)),
@@ -102,3 +118,6 @@ impl Limits {
         values.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name)
     }
 }
+
+/// No time limit is longer: times are added up, and must end.
+pub(super) const SECONDS_MAX: u64 = 86_400;

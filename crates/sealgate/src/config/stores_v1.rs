@@ -18,6 +18,7 @@ use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Config, Pkcs11Key};
 use sealgate_keys::secret_source::SecretSource;
 
 use super::file_v1::{FromText, Parsed, is_file_name};
+use super::limits::SECONDS_MAX;
 use super::server::split_port;
 
 /// `[secret_keys]`.
@@ -175,8 +176,8 @@ impl KmipTable {
         } else if over_tls && files.iter().any(|file| file.is_none()) {
             let message = "servers over TLS need all of `ca`, `certificate` and `key`";
             Some((TABLE, "servers", message))
-        } else if self.timeout_secs == 0 {
-            Some((TABLE, "timeout_secs", "`timeout_secs` is 0, which lets nothing through"))
+        } else if !(1..=SECONDS_MAX).contains(&self.timeout_secs) {
+            Some((TABLE, "timeout_secs", "`timeout_secs` is not from 1 to 86400"))
         } else if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
             Some((TABLE, "connections", "`connections` is a number from 1 to 24"))
         } else {
@@ -294,8 +295,8 @@ impl LdapTable {
             Some((TABLE, "certificate", "`certificate` and `key` go together"))
         } else if self.certificate.is_some() && self.bind_dn.is_some() {
             Some((TABLE, "bind_dn", "`bind_dn` and `certificate` exclude each other: keep one"))
-        } else if self.timeout_secs == 0 {
-            Some((TABLE, "timeout_secs", "`timeout_secs` is 0, which lets nothing through"))
+        } else if !(1..=SECONDS_MAX).contains(&self.timeout_secs) {
+            Some((TABLE, "timeout_secs", "`timeout_secs` is not from 1 to 86400"))
         } else if self.entries_max == 0 {
             Some((TABLE, "entries_max", "`entries_max` is 0, which lets nothing through"))
         } else {

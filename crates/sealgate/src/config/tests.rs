@@ -123,6 +123,8 @@ fn faults_are_named_with_their_line() {
         ("[dns]\ndnssec = \"off\"\ntrust_anchor = \"root.key\"", 5, "keep one"),
         ("[policy]\ntls = \"may\"", 4, "opportunistic"),
         ("[limits]\nrecipients_max = 0", 4, "recipients_max"),
+        ("[limits]\ndrain_secs_max = 9223372036854775807", 4, "drain_secs_max"),
+        ("[limits]\ndrain_secs_max = 86401", 4, "more than a day"),
         ("[limits]\nrecipients = 1", 4, "recipients"),
         ("[tls]\ncertificate = \"a\"", 3, "key"),
         ("[inside", 3, ""),
