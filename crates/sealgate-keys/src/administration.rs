@@ -2,12 +2,12 @@
 //!
 //! Every change drops what this process has cached and is noticed by others through the database.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use sealgate_core::address::Domain;
-use sealgate_core::keys::{Certificate, SoftwareKey};
+use sealgate_core::keys::{Certificate, SoftwareKey, Timestamp};
 
 use crate::authority::{Algorithm, Authority, KeyAndCertificate};
 use crate::certificates;
@@ -23,7 +23,7 @@ use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
 use crate::secret_source::SecretSource;
 use crate::stores::Stores;
 use crate::stores::secret_keys::SecretKeys;
-use crate::trust_source::{Role, certificates as authorities};
+use crate::trust_source::{Role, certificates as authorities, stored_crls};
 
 mod moving;
 mod publishing;
@@ -31,6 +31,19 @@ mod rotation;
 
 pub use moving::Moved;
 pub use rotation::{Rotation, prepare_master_key, rotate_master_key};
+
+/// A certificate revocation list (RFC 5280 §5) in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationList {
+    /// Whose certificates it is about.
+    pub issuer: String,
+    /// Issued then.
+    pub this_update: Timestamp,
+    /// A newer one is there by then; without it the list is never current.
+    pub next_update: Option<Timestamp>,
+    /// `None`: in the database.
+    pub file: Option<PathBuf>,
+}
 
 /// The administrator's side of [`Stores`].
 #[derive(Clone, Copy, Debug)]
@@ -274,6 +287,47 @@ impl<'a> Administration<'a> {
         change.commit().await?;
         self.stores.changed();
         Ok(taken > 0)
+    }
+
+    /// The revocation lists in use, those of the database first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer, or a file cannot be read.
+    pub async fn revocation_lists(&self) -> Result<Vec<RevocationList>, StoreError> {
+        let entry = |der: &Vec<u8>, file: Option<&PathBuf>| {
+            crl::parse(der).map(|list| RevocationList {
+                issuer: list.issuer,
+                this_update: Timestamp(list.this_update),
+                next_update: list.next_update.map(Timestamp),
+                file: file.cloned(),
+            })
+        };
+        let stored = stored_crls(self.database).await?;
+        let mut lists: Vec<_> = stored.iter().filter_map(|der| entry(der, None)).collect();
+        for path in self.stores.settings().trust.files() {
+            let read = crl::read_file(path)?;
+            lists.extend(read.iter().filter_map(|der| entry(der, Some(path))));
+        }
+        Ok(lists)
+    }
+
+    /// Takes an issuer's list out of the database.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is none.
+    pub async fn remove_revocation_list(&self, issuer: &str) -> Result<(), StoreError> {
+        let mut change = self.database.begin_change().await?;
+        let delete = Statement::new("DELETE FROM crls WHERE issuer = $1").bind(issuer);
+        let removed = change.execute(delete).await?;
+        change.commit().await?;
+        self.stores.changed();
+        found(removed, || {
+            format!(
+                "{issuer}: no such revocation list in the database; see `sealgate crl list`. Those in \
+                 files stand in [trust] crls"
+            )
+        })?;
+        Ok(())
     }
 
     /// The authorities that we trust, our own first.

@@ -64,6 +64,10 @@ impl TrustSource {
             crls.extend(state.read(path)?);
         }
         let store = Arc::new(TrustStore::new(anchors, intermediates, crls));
+        let unreadable = store.unreadable_crls().len();
+        if unreadable > 0 {
+            tracing::error!(unreadable, "revocation lists that cannot be read check nothing");
+        }
         state.built = Some(Built { generation, stamps, store: Arc::clone(&store) });
         let last = Some(Arc::clone(&store));
         *self.last.write().unwrap_or_else(PoisonError::into_inner) = last;
@@ -73,6 +77,11 @@ impl TrustSource {
     /// What was built last; `None` where nothing was.
     pub(crate) fn last(&self) -> Option<Arc<TrustStore>> {
         self.last.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where revocation lists are, besides the database.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     fn stamps(&self) -> Vec<Stamp> {
@@ -130,7 +139,8 @@ pub(crate) async fn certificates(
     ders.iter().map(|der| Certificate::from_der(der).map(Arc::new).map_err(|_| corrupt())).collect()
 }
 
-async fn stored_crls(database: &Database) -> Result<Vec<Vec<u8>>, StoreError> {
+/// Revocation lists that were imported.
+pub(crate) async fn stored_crls(database: &Database) -> Result<Vec<Vec<u8>>, StoreError> {
     column(database, Statement::new("SELECT crl FROM crls"), "crl").await
 }
 

@@ -17,6 +17,7 @@ mod anchor;
 mod ca;
 mod check;
 mod completions;
+mod crl;
 mod demo;
 mod envelope;
 mod failure;
@@ -100,6 +101,9 @@ enum Command {
     /// Authorities whose certificates we trust
     #[command(subcommand)]
     Anchor(anchor::Anchor),
+    /// Revocation lists
+    #[command(subcommand)]
+    Crl(crl::Crl),
     /// The organisation's own authority
     #[command(subcommand)]
     Ca(ca::Ca),
@@ -159,6 +163,7 @@ impl Cli {
             Command::SecretKey(command) => command.run(&globals),
             Command::PublicKey(command) => command.run(&globals),
             Command::Anchor(command) => command.run(&globals),
+            Command::Crl(command) => command.run(&globals),
             Command::Ca(command) => command.run(&globals),
             Command::MasterKey(command) => command.run(&globals),
             Command::Demo(command) => command.run(),

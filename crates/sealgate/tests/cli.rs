@@ -339,6 +339,55 @@ fn anchors_are_imported_listed_and_removed() {
     assert!(error.contains("no such anchor"), "{error}");
 }
 
+/// A list that has lapsed keeps its issuer's mail waiting: the administrator has to see it, and to be able to take it out.
+#[test]
+fn a_lapsed_revocation_list_is_named_replaced_and_removed() {
+    let bed = Bed::new();
+    bed.write(
+        "ca.cnf",
+        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\ncrlnumber=number\n",
+    );
+    bed.write("index.txt", "");
+    bed.write("number", "01\n");
+    bed.openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /O=ABC/CN=ca -days 90 -out ca.pem",
+    );
+    for (name, ends) in [("lapsed.pem", "26"), ("current.pem", "49")] {
+        bed.openssl(&format!(
+            "ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -crl_lastupdate \
+             250101000000Z -crl_nextupdate {ends}0101000000Z -out {name}"
+        ));
+    }
+    // No server that it looks for is there, which is another row.
+    let row = || {
+        let stdout = String::from_utf8(bed.run_with(&["check"], b"").stdout).unwrap();
+        stdout.lines().find(|line| line.starts_with("revocation lists")).unwrap().to_owned()
+    };
+    let lists = || -> serde_json::Value {
+        serde_json::from_str(&bed.good(&["crl", "list", "--json"])).unwrap()
+    };
+    assert!(row().contains(" ok "), "{}", row());
+    bed.good(&["anchor", "import", "ca.pem", "lapsed.pem"]);
+    let lapsed = row();
+    assert!(lapsed.contains("FAILED") && lapsed.contains("lapsed 2026-01-01"), "{lapsed}");
+    assert!(lapsed.contains("O=ABC") && lapsed.contains("sealgate crl remove"), "{lapsed}");
+    assert_eq!(lists()[0]["next_update"], "2026-01-01T00:00:00Z");
+    assert_eq!(lists()[0]["file"], serde_json::Value::Null);
+    let issuer = lists()[0]["issuer"].as_str().unwrap().to_owned();
+
+    // Of one issuer one current list is enough, wherever it is.
+    let configuration = bed.read("sealgate.toml");
+    let with_file = format!("{configuration}\n[trust]\ncrls = [\"current.pem\"]\n");
+    bed.write("sealgate.toml", with_file);
+    assert!(row().contains("2, and a current one"), "{}", row());
+    assert!(bed.good(&["crl", "list"]).contains("current.pem"));
+
+    bed.good(&["crl", "remove", &issuer]);
+    assert_eq!(lists().as_array().unwrap().len(), 1);
+    let error = bed.bad(&["crl", "remove", &issuer], 65);
+    assert!(error.contains("no such revocation list") && error.contains("[trust] crls"), "{error}");
+}
+
 #[test]
 fn sealed_mail_is_opened_again() {
     let bed = bed_with_keys();

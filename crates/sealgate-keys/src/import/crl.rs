@@ -5,6 +5,7 @@ use std::path::Path;
 use der::Decode;
 use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
+use x509_cert::time::Time;
 
 use crate::error::StoreError;
 
@@ -13,16 +14,19 @@ pub(crate) struct Crl {
     pub(crate) der: Vec<u8>,
     pub(crate) issuer: String,
     pub(crate) this_update: i64,
+    pub(crate) next_update: Option<i64>,
 }
 
 /// Parses one DER list.
 pub(crate) fn parse(der: &[u8]) -> Option<Crl> {
     let list = CertificateList::<Rfc5280>::from_der(der).ok()?;
-    let this_update = list.tbs_cert_list.this_update.to_unix_duration().as_secs();
+    let fields = list.tbs_cert_list;
+    let seconds = |time: Time| i64::try_from(time.to_unix_duration().as_secs()).ok();
     Some(Crl {
         der: der.to_vec(),
-        issuer: list.tbs_cert_list.issuer.to_string(),
-        this_update: i64::try_from(this_update).ok()?,
+        issuer: fields.issuer.to_string(),
+        this_update: seconds(fields.this_update)?,
+        next_update: fields.next_update.and_then(seconds),
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use sealgate_core::keys::{Certificate, Timestamp};
+use sealgate_keys::administration::{Administration, RevocationList};
 use sealgate_keys::import::Material;
 use sealgate_keys::master_key::MasterKey;
 use sealgate_keys::public_key_store::PublicKeyState;
@@ -155,9 +156,10 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
         Ok(Some(detail)) => findings.push(Finding::good("directory server", detail)),
         Err(error) => findings.push(Finding::failed("directory server", &Failure::from(error))),
     }
-    if let Err(error) = stores.trust().await {
-        findings.push(Finding::failed("revocation lists", &Failure::from(error)));
-    }
+    findings.push(match stores.trust().await {
+        Ok(_) => check_revocation_lists(&administration).await,
+        Err(error) => Finding::failed(REVOCATION_LISTS, &Failure::from(error)),
+    });
     match administration.anchors().await {
         Ok(anchors) => {
             findings
@@ -198,6 +200,46 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Issuers none of whose lists is current: their signatures are `temperror`, and encryption to their certificates waits.
+async fn check_revocation_lists(administration: &Administration<'_>) -> Finding {
+    let lists = match administration.revocation_lists().await {
+        Ok(lists) => lists,
+        Err(error) => return Finding::failed(REVOCATION_LISTS, &Failure::from(error)),
+    };
+    let now = now();
+    let is_current = |list: &RevocationList| list.next_update.is_some_and(|next| now < next);
+    let has_current =
+        |issuer: &str| lists.iter().any(|one| one.issuer == issuer && is_current(one));
+    let lapsed = lists.iter().filter(|list| !has_current(&list.issuer)).map(|list| {
+        let end = list.next_update.map_or_else(
+            || "has no nextUpdate and is never current".to_owned(),
+            |end| format!("lapsed {}", output::date(end)),
+        );
+        let remedy = match &list.file {
+            Some(path) => format!("put a newer one into {}", path.display()),
+            None => "import a newer one, or take it out with `sealgate crl remove`".to_owned(),
+        };
+        format!("{} {end}: {remedy}", list.issuer)
+    });
+    let lapsed: Vec<_> = lapsed.collect();
+    if lapsed.is_empty() {
+        let detail = format!("{}, and a current one for each issuer", lists.len());
+        return Finding::good(REVOCATION_LISTS, detail);
+    }
+    Finding::bad(REVOCATION_LISTS, failure::CONFIGURATION, named(lapsed))
+}
+
+/// The first few of them.
+fn named(mut all: Vec<String>) -> String {
+    let more = all.len().saturating_sub(NAMED_MAX);
+    all.truncate(NAMED_MAX);
+    let mut detail = all.join("; ");
+    if more > 0 {
+        detail.push_str(&format!("; and {more} more"));
+    }
+    detail
+}
+
 /// Certificates that have ended or will soon.
 fn ending<'a>(
     what: &'static str,
@@ -205,23 +247,17 @@ fn ending<'a>(
 ) -> Finding {
     let soon = Timestamp(now().0.saturating_add(WARNING_SECS));
     let mut count = 0_usize;
-    let mut named = Vec::new();
+    let mut ending = Vec::new();
     for (name, certificate) in certificates {
         count = count.saturating_add(1);
         if certificate.not_after() < soon {
-            named.push(format!("{name} ends {}", output::date(certificate.not_after())));
+            ending.push(format!("{name} ends {}", output::date(certificate.not_after())));
         }
     }
-    if named.is_empty() {
+    if ending.is_empty() {
         return Finding::good(what, format!("{count}, none ends within 30 days"));
     }
-    let more = named.len().saturating_sub(NAMED_MAX);
-    named.truncate(NAMED_MAX);
-    let mut detail = named.join("; ");
-    if more > 0 {
-        detail.push_str(&format!("; and {more} more"));
-    }
-    Finding::bad(what, failure::CONFIGURATION, detail)
+    Finding::bad(what, failure::CONFIGURATION, named(ending))
 }
 
 /// Certificates with which we show ourselves on connections, as a server and as a client.
@@ -297,5 +333,6 @@ async fn connect(server: &Server) -> std::io::Result<()> {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// REQUIREMENTS G15.
 const WARNING_SECS: i64 = 30 * 24 * 3600;
+const REVOCATION_LISTS: &str = "revocation lists";
 /// Names in one row.
 const NAMED_MAX: usize = 5;
