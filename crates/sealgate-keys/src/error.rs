@@ -76,12 +76,12 @@ impl fmt::Display for StoreError {
             Self::Database { database, why } => write!(f, "database {database}: {why}"),
             Self::DatabaseEmpty(url) => write!(
                 f,
-                "database {url}: holds no sealgate; make its tables with `sealgate init --database \
-                 URL`, or correct [database] url"
+                "database {url}: holds no sealgate; make its tables with `sealgate init --domain \
+                 DOMAIN --database URL`, or correct [database] url"
             ),
             Self::DatabaseMissing(path) => write!(
                 f,
-                "{}: no such database; make one with `sealgate init`, or correct [database] url",
+                "{}: no such database; make one with `sealgate init --domain DOMAIN`, or correct [database] url",
                 path.display()
             ),
             Self::Exists(what) | Self::Input(what) | Self::NotFound(what) => f.write_str(what),

@@ -233,7 +233,7 @@ async fn a_database_in_use_is_left_alone_and_an_empty_one_named() {
     let empty: DatabaseUrl = url.parse().unwrap();
     let error = Database::open(&empty).await.unwrap_err();
     assert!(matches!(error, StoreError::DatabaseEmpty(_)), "{error}");
-    assert!(error.to_string().contains("sealgate init --database"), "{error}");
+    assert!(error.to_string().contains("sealgate init --domain DOMAIN --database"), "{error}");
     assert!(!error.to_string().contains("geheim"), "{error}");
 
     Bed::new(&url).await;
