@@ -31,6 +31,7 @@ fn breaches(root: &Path) -> Vec<String> {
         }
     }
     found.extend(architecture(root, &files));
+    found.extend(metrics(root, &files));
     found
 }
 
@@ -173,6 +174,33 @@ fn architecture(root: &Path, files: &[PathBuf]) -> Vec<String> {
     found
 }
 
+/// The operator's guide has a row for every metric, and for nothing else.
+fn metrics(root: &Path, files: &[PathBuf]) -> Vec<String> {
+    let read = |path: &Path| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let sources = files.iter().filter(|path| path.starts_with("crates/sealgate/src"));
+    let counted: BTreeSet<String> = sources.flat_map(|path| metric_names(&read(path))).collect();
+    let documented = metric_rows(&read(Path::new(METRICS_TABLE)));
+    let missing = counted.difference(&documented).map(|name| (name, "has no row"));
+    let superfluous = documented.difference(&counted).map(|name| (name, "is counted nowhere"));
+    let told = missing.chain(superfluous);
+    told.map(|(name, what)| format!("{METRICS_TABLE}: sealgate_{name} {what}")).collect()
+}
+
+/// What stands behind `sealgate_` in the literals of a source file.
+fn metric_names(text: &str) -> Vec<String> {
+    let begin = ["\"", "sealgate_"].concat();
+    let rest = text.split(&begin).skip(1).filter_map(|rest| rest.split('"').next());
+    rest.map(str::to_owned).collect()
+}
+
+/// The first column of the table of metrics.
+fn metric_rows(text: &str) -> BTreeSet<String> {
+    let table = text.lines().skip_while(|line| !line.starts_with("| metric ")).skip(2);
+    let cells =
+        table.take_while(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
 /// Top folders, and the folders under crates/*/src.
 fn folders(files: &[PathBuf]) -> BTreeSet<String> {
     let mut folders = BTreeSet::new();
@@ -222,6 +250,9 @@ fn walk(root: &Path, under: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Where the metrics are described.
+const METRICS_TABLE: &str = "docs/operating.md";
+
 /// Longest file, tests at its bottom not counted.
 const FILE_LINES_MAX: usize = 600;
 
@@ -250,6 +281,17 @@ mod tests {
     fn the_project_is_tidy() {
         let breaches = breaches(&root());
         assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+    }
+
+    #[test]
+    fn a_metric_without_a_row_and_a_row_without_a_metric_are_found() {
+        let literal = |name| ["counter!(\"", "sealgate_", name, "\")"].concat();
+        let source = format!("{} {}", literal("a_total"), literal("b_total"));
+        assert_eq!(metric_names(&source), ["a_total", "b_total"]);
+        let guide =
+            "`x_total`\n| metric (`y`) | |\n|---|---|\n| `b_total`, `c` | `d` |\n\n| `e` |\n";
+        let rows = metric_rows(guide);
+        assert_eq!(rows.iter().map(String::as_str).collect::<Vec<_>>(), ["b_total", "c"]);
     }
 
     #[test]
