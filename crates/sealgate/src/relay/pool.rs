@@ -21,13 +21,18 @@ impl Pool {
         failpoint!(blocking "pool.take");
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let links = idle.get_mut(hop)?;
-        while let Some((since, mut link)) = links.pop() {
+        let mut alive = None;
+        while alive.is_none()
+            && let Some((since, mut link)) = links.pop()
+        {
             if since.elapsed() < IDLE_MAX && link.is_alive() {
-                return Some(link);
+                alive = Some(link);
             }
         }
-        idle.remove(hop);
-        None
+        if links.is_empty() {
+            idle.remove(hop);
+        }
+        alive
     }
 
     /// Keeps a connection for the next message.
@@ -74,16 +79,19 @@ impl Pool {
 
 /// A client that says another name each time has a connection for each; all of them together are few, and the oldest goes.
 fn close_surplus(idle: &mut HashMap<Hop, Vec<(Instant, Link)>>, server: &Hop) {
-    let is_introduced = |hop: &&Hop| hop.introduction.is_some() && hop.is_same_server(server);
-    let introduced: Vec<&Hop> = idle.keys().filter(is_introduced).collect();
-    let count: usize = introduced.iter().filter_map(|hop| idle.get(*hop)).map(Vec::len).sum();
-    if count <= INTRODUCED_MAX {
+    let introduced = || {
+        let of_server = |hop: &Hop| hop.introduction.is_some() && hop.is_same_server(server);
+        idle.iter().filter(move |(hop, _)| of_server(hop))
+    };
+    if introduced().map(|(_, links)| links.len()).sum::<usize>() <= INTRODUCED_MAX {
         return;
     }
     // The first of each is its oldest.
-    let since = |hop: &Hop| idle.get(hop).and_then(|links| links.first()).map(|(since, _)| *since);
-    let Some(oldest) = introduced.into_iter().min_by_key(|hop| since(hop)).cloned() else { return };
+    let oldest = introduced().filter_map(|(hop, links)| Some((links.first()?.0, hop)));
+    let Some((_, oldest)) = oldest.min_by_key(|(since, _)| *since) else { return };
+    let oldest = oldest.clone();
     if let Some(links) = idle.get_mut(&oldest) {
+        // Not empty: it has a first.
         links.remove(0);
         if links.is_empty() {
             idle.remove(&oldest);
@@ -97,7 +105,7 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const LINKS_MAX: usize = 64;
 /// Idle connections to one server, each opened for somebody who was introduced to it. They come on top of those in use, because
 /// nobody else can have them.
-const INTRODUCED_MAX: usize = 16;
+const INTRODUCED_MAX: usize = 32;
 /// Hops with idle connections.
 const HOPS_MAX: usize = 256;
 
@@ -144,7 +152,19 @@ mod tests {
             pool.keep(&called(number), downstream.connect(&server).await.unwrap());
         }
         assert!(pool.take(&called(0)).is_none(), "the oldest");
-        assert!((1..=INTRODUCED_MAX).all(|number| pool.take(&called(number)).is_some()));
+        // In use, they are in nobody's way.
+        let in_use: Vec<_> = (1..=2).map(|number| pool.take(&called(number)).unwrap()).collect();
+        for number in INTRODUCED_MAX + 1..INTRODUCED_MAX + 5 {
+            pool.keep(&called(number), downstream.connect(&server).await.unwrap());
+        }
+        for (number, link) in (1..).zip(in_use) {
+            pool.keep(&called(number), link);
+        }
+        let kept: Vec<_> = (0..INTRODUCED_MAX + 5)
+            .filter(|number| pool.take(&called(*number)).is_some())
+            .collect();
+        assert_eq!(kept.len(), INTRODUCED_MAX, "{kept:?}");
+        assert_eq!(kept[..3], [1, 2, 7], "the oldest went");
         assert!(pool.take(&server).is_some(), "it belongs to everybody");
     }
 }
