@@ -139,7 +139,9 @@ pub(crate) fn main() -> ExitCode {
     };
     if !end_modules() {
         // A token hangs, and a thread of ours in its module, whose destructors must not run meanwhile.
-        tracing::warn!("a PKCS#11 token hangs: the process ends without waiting for it any longer");
+        tracing::warn!(
+            "a PKCS#11 token hangs, or its threads could not be ended: the process ends without it"
+        );
         let _ = std::io::stdout().flush();
         sealgate_sys::exit_at_once(status);
     }

@@ -3,8 +3,9 @@
 //! Login is for the whole process; one session stays open so that it lasts. Sessions are closed by hand and only in
 //! their own generation, because a module may give the same number again later.
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, SessionState, UserType};
@@ -22,7 +23,7 @@ pub(super) struct Connection {
     pub(super) config: Pkcs11Config,
     module: Arc<Module>,
     standing: Mutex<Option<Standing>>,
-    sessions_max: AtomicUsize,
+    bound: Mutex<Bound>,
     /// Digests, a bit each, with which this token does no OAEP, so that it is unpadded here.
     pub(super) oaep_here: AtomicU8,
 }
@@ -34,6 +35,16 @@ struct Standing {
     slot: Slot,
     has_login: bool,
     anchor: Session,
+    /// Sessions of threads.
+    open: usize,
+}
+
+/// How many sessions threads may have.
+#[derive(Debug)]
+struct Bound {
+    most: usize,
+    /// So many were open when the token opened no more, and then.
+    open_only: Option<(usize, Instant)>,
 }
 
 /// A thread's session.
@@ -65,14 +76,18 @@ impl Connection {
             config,
             module,
             standing: Mutex::default(),
-            sessions_max: AtomicUsize::new(1),
+            bound: Mutex::new(Bound { most: 1, open_only: None }),
             oaep_here: AtomicU8::new(0),
         })
     }
 
     /// How many sessions threads may have at once: one until the token has said how many it opens.
     pub(super) fn sessions_max(&self) -> usize {
-        self.sessions_max.load(Ordering::Relaxed)
+        let bound = lock(&self.bound);
+        match bound.open_only {
+            Some((open, since)) if since.elapsed() < SHORT_OF_SESSIONS => open.min(bound.most),
+            _ => bound.most,
+        }
     }
 
     /// Does something with a session; where token or session turn out to be gone, starts anew and tries once more.
@@ -114,6 +129,7 @@ impl Connection {
         if let Some(own) = own.filter(|own| own.generation == gate.generation) {
             // The token may be gone; then so is the session.
             let _ = own.session.close();
+            self.count(gate.generation, -1);
         }
     }
 
@@ -134,6 +150,7 @@ impl Connection {
                 let session = self.module.functions().open_ro_session_no_drop(slot);
                 let session = session.map_err(|error| self.no_session(error))?;
                 *own = Some(OwnSession { generation, session });
+                self.count(generation, 1);
             }
             let own = own.as_ref().ok_or_else(|| Fault::Away("no session".to_owned()))?;
             let session = &own.session;
@@ -143,16 +160,26 @@ impl Connection {
             && let Some(own) = own.take().filter(|own| own.generation == generation)
         {
             let _ = own.session.close();
+            self.count(generation, -1);
         }
         (generation, result)
+    }
+
+    /// A thread's session more, or less.
+    fn count(&self, generation: u64, change: isize) {
+        if let Some(standing) = lock(&self.standing).as_mut()
+            && standing.generation == generation
+        {
+            standing.open = standing.open.saturating_add_signed(change);
+        }
     }
 
     /// Why a session was not opened. Whatever the token says, it says nothing about what shall be done there: mail waits.
     fn no_session(&self, error: Error) -> Fault {
         if matches!(error, Error::Pkcs11(RvError::SessionCount, _)) {
-            // Others use it too. Those that are open must do until the next login: a thread less, which ends when it is idle.
-            let fewer = |most: usize| Some(most.saturating_sub(1).max(1));
-            let _ = self.sessions_max.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+            // Others use it too. Those that are open must do for a while; threads without one end when they look for work.
+            let open = lock(&self.standing).as_ref().map_or(1, |standing| standing.open.max(1));
+            lock(&self.bound).open_only = Some((open, Instant::now()));
         }
         self.unavailable(Fault::from(error))
     }
@@ -187,7 +214,7 @@ impl Connection {
             let _ = anchor.close();
             return Err(fault);
         }
-        *standing = Some(Standing { generation, slot, has_login, anchor });
+        *standing = Some(Standing { generation, slot, has_login, anchor, open: 0 });
         Ok((slot, has_login))
     }
 
@@ -216,7 +243,7 @@ impl Connection {
             Limit::Max(most) => usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(2),
             Limit::Infinite | Limit::Unavailable => SESSIONS_MAX,
         };
-        self.sessions_max.store(most.clamp(1, SESSIONS_MAX), Ordering::Relaxed);
+        *lock(&self.bound) = Bound { most: most.clamp(1, SESSIONS_MAX), open_only: None };
     }
 
     /// A PIN that was refused is not tried again: a few tries lock the token. What other processes tried is known only by the
@@ -313,6 +340,9 @@ const PIN_REFUSED: &str = "it refused this PIN, and sealgate does not try it aga
 
 /// Threads of one token, a session each.
 const SESSIONS_MAX: usize = 32;
+
+/// A token that opened no more sessions is asked for more after this.
+const SHORT_OF_SESSIONS: Duration = Duration::from_secs(600);
 
 /// Slots that are looked at.
 const SLOTS_MAX: usize = 256;

@@ -162,14 +162,14 @@ impl Present {
     fn next(&mut self) -> Option<Job> {
         let mut state = lock(&self.shared.state);
         loop {
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
-            }
-            // With nothing to do, and fewer sessions for all of them than they are. Under the lock, so that one stays.
+            // Fewer sessions than threads: one without would only fail what another can do. Under the lock, so that one stays.
             if state.threads > self.shared.connection.sessions_max() {
                 state.threads -= 1;
                 self.is_counted = false;
                 return None;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
             }
             if state.is_closing {
                 return None;
