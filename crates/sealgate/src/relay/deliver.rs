@@ -239,6 +239,10 @@ impl Downstream {
             };
             let others = tried < consignment.hop.targets.len();
             match self.begin(link, consignment, others).await {
+                // It is there, and greeted the client that was introduced: what it says to that one says nothing of others.
+                Err(Trouble::Broken(refusal)) if consignment.hop.introduces_client() => {
+                    return Err(Trouble::Final(refusal));
+                }
                 Err(trouble @ (Trouble::Broken(_) | Trouble::Elsewhere(_))) if others => {
                     *earlier = Some(trouble.after(earlier.take()));
                 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use sealgate_core::address::Address;
 use sealgate_core::envelope::{MailParameters, Recipient};
 use sealgate_core::report::Delivered;
+use sealgate_core::smtp::client::{ClientName, Identity};
 use sealgate_testkit::sink::{Protocol as SinkProtocol, Sink, Stage};
 use tokio::sync::mpsc;
 
@@ -251,6 +252,85 @@ fn server_that_goes_away_once() -> (SocketAddr, Arc<AtomicUsize>) {
         }
     });
     (address, taken)
+}
+
+/// A server that knows XCLIENT and takes nobody's mail for now, as a policy daemon does that limits one client.
+fn server_that_says_421_to_mail() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = |stream: TcpStream| {
+        let mut out = stream.try_clone().unwrap();
+        let mut say = |text: &str| out.write_all(text.as_bytes()).is_ok();
+        say("220 sink.example\r\n");
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let more = match line.split(' ').next() {
+                Some("EHLO") => say("250-sink.example\r\n250 XCLIENT NAME ADDR HELO\r\n"),
+                Some("XCLIENT") => say("220 sink.example\r\n"),
+                _ => {
+                    say("421 4.7.0 not you\r\n");
+                    false
+                }
+            };
+            if !more {
+                break;
+            }
+        }
+    };
+    std::thread::spawn(move || listener.incoming().take(20).for_each(|one| serve(one.unwrap())));
+    address
+}
+
+/// Three on end and the server is left alone: what it says to one client must not have that effect for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_introduced_client_is_told_shuts_nobody_else_out() {
+    let server: Server = format!("smtp://{}", server_that_says_421_to_mail()).parse().unwrap();
+    let introduction = Introduction::Xclient(Identity {
+        address: "192.0.2.1:4025".parse().unwrap(),
+        name: ClientName::Unavailable,
+        hello: "mx.abc.example".to_owned(),
+        extended: true,
+    });
+    for (introduction, is_working) in [(Some(&introduction), true), (None, false)] {
+        let downstream = downstream();
+        let envelope = Envelope {
+            reverse_path: None,
+            recipients: vec![Recipient::new(Address::parse("a@nec.example").unwrap())],
+            parameters: MailParameters::default(),
+        };
+        let parcel = Parcel {
+            recipients: vec![0],
+            message: vec![Bytes::from_static(CONTENT)],
+            delivered: Delivered::Plain,
+            eight_bit: false,
+        };
+        for _ in 0..3 {
+            let (answers, mut receiver) = mpsc::unbounded_channel();
+            let fanout = Fanout {
+                downstream: &downstream,
+                next_hop: &NextHop::Fixed(server.clone()),
+                recipients: None,
+                introduction,
+                transport: &Transport::default(),
+                direction: Direction::Inbound,
+                envelope: &envelope,
+                served: &[false],
+                deferred: &[],
+                remembers: true,
+                deadline: Instant::now() + Duration::from_secs(20),
+                answer_deadline: Instant::now() + Duration::from_secs(20),
+                opened: false,
+                received_bytes: 0,
+                judges_hops: true,
+                released: &AtomicBool::new(false),
+                answers,
+            };
+            fanout.deliver(Protocol::Smtp, std::slice::from_ref(&parcel)).await;
+            let (_, outcome) = receiver.try_recv().unwrap();
+            assert!(!Reply::from(&outcome.unwrap_err()).is_permanent());
+        }
+        let hop = super::super::route::fixed(&server, Demand::default());
+        assert_eq!(downstream.hops.is_working(&hop), is_working);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
