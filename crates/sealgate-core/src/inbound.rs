@@ -276,7 +276,7 @@ fn transportable(inner: &Entity) -> Vec<Bytes> {
         .header
         .fields()
         .filter(Field::is_content)
-        .flat_map(|field| mime::transportable_field(field.raw()).into_owned())
+        .flat_map(|field| mime::transportable_field(&field).into_owned())
         .collect();
     if !fields.is_empty() && !fields.ends_with(b"\r\n") {
         fields.extend_from_slice(b"\r\n");

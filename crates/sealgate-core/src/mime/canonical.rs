@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::header::Header;
+use super::header::{Field, Header};
 use super::layer::is_pkcs7_mime;
 use super::{
     ContentType, DEPTH_MAX, Entity, LINE_BYTES_MAX, MimeError, Multipart, PARTS_MAX,
@@ -336,16 +336,17 @@ pub fn is_transportable(body: &[u8]) -> bool {
         && has_only_crlf(body)
 }
 
-/// A field of a header section, with its CRLF, as SMTP carries it: a lone CR, a lone LF and NUL are spaces. Nothing is left of one
-/// with a line over 998 octets.
-pub fn transportable_field(field: &[u8]) -> Cow<'_, [u8]> {
-    if is_transportable(field) {
-        return Cow::Borrowed(field);
+/// A field of a header section as SMTP carries it: a lone CR, a lone LF and NUL are spaces, and a line over 998 octets is folded;
+/// nothing is left of a field where that cannot be done.
+pub fn transportable_field<'a>(field: &Field<'a>) -> Cow<'a, [u8]> {
+    let raw = field.raw();
+    if is_transportable(raw) {
+        return Cow::Borrowed(raw);
     }
-    let mut whole = field.to_vec();
+    let mut whole = raw.to_vec();
     for (at, byte) in whole.iter_mut().enumerate() {
-        let next = field.get(at.saturating_add(1));
-        let before = at.checked_sub(1).and_then(|at| field.get(at));
+        let next = raw.get(at.saturating_add(1));
+        let before = at.checked_sub(1).and_then(|at| raw.get(at));
         let is_lone = match *byte {
             0 => true,
             b'\r' => next != Some(&b'\n'),
@@ -356,7 +357,12 @@ pub fn transportable_field(field: &[u8]) -> Cow<'_, [u8]> {
             *byte = b' ';
         }
     }
-    if is_transportable(&whole) { Cow::Owned(whole) } else { Cow::Borrowed(&[]) }
+    if is_transportable(&whole) {
+        return Cow::Owned(whole);
+    }
+    let header = Header::parse(Bytes::from(whole));
+    let folded = header.ok().and_then(|header| ascii_field::rewritten(&header.fields().next()?));
+    Cow::Owned(folded.unwrap_or_default())
 }
 
 /// 998 octets and the CR.

@@ -38,6 +38,23 @@ fn a_field_of_opened_content_stays_one_line_for_every_reader() {
     }
 }
 
+#[test]
+fn a_field_of_opened_content_with_long_lines_is_folded() {
+    let world = World::new();
+    let [a, b] = ["a", "b"].map(|letter| letter.repeat(600));
+    for body in ["<p>\r\n", "<p>\n"] {
+        let entity = format!("Content-Type: text/html; x=\"{a}\"; name=\"{b}\"\r\n\r\n{body}");
+        let sealed = world.sealed(&[Bytes::from(entity)], GCM, &world.bob);
+        let outcome = world.take(&mail(FROM_ALICE, &sealed));
+        let whole = joined(&outcome.result.as_ref().unwrap().parcels[0].message);
+        assert!(mime::is_transportable(&whole), "{}", whole.escape_ascii());
+        let opened = Entity::parse(whole).unwrap();
+        let found = opened.header.content_type().unwrap().unwrap();
+        assert_eq!((&*found.kind, &*found.subtype), ("text", "html"));
+        assert_eq!(found.parameter("name").as_deref(), Some(b.as_str()));
+    }
+}
+
 /// An entity need not have a body, nor its last field an end.
 #[test]
 fn opened_content_that_ends_in_its_header_is_a_whole_message() {
