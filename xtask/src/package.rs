@@ -92,10 +92,9 @@ fn lay_out(tree: &Path, binary: &Path) -> Result<(), String> {
     let tmpfiles = tree.join("usr/lib/tmpfiles.d/sealgate.conf");
     install(&debian.join("tmpfiles.conf"), &tmpfiles, 0o644)?;
     let documents = tree.join("usr/share/doc/sealgate");
-    for document in ["README.md", "CHANGELOG.md", "THREAT_MODEL.md", "docs/operating.md"] {
-        let from = root().join(document);
-        let name = from.file_name().ok_or("a document has a name")?;
-        install(&from, &documents.join(name), 0o644)?;
+    // What links to another finds it.
+    for document in DOCUMENTS {
+        install(&root().join(document), &documents.join(document), 0o644)?;
     }
     for example in files_of(&root().join("examples"))? {
         let name = example.file_name().ok_or("an example has a name")?;
@@ -190,6 +189,18 @@ fn output(command: &mut Command) -> Result<String, String> {
 
 /// Where a debug build reads what is to fail (crates/sealgate/src/failpoint.rs).
 const FAIL_POINTS: &[u8] = b"SEALGATE_FAILPOINTS";
+
+/// README.md and what it links to, and so on.
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "THREAT_MODEL.md",
+    "docs/BENCHMARKS.md",
+    "docs/RELIABILITY.md",
+    "docs/operating.md",
+];
 
 const DESCRIPTION: &str =
     " It stands between a mail server and the Internet and does e-mail cryptography
