@@ -379,7 +379,7 @@ fn a_lapsed_revocation_list_is_named_replaced_and_removed() {
     let configuration = bed.read("sealgate.toml");
     let with_file = format!("{configuration}\n[trust]\ncrls = [\"current.pem\"]\n");
     bed.write("sealgate.toml", with_file);
-    assert!(row().contains("2, and a current one"), "{}", row());
+    assert!(row().contains("2, by their dates a current one"), "{}", row());
     assert!(bed.good(&["crl", "list"]).contains("current.pem"));
 
     bed.good(&["crl", "remove", &issuer]);

@@ -157,7 +157,7 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
         Err(error) => findings.push(Finding::failed("directory server", &Failure::from(error))),
     }
     findings.push(match stores.trust().await {
-        Ok(_) => check_revocation_lists(&administration).await,
+        Ok(trust) => check_revocation_lists(&administration, trust.unreadable_crls().len()).await,
         Err(error) => Finding::failed(REVOCATION_LISTS, &Failure::from(error)),
     });
     match administration.anchors().await {
@@ -201,19 +201,24 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
 }
 
 /// Issuers none of whose lists is current: their signatures are `temperror`, and encryption to their certificates waits.
-async fn check_revocation_lists(administration: &Administration<'_>) -> Finding {
+async fn check_revocation_lists(administration: &Administration<'_>, unreadable: usize) -> Finding {
     let lists = match administration.revocation_lists().await {
         Ok(lists) => lists,
         Err(error) => return Finding::failed(REVOCATION_LISTS, &Failure::from(error)),
     };
     let now = now();
-    let is_current = |list: &RevocationList| list.next_update.is_some_and(|next| now < next);
+    let is_current = |list: &RevocationList| {
+        list.this_update <= now && list.next_update.is_some_and(|next| now < next)
+    };
     let has_current =
         |issuer: &str| lists.iter().any(|one| one.issuer == issuer && is_current(one));
     let lapsed = lists.iter().filter(|list| !has_current(&list.issuer)).map(|list| {
         let end = list.next_update.map_or_else(
             || "has no nextUpdate and is never current".to_owned(),
-            |end| format!("lapsed {}", output::date(end)),
+            |end| match list.this_update <= now {
+                true => format!("lapsed {}", output::date(end)),
+                false => format!("begins {}", output::date(list.this_update)),
+            },
         );
         let remedy = match &list.file {
             Some(path) => format!("put a newer one into {}", path.display()),
@@ -221,9 +226,12 @@ async fn check_revocation_lists(administration: &Administration<'_>) -> Finding 
         };
         format!("{} {end}: {remedy}", list.issuer)
     });
-    let lapsed: Vec<_> = lapsed.collect();
+    let mut lapsed: Vec<_> = lapsed.collect();
+    if unreadable > 0 {
+        lapsed.push(format!("{unreadable} cannot be read and check nothing"));
+    }
     if lapsed.is_empty() {
-        let detail = format!("{}, and a current one for each issuer", lists.len());
+        let detail = format!("{}, by their dates a current one for each issuer", lists.len());
         return Finding::good(REVOCATION_LISTS, detail);
     }
     Finding::bad(REVOCATION_LISTS, failure::CONFIGURATION, named(lapsed))

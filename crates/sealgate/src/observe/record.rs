@@ -156,8 +156,11 @@ impl Record {
             "direction" => direction, "outcome" => class, "verdict" => verdict
         )
         .increment(1);
-        metrics::histogram!("sealgate_transaction_seconds", "direction" => direction)
-            .record(self.seconds);
+        // Who is refused before there is content takes no time.
+        if self.seconds > 0.0 {
+            metrics::histogram!("sealgate_transaction_seconds", "direction" => direction)
+                .record(self.seconds);
+        }
         if self.partial {
             metrics::counter!("sealgate_partial_total").increment(1);
         }
