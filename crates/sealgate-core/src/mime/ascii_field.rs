@@ -18,6 +18,10 @@ pub(super) fn rewritten(field: &Field<'_>) -> Option<Vec<u8>> {
         let found = ContentType::parse_disposition(field.value()).ok()?;
         with_parameters(&found.kind, &found)?
     } else if UNSTRUCTURED.into_iter().any(|known| field.is(known)) {
+        // Encoded words in encoded words would be shown as they are.
+        if memchr::memmem::find(field.value(), b"=?").is_some() {
+            return None;
+        }
         encoded_words(&field.value_unfolded())
     } else {
         return None;
@@ -26,14 +30,22 @@ pub(super) fn rewritten(field: &Field<'_>) -> Option<Vec<u8>> {
     is_seven_bit(&line).then_some(line)
 }
 
-/// A parameter a line.
+/// A parameter a line. None may become two, or another one: whoever reads the field anew must see what we saw.
 fn with_parameters(start: &str, found: &ContentType) -> Option<String> {
-    let mut text = start.to_owned();
-    for parameter in found.is_regular().then(|| found.parameters())? {
+    let parameters = found.is_regular().then(|| found.parameters())?;
+    let mut text = String::new();
+    for parameter in parameters {
         text.push_str(";\r\n\t");
         text.push_str(&parameter_text(parameter)?);
     }
-    Some(text)
+    let again = ContentType::parse(format!("a/b{text}").as_bytes()).ok()?;
+    let is_same = |(new, old): (&Parameter, &Parameter)| {
+        new == old || new.name.strip_suffix('*') == Some(old.name.as_str())
+    };
+    let are_same = again.is_regular()
+        && again.parameters().len() == parameters.len()
+        && again.parameters().iter().zip(parameters).all(is_same);
+    are_same.then(|| format!("{start}{text}"))
 }
 
 /// `name=value`, quoted, or in the form of RFC 2231 §4 where it is not ASCII.
@@ -41,6 +53,10 @@ fn parameter_text(parameter: &Parameter) -> Option<String> {
     let (name, value) = (&parameter.name, &parameter.value);
     let text = match std::str::from_utf8(value) {
         Ok(text) if text.is_ascii() => {
+            // In quotes the value of an RFC 2231 parameter would not be decoded, without them not everything may stand in it.
+            if name.ends_with('*') {
+                return value.iter().copied().all(is_extended).then(|| format!("{name}={text}"));
+            }
             let mut quoted = format!("{name}=\"");
             for c in text.chars() {
                 if c == '"' || c == '\\' {
@@ -49,8 +65,7 @@ fn parameter_text(parameter: &Parameter) -> Option<String> {
                 quoted.push(c);
             }
             quoted.push('"');
-            // In this form the value of an RFC 2231 parameter would not be decoded.
-            if name.ends_with('*') { format!("{name}={text}") } else { quoted }
+            quoted
         }
         _ if name.contains('*') => return None,
         known => {
@@ -60,6 +75,11 @@ fn parameter_text(parameter: &Parameter) -> Option<String> {
         }
     };
     (text.len() < LINE_BYTES_MAX).then_some(text)
+}
+
+/// RFC 2231 §7: what may stand in an extended value, its delimiters and escapes too.
+fn is_extended(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~'%".contains(&byte)
 }
 
 /// RFC 2231 §7: all but letters, digits and a few signs.
@@ -159,6 +179,10 @@ mod tests {
             "Content-Type: text\u{e4}\r\n",
             "Content-Type: a/b; x*0=\u{e4}\r\n",
             "X-\u{e4}: y\r\n",
+            "Content-Type: multipart/signed; x*=\"a; boundary=evil\"; boundary=good\r\n",
+            "Content-Disposition: attachment; filename*=\"x; filename=evil.exe\"\r\n",
+            "Content-Type: a/b; x*=\"(\"\r\n",
+            "Content-Description: =?utf-8?Q?=C3=A4?= \u{e4}\r\n",
         ] {
             assert_eq!(rewrite(text.as_bytes()), None, "{text}");
         }
@@ -169,7 +193,7 @@ mod tests {
         #[test]
         fn no_input_makes_a_second_field(
             name in "(Subject|Content-Type|Content-Disposition|Content-Description)",
-            start in "(a/b|a; name=|a/b; x=\"|)",
+            start in "(a/b|a; name=|a/b; x=\"|a/b; x\\*=\"|a/b; boundary=y; |)",
             value: Vec<u8>,
         ) {
             let text = [name.as_bytes(), b": ", start.as_bytes(), &value].concat();
@@ -181,6 +205,12 @@ mod tests {
                 prop_assert_eq!(again.fields().count(), 1);
                 prop_assert_eq!(again.bytes().len(), line.len());
                 prop_assert!(again.is_printable() && again.count(&name) == 1);
+                let read = |header: &Header| {
+                    let found = header.content_type().ok().flatten()?;
+                    let boundary = found.boundary().ok().map(|boundary| boundary.into_owned());
+                    Some((found.kind.clone(), found.subtype.clone(), boundary))
+                };
+                prop_assert_eq!(read(&again), read(&header));
             }
         }
     }

@@ -228,7 +228,7 @@ async fn check_revocation_lists(administration: &Administration<'_>, unreadable:
     });
     let mut lapsed: Vec<_> = lapsed.collect();
     if unreadable > 0 {
-        lapsed.push(format!("{unreadable} cannot be read and check nothing"));
+        lapsed.insert(0, format!("{unreadable} cannot be read and check nothing"));
     }
     if lapsed.is_empty() {
         let detail = format!("{}, by their dates a current one for each issuer", lists.len());

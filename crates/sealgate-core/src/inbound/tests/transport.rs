@@ -1,5 +1,7 @@
 //! What was opened goes on by SMTP, whatever octets were inside.
 
+use std::borrow::Cow;
+
 use super::*;
 
 #[test]
@@ -53,6 +55,28 @@ fn a_field_of_opened_content_with_long_lines_is_folded() {
         assert_eq!((&*found.kind, &*found.subtype), ("text", "html"));
         assert_eq!(found.parameter("name").as_deref(), Some(b.as_str()));
     }
+}
+
+/// In quotes it is one parameter, and was when the signature was verified.
+#[test]
+fn folding_makes_no_other_boundary_of_a_parameter() {
+    let world = World::new();
+    let signed = joined(&world.signed(PAYLOAD, &world.alice.signing));
+    let signed = String::from_utf8(signed.to_vec()).unwrap();
+    let long = "a".repeat(900);
+    let type_end = signed.find(';').unwrap();
+    let (start, rest) = signed.split_at(type_end);
+    let rest = rest.replacen("\r\n\t", " ", 9).replacen("\r\n ", " ", 9);
+    let forged = format!("{start}; x*=\"a; boundary=evil\"; y=\"{long}\"{rest}");
+    let sealed = world.sealed(&[Bytes::from(forged)], GCM, &world.bob);
+    let outcome = world.take(&mail(FROM_ALICE, &sealed));
+    assert_eq!(outcome.report.verdict, Verdict::Pass, "{:?}", outcome.report);
+    let opened =
+        Entity::parse(joined(&outcome.result.as_ref().unwrap().parcels[0].message)).unwrap();
+    let found = opened.header.content_type().unwrap();
+    let boundary = found.and_then(|found| found.parameter("boundary").map(Cow::into_owned));
+    assert_ne!(boundary.as_deref(), Some("evil"));
+    assert!(!opened.header.bytes().windows(6).any(|six| six == b"=evil;"));
 }
 
 /// An entity need not have a body, nor its last field an end.

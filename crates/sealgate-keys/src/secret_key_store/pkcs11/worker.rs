@@ -151,7 +151,7 @@ impl Present {
     fn serve(mut self) {
         let connection = Arc::clone(&self.shared.connection);
         let mut own = None;
-        while let Some(job) = self.next() {
+        while let Some(job) = self.next(own.is_some()) {
             if Instant::now() < job.deadline {
                 (job.work)(&connection, &mut own);
             }
@@ -159,13 +159,17 @@ impl Present {
         connection.leave(own);
     }
 
-    fn next(&mut self) -> Option<Job> {
+    fn next(&mut self, has_session: bool) -> Option<Job> {
         let mut state = lock(&self.shared.state);
         loop {
             // Fewer sessions than threads: one without would only fail what another can do. Under the lock, so that one stays.
-            if state.threads > self.shared.connection.sessions_max() {
+            if !has_session && state.threads > self.shared.connection.sessions_max() {
                 state.threads -= 1;
                 self.is_counted = false;
+                if !state.jobs.is_empty() {
+                    // It may have been woken for this.
+                    self.shared.wake.notify_one();
+                }
                 return None;
             }
             if let Some(job) = state.jobs.pop_front() {
