@@ -208,6 +208,7 @@ pub(crate) const NULL: u8 = 0x05;
 pub(crate) const OID: u8 = 0x06;
 /// UTF8String.
 pub(crate) const UTF8_STRING: u8 = 0x0c;
+pub(crate) const IA5_STRING: u8 = 0x16;
 /// SEQUENCE.
 pub(crate) const SEQUENCE: u8 = 0x30;
 /// SET.

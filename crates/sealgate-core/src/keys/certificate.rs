@@ -18,8 +18,8 @@ use crate::cms::algorithm::{
     SMIME_CAPABILITIES, Signature, X25519, signature_of,
 };
 use crate::cms::element::{
-    BIT_STRING, BOOLEAN, CONSTRUCTED_0, CONSTRUCTED_3, Element, INTEGER, OCTET_STRING, OID,
-    PRIMITIVE_1, Reader, SEQUENCE, SET, UTF8_STRING,
+    BIT_STRING, BOOLEAN, CONSTRUCTED_0, CONSTRUCTED_3, Element, IA5_STRING, INTEGER, OCTET_STRING,
+    OID, PRIMITIVE_1, Reader, SEQUENCE, SET, UTF8_STRING,
 };
 use crate::cms::parse_capabilities;
 use crate::hex;
@@ -418,9 +418,15 @@ fn subject_mailboxes(name: &Element<'_>) -> Result<Vec<Address>, CmsError> {
         }
         for attribute in set.reader() {
             let mut members = attribute?.reader();
-            if members.expect(OID)?.body == EMAIL_ADDRESS.as_bytes()
+            if members.expect(OID)?.body != EMAIL_ADDRESS.as_bytes() {
+                continue;
+            }
+            let value = members.element()?;
+            // RFC 2985 §5.2.1 has IA5String. Others write UTF8String; in any other kind of string no constraint of names is
+            // held against it.
+            if matches!(value.tag, IA5_STRING | UTF8_STRING)
                 && mailboxes.len() < MAILBOXES_MAX
-                && let Some(address) = mailbox(members.element()?.body, true)
+                && let Some(address) = mailbox(value.body, true)
             {
                 mailboxes.push(address);
             }

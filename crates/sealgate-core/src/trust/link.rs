@@ -191,6 +191,12 @@ impl Link {
         })
     }
 
+    /// Whether it has alternative names that constraints cannot be held against, because they are not read whole.
+    pub(super) fn has_unreadable_names(&self) -> bool {
+        self.has(rfc5912::ID_CE_SUBJECT_ALT_NAME)
+            && self.extension(rfc5912::ID_CE_SUBJECT_ALT_NAME).is_none()
+    }
+
     pub(super) fn alternative_names(&self) -> &[GeneralName] {
         match self.extension(rfc5912::ID_CE_SUBJECT_ALT_NAME) {
             Some(PDVExtension::SubjectAltName(names)) => &names.0,

@@ -5,6 +5,7 @@ use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose, RevocationReason};
 use super::*;
 use making::{Authority, set_years, year};
 
+mod constraints;
 mod limits;
 mod making;
 mod published;

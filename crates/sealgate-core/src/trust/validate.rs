@@ -57,6 +57,10 @@ impl Validator {
         if !intermediates.iter().all(|link| link.is_for_mail()) || !mailboxes_are_bound(path) {
             return Validity::Broken;
         }
+        // certval passes over such an extension. We may read mailboxes in it all the same, which nothing would constrain then.
+        if path.links.iter().any(|link| link.has_unreadable_names()) {
+            return Validity::Broken;
+        }
         let candidate = CertificationPath::new(
             issues.anchor.clone(),
             intermediates.iter().map(|link| link.certificate().clone()).collect(),
