@@ -262,7 +262,9 @@ impl Inbound {
     }
 
     fn top(&self, report: &Report) -> Bytes {
-        let mut top = result_fields::write(report, &self.context.hostname);
+        // RFC 5321 §7.2: a copy for several must not tell who else has it, as whose key opened it would.
+        let is_for_one = self.envelope.recipients.len() == 1;
+        let mut top = result_fields::write(report, &self.context.hostname, is_for_one);
         top.extend_from_slice(&self.received);
         Bytes::from(top)
     }

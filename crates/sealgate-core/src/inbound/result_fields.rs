@@ -17,8 +17,8 @@ pub(super) fn looks_like_ours(field: &Field<'_>, authserv_id: &str) -> bool {
         .is_none_or(|claimed| is_same_host(&claimed, authserv_id))
 }
 
-/// The fields to put on top, each line ended by CRLF and below 998 octets.
-pub(super) fn write(report: &Report, authserv_id: &str) -> Vec<u8> {
+/// The fields to put on top, each line ended by CRLF and below 998 octets; with or without the recipient whose key opened it.
+pub(super) fn write(report: &Report, authserv_id: &str, names_recipient: bool) -> Vec<u8> {
     let mut text =
         format!("Authentication-Results: {};\r\n\t{}", plain(authserv_id), results(report));
     text.push_str(&format!("\r\nX-Sealgate-Id: {}\r\n", plain(&report.id)));
@@ -28,7 +28,7 @@ pub(super) fn write(report: &Report, authserv_id: &str) -> Vec<u8> {
     }
     text.push_str("\r\n");
     for layer in &report.layers {
-        text.push_str(&layer_field(layer));
+        text.push_str(&layer_field(layer, names_recipient));
     }
     text.into_bytes()
 }
@@ -61,14 +61,19 @@ fn author_signer(report: &Report) -> Option<&Signer> {
     }
 }
 
-fn layer_field(layer: &Layer) -> String {
+fn layer_field(layer: &Layer, names_recipient: bool) -> String {
     match layer {
-        Layer::Encrypted { content, key, recipient, .. } => format!(
-            "X-Sealgate-Layer: encrypted; format=smime; content={}; key={};\r\n\trecipient={}\r\n",
-            plain(content),
-            plain(key),
-            quoted(recipient)
-        ),
+        Layer::Encrypted { content, key, recipient, .. } => {
+            let recipient = match names_recipient {
+                true => format!(";\r\n\trecipient={}", quoted(recipient)),
+                false => String::new(),
+            };
+            format!(
+                "X-Sealgate-Layer: encrypted; format=smime; content={}; key={}{recipient}\r\n",
+                plain(content),
+                plain(key),
+            )
+        }
         Layer::Signed { status, signer, digest, signature, .. } => {
             let status = match status {
                 crate::report::SignatureStatus::Falsified => "falsified",

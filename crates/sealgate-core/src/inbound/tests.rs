@@ -635,6 +635,22 @@ fn a_key_is_not_used_below_a_layer_that_its_owner_cannot_reach() {
     }
 }
 
+/// RFC 5321 §7.2: one of them may be a blind recipient.
+#[test]
+fn a_copy_for_several_does_not_name_whose_key_opened_it() {
+    let world = World::new();
+    let chosen = [chosen(&world.carol), chosen(&world.bob)];
+    let [carol, bob] = &chosen;
+    let sealed = encrypt::smime::encrypt(&[Bytes::from_static(PAYLOAD)], GCM, &[carol, bob]);
+    let mail = mail(FROM_ALICE, &sealed.unwrap());
+    let carols = ["carol@abc.example"];
+    assert!(world.take_with(Decision::default(), &mail, &carols).message(0).contains("carol@"));
+    let outcome =
+        world.take_with(Decision::default(), &mail, &["carol@abc.example", "bob@abc.example"]);
+    assert!(outcome.message(0).contains("quick brown"));
+    assert!(!outcome.message(0).contains("carol@"), "{}", outcome.message(0));
+}
+
 #[test]
 fn withheld_mail_tells_others_nothing_of_its_signer() {
     let world = World::new();
