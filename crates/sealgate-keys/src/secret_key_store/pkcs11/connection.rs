@@ -185,7 +185,7 @@ impl Connection {
     }
 
     /// A refusal of something other than the use of a key.
-    fn unavailable(&self, fault: Fault) -> Fault {
+    pub(super) fn unavailable(&self, fault: Fault) -> Fault {
         match fault {
             Fault::Refused(why) => {
                 Fault::Store(StoreError::Unavailable { store: self.name(), why })
@@ -327,6 +327,16 @@ impl Here<'_> {
             return Ok(());
         }
         Err(Fault::Away("the login is gone".to_owned()))
+    }
+
+    /// Whether the token itself answers: some modules know the session's state without it.
+    pub(super) fn answers(&self) -> bool {
+        match self.session.generate_random_vec(1) {
+            Ok(_) => true,
+            // It has none to give, and says so.
+            Err(Error::Pkcs11(RvError::RandomNoRng | RvError::FunctionNotSupported, _)) => true,
+            Err(_) => false,
+        }
     }
 
     /// The token's description.

@@ -55,6 +55,7 @@ impl From<Error> for Fault {
             | RvError::DeviceError
             | RvError::DeviceMemory
             | RvError::DeviceRemoved
+            | RvError::FunctionCanceled
             | RvError::FunctionFailed
             | RvError::GeneralError
             | RvError::HostMemory
@@ -118,11 +119,13 @@ pub(super) fn is_incapable(error: &Error) -> bool {
                     | RvError::AttributeValueInvalid
                     | RvError::CurveNotSupported
                     | RvError::FunctionNotSupported
+                    | RvError::FunctionRejected
                     | RvError::KeyFunctionNotPermitted
                     | RvError::KeySizeRange
                     | RvError::KeyTypeInconsistent
                     | RvError::KeyUnextractable
                     | RvError::MechanismInvalid
+                    | RvError::PinExpired
                     | RvError::SessionReadOnly
                     | RvError::TemplateIncomplete
                     | RvError::TemplateInconsistent
@@ -170,6 +173,9 @@ mod tests {
             (RvError::KeyFunctionNotPermitted, Function::DecryptInit),
             (RvError::TemplateInconsistent, Function::DeriveKey),
             (RvError::AttributeSensitive, Function::GetAttributeValue),
+            (RvError::FunctionRejected, Function::Decrypt),
+            (RvError::PinExpired, Function::SignInit),
+            (RvError::FunctionCanceled, Function::Decrypt),
             (RvError::MechanismInvalid, Function::DeriveKey),
         ] {
             let error = said(code, function);

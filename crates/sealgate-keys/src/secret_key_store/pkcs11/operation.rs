@@ -58,7 +58,9 @@ impl TokenKey {
                         result => return Ok(result?),
                     }
                 }
-                let object = key_object(here, &name, &certificate)?;
+                // What is refused here says nothing of what the key is to be used on.
+                let object = key_object(here, &name, &certificate)
+                    .map_err(|fault| here.connection.unavailable(fault))?;
                 *lock(&known) = Some((here.generation, object));
                 Ok(work(here, object)?)
             })
@@ -201,7 +203,7 @@ pub(super) fn unwrap(
         Request::Unknown => Ok(None),
     };
     // Asked always, so that its time does not tell good padding from bad.
-    let is_there = here.confirm().is_ok();
+    let is_there = here.confirm().is_ok() && here.answers();
     match result {
         Err(error) if is_ambiguous(&error) && is_there => Ok(None),
         Err(error) if is_incapable(&error) => {
