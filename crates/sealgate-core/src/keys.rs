@@ -143,6 +143,8 @@ pub struct OwnKey {
     pub chain: Vec<Arc<Certificate>>,
     /// The handle.
     pub secret: Arc<dyn SecretKey>,
+    /// Not so once it was revoked: it decrypts what is old then, and nothing new is encrypted to it.
+    pub is_active: bool,
 }
 
 /// A correspondent's certificate: a candidate that must still be validated.

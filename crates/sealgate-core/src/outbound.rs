@@ -143,6 +143,10 @@ impl Outbound {
         if let Some(field) = entity.header.duplicates() {
             return Err(Refusal::BadMessage(field));
         }
+        // For some readers the text begins there. Sealed or not, it would leave plain, above what we make of the rest.
+        if entity.header.fields().any(|field| field.is_malformed()) {
+            return Err(Refusal::BadMessage("a line of its header section that is no field"));
+        }
         let protection = protection(&entity);
         if protection == Protection::Encrypted {
             self.report.reason = Some(Reason::AlreadyEncrypted);
@@ -298,7 +302,7 @@ impl Outbound {
         match keys.own.get(&KeyQuery::Decryption(from.clone())) {
             Some(Ok(own)) => Ok(own
                 .iter()
-                .filter(|key| key.address.is_some())
+                .filter(|key| key.address.is_some() && key.is_active)
                 .filter_map(|key| encrypt::own_certificate(&key.certificate, self.context.now))
                 .max_by_key(|chosen| chosen.certificate.not_before())),
             Some(Err(LookupError(_))) => Err(Refusal::KeysUnavailable),

@@ -75,6 +75,7 @@ impl Authority {
             certificate: Arc::new(Certificate::from_der(certificate.der()).unwrap()),
             chain: Vec::new(),
             secret: Arc::new(SoftwareKey::from_pkcs8(pair.serialized_der()).unwrap()),
+            is_active: true,
         }
     }
 }

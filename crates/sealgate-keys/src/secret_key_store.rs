@@ -115,6 +115,8 @@ pub struct RemoteKey {
     pub chain: Vec<Arc<Certificate>>,
     /// The handle.
     pub secret: Arc<dyn SecretKey>,
+    /// Not so once it was revoked, which only some stores know.
+    pub is_active: bool,
 }
 
 impl RemoteKey {

@@ -406,6 +406,7 @@ fn own_key(certificate: Certificate, key: SoftwareKey) -> OwnKey {
         certificate: Arc::new(certificate),
         chain: Vec::new(),
         secret: Arc::new(key),
+        is_active: true,
     }
 }
 

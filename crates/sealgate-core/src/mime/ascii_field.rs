@@ -208,7 +208,7 @@ mod tests {
                 let read = |header: &Header| {
                     let found = header.content_type().ok().flatten()?;
                     let boundary = found.boundary().ok().map(|boundary| boundary.into_owned());
-                    Some((found.kind.clone(), found.subtype.clone(), boundary))
+                    Some((found.kind, found.subtype, boundary))
                 };
                 prop_assert_eq!(read(&again), read(&header));
             }

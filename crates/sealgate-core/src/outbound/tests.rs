@@ -246,6 +246,18 @@ fn a_key_signs_only_for_its_owner() {
     assert_eq!(done.report.delivered, Delivered::Signed);
 }
 
+/// Whoever has it would read the mail, and the signature would tell others to encrypt to it.
+#[test]
+fn nothing_is_encrypted_to_an_own_key_that_was_revoked() {
+    let mut world = World::new();
+    world.alice.decryption.is_active = false;
+    let to = ["bob@abc.example"];
+    let done = world.send(Decision::default(), MAIL, &to, &world.keys(true)).unwrap();
+    let whole = joined(&done.parcels[0].message);
+    assert!(world.open(&whole, &world.alice).is_none());
+    assert!(world.open(&whole, &world.bob).is_some());
+}
+
 #[test]
 fn expired_own_keys_do_not_sign() {
     let world = World::new();
@@ -347,6 +359,21 @@ fn recipients_are_admitted_at_rcpt() {
     assert_eq!(refusal, Err(Refusal::NoEncryptionKey(bob.clone())));
     let away = Err(LookupError("away".to_owned()));
     assert_eq!(admit_recipient(&context, None, bob, &away), Err(Refusal::KeysUnavailable));
+}
+
+/// Text that somebody wrote above the empty line would stay above the sealed part.
+#[test]
+fn text_in_the_header_section_does_not_leave_plain() {
+    let world = World::new();
+    for text in ["Dear Bob, the password is hunter2", " hunter2", "hunter2: yes but", "\u{e4}:"] {
+        let mail = format!("{text}\r\nFrom: alice@nec.example\r\n\r\nrest\r\n");
+        let keys = world.keys(true);
+        let sent = world.send(Decision::default(), mail.as_bytes(), &["bob@abc.example"], &keys);
+        match text {
+            "hunter2: yes but" => assert!(sent.is_ok(), "a field, whatever it means"),
+            _ => assert!(matches!(sent, Err(Refusal::BadMessage(_))), "{text}: {sent:?}"),
+        }
+    }
 }
 
 #[test]

@@ -163,6 +163,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
             certificate: bobs,
             chain: Vec::new(),
             secret: Arc::new(self::key(include_str!("../data/rfc9216/keys/bob.encrypt.key"))),
+            is_active: true,
         },
     }
 });

@@ -18,7 +18,13 @@ pub struct Person {
 impl Person {
     pub fn own(&self) -> OwnKey {
         let secret: Arc<dyn SecretKey> = self.key.clone();
-        OwnKey { address: None, certificate: self.certificate.clone(), chain: vec![], secret }
+        OwnKey {
+            address: None,
+            certificate: self.certificate.clone(),
+            chain: vec![],
+            secret,
+            is_active: true,
+        }
     }
 
     pub fn certificate_pem(&self) -> String {

@@ -175,7 +175,7 @@ mod tests {
                 };
                 let certificate = Arc::clone(&made.certificate);
                 let secret = Arc::new(Lacking { key, lacks });
-                let key = RemoteKey { certificate, chain: Vec::new(), secret };
+                let key = RemoteKey { certificate, chain: Vec::new(), secret, is_active: true };
                 let taken = take_in(&Having { key }, new).map(|_| ()).map_err(|e| e.to_string());
                 match lacks {
                     "nothing" => assert_eq!(taken, Ok(())),

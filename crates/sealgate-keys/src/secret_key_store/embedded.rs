@@ -55,6 +55,7 @@ impl StoredKey {
             certificate,
             chain: self.chain()?,
             secret: Arc::new(key),
+            is_active: self.state() == KeyState::Active,
         })
     }
 

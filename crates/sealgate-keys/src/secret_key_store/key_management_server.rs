@@ -115,8 +115,9 @@ impl KeyManagementServer {
         let key = |pair: Pair| {
             let certificate = Arc::clone(&pair.certificate);
             let (whose, server) = ([owner, address], there.visit.index());
+            let is_active = pair.facts.is_active();
             let secret = KmipKey::new(&self.keeper, &self.names, whose, server, pair);
-            RemoteKey { certificate, chain: chain.clone(), secret: Arc::new(secret) }
+            RemoteKey { certificate, chain: chain.clone(), secret: Arc::new(secret), is_active }
         };
         Ok(pairs.into_iter().map(key).collect())
     }

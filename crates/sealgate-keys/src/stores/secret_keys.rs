@@ -85,6 +85,7 @@ impl SecretKeys {
                     certificate: key.certificate,
                     chain: key.chain,
                     secret: key.secret,
+                    is_active: key.is_active,
                 };
                 Ok(mailbox.chain(domain).map(key).collect())
             }
@@ -115,8 +116,9 @@ impl SecretKeys {
             }
             Self::Remote(store) => {
                 let (mut own, mut domains) = find_both(store, address).await?;
-                own.retain(|key| key.certificate.may_encrypt());
-                domains.retain(|key| key.certificate.may_encrypt());
+                for keys in [&mut own, &mut domains] {
+                    keys.retain(|key| key.is_active && key.certificate.may_encrypt());
+                }
                 let used = if own.is_empty() { domains } else { own };
                 Ok(used.into_iter().map(|key| public(key.certificate, key.chain)).collect())
             }

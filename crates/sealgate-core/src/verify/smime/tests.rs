@@ -60,7 +60,7 @@ fn judged(octets: usize, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Checked {
     assert_eq!(certificate.key_kind(), KeyKind::Rsa { bits });
     let scheme = default_scheme(&certificate).unwrap();
     let secret = Arc::new(Hollow::new(octets));
-    let key = OwnKey { address: None, certificate, chain: Vec::new(), secret };
+    let key = OwnKey { address: None, certificate, chain: Vec::new(), secret, is_active: true };
     let signing = Signing { key: &key, scheme, encryption_certificate: None, signed_at: NOW };
     let cms = change(sign_detached(&signing, &[CONTENT]).unwrap());
     let author = Address::parse("alice@nec.example").unwrap();

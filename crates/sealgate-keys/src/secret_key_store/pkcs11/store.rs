@@ -83,7 +83,8 @@ impl Token {
             object: Arc::new(Mutex::new(Some((found.generation, found.object)))),
             is_gone: AtomicBool::new(false),
         };
-        RemoteKey { certificate: found.certificate, chain: found.chain, secret: Arc::new(secret) }
+        let (certificate, chain) = (found.certificate, found.chain);
+        RemoteKey { certificate, chain, secret: Arc::new(secret), is_active: true }
     }
 }
 

@@ -11,8 +11,9 @@ use crate::secret_key_store::{NewSecretKey, RemoteKey, RemoteStore, SecretKeyEnt
 const ALICE: &str = "alice@smime.example";
 
 /// Has one key of Alice's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Elsewhere {
+    certificate: &'static str,
     key: Arc<Handle>,
     asked: AtomicUsize,
 }
@@ -20,6 +21,7 @@ struct Elsewhere {
 #[derive(Debug, Default)]
 struct Handle {
     is_gone: AtomicBool,
+    is_revoked: AtomicBool,
 }
 
 impl SecretKey for Handle {
@@ -40,8 +42,9 @@ impl RemoteStore for Elsewhere {
             return Ok(Vec::new());
         }
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let certificate = certificate("certs/alice.sign.crt");
-        Ok(vec![RemoteKey { certificate, chain: Vec::new(), secret: self.key.clone() }])
+        let certificate = certificate(self.certificate);
+        let is_active = !self.key.is_revoked.load(Ordering::Relaxed);
+        Ok(vec![RemoteKey { certificate, chain: Vec::new(), secret: self.key.clone(), is_active }])
     }
     fn list(&self) -> Result<Vec<SecretKeyEntry>, StoreError> {
         Ok(Vec::new())
@@ -57,10 +60,9 @@ impl RemoteStore for Elsewhere {
     }
 }
 
-#[tokio::test]
-async fn the_store_is_asked_again_once_it_has_said_that_a_key_is_gone() {
-    let (_bed, stores) = Bed::new().await;
-    let elsewhere = Arc::new(Elsewhere::default());
+fn keys_elsewhere(stores: &Stores, certificate: &'static str) -> Arc<Elsewhere> {
+    let (key, asked) = Default::default();
+    let elsewhere = Arc::new(Elsewhere { certificate, key, asked });
     let present = stores.settings();
     *stores.settings.write().unwrap() = Arc::new(Settings {
         config: present.config.clone(),
@@ -68,6 +70,13 @@ async fn the_store_is_asked_again_once_it_has_said_that_a_key_is_gone() {
         directory: None,
         trust: Arc::clone(&present.trust),
     });
+    elsewhere
+}
+
+#[tokio::test]
+async fn the_store_is_asked_again_once_it_has_said_that_a_key_is_gone() {
+    let (_bed, stores) = Bed::new().await;
+    let elsewhere = keys_elsewhere(&stores, "certs/alice.sign.crt");
     let asked = || elsewhere.asked.load(Ordering::Relaxed);
     for _ in 0..3 {
         assert_eq!(signing(&stores, ALICE).await.len(), 1);
@@ -76,4 +85,22 @@ async fn the_store_is_asked_again_once_it_has_said_that_a_key_is_gone() {
     elsewhere.key.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(signing(&stores, ALICE).await.len(), 1);
     assert_eq!(asked(), 2);
+}
+
+/// It decrypts what was encrypted to it, and nothing new is.
+#[tokio::test]
+async fn nothing_is_encrypted_to_a_revoked_key_of_a_store_elsewhere() {
+    let (_bed, stores) = Bed::new().await;
+    let elsewhere = keys_elsewhere(&stores, "certs/alice.encrypt.crt");
+    let secret_keys = SecretKeys::Remote(elsewhere.clone());
+    let alice = Address::parse(ALICE).unwrap();
+    for is_revoked in [false, true] {
+        elsewhere.key.is_revoked.store(is_revoked, Ordering::Relaxed);
+        let public = secret_keys.own_certificates(&stores.database, &alice).await.unwrap();
+        assert_eq!(public.is_empty(), is_revoked);
+        let own =
+            secret_keys.own_keys(&stores.database, &alice, KeyPurpose::Encrypt).await.unwrap();
+        assert_eq!(own.len(), 1);
+        assert_eq!(own[0].is_active, !is_revoked);
+    }
 }
