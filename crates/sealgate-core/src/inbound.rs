@@ -283,7 +283,8 @@ fn transportable(inner: &Entity) -> Vec<Bytes> {
     if !fields.is_empty() && !fields.ends_with(b"\r\n") {
         fields.extend_from_slice(b"\r\n");
     }
-    if !mime::is_transportable(&inner.body)
+    let is_whole = mime::is_transportable(&inner.body);
+    if !is_whole
         && let Ok(canonical) = mime::canonical_for_signing(&fields, &inner.body)
         && canonical.seven_bit
     {
@@ -291,7 +292,7 @@ fn transportable(inner: &Entity) -> Vec<Bytes> {
     }
     fields.extend_from_slice(b"\r\n");
     let body = inner.body.clone();
-    let body = if mime::is_transportable(&body) { body } else { mime::canonical_line_ends(body) };
+    let body = if is_whole { body } else { mime::canonical_line_ends(body) };
     vec![Bytes::from(fields), body]
 }
 
