@@ -316,17 +316,27 @@ impl<'a> Administration<'a> {
     /// # Errors
     /// [`StoreError::NotFound`] where there is none.
     pub async fn remove_revocation_list(&self, issuer: &str) -> Result<(), StoreError> {
-        let mut change = self.database.begin_change().await?;
         let delete = Statement::new("DELETE FROM crls WHERE issuer = $1").bind(issuer);
-        let removed = change.execute(delete).await?;
-        change.commit().await?;
-        self.stores.changed();
-        found(removed, || {
+        self.delete(delete, || {
             format!(
                 "{issuer}: no such revocation list in the database; see `sealgate crl list`. Those in \
                  files stand in [trust] crls"
             )
-        })?;
+        })
+        .await
+    }
+
+    /// Takes out what an administrator names; it has to be there.
+    async fn delete(
+        &self,
+        delete: Statement<'_>,
+        missing: impl FnOnce() -> String,
+    ) -> Result<(), StoreError> {
+        let mut change = self.database.begin_change().await?;
+        let removed = change.execute(delete).await?;
+        change.commit().await?;
+        self.stores.changed();
+        found(removed, missing)?;
         Ok(())
     }
 
@@ -343,13 +353,9 @@ impl<'a> Administration<'a> {
     /// # Errors
     /// [`StoreError::NotFound`] where there is none with this fingerprint.
     pub async fn remove_anchor(&self, sha256: &str) -> Result<(), StoreError> {
-        let mut change = self.database.begin_change().await?;
         let delete = Statement::new("DELETE FROM authorities WHERE sha256 = $1").bind(sha256);
-        let removed = change.execute(delete).await?;
-        change.commit().await?;
-        self.stores.changed();
-        found(removed, || format!("{sha256}: no such anchor; see `sealgate anchor list`"))?;
-        Ok(())
+        self.delete(delete, || format!("{sha256}: no such anchor; see `sealgate anchor list`"))
+            .await
     }
 
     /// The certificate of our own authority.
