@@ -1,7 +1,7 @@
 //! Transfer encodings (RFC 2045 §6.7, §6.8) in lines of 76 characters that survive every relay.
 //!
 //! In: content. Out: 7-bit lines with CRLF, no white space at a line's end, no line that begins with "From " (RFC 3156
-//! §5) or is a lone dot.
+//! §5), with a dot, or with "--" as the delimiter of a multipart does (RFC 2046 §5.1.1).
 
 /// Appends `content` as base64; every line ends with CRLF. Encodes block by block, so that the unbroken text stays
 /// in the processor's cache while it is cut into lines.
@@ -77,6 +77,7 @@ fn quoted_line(line: &[u8], out: &mut Vec<u8>) {
             b' ' | b'\t' => !is_last,
             b'F' if column == 0 => !rest.starts_with(b"From "),
             b'.' if column == 0 => false,
+            b'-' if column == 0 => !rest.starts_with(b"--"),
             _ => byte.is_ascii_graphic(),
         };
         let width = if plain { 1 } else { 3 };

@@ -30,7 +30,7 @@ fn text_that_relays_touch_is_quoted() {
     assert_eq!(
         found,
         "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
-         Gr=C3=BC=C3=9Fe aus M=C3=BCnchen und noch mehr\r\n--=20\r\n=46rom me\r\n"
+         Gr=C3=BC=C3=9Fe aus M=C3=BCnchen und noch mehr\r\n=2D-=20\r\n=46rom me\r\n"
     );
     let relabelled = text(fields, "plain\r\n");
     assert!(relabelled.contains("Content-Transfer-Encoding: 7bit\r\n"), "{relabelled}");

@@ -39,9 +39,18 @@ fn base64_in_place_is_the_same_text() {
 fn what_relays_touch_is_quoted() {
     assert_eq!(quoted(b"From me"), "=46rom me");
     assert_eq!(quoted(b"x\r\nFrom me\r\nFrom: me"), "x\r\n=46rom me\r\nFrom: me");
-    assert_eq!(quoted(b"-- \r\na\t"), "--=20\r\na=09");
+    assert_eq!(quoted(b"- \r\na\t"), "-=20\r\na=09");
     assert_eq!(quoted(b".\r\n..x"), "=2E\r\n=2E.x");
     assert_eq!(quoted(b"a=b\xe4\0\r"), "a=3Db=E4=00=0D");
+}
+
+/// What was written `=2D-q` inside of a multipart whose boundary is "q" must not become its delimiter.
+#[test]
+fn no_line_becomes_a_delimiter() {
+    assert_eq!(quoted(b"--q\r\nx--q\r\n-q"), "=2D-q\r\nx--q\r\n-q");
+    assert_eq!(quoted(b"-- \r\n---"), "=2D-=20\r\n=2D--");
+    let text = format!("{}--q", "x".repeat(75));
+    assert_eq!(quoted(text.as_bytes()), format!("{}=\r\n=2D-q", "x".repeat(75)));
 }
 
 #[test]
