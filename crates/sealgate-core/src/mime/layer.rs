@@ -36,14 +36,14 @@ pub struct SignedParts {
     pub strict: bool,
 }
 
-/// What protection an outgoing message already has (REQUIREMENTS B8, B9).
+/// What protection an outgoing message has by its form (REQUIREMENTS B8, B9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
     /// Encrypted to its recipients already.
     Encrypted,
     /// None that counts.
     None,
-    /// Signed by its author already.
+    /// It has the form of a signed message; whether a signature is there, and whose, is not judged here.
     Signed,
 }
 
@@ -69,8 +69,8 @@ pub fn cryptographic_layer(entity: &Entity) -> Cryptographic {
     Cryptographic::None
 }
 
-/// Whether a message from inside is protected already. The label alone does not count, or a label would be a way around
-/// mandatory encryption: the content must look like what it says.
+/// Whether a message from inside is protected already. For encryption the label alone does not count, or a label would be a
+/// way around it where it is mandatory: the content must look like what it says.
 pub fn protection(entity: &Entity) -> Protection {
     match cryptographic_layer(entity) {
         Cryptographic::ClearSigned(_) => Protection::Signed,
@@ -171,6 +171,7 @@ fn content_info_type(content: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::from(length))
 }
 
+/// REQUIREMENTS H12: part one is there to say `Version: 1` and nothing else, so that no text passes in it.
 fn pgp_mime_protection(entity: &Entity) -> Protection {
     let Ok(Some(content_type)) = entity.header.content_type() else {
         return Protection::None;
@@ -181,14 +182,29 @@ fn pgp_mime_protection(entity: &Entity) -> Protection {
     let Ok(split) = content_type.boundary().and_then(|b| Multipart::split(&entity.body, &b)) else {
         return Protection::None;
     };
-    let [_, encrypted] = split.parts.as_slice() else {
+    let [control, encrypted] = split.parts.as_slice() else {
         return Protection::None;
     };
+    let has_nothing_beside = split.closed
+        && !split.ambiguous
+        && is_harmless_preamble(&split.preamble)
+        && split.epilogue.trim_ascii().is_empty();
     let body = Entity::parse(encrypted.clone()).and_then(|part| decode_body(&part));
-    if body.is_ok_and(|body| is_armored(&body, "MESSAGE")) && !split.ambiguous {
+    if has_nothing_beside && is_pgp_control(control) && body.is_ok_and(|b| is_encrypted_armor(&b)) {
         return Protection::Encrypted;
     }
     Protection::None
+}
+
+/// Part one of RFC 3156 §4.
+fn is_pgp_control(part: &Bytes) -> bool {
+    let Ok(part) = Entity::parse(part.clone()) else { return false };
+    let is_control = matches!(
+        part.header.content_type(),
+        Ok(Some(content_type)) if content_type.is("application", "pgp-encrypted")
+    );
+    let says_version = |body: Bytes| body.trim_ascii().eq_ignore_ascii_case(b"Version: 1");
+    is_control && decode_body(&part).is_ok_and(says_version)
 }
 
 /// OpenPGP armor that is all there is of a text (RFC 9580 §6.2, §7).
@@ -200,7 +216,7 @@ fn inline_protection(entity: &Entity) -> Protection {
     let Some(body) = is_text.then(|| decode_body(entity).ok()).flatten() else {
         return Protection::None;
     };
-    if is_armored(&body, "MESSAGE") {
+    if is_encrypted_armor(&body) {
         return Protection::Encrypted;
     }
     if body.trim_ascii_start().starts_with(b"-----BEGIN PGP SIGNED MESSAGE-----") {
@@ -209,13 +225,13 @@ fn inline_protection(entity: &Entity) -> Protection {
     Protection::None
 }
 
-/// Whether the text is one armored block and nothing around it.
-fn is_armored(text: &[u8], what: &str) -> bool {
-    let (begin, end) = (format!("-----BEGIN PGP {what}-----"), format!("-----END PGP {what}-----"));
+/// Whether the text is one armored OpenPGP message and nothing around it, and the message is encrypted: what is signed
+/// only, or compressed only, has the same armor.
+fn is_encrypted_armor(text: &[u8]) -> bool {
     let inner = text
         .trim_ascii()
-        .strip_prefix(begin.as_bytes())
-        .and_then(|rest| rest.strip_suffix(end.as_bytes()));
+        .strip_prefix(b"-----BEGIN PGP MESSAGE-----")
+        .and_then(|rest| rest.strip_suffix(b"-----END PGP MESSAGE-----"));
     let Some(inner) = inner else {
         return false;
     };
@@ -224,11 +240,29 @@ fn is_armored(text: &[u8], what: &str) -> bool {
     if lines.next() != Some(b"") {
         return false;
     }
-    let headers_end = lines.by_ref().take(ARMOR_HEADERS_MAX).any(<[u8]>::is_empty);
-    headers_end
+    if !lines.by_ref().take(ARMOR_HEADERS_MAX).any(<[u8]>::is_empty) {
+        return false;
+    }
+    let mut lines = lines.skip_while(|line| line.is_empty()).peekable();
+    let begins_with_session_key = lines.peek().is_some_and(|line| {
+        let first = line.get(..4).and_then(|start| base64_simd::STANDARD.decode_to_vec(start).ok());
+        first.is_some_and(|octets| octets.first().is_some_and(|&octet| is_session_key(octet)))
+    });
+    begins_with_session_key
         && lines.all(|line| {
             line.iter().all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
         })
+}
+
+/// Whether a packet that begins with this octet holds an encrypted session key (RFC 9580 §4.2, §5.1, §5.3): with one
+/// of these every encrypted message begins (§10.3).
+fn is_session_key(octet: u8) -> bool {
+    let packet_type = match octet >> 6 {
+        0b11 => octet & 0x3f,
+        0b10 => (octet >> 2) & 0x0f,
+        _ => return false,
+    };
+    matches!(packet_type, PUBLIC_KEY_ENCRYPTED | SYMMETRIC_KEY_ENCRYPTED)
 }
 
 const ARMOR_HEADERS_MAX: usize = 16;
@@ -241,12 +275,16 @@ const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
 const IRREGULAR: MimeError = MimeError::Ambiguous("the parameters of a Content-Type");
 const NOT_TWO_PARTS: MimeError = MimeError::Malformed("a multipart/signed: it has not two parts");
 /// What OpenSSL, Thunderbird, Outlook and Enigmail write before the first delimiter, word for word.
-const NOTICES: [&[u8]; 4] = [
+const NOTICES: [&[u8]; 5] = [
     b"This is an S/MIME signed message",
     b"This is a cryptographically signed message in MIME format.",
     b"This is a multi-part message in MIME format.",
     b"This is an OpenPGP/MIME signed message (RFC 4880 and 3156)",
+    b"This is an OpenPGP/MIME encrypted message (RFC 4880 and 3156)",
 ];
+/// The packet types of RFC 9580 §5.
+const PUBLIC_KEY_ENCRYPTED: u8 = 1;
+const SYMMETRIC_KEY_ENCRYPTED: u8 = 3;
 const PGP_SIGNATURE: &str = "application/pgp-signature";
 
 #[cfg(test)]

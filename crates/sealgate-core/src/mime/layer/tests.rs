@@ -97,24 +97,59 @@ fn pkcs7_is_recognised_by_its_content() {
     assert_eq!(with("!", ""), Protection::None);
 }
 
+const ARMOR: &str = "-----BEGIN PGP MESSAGE-----\r\nVersion: x\r\n\r\nhQEMAabc\r\n=abcd\r\n-----END PGP MESSAGE-----\r\n";
+
 #[test]
 fn openpgp_is_recognised_by_its_content() {
-    let armor = "-----BEGIN PGP MESSAGE-----\r\nVersion: x\r\n\r\nabcd\r\n=abcd\r\n-----END PGP MESSAGE-----\r\n";
     let of = |text: &str| protection(&entity(text));
-    assert_eq!(of(&format!("\r\n\r\n{armor}")), Protection::Encrypted);
-    assert_eq!(of(&format!("Content-Type: text/html\r\n\r\n{armor}")), Protection::None);
-    assert_eq!(of(&format!("\r\nhello\r\n{armor}")), Protection::None);
-    assert_eq!(of(&format!("\r\n{armor}hello")), Protection::None);
-    let fake = armor.replace("abcd\r\n=", "the plan is\r\n=");
+    assert_eq!(of(&format!("\r\n\r\n{ARMOR}")), Protection::Encrypted);
+    assert_eq!(of(&format!("Content-Type: text/html\r\n\r\n{ARMOR}")), Protection::None);
+    assert_eq!(of(&format!("\r\nhello\r\n{ARMOR}")), Protection::None);
+    assert_eq!(of(&format!("\r\n{ARMOR}hello")), Protection::None);
+    let fake = ARMOR.replace("abc\r\n=", "abc\r\nthe plan is\r\n=");
     assert_eq!(of(&format!("\r\n{fake}")), Protection::None, "words between the lines");
     assert_eq!(of("\r\n-----BEGIN PGP SIGNED MESSAGE-----\r\n"), Protection::Signed);
-    let mime = |second: &str| {
-        format!(
+}
+
+/// The armor of a message that is only signed, or only compressed, is the same.
+#[test]
+fn an_openpgp_message_is_encrypted_where_it_begins_with_a_session_key() {
+    let of = |start: &str| protection(&entity(&format!("\r\n{}", ARMOR.replace("hQEM", start))));
+    // Public key, in both forms, and symmetric key.
+    for encrypted in ["hQEM", "wcBM", "jA0E", "wy4E"] {
+        assert_eq!(of(encrypted), Protection::Encrypted, "{encrypted}");
+    }
+    // Compressed, one-pass signature, literal data, marker, no packet, no base64.
+    for open in ["owEB", "yIcB", "kA0D", "rBJi", "yBJi", "qANQ", "abcd", "h=EM"] {
+        assert_eq!(of(open), Protection::None, "{open}");
+    }
+}
+
+/// REQUIREMENTS H12.
+#[test]
+fn nothing_else_stands_in_an_openpgp_container() {
+    let notice = "This is an OpenPGP/MIME encrypted message (RFC 4880 and 3156)\r\n";
+    let control = "Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n";
+    let with = |preamble: &str, control: &str, second: &str, epilogue: &str| {
+        entity(&format!(
             "Content-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=b\r\n\r\n\
-             --b\r\n\r\nVersion: 1\r\n--b\r\n\r\n{second}\r\n--b--\r\n"
-        )
+             {preamble}--b\r\n{control}--b\r\n\r\n{second}\r\n--b--\r\n{epilogue}"
+        ))
     };
-    assert_eq!(of(&mime(armor)), Protection::Encrypted);
-    assert_eq!(of(&mime("hello")), Protection::None);
-    assert!(matches!(cryptographic_layer(&entity(&mime("x"))), Cryptographic::PgpMime));
+    assert_eq!(protection(&with("", control, ARMOR, "")), Protection::Encrypted);
+    assert_eq!(protection(&with(notice, control, ARMOR, "\r\n")), Protection::Encrypted);
+    let spoken = control.replace("Version: 1", "Version: 1\r\nthe plan is");
+    let text = control.replace("application/pgp-encrypted", "text/plain");
+    for (preamble, control, second, epilogue) in [
+        ("the plan is\r\n", control, ARMOR, ""),
+        ("", "\r\nthe plan is\r\n", ARMOR, ""),
+        ("", &spoken, ARMOR, ""),
+        ("", &text, ARMOR, ""),
+        ("", control, "hello", ""),
+        ("", control, ARMOR, "the plan is\r\n"),
+    ] {
+        let found = protection(&with(preamble, control, second, epilogue));
+        assert_eq!(found, Protection::None, "{preamble} {control} {second} {epilogue}");
+    }
+    assert!(matches!(cryptographic_layer(&with("", "\r\n", "x", "")), Cryptographic::PgpMime));
 }
