@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::cms::{self, KeyWrap};
-use crate::keys::{Capabilities, Certificate, KeyKind, PublicKey, Timestamp};
+use crate::keys::{Capabilities, Certificate, KeyKind, OwnKey, PublicKey, Timestamp};
 use crate::trust::{Purpose, Trust, TrustStore};
 
 pub mod smime;
@@ -41,8 +41,8 @@ impl Chosen {
 pub enum NoKey {
     /// No certificate, or none that is usable.
     Unusable,
-    /// One may be usable, but its revocation (G7) or, by a doubtful clock (O15), its validity cannot be judged now: never
-    /// treated as absent.
+    /// One may be usable, but its revocation (G7) or, by a doubtful clock (O15), its validity cannot be judged now, or there
+    /// are more than are looked at: never treated as absent.
     Undecided,
 }
 
@@ -57,10 +57,17 @@ pub fn choose_certificate(
     now: Timestamp,
     clock_is_doubtful: bool,
 ) -> Result<Chosen, NoKey> {
-    let mut undecided = false;
+    // Whether somebody is believed costs most, so it is asked of those only that could be used.
+    let eligible: Vec<&PublicKey> = candidates
+        .iter()
+        .filter(|candidate| clock_is_doubtful || candidate.certificate.is_valid_at(now))
+        .filter(|candidate| candidate.pinned || candidate.certificate.names(recipient))
+        .collect();
+    // What is not looked at may be the one.
+    let mut undecided = eligible.len() > CANDIDATES_MAX;
     let mut usable: Vec<Chosen> = Vec::new();
-    for candidate in candidates.iter().take(CANDIDATES_MAX) {
-        match judge(candidate, recipient, trust, now) {
+    for candidate in eligible.into_iter().take(CANDIDATES_MAX) {
+        match judge(candidate, trust, now) {
             Trust::Trusted => usable.extend(chosen(candidate)),
             Trust::RevocationUnknown => undecided = true,
             Trust::Expired if clock_is_doubtful => undecided = true,
@@ -75,7 +82,17 @@ pub fn choose_certificate(
     }
 }
 
-/// A certificate of our own for copies that the originator can open (B11).
+/// Our own certificate for copies that the originator can open (B11), and for others to encrypt to (B14): the newest of
+/// those that are a mailbox's and usable now.
+pub fn choose_own(keys: &[OwnKey], trust: &TrustStore, now: Timestamp) -> Option<Chosen> {
+    keys.iter()
+        .filter(|key| key.address.is_some() && key.is_active)
+        .filter(|key| !trust.is_revoked(&key.certificate, &key.chain, Purpose::Encrypt, now))
+        .filter_map(|key| own_certificate(&key.certificate, now))
+        .max_by_key(|chosen| chosen.certificate.not_before())
+}
+
+/// How to encrypt to a certificate of our own; `None` where it is not valid or not meant for that.
 pub fn own_certificate(certificate: &Arc<Certificate>, now: Timestamp) -> Option<Chosen> {
     if !certificate.is_valid_at(now) || !certificate.may_encrypt() {
         return None;
@@ -85,7 +102,7 @@ pub fn own_certificate(certificate: &Arc<Certificate>, now: Timestamp) -> Option
     Some(Chosen { certificate: Arc::clone(certificate), wrap, reads_gcm: true })
 }
 
-fn judge(candidate: &PublicKey, recipient: &Address, trust: &TrustStore, now: Timestamp) -> Trust {
+fn judge(candidate: &PublicKey, trust: &TrustStore, now: Timestamp) -> Trust {
     let certificate = &candidate.certificate;
     if !certificate.may_encrypt() || !certificate.is_for_mail() {
         return Trust::WrongUsage;
@@ -93,9 +110,6 @@ fn judge(candidate: &PublicKey, recipient: &Address, trust: &TrustStore, now: Ti
     if candidate.pinned {
         // The administrator bound it to this address himself.
         return trust.judge_pinned(certificate, Purpose::Encrypt, now);
-    }
-    if !certificate.names(recipient) {
-        return Trust::Untrusted;
     }
     trust.judge(certificate, &candidate.intermediates, Purpose::Encrypt, now)
 }
@@ -131,5 +145,5 @@ fn preference(chosen: &Chosen) -> (Timestamp, bool, bool, crate::keys::Fingerpri
     (certificate.not_before(), elliptic, chosen.reads_gcm, certificate.fingerprint())
 }
 
-/// Certificates looked at for one address; a directory may hold many.
+/// Certificates judged for one address; a directory may hold many.
 const CANDIDATES_MAX: usize = 32;

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use crate::address::{Address, Domain};
 use crate::dkim::Signer;
 use crate::encrypt::{self, Chosen, NoKey};
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Recipient};
 use crate::keys::{KeyError, LookupError, OwnKey, PublicKey, Timestamp};
 use crate::message::Message;
-use crate::mime::{self, Cryptographic, Entity, Protection};
+use crate::mime::{Entity, Protection};
 use crate::outbound::copies::{Copies, Made, Treatment};
 use crate::policy::{Decision, Encrypt, Policy, Sign};
 use crate::refusal::Refusal;
@@ -23,6 +23,7 @@ use crate::sign;
 use crate::step::{Done, KeyQuery, Keys, Parcel, Room, Step};
 use crate::trust::TrustStore;
 
+mod already;
 mod copies;
 mod outer_fields;
 #[cfg(test)]
@@ -147,7 +148,7 @@ impl Outbound {
         if entity.header.fields().any(|field| field.is_malformed()) {
             return Err(Refusal::BadMessage("a line of its header section that is no field"));
         }
-        let protection = protection(&entity);
+        let protection = already::protection(&entity, &self.envelope, &self.context);
         if protection == Protection::Encrypted {
             self.report.reason = Some(Reason::AlreadyEncrypted);
             let parcels = self.as_received(&entity);
@@ -156,11 +157,16 @@ impl Outbound {
         if protection == Protection::Signed {
             self.report.reason = Some(Reason::AlreadySigned);
         }
-        let signer = self.signer(&entity, protection, keys)?;
-        let treatments = self.treatments(&entity, keys)?;
-        // Only what is encrypted needs a copy that its originator can open: other mail flows while the keys are away.
+        let decisions = self.decisions(&entity)?;
+        let signer = self.signer(&entity, protection, &decisions, keys)?;
+        let treatments = self.treatments(&entity, &decisions, keys)?;
+        // Only what is encrypted needs a copy that its originator can open: other mail flows while the keys are away, if
+        // need be without the certificate that a signature tells others (B14).
         let encrypts = treatments.iter().any(|treatment| treatment.key.is_some());
-        let own = if encrypts { self.own_certificate(keys)? } else { None };
+        let own = match self.own_certificate(keys) {
+            Err(refusal) if encrypts => return Err(refusal),
+            found => found.ok().flatten(),
+        };
         let copies = Copies {
             context: &self.context,
             received: &self.received,
@@ -220,15 +226,15 @@ impl Outbound {
         &self,
         entity: &Entity,
         protection: Protection,
+        decisions: &[Decision],
         keys: &'a Keys,
     ) -> Result<Option<&'a OwnKey>, Refusal> {
-        let decisions = || self.decisions(entity).map(|(_, decision)| decision);
         if protection == Protection::Signed
-            || decisions().all(|decision| decision.sign == Sign::Never)
+            || decisions.iter().all(|decision| decision.sign == Sign::Never)
         {
             return Ok(None);
         }
-        let must = decisions().any(|decision| decision.sign == Sign::Always);
+        let must = decisions.iter().any(|decision| decision.sign == Sign::Always);
         let originator =
             match (&self.envelope.reverse_path, entity.header.from_mailboxes().as_deref()) {
                 (Some(path), Ok([from])) if path == from && self.context.policy.is_ours(path) => {
@@ -243,7 +249,7 @@ impl Outbound {
             // No answer is not the answer "no key".
             Some(Err(LookupError(_))) | None => return Err(Refusal::KeysUnavailable),
         };
-        match sign::choose_key(candidates, originator, self.context.now) {
+        match sign::choose_key(candidates, originator, &self.context.trust, self.context.now) {
             Some(key) => Ok(Some(key)),
             None if self.context.clock_is_doubtful
                 && sign::would_be_usable(candidates, originator) =>
@@ -255,30 +261,34 @@ impl Outbound {
         }
     }
 
-    fn decisions<'a>(
-        &'a self,
-        entity: &Entity,
-    ) -> impl Iterator<Item = (&'a Address, Decision)> + use<'a> {
-        let wants_encryption = entity
-            .header
-            .first(ENCRYPT_FIELD)
-            .is_some_and(|field| field.value_unfolded().trim().eq_ignore_ascii_case("yes"));
-        self.envelope.recipients.iter().map(move |recipient| {
-            let from = self.envelope.reverse_path.as_ref();
+    /// What policy says for each recipient, and the sender in the message.
+    fn decisions(&self, entity: &Entity) -> Result<Vec<Decision>, Refusal> {
+        let wants_encryption = wants_encryption(entity)?;
+        let from = self.envelope.reverse_path.as_ref();
+        let decide = |recipient: &Recipient| {
             let mut decision = self.context.policy.decide(from, &recipient.address);
             if wants_encryption {
                 // B18: what a user asks for raises the protection, never lowers it.
                 decision.encrypt = Encrypt::Require;
             }
-            (&recipient.address, decision)
-        })
+            decision
+        };
+        Ok(self.envelope.recipients.iter().map(decide).collect())
     }
 
     /// What happens to each recipient's copy.
-    fn treatments(&self, entity: &Entity, keys: &Keys) -> Result<Vec<Treatment>, Refusal> {
+    fn treatments(
+        &self,
+        entity: &Entity,
+        decisions: &[Decision],
+        keys: &Keys,
+    ) -> Result<Vec<Treatment>, Refusal> {
         let named = entity.header.addressees();
         let mut treatments = Vec::with_capacity(self.envelope.recipients.len());
-        for (index, (address, decision)) in self.decisions(entity).enumerate() {
+        for (index, (recipient, &decision)) in
+            self.envelope.recipients.iter().zip(decisions).enumerate()
+        {
+            let address = &recipient.address;
             let key = match decision.encrypt {
                 Encrypt::Never => None,
                 Encrypt::Prefer | Encrypt::Require => {
@@ -300,11 +310,7 @@ impl Outbound {
     fn own_certificate(&self, keys: &Keys) -> Result<Option<Chosen>, Refusal> {
         let Some(from) = &self.envelope.reverse_path else { return Ok(None) };
         match keys.own.get(&KeyQuery::Decryption(from.clone())) {
-            Some(Ok(own)) => Ok(own
-                .iter()
-                .filter(|key| key.address.is_some() && key.is_active)
-                .filter_map(|key| encrypt::own_certificate(&key.certificate, self.context.now))
-                .max_by_key(|chosen| chosen.certificate.not_before())),
+            Some(Ok(own)) => Ok(encrypt::choose_own(own, &self.context.trust, self.context.now)),
             Some(Err(LookupError(_))) => Err(Refusal::KeysUnavailable),
             None => Ok(None),
         }
@@ -332,17 +338,22 @@ pub fn admit_recipient(
     }
 }
 
-/// What the sender's client did already. An OpenPGP signature is no S/MIME signature: CBC must not go with it alone
-/// (F3), so such mail is signed like any other; its own signature stays inside.
-fn protection(entity: &Entity) -> Protection {
-    let is_smime = matches!(
-        mime::cryptographic_layer(entity),
-        Cryptographic::ClearSigned(_) | Cryptographic::Pkcs7Mime
-    );
-    match mime::protection(entity) {
-        Protection::Signed if !is_smime => Protection::None,
-        found => found,
+/// Whether the sender asks for encryption in the message (B18). Whoever writes the field in a way that cannot be read may
+/// have asked for it, and must not be told that the mail has left.
+fn wants_encryption(entity: &Entity) -> Result<bool, Refusal> {
+    let mut wants = false;
+    for field in entity.header.all(ENCRYPT_FIELD) {
+        match field.token().as_deref() {
+            Some("yes") => wants = true,
+            Some("no") => {}
+            _ => {
+                return Err(Refusal::BadMessage(
+                    "an X-Sealgate-Encrypt that is neither yes nor no",
+                ));
+            }
+        }
     }
+    Ok(wants)
 }
 
 /// A failed look-up is never taken for "no key" (B6).
@@ -366,5 +377,6 @@ fn usable_key(
 
 /// The field by which a user asks for encryption (REQUIREMENTS B18); it does not leave.
 const ENCRYPT_FIELD: &str = "X-Sealgate-Encrypt";
-/// The same in lower case, to look for before the header section is parsed.
-const ENCRYPT_SIGNAL: &[u8] = b"x-sealgate-encrypt:";
+/// The same in lower case, to look for before the header section is parsed: a question too many harms nothing. White space
+/// may stand before its colon.
+const ENCRYPT_SIGNAL: &[u8] = b"x-sealgate-encrypt";

@@ -5,17 +5,20 @@
 use crate::address::Address;
 use crate::cms;
 use crate::keys::{OwnKey, Timestamp};
+use crate::trust::{Purpose, TrustStore};
 
 pub mod smime;
 
-/// The key that signs for an originator: one that is his own before his domain's, valid now, usable for signing, the
-/// newest of several.
+/// The key that signs for an originator: one that is his own before his domain's, valid now, not revoked, usable for
+/// signing, the newest of several.
 pub fn choose_key<'a>(
     keys: &'a [OwnKey],
     originator: &Address,
+    trust: &TrustStore,
     now: Timestamp,
 ) -> Option<&'a OwnKey> {
-    keys.iter().filter(|key| is_usable(key, originator, now)).max_by_key(|key| {
+    let usable = keys.iter().filter(|key| is_usable(key, originator, trust, now));
+    usable.max_by_key(|key| {
         let certificate = &key.certificate;
         (key.address.is_some(), certificate.not_before(), certificate.fingerprint())
     })
@@ -26,9 +29,11 @@ pub fn would_be_usable(keys: &[OwnKey], originator: &Address) -> bool {
     keys.iter().any(|key| is_for(key, originator))
 }
 
-/// REQUIREMENTS B7: what is expired is not used.
-fn is_usable(key: &OwnKey, originator: &Address, now: Timestamp) -> bool {
-    is_for(key, originator) && key.certificate.is_valid_at(now)
+/// REQUIREMENTS B7: what is expired or revoked is not used.
+fn is_usable(key: &OwnKey, originator: &Address, trust: &TrustStore, now: Timestamp) -> bool {
+    is_for(key, originator)
+        && key.certificate.is_valid_at(now)
+        && !trust.is_revoked(&key.certificate, &key.chain, Purpose::Sign, now)
 }
 
 /// REQUIREMENTS B7: what is not meant for signing is not used; 0.4: nor what is another's.

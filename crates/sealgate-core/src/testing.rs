@@ -6,8 +6,9 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
 use bytes::Bytes;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 
 use crate::address::{Address, Domain};
@@ -66,6 +67,25 @@ impl Authority {
         let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
         let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
         self.certify(address, params, &KeyPair::try_from(pkcs8.as_ref()).unwrap())
+    }
+
+    /// A CRL that revokes these certificates, in force now; DER.
+    pub(crate) fn revocation_list(&self, revoked: &[&Certificate]) -> Vec<u8> {
+        let revoked_certs = revoked.iter().map(|certificate| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(certificate.serial_bytes()),
+            revocation_time: rcgen::date_time_ymd(2026, 3, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 6, 1),
+            next_update: rcgen::date_time_ymd(2026, 7, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().der().to_vec()
     }
 
     fn certify(&self, address: &str, params: CertificateParams, pair: &KeyPair) -> OwnKey {

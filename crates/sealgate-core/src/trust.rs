@@ -145,6 +145,20 @@ impl TrustStore {
         trust
     }
 
+    /// Whether a certificate of our own, or one of the authorities above it, is revoked. Whether it is trusted otherwise is
+    /// its readers' affair. `chain`: its issuers upwards.
+    pub fn is_revoked(
+        &self,
+        target: &Certificate,
+        chain: &[Arc<Certificate>],
+        purpose: Purpose,
+        at: Timestamp,
+    ) -> bool {
+        [self.judge_pinned(target, purpose, at), self.judge(target, chain, purpose, at)]
+            .iter()
+            .any(|trust| matches!(trust, Trust::Revoked { .. }))
+    }
+
     fn judge_aided(
         &self,
         target: &Certificate,

@@ -339,9 +339,10 @@ impl Stores {
                     choose_certificate(keys, address, trust, now, false).is_ok()
                 })
             }
-            (KeyQuery::Signing(address), Answer::Own(keys)) => {
-                choose_key(keys, address, now).is_some()
-            }
+            (KeyQuery::Signing(address), Answer::Own(keys)) => self
+                .trust_of(round)
+                .await
+                .is_none_or(|trust| choose_key(keys, address, trust, now).is_some()),
             _ => true,
         }
     }
@@ -394,7 +395,8 @@ impl Stores {
             KeyQuery::Signing(address) => {
                 let mut keys = secret_keys.own_keys(database, address, KeyPurpose::Sign).await?;
                 keys.retain(|key| key.certificate.may_sign());
-                let usable = choose_key(&keys, address, Timestamp(unix_now())).is_some();
+                let now = Timestamp(unix_now());
+                let usable = keys.iter().any(|key| key.certificate.is_valid_at(now));
                 Ok(Found { keys: Answer::Own(keys.into()), complete: true, usable })
             }
         }

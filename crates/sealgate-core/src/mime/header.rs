@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::address_list;
-use super::content_type::ContentType;
+use super::content_type::{ContentType, first_token};
 use super::entity::TransferEncoding;
 use super::structured::{is_wsp, remove_folds};
 use super::{FIELD_BYTES_MAX, FIELDS_MAX, HEADER_SECTION_BYTES_MAX, MimeError};
@@ -211,6 +211,12 @@ impl<'a> Field<'a> {
     pub fn value(&self) -> &'a [u8] {
         let value = self.raw.get(self.value_start..).unwrap_or_default();
         value.strip_suffix(b"\r\n").unwrap_or(value)
+    }
+
+    /// The one token (RFC 2045 §5.1) that the value consists of, in lower case; comments do not count. `None` where it is
+    /// anything else.
+    pub fn token(&self) -> Option<String> {
+        first_token(self.value())
     }
 
     /// The value unfolded and trimmed; bytes that are no UTF-8 are replaced.

@@ -31,10 +31,12 @@ fn is_own_dkim_signature(field: &Field<'_>, ours: &[Domain]) -> bool {
         return false;
     }
     let value = field.value_unfolded();
-    let domain = value
-        .split(';')
-        .find_map(|tag| tag.trim().strip_prefix("d=").map(str::trim).map(str::to_owned));
-    domain.and_then(|name| Domain::parse(&name).ok()).is_some_and(|name| ours.contains(&name))
+    // RFC 6376 §3.2: white space may stand around the "=".
+    let domain = value.split(';').find_map(|tag| {
+        let (name, value) = tag.split_once('=')?;
+        (name.trim() == "d").then(|| value.trim())
+    });
+    domain.and_then(|name| Domain::parse(name).ok()).is_some_and(|name| ours.contains(&name))
 }
 
 /// Every field that sealgate asserts starts like this.
