@@ -187,7 +187,7 @@ impl Material {
         password: Option<&str>,
         budget: &mut Budget,
     ) -> Result<(), ImportError> {
-        let blocks = pem::blocks(bytes);
+        let blocks = pem::blocks(bytes).map_err(|damage| not_usable(damage.to_string()))?;
         if blocks.is_empty() {
             return Err(unknown());
         }

@@ -36,6 +36,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<Vec<u8>>, StoreError> {
     let bytes = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
     let lists = if bytes.starts_with(b"-----") || !bytes.starts_with(&[0x30]) {
         super::pem::blocks(&bytes)
+            .map_err(|damage| bad(damage.to_string()))?
             .into_iter()
             .filter(|block| block.label == "X509 CRL")
             .map(|block| block.der.to_vec())

@@ -153,7 +153,13 @@ async fn a_revoked_certificate_is_noticed_when_the_file_changes_and_stays_so_whe
         stores.trust().await.unwrap().judge(&leaf, &[], Purpose::Sign, now)
     };
     assert_eq!(judge().await, Trust::Trusted);
+    let before = std::fs::read(&crl).unwrap();
     authority.revoke();
+    assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
+    // Of two lists in one file, the second cut off.
+    let after = std::fs::read(&crl).unwrap();
+    let cut = after.len() - 40;
+    std::fs::write(&crl, [&before, &after[..cut]].concat()).unwrap();
     assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
     std::fs::write(&crl, "half a fi").unwrap();
     assert_eq!(judge().await, Trust::Revoked { key_compromise: true });
