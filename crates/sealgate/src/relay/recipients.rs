@@ -24,23 +24,37 @@ pub(crate) struct Recipients {
 }
 
 /// What an answer may depend on. Another mail server, after a reload, knows others. One without such a mailbox says so to
-/// everybody; what else it refuses or takes may be because of the sender or of the client, as far as it is told.
+/// everybody; what else it refuses or takes may be because of who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Question {
     server: String,
-    client: Option<IpAddr>,
-    from: Option<String>,
+    /// `None`: whoever it is.
+    asker: Option<Asker>,
     to: String,
+}
+
+/// As far as the mail server is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asker {
+    client: Option<IpAddr>,
+    /// `None` for the null reverse-path: what a bounce is told is its own affair too.
+    from: Option<String>,
 }
 
 impl Question {
     fn new(hop: &Hop, envelope: &Envelope, to: &Recipient) -> Self {
         Self {
             server: hop.name.clone(),
-            client: hop.introduction.as_ref().map(|introduction| introduction.client()),
-            from: envelope.reverse_path.as_ref().map(ToString::to_string),
+            asker: Some(Asker {
+                client: hop.introduction.as_ref().map(|introduction| introduction.client()),
+                from: envelope.reverse_path.as_ref().map(ToString::to_string),
+            }),
             to: to.address.to_string(),
         }
+    }
+
+    fn of_everybody(&self) -> Self {
+        Self { asker: None, ..self.clone() }
     }
 }
 
@@ -70,8 +84,8 @@ impl Recipients {
         to: &Recipient,
     ) -> Result<(), Refusal> {
         let question = Question::new(hop, envelope, to);
-        let of_everybody = Question { client: None, from: None, ..question.clone() };
-        match self.answers.get(&question).or_else(|| self.unknown_to_everybody(&of_everybody)) {
+        let of_everybody = question.of_everybody();
+        match self.answers.get(&question).or_else(|| self.answers.get(&of_everybody)) {
             Some(Answer::Admitted) => return Ok(()),
             Some(Answer::Refused(refusal)) => return Err(refusal),
             None => {}
@@ -112,12 +126,6 @@ impl Recipients {
             self.answers.invalidate(&Question::new(hop, envelope, to));
         }
         is_gone
-    }
-
-    /// A bounce asks in the name of nobody too: what it was told of a mailbox that exists is its own affair.
-    fn unknown_to_everybody(&self, question: &Question) -> Option<Answer> {
-        let answer = self.answers.get(question)?;
-        matches!(answer, Answer::Refused(_)).then_some(answer)
     }
 }
 
@@ -309,6 +317,41 @@ mod tests {
         assert_eq!(known.admit(&downstream, &new_hop, &envelope, &to).await, Ok(()));
         assert!(known.admit(&downstream, &old_hop, &envelope, &to).await.is_err());
         assert_eq!(old.connections(), 1, "remembered");
+    }
+
+    /// Many mailboxes never send, and take no bounces; mail they take.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_bounce_is_told_is_nobody_elses_answer() {
+        let sink = Sink::scripted(Protocol::Smtp, {
+            let is_bounce = std::sync::atomic::AtomicBool::new(false);
+            move |stage| {
+                use std::sync::atomic::Ordering;
+                match stage {
+                    Stage::Mail(line) => {
+                        is_bounce.store(line.contains("<>"), Ordering::SeqCst);
+                        None
+                    }
+                    Stage::Rcpt(_) if is_bounce.load(Ordering::SeqCst) => {
+                        Some("550 this address takes no bounces\r\n".to_owned())
+                    }
+                    _ => None,
+                }
+            }
+        });
+        let (downstream, known) = (downstream(1), Recipients::new());
+        let hop = hop(sink.address, Demand::default());
+        let to = Recipient::new(Address::parse("alice@nec.example").unwrap());
+        let from = |reverse_path| Envelope {
+            reverse_path,
+            recipients: Vec::new(),
+            parameters: MailParameters::default(),
+        };
+        let bob = from(Some(Address::parse("bob@abc.example").unwrap()));
+        let bounce = from(None);
+        for _ in 0..2 {
+            assert!(known.admit(&downstream, &hop, &bounce, &to).await.is_err());
+            assert_eq!(known.admit(&downstream, &hop, &bob, &to).await, Ok(()));
+        }
     }
 
     #[test]
