@@ -199,7 +199,7 @@ pub(crate) enum Resolvers {
 }
 
 /// Metrics, health and logs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Observe {
     /// Where /metrics, /livez and /readyz are served.
     pub(crate) listen: Option<SocketAddr>,

@@ -7,7 +7,6 @@
 //! carries the `ready` line only.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -57,6 +56,14 @@ pub(crate) fn metrics() -> Option<&'static PrometheusHandle> {
         .as_ref()
 }
 
+/// Sums up what was measured since; to be called now and then. The recorder keeps each sample until then, and nobody need
+/// ask for `/metrics`.
+pub(crate) fn drain() {
+    if let Some(handle) = metrics() {
+        handle.run_upkeep();
+    }
+}
+
 /// Puts a line of the audit trail on the log, with or without its end. No filter applies to it.
 pub(crate) fn write_audit(line: &str) {
     let mark = match format() {
@@ -77,8 +84,3 @@ fn format() -> LogFormat {
 }
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
-
-/// Whether an address is this machine's own: metrics are for nobody else.
-fn is_own(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
-}

@@ -4,6 +4,7 @@
 //! queued and nothing touches a disk: 250 is said upstream after the next hop said it. What is done with a
 //! message is the core's affair, where keys are is the stores'.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -46,6 +47,7 @@ mod notify;
 mod pool;
 mod readiness;
 mod recipients;
+mod restart;
 mod route;
 #[cfg(test)]
 pub(crate) mod schedules;
@@ -128,6 +130,8 @@ impl Settings {
 #[derive(Debug)]
 pub(crate) struct Relay {
     settings: RwLock<Arc<Settings>>,
+    /// What it was started with: some of it holds until it is started again.
+    started: Arc<Settings>,
     stores: Arc<Stores>,
     crypto: CryptoThreads,
     downstream: Downstream,
@@ -152,8 +156,10 @@ impl Relay {
             Router::new(&settings.config.dns, settings.config.outside.ca.as_deref(), &hostname)?;
         let authenticator = Authenticator::new(router.resolver().clone());
         let hops = Hops::new(settings.config.limits.connections_per_next_hop_max);
+        let started = Arc::new(settings);
         Ok(Arc::new(Self {
-            settings: RwLock::new(Arc::new(settings)),
+            settings: RwLock::new(Arc::clone(&started)),
+            started,
             crypto: CryptoThreads::new(stores.key_place()),
             stores: Arc::new(stores),
             downstream: Downstream::new(router, hostname, hops),
@@ -186,8 +192,8 @@ impl Relay {
     /// Listens, serves, and returns after a drain.
     ///
     /// # Errors
-    /// Where an address cannot be listened on, or the signals not be waited for.
-    pub(crate) async fn run(self: Arc<Self>) -> io::Result<()> {
+    /// [`StartError`].
+    pub(crate) async fn run(self: Arc<Self>) -> Result<(), StartError> {
         let signals = Signals::new()?;
         let addresses = self.start().await?;
         let mut out = io::stdout();
@@ -200,18 +206,20 @@ impl Relay {
         Ok(())
     }
 
-    /// Opens all listeners; returns them as the `ready` line shows them.
-    async fn start(self: &Arc<Self>) -> io::Result<String> {
-        let settings = self.settings();
-        let config = &settings.config;
+    /// Opens all listeners, and serves where all could be opened: a client is not taken in only to be cut off. Returns them
+    /// as the `ready` line shows them.
+    async fn start(self: &Arc<Self>) -> Result<String, StartError> {
+        let config = &self.started.config;
         let mut line = String::new();
-        let mut inherited = Inherited::take()?;
+        let mut entrances = Vec::new();
+        let mut inherited = Inherited::take().map_err(StartError::contradiction)?;
         for (entrance, address) in [
             (Entrance::InsideLmtp, config.inside.lmtp),
             (Entrance::InsideSmtp, config.inside.smtp),
             (Entrance::OutsideSmtp, config.outside.smtp),
         ] {
-            let mut listeners = inherited.named(entrance.name(), address)?;
+            let named = inherited.named(entrance.name(), address);
+            let mut listeners = named.map_err(StartError::contradiction)?;
             if let Some(address) = address
                 && listeners.is_empty()
             {
@@ -221,14 +229,17 @@ impl Relay {
             }
             for listener in listeners {
                 line.push_str(&format!(" {}={}", entrance.name(), listener.local_addr()?));
-                let listener = TcpListener::from_std(listener)?;
-                tokio::spawn(listener::serve(Arc::clone(self), entrance, listener));
+                entrances.push((entrance, TcpListener::from_std(listener)?));
             }
         }
-        inherited.finish(&Entrance::ALL.map(Entrance::name))?;
+        let names = Entrance::ALL.map(Entrance::name);
+        inherited.finish(&names).map_err(StartError::contradiction)?;
         if let Some(address) = config.observe.listen {
             let address = crate::observe::http::serve(Arc::clone(self), address).await?;
             line.push_str(&format!(" observe={address}"));
+        }
+        for (entrance, listener) in entrances {
+            tokio::spawn(listener::serve(Arc::clone(self), entrance, listener));
         }
         if config.outside.next_hop == NextHop::Mx {
             let relay = Arc::clone(self);
@@ -241,6 +252,7 @@ impl Relay {
                 let Some(relay) = relay.upgrade() else { return };
                 relay.downstream.pool.sweep();
                 relay.downstream.hops.sweep();
+                crate::observe::drain();
                 if round % DONE_SWEEP_ROUNDS == 0 {
                     done::sweep(&relay).await;
                 }
@@ -280,28 +292,14 @@ impl Relay {
         }
     }
 
-    /// Says what of a new configuration takes effect only with a restart.
-    fn warn_of_restart(&self, new: &Config) {
-        let now = self.settings();
-        let bound = |config: &Config| config.limits.connections_per_next_hop_max;
-        for (key, differs) in [
-            ("hostname", now.config.hostname != new.hostname),
-            ("[outside] ca", now.config.outside.ca != new.outside.ca),
-            ("[dns]", now.config.dns != new.dns),
-            ("[limits] connections_per_next_hop_max", bound(&now.config) != bound(new)),
-        ] {
-            if differs {
-                tracing::warn!(key, "changed, which takes effect with a restart only");
-            }
-        }
-    }
-
     /// The stores' part is taken over last: it is the only one that changes something by itself.
     async fn load(&self, path: &Path) -> Result<Settings, String> {
-        let config = Config::load(path).map_err(|error| error.to_string())?;
+        let mut config = Config::load(path).map_err(|error| error.to_string())?;
         let stores = config.stores.clone();
+        restart::warn(&self.started.config, &config);
+        // One name in every greeting, EHLO and field.
+        config.hostname.clone_from(&self.started.config.hostname);
         let settings = Settings::new(config)?;
-        self.warn_of_restart(&settings.config);
         self.stores.reload(&stores).await.map_err(|error| error.to_string())?;
         self.crypto.make_room(self.stores.key_place());
         Ok(settings)
@@ -324,6 +322,38 @@ impl Relay {
         tracing::info!(cut = self.connections.total(), "stopped");
     }
 }
+
+/// Why the relay does not run.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The configuration and the sockets handed over do not go together.
+    Configuration(String),
+    /// What the system says.
+    System(io::Error),
+}
+
+impl StartError {
+    fn contradiction(error: io::Error) -> Self {
+        Self::Configuration(error.to_string())
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(what) => f.write_str(what),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
 
 /// What other threads work at: where tests run in virtual time, that stands still meanwhile.
 #[cfg(not(test))]

@@ -52,7 +52,7 @@ impl Activated {
     /// How it failed; it must.
     fn failure(mut self) -> String {
         let status = self.child.wait().unwrap();
-        assert_eq!(status.code(), Some(69), "{status}");
+        assert_eq!(status.code(), Some(78), "{status}");
         let mut said = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         said
@@ -68,7 +68,7 @@ impl Drop for Activated {
 
 #[test]
 fn a_socket_named_as_an_entrance_is_served() {
-    let mut relay = Activated::new("outside-smtp", None);
+    let mut relay = Activated::new("outside-smtp", Some("0.0.0.0:0"));
     let mut ready = String::new();
     let mut output = BufReader::new(relay.child.stdout.take().unwrap());
     output.read_line(&mut ready).unwrap();
@@ -87,6 +87,13 @@ fn a_socket_of_another_name_is_refused() {
     let said = Activated::new("smtp", None).failure();
     assert!(said.contains("FileDescriptorName="), "{said}");
     assert!(said.contains("outside-smtp"), "{said}");
+}
+
+/// It would take the Internet's mail although nobody has said so, and where that goes.
+#[test]
+fn a_socket_for_an_entrance_that_is_not_configured_is_refused() {
+    let said = Activated::new("outside-smtp", None).failure();
+    assert!(said.contains("`[outside] smtp`") && said.contains("disable"), "{said}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use sealgate_keys::stores::Stores;
 
 use super::{Failure, Globals, memory};
 use crate::observe;
-use crate::relay::{Relay, Settings};
+use crate::relay::{Relay, Settings, StartError};
 
 /// Run the proxy in the foreground; SIGTERM drains, SIGHUP reloads
 #[derive(Debug, Args)]
@@ -28,8 +28,10 @@ impl RelayCommand {
             let stores = Stores::open(&config.stores).await?;
             let settings = Settings::new(config).map_err(Failure::Configuration)?;
             let relay = Relay::new(settings, stores).map_err(Failure::Configuration)?;
-            let ended = relay.run().await;
-            ended.map_err(|error| Failure::Unavailable(error.to_string()))
+            relay.run().await.map_err(|error| match error {
+                StartError::Configuration(what) => Failure::Configuration(what),
+                StartError::System(error) => Failure::Unavailable(error.to_string()),
+            })
         });
         // Sessions that the drain had to cut off end here, before their final dots.
         runtime.shutdown_background();

@@ -4,7 +4,7 @@
 //! are refused. What no single value can tell (a listener without a need, a key without its certificate) is checked
 //! in [`parse`] afterwards.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -321,12 +321,30 @@ impl File {
             let message = "this takes mail for your mail server: say where that is with [inside] \
                            mail_server = \"smtp://HOST:PORT\"";
             ("outside", "smtp", message)
+        } else if self.takes_its_own_mail() {
+            let message = "this is where sealgate itself takes mail ([outside] smtp): name the port of your mail server";
+            ("inside", "mail_server", message)
+        } else if self.observe.listen.is_some_and(|at| !at.ip().to_canonical().is_loopback()) {
+            let message = "`listen` needs a loopback address, such as 127.0.0.1:9725: metrics are for this machine only";
+            ("observe", "listen", message)
         } else if let Some((name, why)) = limit {
             return Some(("limits", name, format!("`{name}` {why}")));
         } else {
             return None;
         };
         Some((table, key, message.to_owned()))
+    }
+
+    /// Whether opened mail would come back as mail from the Internet.
+    fn takes_its_own_mail(&self) -> bool {
+        let Some((open, server)) = self.outside.smtp.zip(self.inside.mail_server.as_ref()) else {
+            return false;
+        };
+        let is_there = server.0.host.parse::<IpAddr>().is_ok_and(|address| {
+            let (address, open) = (address.to_canonical(), open.ip().to_canonical());
+            address == open || (open.is_unspecified() && address.is_loopback())
+        });
+        is_there && open.port() == server.0.port && open.port() != 0
     }
 
     fn into_config(self, path: &Path, directory: &Path) -> Config {

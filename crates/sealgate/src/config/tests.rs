@@ -108,6 +108,17 @@ fn faults_are_named_with_their_line() {
         ("[inside]\nmail_server = \"mail\"", 4, "smtp://HOST:PORT"),
         ("[outside]\nnext_hop = \"mail\"", 4, "\"mx\""),
         ("[inside]\nsmtp = \"127.0.0.1:1\"\n[outside]\nsmtp = \"127.0.0.1:2\"", 6, "mail_server"),
+        (
+            "[inside]\nmail_server = \"smtp://127.0.0.1\"\n[outside]\nsmtp = \"0.0.0.0:25\"",
+            4,
+            "sealgate itself",
+        ),
+        (
+            "[outside]\nsmtp = \"[::1]:25\"\n[inside]\nmail_server = \"lmtp://[::1]:25\"",
+            6,
+            "sealgate itself",
+        ),
+        ("[observe]\nlisten = \"0.0.0.0:9725\"", 4, "loopback"),
         ("[policy]\nencrypt = \"maybe\"", 4, "maybe"),
         ("[[rule]]\nto = [\"a\"]", 4, "address pattern"),
         ("[[rule]]\nuntil = 1", 4, "until"),
@@ -137,6 +148,23 @@ fn faults_are_named_with_their_line() {
     assert_eq!(line_and_message("version = 1\ndomains = []").0, 2);
     assert_eq!(line_and_message("version = 1\ndomains = [\"a b\"]").0, 2);
     assert!(line_and_message("version = 1").1.contains("domains"));
+}
+
+#[test]
+fn a_mail_server_beside_us_is_another() {
+    for (open, server) in [
+        ("192.0.2.1:25", "smtp://127.0.0.1:25"),
+        ("0.0.0.0:25", "smtp://127.0.0.1:2526"),
+        ("0.0.0.0:25", "smtp://192.0.2.1:25"),
+        ("127.0.0.1:0", "smtp://127.0.0.1:25"),
+        ("0.0.0.0:25", "smtp://mail.nec.example:25"),
+    ] {
+        let text = format!(
+            "version = 1\ndomains = [\"a.example\"]\n[inside]\nmail_server = \"{server}\"\n\
+             [outside]\nsmtp = \"{open}\""
+        );
+        assert!(parse(&text).is_ok(), "{open} {server}");
+    }
 }
 
 #[test]

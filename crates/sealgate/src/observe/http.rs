@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use crate::relay::Relay;
@@ -15,12 +16,8 @@ use crate::relay::Relay;
 /// Listens and serves; returns the address.
 ///
 /// # Errors
-/// Where the address is not the machine's own, or cannot be listened on.
+/// Where the address cannot be listened on.
 pub(crate) async fn serve(relay: Arc<Relay>, address: SocketAddr) -> io::Result<SocketAddr> {
-    if !super::is_own(address) {
-        let text = format!("[observe] listen = \"{address}\": a loopback address is needed");
-        return Err(io::Error::other(text));
-    }
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| io::Error::other(format!("observe: {address}: {error}")))?;
@@ -47,10 +44,6 @@ async fn readyz(State(relay): State<Arc<Relay>>) -> (StatusCode, String) {
 
 async fn metrics(State(relay): State<Arc<Relay>>) -> String {
     relay.measure();
-    super::metrics()
-        .map(|handle| {
-            handle.run_upkeep();
-            handle.render()
-        })
-        .unwrap_or_default()
+    super::drain();
+    super::metrics().map(PrometheusHandle::render).unwrap_or_default()
 }

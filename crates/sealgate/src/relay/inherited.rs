@@ -38,10 +38,10 @@ impl Inherited {
         Ok(Self { sockets })
     }
 
-    /// The sockets of one name, which must be at the port that the configuration says, where it says one.
+    /// The sockets of one name, which must be at the port that the configuration says.
     ///
     /// # Errors
-    /// Where they are at another port.
+    /// Where they are at another port, or the configuration has no such entrance: a socket alone must not open one.
     pub(crate) fn named(
         &mut self,
         name: &str,
@@ -53,10 +53,15 @@ impl Inherited {
         let mut listeners = Vec::new();
         for (_, socket) in found {
             let address = socket.local_addr()?;
-            if let Some(configured) = configured
-                && configured.port() != 0
-                && configured.port() != address.port()
-            {
+            let Some(configured) = configured else {
+                let (table, key) = name.split_once('-').unwrap_or_default();
+                let text = format!(
+                    "{name}: a socket at {address} was handed over, but the configuration has no `[{table}] {key}`: \
+                     add it, or disable the unit of the socket"
+                );
+                return Err(io::Error::other(text));
+            };
+            if configured.port() != 0 && configured.port() != address.port() {
                 let text = format!(
                     "{name}: the configuration says {configured}, the socket handed over is at {address}: make them agree"
                 );
