@@ -26,13 +26,15 @@ mod sign;
 mod signature;
 mod signed_attributes;
 mod signed_data;
+#[cfg(test)]
+pub(crate) mod splicing;
 pub mod transcode;
 
 pub use algorithm::ContentCipher;
 pub use capabilities::parse_capabilities;
 pub use content_info::{ContentKind, content_kind};
 pub use encrypt::{KeyWrap, encrypt, key_wrap_for};
-pub use enveloped_data::{EnvelopedData, OpenFault};
+pub use enveloped_data::{Access, EnvelopedData, OpenFault};
 pub use sign::{Signing, default_scheme, sign_detached, signature_name};
 pub use signed_data::{SignatureFault, SignedData, SignerInfo};
 

@@ -8,6 +8,7 @@
 //! Recipients are never tried one after another (CVE-2019-1563), and attributes are not trusted;
 //! originatorInfo is ignored.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use zeroize::Zeroizing;
 
 use super::CmsError;
@@ -156,22 +157,67 @@ impl EnvelopedData {
         certificate: &Certificate,
         key: &dyn SecretKey,
     ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        let access = Access { recipient, certificate, key };
+        self.open_together(&access, &[]).map(|(content, _)| content)
+    }
+
+    /// Decrypts for the first, and says of each of the others whether the same content-encryption key was given to him: to
+    /// be named as a recipient proves nothing, since nothing authenticates the names (RFC 5083 §2.2). All keys are used
+    /// before the content is looked at, so that it takes the same time whatever that is.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; for one of the others only [`OpenFault::Unavailable`].
+    pub fn open_together(
+        &self,
+        first: &Access<'_>,
+        others: &[Access<'_>],
+    ) -> Result<(Zeroizing<Vec<u8>>, Vec<bool>), OpenFault> {
         let cipher = self.cipher.ok_or(OpenFault::Unsupported)?;
-        let recipient = self.recipients.get(recipient).ok_or(OpenFault::Failed)?;
-        if !recipient.identifier.names(certificate) {
+        let content_key = self.content_key(cipher, first)?;
+        let mut have_it = Vec::with_capacity(others.len());
+        for other in others {
+            have_it.push(match self.content_key(cipher, other) {
+                Ok(theirs) => verify_slices_are_equal(&theirs, &content_key).is_ok(),
+                Err(OpenFault::Unavailable(why)) => return Err(OpenFault::Unavailable(why)),
+                Err(OpenFault::Failed | OpenFault::Unsupported) => false,
+            });
+        }
+        let content = decrypt(cipher, &content_key, &self.sealed).ok_or(OpenFault::Failed)?;
+        Ok((content, have_it))
+    }
+
+    /// What was given to a recipient, or a random key where that cannot be told.
+    fn content_key(
+        &self,
+        cipher: ContentCipher,
+        access: &Access<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        let recipient = self.recipients.get(access.recipient).ok_or(OpenFault::Failed)?;
+        if !recipient.identifier.names(access.certificate) {
             return Err(OpenFault::Failed);
         }
         // Drawn before it is known whether it is needed: the same work in every case.
         let mut content_key = Zeroizing::new(vec![0; cipher.key_bytes()]);
         aws_lc_rs::rand::fill(&mut content_key).map_err(|_| OpenFault::Failed)?;
-        let recovered = recover(recipient, key)?;
+        let recovered = recover(recipient, access.key)?;
         if let Some(recovered) = recovered
             && recovered.len() == content_key.len()
         {
             content_key = recovered;
         }
-        decrypt(cipher, &content_key, &self.sealed).ok_or(OpenFault::Failed)
+        Ok(content_key)
     }
+}
+
+/// One recipient with the means to open.
+#[derive(Clone, Copy, Debug)]
+pub struct Access<'a> {
+    /// As [`EnvelopedData::recipient_for`] found it.
+    pub recipient: usize,
+    /// The certificate by which it was found.
+    pub certificate: &'a Certificate,
+    /// Its secret key.
+    pub key: &'a dyn SecretKey,
 }
 
 /// Why nothing was opened.

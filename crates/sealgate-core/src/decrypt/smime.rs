@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::cms::{EnvelopedData, OpenFault};
+use crate::cms::{Access, EnvelopedData, OpenFault};
 use crate::decrypt::{Opened, Opening};
 use crate::envelope::Envelope;
 use crate::keys::OwnKey;
@@ -11,7 +11,8 @@ use crate::report::{Format, Layer};
 use crate::step::{KeyQuery, Keys};
 
 /// Opens a layer with the key of the first recipient of the envelope who is entitled to one that it is encrypted to.
-/// One key is tried, the one that its RecipientInfo names (REQUIREMENTS F8). `reached`: who was entitled to the layers
+/// One key is tried, the one that its RecipientInfo names (REQUIREMENTS F8). Whoever else is named is entitled to what it
+/// holds where his own key opens it too: anybody can add a name to somebody else's ciphertext. `reached`: who was entitled to the layers
 /// outside this one, `None` for everyone; nobody else's key is used. `may_open`: `false` where an answer is missing
 /// without which a plaintext cannot be judged; then what is for us stays closed.
 pub fn open(
@@ -24,8 +25,7 @@ pub fn open(
 ) -> Opening {
     let is_refused = |info: usize| rsa_pkcs1 == RsaPkcs1::Refuse && enveloped.is_pkcs1(info);
     let mut refused = false;
-    let mut entitled = Vec::new();
-    let mut first: Option<(usize, &OwnKey, usize)> = None;
+    let mut named: Vec<(usize, Access<'_>)> = Vec::new();
     for (index, recipient) in envelope.recipients.iter().enumerate() {
         if reached.is_some_and(|some| !some.contains(&index)) {
             continue;
@@ -44,11 +44,10 @@ pub fn open(
                 !is_refused(*info)
             });
         if let Some((key, info)) = usable {
-            entitled.push(index);
-            first.get_or_insert((index, key, info));
+            named.push((index, access(key, info)));
         }
     }
-    let Some((index, key, info)) = first else {
+    let Some(&(index, first)) = named.first() else {
         if refused {
             // No key was tried, so none is named.
             return Opening::Unsupported(layer(enveloped, "", ""));
@@ -60,11 +59,26 @@ pub fn open(
     }
     let address =
         envelope.recipients.get(index).map(|one| one.address.to_string()).unwrap_or_default();
-    let layer = layer(enveloped, enveloped.key_name(info), &address);
-    match enveloped.open(info, &key.certificate, key.secret.as_ref()) {
-        Ok(content) => Opening::Opened(Opened {
+    let layer = layer(enveloped, enveloped.key_name(first.recipient), &address);
+    // Many may share a domain's key; each is asked once.
+    let mut others: Vec<Access<'_>> = Vec::new();
+    for (_, access) in &named {
+        if !is_same(access, &first) && others.iter().all(|other| !is_same(access, other)) {
+            others.push(*access);
+        }
+    }
+    match enveloped.open_together(&first, &others) {
+        Ok((content, have_it)) => Opening::Opened(Opened {
             content: Bytes::from_owner(content),
-            entitled,
+            entitled: named
+                .iter()
+                .filter(|(_, access)| {
+                    let mut others = others.iter().zip(&have_it);
+                    is_same(access, &first)
+                        || others.any(|(other, has_it)| *has_it && is_same(access, other))
+                })
+                .map(|(index, _)| *index)
+                .collect(),
             is_authenticated: enveloped.is_authenticated(),
             layer,
         }),
@@ -72,6 +86,16 @@ pub fn open(
         Err(OpenFault::Unavailable(_)) => Opening::Unavailable,
         Err(OpenFault::Unsupported) => Opening::Unsupported(layer),
     }
+}
+
+fn access(key: &OwnKey, recipient: usize) -> Access<'_> {
+    Access { recipient, certificate: &key.certificate, key: key.secret.as_ref() }
+}
+
+/// Whether it is one key, named by one RecipientInfo.
+fn is_same(one: &Access<'_>, other: &Access<'_>) -> bool {
+    one.recipient == other.recipient
+        && one.certificate.fingerprint() == other.certificate.fingerprint()
 }
 
 fn layer(enveloped: &EnvelopedData, key: &str, recipient: &str) -> Layer {

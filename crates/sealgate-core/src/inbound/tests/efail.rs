@@ -2,6 +2,7 @@
 //! (REQUIREMENTS J4).
 
 use super::*;
+use crate::cms::splicing;
 
 const FROM_MALLORY: &str = "From: mallory@nec.example\r\nTo: bob@abc.example\r\n";
 const BOB: &[&str] = &["bob@abc.example"];
@@ -88,4 +89,36 @@ fn a_signature_around_another_ones_ciphertext_makes_no_author() {
     let sealed = joined(&world.sealed(&[Bytes::from_static(PAYLOAD)], GCM, &world.bob));
     let outcome = world.take(&mail(FROM_MALLORY, &world.signed(&sealed, &mallory)));
     row(&outcome, "250", Delivered::Plain, Verdict::None, Some(Reason::EncryptedUnsigned));
+}
+
+/// Nothing authenticates who is named as a recipient: whoever has the ciphertext can add himself.
+#[test]
+fn who_added_himself_to_the_recipients_gets_the_ciphertext() {
+    let world = World::new();
+    let both = &["bob@abc.example", "carol@abc.example"];
+    let signed = world.signed(PAYLOAD, &world.alice.signing);
+    let der = |entity: &[Bytes]| {
+        mime::decode_body(&Entity::parse(mail("", entity)).unwrap()).unwrap().to_vec()
+    };
+    for cipher in [GCM, CBC] {
+        let captured = der(&world.sealed(&signed, cipher, &world.bob));
+        let own = der(&world.sealed(&[Bytes::from_static(PAYLOAD)], cipher, &world.carol));
+        let forged = splicing::with_recipients_of(&captured, &own).unwrap();
+        let forged = mail(FROM_ALICE, &[mime::write::pkcs7_mime(&[], "enveloped-data", forged)]);
+        let outcome = world.take_with(Decision::default(), &forged, both);
+        row(&outcome, "250", Delivered::Plain, Verdict::Pass, None);
+        let parcels = &outcome.result.as_ref().unwrap().parcels;
+        assert_eq!((&parcels[0].recipients, &parcels[1].recipients), (&vec![0], &vec![1]));
+        assert!(outcome.message(0).contains("quick brown"));
+        assert!(!outcome.message(1).contains("quick brown"), "carol reads bob's mail");
+        assert!(!outcome.message(1).contains("smime=pass"));
+
+        // Whom the sender did encrypt to reads it, whoever's key is the first.
+        let honest = [chosen(&world.bob), chosen(&world.carol)];
+        let honest: Vec<&Chosen> = honest.iter().collect();
+        let sealed = encrypt::smime::encrypt(&signed, cipher, &honest).unwrap();
+        let outcome = world.take_with(Decision::default(), &mail(FROM_ALICE, &sealed), both);
+        row(&outcome, "250", Delivered::Plain, Verdict::Pass, None);
+        assert_eq!(outcome.result.as_ref().unwrap().parcels[0].recipients, [0, 1]);
+    }
 }
