@@ -33,7 +33,7 @@ pub use entity::{Entity, TransferEncoding, split_content_fields};
 pub use header::{Field, Header};
 pub use layer::{Cryptographic, Protection, SignedParts, cryptographic_layer, protection};
 pub use multipart::Multipart;
-pub use reader::agrees_with_reader;
+pub use reader::{agrees_with_reader, root_agrees_with_reader};
 
 /// Why a text is no MIME that may be acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -149,7 +149,15 @@ impl Peeler<'_> {
             return self.unsigned_behind_unauthenticated(entity, &layer, walk);
         }
         if !matches!(layer, Cryptographic::None) && !mime::agrees_with_reader(entity) {
-            // A reader that sees other parts than we do would show what we did not verify.
+            // A reader that sees other parts than we do would show what we did not verify. Behind an encryption that proves
+            // nothing a signature must still show that nobody changed it on the way (D14); whoever could make parts look
+            // different further down is then its signer.
+            if walk.behind == Behind::Unauthenticated
+                && let Cryptographic::ClearSigned(parts) = &layer
+                && mime::root_agrees_with_reader(entity)
+            {
+                self.clear_signed(parts, walk, layers)?;
+            }
             return self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous);
         }
         match layer {

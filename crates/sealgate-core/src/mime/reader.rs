@@ -25,11 +25,22 @@ pub fn agrees_with_reader(entity: &Entity) -> bool {
         Ok(found) => found.is_some_and(|content_type| content_type.is("multipart", "signed")),
         Err(_) => return false,
     };
-    match READER.parse_headers(entity.header.bytes()) {
-        Some(theirs) if !from_agrees(&entity.header, &theirs) => false,
-        None if entity.header.count("From") != 0 => false,
-        _ if is_signed => tree_agrees(entity),
-        _ => structure_agrees(&entity.header),
+    if is_signed {
+        authors_agree(&entity.header) && tree_agrees(entity)
+    } else {
+        root_agrees_with_reader(entity)
+    }
+}
+
+/// The same of the root's own fields alone, whatever stands further down.
+pub fn root_agrees_with_reader(entity: &Entity) -> bool {
+    authors_agree(&entity.header) && structure_agrees(&entity.header)
+}
+
+fn authors_agree(header: &Header) -> bool {
+    match READER.parse_headers(header.bytes()) {
+        Some(theirs) => from_agrees(header, &theirs),
+        None => header.count("From") == 0,
     }
 }
 
@@ -153,7 +164,7 @@ fn from_agrees(header: &Header, theirs: &Message<'_>) -> bool {
 
 /// Their mailboxes as ours; `None` if one of them is none for us.
 fn mailboxes(list: &TheirAddress<'_>) -> Option<Vec<Address>> {
-    list.iter().map(|found| Address::parse(found.address()?).ok()).collect()
+    list.iter().map(|found| Address::parse_foreign(found.address()?).ok()).collect()
 }
 
 fn type_agrees(header: &Header, theirs: &Message<'_>) -> bool {

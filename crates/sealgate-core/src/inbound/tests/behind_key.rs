@@ -127,3 +127,42 @@ fn a_store_that_is_away_is_no_padding_oracle() {
     let outcome = world.take_keys(Decision::default(), &mail(FROM_ALICE, &sealed), BOB, &keys);
     row(&outcome, "250", Delivered::Plain, Verdict::Pass, None);
 }
+
+/// D14: the signature shows that nobody changed it on the way, so it is delivered, and its odd attachment only costs the
+/// verdict, as it would behind any other encryption.
+#[test]
+fn an_odd_attachment_is_no_reason_to_refuse_what_is_validly_signed() {
+    let world = World::new();
+    let cut = "Content-Type: message/rfc822\r\n\r\nContent-Type: multipart/report; boundary=r\r\n\r\n\
+        --r\r\n\r\nThe mail was returned, and its end cut";
+    let fields_only =
+        "Content-Type: message/rfc822\r\n\r\nFrom: x@abc.example\r\nSubject: returned";
+    let spam = "Content-Type: message/rfc822\r\n\r\nFrom: x@abc.example\r\nno field\r\n\r\nbuy\r\n";
+    for attachment in [cut, fields_only, spam] {
+        let payload = format!(
+            "Content-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\n\r\nlook at this quick brown fox\r\n\
+             --m\r\n{attachment}\r\n--m--\r\n"
+        );
+        let signed = joined(&world.signed(payload.as_bytes(), &world.alice.signing));
+        for cipher in [GCM, CBC] {
+            let sealed = world.sealed(std::slice::from_ref(&signed), cipher, &world.bob);
+            let outcome = world.take(&mail(FROM_ALICE, &sealed));
+            row(&outcome, "250", Delivered::Plain, Verdict::Neutral, Some(Reason::Ambiguous));
+            assert!(outcome.message(0).contains("quick brown fox"));
+            // Without the signature nothing shows it.
+            let changed = altered(&signed, "quick brown");
+            let outcome =
+                world.take(&mail(FROM_ALICE, &world.sealed(&[changed], cipher, &world.bob)));
+            match cipher {
+                CBC => refused(&outcome),
+                _ => row(
+                    &outcome,
+                    "250",
+                    Delivered::Plain,
+                    Verdict::Neutral,
+                    Some(Reason::Ambiguous),
+                ),
+            }
+        }
+    }
+}
