@@ -100,6 +100,9 @@ impl Server {
             return Some(Event::NeedInput);
         }
         self.phase = Phase::Command;
+        if last && body.refusal.is_some() {
+            return self.end_of_message();
+        }
         if last {
             return match body.decoder.finish_chunks(&mut body.content) {
                 Ok(()) => self.end_of_message(),

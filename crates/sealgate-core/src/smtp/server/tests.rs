@@ -416,6 +416,27 @@ fn a_discarded_message_is_drained_in_constant_memory() {
     assert!(!server.is_receiving());
 }
 
+/// While a chunk is read past nobody looks for line ends: half of one is no fault of the client.
+#[test]
+fn a_chunk_without_memory_is_put_off_wherever_it_was_cut() {
+    let mut server = Server::new(options(Protocol::Smtp));
+    let mut input =
+        BytesMut::from(&b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@x>\r\nBDAT 10 LAST\r\nabc\r"[..]);
+    while server.advance(&mut input) != Event::NeedInput {
+        server.accept();
+    }
+    server.output().clear();
+    server.discard_message(Reply::from(&Refusal::Overloaded));
+    input.extend_from_slice(b"\nabc\r");
+    assert!(matches!(server.advance(&mut input), Event::NeedInput));
+    input.extend_from_slice(b"\n");
+    assert!(matches!(server.advance(&mut input), Event::Discarded(_)));
+    assert!(server.output().starts_with(b"452 4.3.1 "), "{:?}", server.output());
+    input.extend_from_slice(b"NOOP\r\n");
+    assert_eq!(server.advance(&mut input), Event::NeedInput);
+    assert!(server.output().ends_with(b"250 2.0.0 ok\r\n"), "{:?}", server.output());
+}
+
 #[test]
 fn recipients_over_the_limit_are_put_off() {
     let limits = Limits { recipients_max: 3, commands_max: 5, ..Limits::default() };
