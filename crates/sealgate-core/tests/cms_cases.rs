@@ -448,6 +448,9 @@ fn absurd_rsa_keys_cost_nothing() {
         (odd(1025), vec![1, 0, 1]),
         (odd(127), vec![1, 0, 1]),
         (odd(256), odd(9)),
+        // What is not taken is not falsified.
+        (odd(256), odd(8)),
+        (odd(256), vec![2, 0, 0, 0, 1]),
         (odd(256), odd(256)),
         (odd(256), vec![1, 0, 0]),
         (odd(256), vec![1]),
@@ -461,6 +464,8 @@ fn absurd_rsa_keys_cost_nothing() {
             modulus.len()
         );
     }
+    let longest = with_rsa_key(&odd(256), &[1, 0, 0, 0, 1]);
+    assert_eq!(parsed.signers[0].verify(CONTENT, &longest), Err(SignatureFault::Falsified));
     let huge = with_rsa_key(&odd(2048), &[1, 0, 1]);
     assert_eq!(huge.key_kind(), KeyKind::Rsa { bits: 16384 });
     let named = [(&huge, KeyWrap::RsaPkcs1)];
