@@ -67,10 +67,29 @@ impl Address {
     /// # Errors
     /// [`AddressError`] for anything else, among them white space, NUL, comments and two `@`.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let strict = |local: &str| local.len() <= LOCAL_PART_BYTES_MAX && is_local_part(local);
+        Self::parse_with(text, strict)
+    }
+
+    /// Parses what others use as an address: also a longer local part, as rewriting for bounces makes it (RFC 5321 §4.5.3.1
+    /// asks for no limit where that is possible), and dots anywhere in it, as some providers gave them out. Good for
+    /// envelopes and for who wrote a message; certificates are matched by [`Address::parse`]'s alone.
+    ///
+    /// # Errors
+    /// [`AddressError`] for anything else.
+    pub fn parse_foreign(text: &str) -> Result<Self, AddressError> {
+        let lax = |local: &str| {
+            local.len() <= FOREIGN_LOCAL_PART_BYTES_MAX
+                && (is_local_part(local) || local.split('.').all(|atom| atom.chars().all(is_atext)))
+        };
+        Self::parse_with(text, lax)
+    }
+
+    fn parse_with(text: &str, is_valid: impl Fn(&str) -> bool) -> Result<Self, AddressError> {
         let at = text.rfind('@').ok_or(AddressError)?;
         let (local, rest) = text.split_at(at);
         let domain = Domain::parse(rest.get(1..).unwrap_or_default())?;
-        if local.is_empty() || local.len() > LOCAL_PART_BYTES_MAX || !local_part_is_valid(local) {
+        if local.is_empty() || !is_valid(local) {
             return Err(AddressError);
         }
         Ok(Self { local_part: local.to_owned(), domain })
@@ -148,7 +167,7 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
-fn local_part_is_valid(local: &str) -> bool {
+fn is_local_part(local: &str) -> bool {
     if let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         return quoted_content_is_valid(inner);
     }
@@ -184,6 +203,8 @@ fn is_atext(c: char) -> bool {
 
 /// RFC 5321 §4.5.3.1.1.
 const LOCAL_PART_BYTES_MAX: usize = 64;
+/// A command line holds less; a header field may hold more.
+const FOREIGN_LOCAL_PART_BYTES_MAX: usize = 1024;
 /// RFC 5321 §4.5.3.1.2.
 const DOMAIN_BYTES_MAX: usize = 255;
 
@@ -209,6 +230,20 @@ mod tests {
             Address::parse("x@bücher.example").unwrap().domain().as_str(),
             "xn--bcher-kva.example"
         );
+    }
+
+    #[test]
+    fn what_others_use_is_taken_where_it_is_theirs() {
+        let long = format!("bounces+{}=some.example@em.example", "x".repeat(100));
+        for text in [&long, "foo..bar@c.example", "foo.@c.example", ".foo@c.example"] {
+            assert!(Address::parse(text).is_err(), "{text}");
+            assert_eq!(Address::parse_foreign(text).unwrap().to_string(), text);
+        }
+        let too_long = format!("{}@c.example", "x".repeat(FOREIGN_LOCAL_PART_BYTES_MAX + 1));
+        for text in [&too_long, "", "@b", "a b@c", "a@@b", "a\0@b", "(x)a@b", "a\"b@c", "a@b..c"] {
+            assert!(Address::parse_foreign(text).is_err(), "{text:?}");
+        }
+        assert!(Address::parse_foreign(&too_long[1..]).is_ok());
     }
 
     #[test]

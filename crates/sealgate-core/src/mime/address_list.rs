@@ -88,7 +88,7 @@ impl Element {
         if spec.contains("=?") {
             return Err(NO_MAILBOX);
         }
-        Address::parse(&without_needless_quotes(spec)).map_err(|_| NO_MAILBOX)
+        Address::parse_foreign(&without_needless_quotes(spec)).map_err(|_| NO_MAILBOX)
     }
 }
 

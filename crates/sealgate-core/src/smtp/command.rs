@@ -268,7 +268,7 @@ fn mailbox(path: &str) -> Option<Address> {
             hosts.all(valid).then_some(mailbox)?
         }
     };
-    Address::parse(mailbox).ok()
+    Address::parse_foreign(mailbox).ok()
 }
 
 fn parameter(word: &str) -> (String, Option<&str>) {

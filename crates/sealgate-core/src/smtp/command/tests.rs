@@ -24,6 +24,17 @@ fn rcpt_of(line: &str) -> (ForwardPath, Option<String>, Option<String>) {
     }
 }
 
+/// Lists and forwarders rewrite a sender so that a bounce tells whose mail it was.
+#[test]
+fn addresses_that_are_in_use_are_taken() {
+    let long = format!("bounces+{}-alice=nec.example@em.abc.example", "1".repeat(80));
+    for text in [&long, "foo..bar@abc.example", "foo.@abc.example"] {
+        let (from, _) = mail_of(&format!("MAIL FROM:<{text}>"));
+        assert_eq!(from.unwrap().to_string(), *text);
+        assert!(parse(&format!("RCPT TO:<{text}>")).is_ok(), "{text}");
+    }
+}
+
 #[test]
 fn commands_without_arguments() {
     let table = [
