@@ -1,32 +1,33 @@
 //! What an attacker can do to a captured ciphertext without any key, for tests.
 
 use super::CmsError;
-use super::element::{CONSTRUCTED_0, Reader, SEQUENCE, SET, set_of, tlv};
+use super::element::{CONSTRUCTED_0, Element, Reader, SEQUENCE, SET, set_of, tlv};
 
 /// A ContentInfo to whose recipients those of another one are added.
 pub(crate) fn with_recipients_of(captured: &[u8], other: &[u8]) -> Result<Vec<u8>, CmsError> {
-    let (kind, members) = members(captured)?;
-    let infos = |members: &[(u8, Vec<u8>)]| -> Result<Vec<Vec<u8>>, CmsError> {
-        let (_, set) = members.iter().find(|(tag, _)| *tag == SET).ok_or(CmsError::Malformed)?;
-        let infos = Reader::only(set, SET)?.reader();
-        infos.map(|info| info.map(|info| info.whole.to_vec())).collect()
-    };
-    let mut all = infos(&members)?;
-    all.extend(infos(&self::members(other)?.1)?);
-    let all = set_of(SET, all);
+    let mut info = Reader::only(captured, SEQUENCE)?.reader();
+    let kind = info.element()?.whole;
+    let mut recipients = recipients(captured)?;
+    recipients.extend(self::recipients(other)?);
+    let recipients = set_of(SET, recipients);
+    let members: Vec<Element<'_>> = content(captured)?.collect::<Result<_, _>>()?;
     let parts: Vec<&[u8]> = members
         .iter()
-        .map(|(tag, whole)| if *tag == SET { &all[..] } else { &whole[..] })
+        .map(|member| if member.tag == SET { &recipients[..] } else { member.whole })
         .collect();
-    let content = tlv(SEQUENCE, &parts);
-    Ok(tlv(SEQUENCE, &[&kind, &tlv(CONSTRUCTED_0, &[&content])]))
+    Ok(tlv(SEQUENCE, &[kind, &tlv(CONSTRUCTED_0, &[&tlv(SEQUENCE, &parts)])]))
 }
 
-/// The contentType and, each with its tag, the members of the content.
-fn members(der: &[u8]) -> Result<(Vec<u8>, Vec<(u8, Vec<u8>)>), CmsError> {
-    let mut info = Reader::only(der, SEQUENCE)?.reader();
-    let kind = info.element()?.whole.to_vec();
-    let content = Reader::only(info.expect(CONSTRUCTED_0)?.body, SEQUENCE)?.reader();
-    let members = content.map(|member| member.map(|one| (one.tag, one.whole.to_vec())));
-    Ok((kind, members.collect::<Result<_, _>>()?))
+/// The RecipientInfos of a ContentInfo.
+fn recipients(info: &[u8]) -> Result<Vec<Vec<u8>>, CmsError> {
+    let mut sets = content(info)?.filter(|member| member.as_ref().is_ok_and(|m| m.tag == SET));
+    let set = sets.next().ok_or(CmsError::Malformed)??;
+    set.reader().map(|info| info.map(|info| info.whole.to_vec())).collect()
+}
+
+/// The members of the content of a ContentInfo.
+fn content(info: &[u8]) -> Result<Reader<'_>, CmsError> {
+    let mut info = Reader::only(info, SEQUENCE)?.reader();
+    info.element()?;
+    Ok(Reader::only(info.expect(CONSTRUCTED_0)?.body, SEQUENCE)?.reader())
 }

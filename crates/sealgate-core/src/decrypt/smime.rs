@@ -23,35 +23,13 @@ pub fn open(
     rsa_pkcs1: RsaPkcs1,
     may_open: bool,
 ) -> Opening {
-    let is_refused = |info: usize| rsa_pkcs1 == RsaPkcs1::Refuse && enveloped.is_pkcs1(info);
-    let mut refused = false;
-    let mut named: Vec<(usize, Access<'_>)> = Vec::new();
-    for (index, recipient) in envelope.recipients.iter().enumerate() {
-        if reached.is_some_and(|some| !some.contains(&index)) {
-            continue;
-        }
-        let own = match keys.own.get(&KeyQuery::Decryption(recipient.address.clone())) {
-            Some(Ok(own)) => own,
-            Some(Err(_)) => return Opening::Unavailable,
-            None => continue,
-        };
-        let usable = own
-            .iter()
-            .filter(|key| key.address.as_ref().is_none_or(|address| *address == recipient.address))
-            .filter_map(|key| enveloped.recipient_for(&key.certificate).map(|info| (key, info)))
-            .find(|(_, info)| {
-                refused |= is_refused(*info);
-                !is_refused(*info)
-            });
-        if let Some((key, info)) = usable {
-            named.push((index, access(key, info)));
-        }
-    }
+    let named = match named(enveloped, envelope, keys, reached, rsa_pkcs1) {
+        Ok(named) => named,
+        Err(Closed::StoreAway) => return Opening::Unavailable,
+        // No key was tried, so none is named.
+        Err(Closed::ByPolicy) => return Opening::Unsupported(layer(enveloped, "", "")),
+    };
     let Some(&(index, first)) = named.first() else {
-        if refused {
-            // No key was tried, so none is named.
-            return Opening::Unsupported(layer(enveloped, "", ""));
-        }
         return Opening::NotForUs(layer(enveloped, "", ""));
     };
     if !may_open {
@@ -86,6 +64,51 @@ pub fn open(
         Err(OpenFault::Unavailable(_)) => Opening::Unavailable,
         Err(OpenFault::Unsupported) => Opening::Unsupported(layer),
     }
+}
+
+/// Why no key is used.
+enum Closed {
+    ByPolicy,
+    StoreAway,
+}
+
+/// Who of the envelope's recipients is named as one of the ciphertext's, by index, each with his key.
+///
+/// # Errors
+/// What comes of it where a store is away, or where there would be somebody but for the policy.
+fn named<'a>(
+    enveloped: &EnvelopedData,
+    envelope: &Envelope,
+    keys: &'a Keys,
+    reached: Option<&[usize]>,
+    rsa_pkcs1: RsaPkcs1,
+) -> Result<Vec<(usize, Access<'a>)>, Closed> {
+    let is_refused = |info: usize| rsa_pkcs1 == RsaPkcs1::Refuse && enveloped.is_pkcs1(info);
+    let mut refused = false;
+    let mut named = Vec::new();
+    for (index, recipient) in envelope.recipients.iter().enumerate() {
+        if reached.is_some_and(|some| !some.contains(&index)) {
+            continue;
+        }
+        let own = match keys.own.get(&KeyQuery::Decryption(recipient.address.clone())) {
+            Some(Ok(own)) => own,
+            Some(Err(_)) => return Err(Closed::StoreAway),
+            None => continue,
+        };
+        let usable = own
+            .iter()
+            .filter(|key| key.address.as_ref().is_none_or(|address| *address == recipient.address))
+            .filter_map(|key| enveloped.recipient_for(&key.certificate).map(|info| (key, info)))
+            .find(|(_, info)| {
+                refused |= is_refused(*info);
+                !is_refused(*info)
+            });
+        named.extend(usable.map(|(key, info)| (index, access(key, info))));
+    }
+    if refused && named.is_empty() {
+        return Err(Closed::ByPolicy);
+    }
+    Ok(named)
 }
 
 fn access(key: &OwnKey, recipient: usize) -> Access<'_> {
