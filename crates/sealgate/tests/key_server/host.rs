@@ -75,7 +75,7 @@ fn no_core_file_is_left_of_a_server_with_keys() {
 
 /// What may not be dumped belongs to root, whoever runs it; another program of the same user shows that this says something.
 #[test]
-fn nobody_else_of_its_user_reads_the_servers_memory() {
+fn nobody_else_of_its_user_reads_the_memory_with_keys() {
     const NOBODY: u32 = 65534;
     let (gate, server) = start("p256", &["*"], USES);
     assert!(server.stop().success());
@@ -99,15 +99,17 @@ fn nobody_else_of_its_user_reads_the_servers_memory() {
     let other = Running::start("cat", &mut start("cat"));
     process::await_that("another program runs", || owner_of_memory(other.id()) == user);
 
-    let mut command = start(BINARY);
-    command.args(["key-server", "--config"]).arg(gate.configuration());
-    let mut server = Running::start("sealgate key-server", &mut command);
-    let mut ready = String::new();
-    BufReader::new(server.child().stdout.take().unwrap()).read_line(&mut ready).unwrap();
-    assert!(ready.starts_with("ready "), "{ready}");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    assert!(status.contains(&format!("Uid:\t{user}\t")), "{status}");
-    assert_eq!(owner_of_memory(server.id()), 0);
+    for role in ["key-server", "relay"] {
+        let mut command = start(BINARY);
+        command.args([role, "--config"]).arg(gate.configuration());
+        let mut server = Running::start(role, &mut command);
+        let mut ready = String::new();
+        BufReader::new(server.child().stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        assert!(ready.starts_with("ready "), "{role}: {ready}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+        assert!(status.contains(&format!("Uid:\t{user}\t")), "{role}: {status}");
+        assert_eq!(owner_of_memory(server.id()), 0, "{role}");
+    }
 }
 
 /// Two servers with the same keys, of which the first hangs: it takes connections and says nothing.
