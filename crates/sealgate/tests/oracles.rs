@@ -10,8 +10,12 @@
     reason = "test code"
 )]
 
+#[path = "support/elsewhere.rs"]
+mod elsewhere;
 #[path = "../../sealgate-core/tests/support/random.rs"]
 mod random;
+#[path = "oracles/variants.rs"]
+mod variants;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,10 +23,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use random::Random;
+use elsewhere::{describe_token, move_keys, serve_keys, use_key_server};
 use sealgate_testkit::cms::{Target, locate};
-use sealgate_testkit::der::Element;
 use sealgate_testkit::gate::Gate;
+use sealgate_testkit::key_server::KeyServer;
 use sealgate_testkit::mail;
 use sealgate_testkit::openssl::OpenSsl;
 use sealgate_testkit::peer::{Cipher, Form, Peer as _, Signing, Transport};
@@ -30,13 +34,25 @@ use sealgate_testkit::pki::{Identity, KeyKind, PASSWORD, Pki, Reads};
 use sealgate_testkit::process;
 use sealgate_testkit::session::{Session, send_smtp};
 use sealgate_testkit::sink::Sink;
+use sealgate_testkit::softhsm::SoftHsm;
 use socket2::{Domain, Socket, Type};
+use variants::{Variant, changed, flipped, variants};
 
 const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
 /// Has a key of her own at the same relay.
 const CAROL: &str = "carol@nec.example";
+/// Has a key of an elliptic curve.
+const ERIN: &str = "erin@nec.example";
 const CANARY: &str = "the plaintext that nobody must learn";
+
+/// Where the keys are that open it.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Embedded,
+    KeyServer,
+    Token,
+}
 
 struct World {
     gate: Gate,
@@ -44,7 +60,10 @@ struct World {
     alice: Identity,
     bob: Identity,
     carol: Identity,
+    erin: Identity,
     _pki: Pki,
+    _keys: Option<(KeyServer, Gate)>,
+    _token: Option<SoftHsm>,
 }
 
 impl World {
@@ -54,18 +73,45 @@ impl World {
     }
 
     fn answering(unauthenticated: &str, failures_max: i64) -> Self {
+        Self::at(Place::Embedded, unauthenticated, failures_max)
+    }
+
+    fn at(place: Place, unauthenticated: &str, failures_max: i64) -> Self {
         let pki = Pki::new("Test");
         let alice = pki.issue(ALICE, KeyKind::Rsa2048, Reads::Unsaid);
         let bob = pki.issue(BOB, KeyKind::P256, Reads::Unsaid);
         let carol = pki.issue(CAROL, KeyKind::Rsa2048, Reads::Unsaid);
+        let erin = pki.issue(ERIN, KeyKind::P256, Reads::Unsaid);
         let sink = Sink::smtp();
         let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
-        let password = gate.dir().join("password");
-        std::fs::write(&password, PASSWORD).unwrap();
-        for (owner, identity) in [(ALICE, &alice), (CAROL, &carol)] {
-            let import = ["secret-key", "import", owner, identity.pkcs12.to_str().unwrap()];
-            let with = ["--password-file", password.to_str().unwrap()];
-            gate.must(&[&import[..], &with[..]].concat(), b"");
+        let import_keys = |into: &Gate| {
+            let password = into.dir().join("password");
+            std::fs::write(&password, PASSWORD).unwrap();
+            for identity in [&alice, &carol, &erin] {
+                let pkcs12 = identity.pkcs12.to_str().unwrap();
+                let import = ["secret-key", "import", &identity.address, pkcs12];
+                let with = ["--password-file", password.to_str().unwrap()];
+                into.must(&[&import[..], &with[..]].concat(), b"");
+            }
+        };
+        let (mut keys, mut token) = (None, None);
+        match place {
+            Place::Embedded => import_keys(&gate),
+            Place::KeyServer => {
+                let key_host = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
+                import_keys(&key_host);
+                key_host.set(&["key_server", "uses_per_minute"], 1_000_000);
+                let server = serve_keys(&key_host);
+                use_key_server(&gate, &server, &key_host);
+                keys = Some((server, key_host));
+            }
+            Place::Token => {
+                import_keys(&gate);
+                let softhsm = SoftHsm::new();
+                describe_token(&mut gate, &softhsm);
+                move_keys(&gate, "pkcs11");
+                token = Some(softhsm);
+            }
         }
         gate.must(&["anchor", "import", pki.root.to_str().unwrap()], b"");
         gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
@@ -73,7 +119,7 @@ impl World {
         gate.set(&["limits", "connections_per_address_max"], 200);
         gate.set(&["limits", "decryption_failures_per_hour_max"], failures_max);
         gate.start();
-        Self { gate, sink, alice, bob, carol, _pki: pki }
+        Self { gate, sink, alice, bob, carol, erin, _pki: pki, _keys: keys, _token: token }
     }
 
     /// A signed mail, as it stands inside an encryption.
@@ -106,191 +152,6 @@ impl World {
         changed[locate(cms, Target::EncryptedKey)].copy_from_slice(&self.wrapped(key));
         changed
     }
-}
-
-/// A variant, with what was done to it.
-type Variant = (&'static str, Vec<u8>);
-
-fn flipped(cms: &[u8], at: usize, by: usize) -> Vec<u8> {
-    let mut changed = cms.to_vec();
-    changed[at] ^= u8::try_from(by).unwrap();
-    changed
-}
-
-/// A thousand changes to captured mails, and mails that an attacker makes of what he knows.
-fn variants(world: &World) -> Vec<Variant> {
-    let mut random = Random(0x5ea1_6a7e);
-    let captured = world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, &world.signed());
-    let gcm = world.encrypted(Cipher::Gcm, Transport::RsaPkcs1, &world.signed());
-    let mut variants: Vec<Variant> = Vec::new();
-    for (what, cms) in [("cbc: the wrapped key", &captured), ("gcm: the wrapped key", &gcm)] {
-        let key = locate(cms, Target::EncryptedKey);
-        for _ in 0..150 {
-            let at = key.start + random.below(key.len());
-            variants.push((what, flipped(cms, at, 1 + random.below(255))));
-        }
-    }
-    for (what, cms) in [("cbc: the content", &captured), ("gcm: the content", &gcm)] {
-        let content = locate(cms, Target::EncryptedContent);
-        for _ in 0..150 {
-            let at = content.start + random.below(content.len());
-            variants.push((what, flipped(cms, at, 1 + random.below(255))));
-        }
-    }
-    // Vaudenay's question, all of its answers: the last octet but one block.
-    let content = locate(&captured, Target::EncryptedContent);
-    for by in 1..256 {
-        variants.push(("cbc: the padding", flipped(&captured, content.end - 17, by)));
-    }
-    for bit in 0..8 {
-        variants.push(("cbc: the last octet", flipped(&captured, content.end - 1, 1 << bit)));
-    }
-    for octet in 0..16 {
-        let at = gcm.len() - 16 + octet;
-        variants.push(("gcm: the tag", flipped(&gcm, at, 1 << (octet % 8))));
-    }
-    // Bleichenbacher's: keys of every length, well padded.
-    for octets in [0, 1, 5, 15, 16, 17, 24, 31, 33, 48, 64, 100] {
-        let changed = world.with_key(&captured, &vec![7; octets]);
-        variants.push(("cbc: a key of another length", changed));
-    }
-    for octet in 0..8 {
-        for (what, cms) in [("cbc: another key", &captured), ("gcm: another key", &gcm)] {
-            variants.push((what, world.with_key(cms, &[octet; 32])));
-        }
-    }
-    variants.extend(other_tags(&gcm));
-    variants.extend(other_recipients(world, &captured, &gcm));
-    for _ in 0..20 {
-        let (iv, blocks) = (random.below(256), 1 + random.below(4));
-        variants.push(("gcm as cbc", as_cbc(&gcm, iv, blocks)));
-    }
-    // What opens, and is not what it must be.
-    let mut broken = world.signed();
-    let at = mail::find(&broken, CANARY.as_bytes()).unwrap();
-    broken[at] ^= 1;
-    let mut garbage = Vec::new();
-    for _ in 0..200 {
-        garbage.push(u8::try_from(random.below(256)).unwrap());
-    }
-    let unsigned = format!("Content-Type: text/plain\r\n\r\n{CANARY}\r\n");
-    for _ in 0..20 {
-        for (what, plain) in [
-            ("cbc: a broken signature inside", broken.as_slice()),
-            ("cbc: garbage inside", garbage.as_slice()),
-            ("cbc: unsigned mail inside", unsigned.as_bytes()),
-        ] {
-            variants.push((what, world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, plain)));
-        }
-    }
-    variants
-}
-
-/// Tags cut short, with the length that is said of them and without (RFC 5084 §3.2).
-fn other_tags(gcm: &[u8]) -> Vec<Variant> {
-    let tag = gcm.len() - 16..gcm.len();
-    let with_tag = |octets: usize, said: Option<u8>| {
-        rebuilt(gcm, |fields| {
-            let last = fields.len() - 1;
-            // Twelve octets and more may be one, and would be right without this.
-            let changed = flipped(gcm, tag.start, 1);
-            fields[last] = tlv(0x04, &[&changed[tag.start..tag.start + octets]]);
-            let Some(said) = said else { return };
-            // The one INTEGER of the parameters, behind a nonce of 12 octets.
-            let parameters = mail::find(&fields[last - 1], b"\x02\x01\x10").unwrap();
-            fields[last - 1][parameters + 2] = said;
-        })
-    };
-    let cut = (0..16).map(|octets| ("gcm: a tag cut short", with_tag(octets, None)));
-    let said = (0..16).map(|octets| {
-        let said = Some(u8::try_from(octets).unwrap());
-        ("gcm: a short tag, said to be one", with_tag(octets, said))
-    });
-    let only_said = (12..16).map(|said| ("gcm: a tag longer than said", with_tag(16, Some(said))));
-    cut.chain(said).chain(only_said).collect()
-}
-
-/// Recipients added, doubled and in another order, with a content that nobody can open.
-fn other_recipients(world: &World, captured: &[u8], gcm: &[u8]) -> Vec<Variant> {
-    let mut variants = Vec::new();
-    for (cipher, what, cms) in [
-        (Cipher::Cbc, "cbc: other recipients", captured),
-        (Cipher::Gcm, "gcm: other recipients", gcm),
-    ] {
-        let broken = flipped(cms, locate(cms, Target::EncryptedContent).end - 17, 1);
-        let [alice, other] = [recipient(&broken), recipient(&world.with_key(&broken, &[7; 32]))];
-        let unsigned = b"Content-Type: text/plain\r\n\r\nhello\r\n";
-        let to_carol =
-            OpenSsl.encrypt(&world.carol, Transport::RsaPkcs1, cipher, Form::Der, unsigned);
-        let carol = recipient(&to_carol.unwrap());
-        for order in [
-            [&alice, &alice, &alice],
-            [&alice, &other, &carol],
-            [&alice, &carol, &other],
-            [&other, &alice, &carol],
-            [&other, &carol, &alice],
-            [&carol, &alice, &other],
-            [&carol, &other, &alice],
-        ] {
-            let set = tlv(0x31, &order.map(Vec::as_slice));
-            let change = |fields: &mut Vec<Vec<u8>>| {
-                let place = fields.iter().position(|field| field[0] == 0x31).unwrap();
-                fields[place] = set.clone();
-            };
-            variants.push((what, rebuilt(&broken, change)));
-        }
-    }
-    variants
-}
-
-/// The first recipient of a message.
-fn recipient(cms: &[u8]) -> Vec<u8> {
-    let fields = Element::at(cms, 0).child(cms, 1).child(cms, 0).children(cms);
-    let set = fields.iter().find(|field| field.tag == 0x31).unwrap();
-    cms[set.contents.start..set.child(cms, 0).end].to_vec()
-}
-
-/// The same message with other fields in its (Auth)EnvelopedData.
-fn rebuilt(cms: &[u8], change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
-    let whole = Element::at(cms, 0);
-    let kind = whole.child(cms, 0);
-    let sequence = whole.child(cms, 1).child(cms, 0);
-    let mut start = sequence.contents.start;
-    let mut fields = Vec::new();
-    for field in sequence.children(cms) {
-        fields.push(cms[start..field.end].to_vec());
-        start = field.end;
-    }
-    change(&mut fields);
-    let parts: Vec<&[u8]> = fields.iter().map(Vec::as_slice).collect();
-    let sequence = tlv(0x30, &parts);
-    tlv(0x30, &[&cms[whole.contents.start..kind.end], &tlv(0xa0, &[&sequence])])
-}
-
-/// The key and the first blocks of an authenticated encryption, called an unauthenticated one.
-fn as_cbc(gcm: &[u8], iv: usize, blocks: usize) -> Vec<u8> {
-    const ENVELOPED_DATA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03";
-    const DATA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01";
-    const AES_256_CBC: &[u8] = b"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x01\x2a";
-    let fields = Element::at(gcm, 0).child(gcm, 1).child(gcm, 0).children(gcm);
-    let recipients = fields.iter().find(|field| field.tag == 0x31).unwrap();
-    let recipients = tlv(0x31, &[&gcm[recipients.contents.clone()]]);
-    let content = locate(gcm, Target::EncryptedContent);
-    let ciphertext = tlv(0x80, &[&gcm[content.start..content.start + 16 * blocks]]);
-    let vector = tlv(0x04, &[&[u8::try_from(iv).unwrap(); 16]]);
-    let algorithm = tlv(0x30, &[AES_256_CBC, &vector]);
-    let info = tlv(0x30, &[DATA, &algorithm, &ciphertext]);
-    let enveloped = tlv(0x30, &[b"\x02\x01\x00", &recipients, &info]);
-    tlv(0x30, &[ENVELOPED_DATA, &tlv(0xa0, &[&enveloped])])
-}
-
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let contents = parts.concat();
-    let length = u32::try_from(contents.len()).unwrap().to_be_bytes();
-    let mut out = vec![tag, 0x84];
-    out.extend_from_slice(&length);
-    out.extend_from_slice(&contents);
-    out
 }
 
 fn mail_of(cms: &[u8]) -> Vec<u8> {
@@ -418,15 +279,61 @@ fn a_thousand_variants_of_a_captured_mail_get_one_reply() {
 #[test]
 fn where_unsigned_encryption_passes_all_its_variants_get_one_reply_too() {
     let world = World::new("pass");
-    let variants = variants(&world);
+    get_one_reply(&world, ALICE, variants(&world), "\n250 2.0.0 ");
+}
+
+/// All those of an unauthenticated encryption the one of this code, the others a refusal.
+fn get_one_reply(world: &World, to: &'static str, variants: Vec<Variant>, unauthenticated: &str) {
     let (cbc, gcm): (Vec<_>, Vec<_>) =
         variants.into_iter().partition(|(what, _)| !what.starts_with("gcm: "));
-    for (variants, code) in [(cbc, "\n250 2.0.0 "), (gcm, "\n550 5.7.7 ")] {
-        let answers = ask_all(&world, ALICE, &variants);
+    for (variants, code) in [(cbc, unauthenticated), (gcm, "\n550 5.7.7 ")] {
+        assert!(!variants.is_empty());
+        let answers = ask_all(world, to, &variants);
         let found = transcripts(&answers);
         assert_eq!(found.len(), 1, "{found:#?}");
         assert!(found.keys().all(|text| text.contains(code)), "{found:#?}");
         times_are_alike(&answers);
+    }
+}
+
+/// What keeps the key may say of a padding what it likes: nobody hears it.
+#[test]
+fn wherever_the_keys_are_a_variant_gets_the_same_reply() {
+    const OF_A_KIND: usize = 24;
+    for place in [Place::KeyServer, Place::Token] {
+        for (unauthenticated, code) in [("refuse", "\n550 5.7.7 "), ("pass", "\n250 2.0.0 ")] {
+            let world = World::at(place, unauthenticated, 1_000_000);
+            let captured = world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, &world.signed());
+            let (text, _) = Attacker::new(&world).ask(&captured);
+            assert!(text.contains("\n250 2.0.0"), "{place:?}: {text}\n{}", world.gate.log());
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            let mut variants = variants(&world);
+            variants.retain(|(what, _)| {
+                let count = counts.entry(what).or_default();
+                *count += 1;
+                *count <= OF_A_KIND
+            });
+            get_one_reply(&world, ALICE, variants, code);
+        }
+    }
+}
+
+#[test]
+fn however_the_key_was_wrapped_a_variant_gets_the_same_reply() {
+    for (unauthenticated, code) in [("refuse", "\n550 5.7.7 "), ("pass", "\n250 2.0.0 ")] {
+        let world = World::new(unauthenticated);
+        for (to, reader, transport) in
+            [(ALICE, &world.alice, Transport::RsaOaep), (ERIN, &world.erin, Transport::EcdhP256)]
+        {
+            let encrypted = |cipher| {
+                OpenSsl.encrypt(reader, transport, cipher, Form::Der, &world.signed()).unwrap()
+            };
+            let captured = encrypted(Cipher::Cbc);
+            let (text, _) = Attacker::new(&world).ask_for(&[to], &captured);
+            assert!(text.contains("\n250 2.0.0"), "{to}: {text}");
+            let variants = changed(&captured, &encrypted(Cipher::Gcm));
+            get_one_reply(&world, to, variants, code);
+        }
     }
 }
 
@@ -529,17 +436,35 @@ fn the_time_tells_nothing(unauthenticated: &str) {
     let at = mail::find(&broken, CANARY.as_bytes()).unwrap();
     broken[at] ^= 1;
     let bad_signature = world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, &broken);
-    let kinds = [
+    let unsigned = format!("Content-Type: text/plain\r\n\r\n{CANARY}\r\n");
+    let cbc = [
         ("padding", flipped(&captured, content.end - 17, 0x55)),
         ("key", flipped(&captured, key.start + 100, 1)),
         ("signature", bad_signature),
         // Marvin's: the padding of PKCS #1 is good, and what it holds is not.
         ("length of the key", world.with_key(&captured, &[7; 16])),
         ("another key", world.with_key(&captured, &[7; 32])),
+        // Vaudenay's yes: it opens, and is refused, or by rule delivered, because it is not signed.
+        ("unsigned", world.encrypted(Cipher::Cbc, Transport::RsaPkcs1, unsigned.as_bytes())),
     ];
+    let gcm = world.encrypted(Cipher::Gcm, Transport::RsaPkcs1, &world.signed());
+    let gcm_key = locate(&gcm, Target::EncryptedKey);
+    let gcm_content = locate(&gcm, Target::EncryptedContent);
+    let gcm = [
+        ("gcm tag", flipped(&gcm, gcm.len() - 1, 1)),
+        ("gcm content", flipped(&gcm, gcm_content.start, 1)),
+        ("gcm key", flipped(&gcm, gcm_key.start + 100, 1)),
+        ("gcm, another key", world.with_key(&gcm, &[7; 32])),
+        ("gcm, signature", world.encrypted(Cipher::Gcm, Transport::RsaPkcs1, &broken)),
+    ];
+    times_tell_nothing(&world, &cbc);
+    times_tell_nothing(&world, &gcm);
+}
+
+fn times_tell_nothing(world: &World, kinds: &[(&'static str, Vec<u8>)]) {
     let samples = samples();
-    let first = told_apart(&world, &kinds, samples);
-    let again = || told_apart(&world, &kinds, 2 * samples);
+    let first = told_apart(world, kinds, samples);
+    let again = || told_apart(world, kinds, 2 * samples);
     let second = if first.is_empty() { Vec::new() } else { again() };
     let told: Vec<_> = second.iter().filter(|pair| first.contains(pair)).collect();
     assert!(told.is_empty(), "{told:?}");
