@@ -111,14 +111,12 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`StoreError`] where the database does not answer, or a row was changed outside sealgate;
-    /// [`StoreError::Input`] where there are more than `OWNER_KEYS_MAX`; [`StoreError::Unavailable`] where all of the owner's
-    /// keys for a purpose were moved to another store: that is not somebody without a key.
+    /// [`StoreError::Input`] where there are more than `OWNER_KEYS_MAX`; [`StoreError::Unavailable`] where keys of the
+    /// owner were moved to another store, whatever stayed here: that is not somebody without a key, nor with old ones only.
     pub async fn of_owner(&self, owner: &str) -> Result<Vec<KeyEntry>, StoreError> {
         let entries = self.here_of_owner(owner).await?;
         for purpose in [KeyPurpose::Sign, KeyPurpose::Encrypt] {
-            if !entries.iter().any(|entry| entry.purpose.serves(purpose)) {
-                embedded::moved::refuse(&self.database, &[owner], purpose).await?;
-            }
+            embedded::moved::refuse(&self.database, &[owner], purpose).await?;
         }
         Ok(entries)
     }

@@ -103,6 +103,35 @@ async fn whose_keys_were_moved_elsewhere_is_nobody_without_a_key() {
     assert_eq!(ring.of_owner("alice@nec.example").await.unwrap().len(), 1);
 }
 
+/// A revoked key is not moved; with what stayed, the owner is still somebody whose keys are elsewhere.
+#[tokio::test]
+async fn a_revoked_key_that_stayed_does_not_hide_that_the_others_were_moved() {
+    let (_directory, _, ring) = ring().await;
+    let alice = owner("alice@nec.example");
+    let (old, old_leaf, _) = person("alice@nec.example");
+    let (new, new_leaf, _) = person("alice@nec.example");
+    let stays = ring.insert(&alice, &old, &[old_leaf]).await.unwrap();
+    let goes = ring.insert(&alice, &new, &[Arc::clone(&new_leaf)]).await.unwrap();
+    assert!(ring.revoke(&stays.id, KeyState::Deactivated).await.unwrap());
+    assert_eq!(ring.of_owner("alice@nec.example").await.unwrap().len(), 2, "not moved yet");
+    let key = NewSecretKey {
+        owner: alice.lookup_key(),
+        purpose: KeyPurpose::Sign,
+        pkcs8: new.clone().into(),
+        certificate: Arc::clone(&new_leaf),
+        chain: Vec::new(),
+    };
+    let to = SecretKeyStoreKind::Pkcs11;
+    embedded::leave(&ring.database, &goes.id, &key, to, unix_now()).await.unwrap();
+    let away = ring.of_owner("alice@nec.example").await.unwrap_err();
+    assert!(away.to_string().contains("store = \"pkcs11\""), "{away}");
+    // What is named by its row is there, as ever: whoever began with it ends with it.
+    assert!(ring.key(&stays.id).await.unwrap().is_some());
+    // The key comes back.
+    ring.insert(&alice, &new, &[new_leaf]).await.unwrap();
+    assert_eq!(ring.of_owner("alice@nec.example").await.unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn certificates_are_found_by_their_digest_for_whose_they_are() {
     let (_directory, config, ring) = ring().await;

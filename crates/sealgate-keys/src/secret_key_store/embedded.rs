@@ -205,14 +205,18 @@ pub(crate) async fn insert(
     change.commit().await
 }
 
-/// Removes all keys of an owner and says how many there were; where all were moved, how many marks of that are gone.
+/// Removes all keys of an owner and says how many there were; where none is left, removes the marks that some were moved. One
+/// after the other: whoever takes away revoked keys that stayed behind does not say that the owner has no key elsewhere.
 pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, StoreError> {
     let mut change = database.begin_change().await?;
     let delete = Statement::new("DELETE FROM secret_keys WHERE owner = $1").bind(owner);
     let removed = change.execute(delete).await?;
-    let forgotten = moved::forget(&mut change, owner, None).await?;
+    let gone = match removed {
+        0 => moved::forget(&mut change, owner, None).await?,
+        removed => removed,
+    };
     change.commit().await?;
-    Ok(if removed == 0 { forgotten } else { removed })
+    Ok(gone)
 }
 
 /// Removes one row whose key is in another store now, and leaves a mark of that.

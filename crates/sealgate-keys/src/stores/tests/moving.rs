@@ -7,6 +7,7 @@ use crate::secret_key_store::key_management_server::KmipGet;
 
 on_both_databases! {
     a_revoked_key_is_not_moved,
+    removing_what_stayed_does_not_forget_what_was_moved,
     mail_of_an_owner_whose_keys_were_moved_waits,
 }
 
@@ -101,4 +102,23 @@ async fn a_revoked_key_is_not_moved(bed: Bed) {
     let (bob, to) = (owner("bob@nec.example"), SecretKeyStoreKind::Kmip);
     let refused = stores.administration().move_secret_keys(to, Some(&bob), |_| {}).await;
     assert!(matches!(refused, Err(StoreError::NotFound(_))), "another's: {refused:?}");
+}
+
+/// That is what `move` asks for where revoked keys stay behind.
+async fn removing_what_stayed_does_not_forget_what_was_moved(bed: Bed) {
+    let stores = bed.open().await;
+    let alice = "alice@nec.example";
+    generate(&stores, alice).await;
+    for id in embedded::ids(&stores.database, Some(alice)).await.unwrap() {
+        assert!(embedded::revoke(&stores.database, &id, KeyState::Compromised).await.unwrap());
+    }
+    generate(&stores, alice).await;
+    for purpose in [KeyPurpose::Sign, KeyPurpose::Encrypt] {
+        leave(&stores, alice, purpose).await;
+    }
+    assert_eq!(stores.administration().remove_secret_keys(&owner(alice)).await, Ok(2), "revoked");
+    let signing = || KeyQuery::Signing(address(alice));
+    assert!(own(&stores, signing()).await.is_err(), "hers are elsewhere");
+    assert_eq!(stores.administration().remove_secret_keys(&owner(alice)).await, Ok(2), "marks");
+    assert!(own(&stores, signing()).await.unwrap().is_empty(), "forgotten on purpose");
 }
