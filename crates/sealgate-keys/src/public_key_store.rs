@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sealgate_core::keys::{Capabilities, Certificate};
+use sealgate_core::keys::{Capabilities, Certificate, PublicKey};
 
 pub mod directory_server;
 pub(crate) mod embedded;
@@ -32,6 +32,23 @@ impl PublicKeyState {
             Self::Candidate => "candidate",
             Self::Pinned => "pinned",
         }
+    }
+}
+
+/// What a store has for a mailbox. A domain's certificates stand for every mailbox of it, where none of the mailbox's own can
+/// be used.
+#[derive(Debug, Default)]
+pub(crate) struct MailboxAndDomain {
+    /// The mailbox's own, the newest first.
+    pub(crate) mailbox: Vec<PublicKey>,
+    /// Its domain's, the newest first.
+    pub(crate) domain: Vec<PublicKey>,
+}
+
+impl MailboxAndDomain {
+    /// Whether there is nothing at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mailbox.is_empty() && self.domain.is_empty()
     }
 }
 

@@ -11,29 +11,31 @@ use sealgate_core::keys::{Capabilities, Certificate, PublicKey};
 use crate::certificates;
 use crate::database::{Database, Row, Statement};
 use crate::error::StoreError;
-use crate::public_key_store::{PublicKeyEntry, PublicKeyState};
+use crate::public_key_store::{MailboxAndDomain, PublicKeyEntry, PublicKeyState};
 
-/// Pinned certificates of an address, the newest first; its domain's where it has none of its own.
+/// Pinned certificates of an address, and of its domain.
 pub(crate) async fn keys_for(
     database: &Database,
     address: &Address,
-) -> Result<Vec<PublicKey>, StoreError> {
-    let own = pinned(database, &address.lookup_key()).await?;
-    let entries = match own.is_empty() {
-        true => pinned(database, &format!("@{}", address.domain())).await?,
-        false => own,
-    };
+) -> Result<MailboxAndDomain, StoreError> {
+    let mailbox = address.lookup_key();
+    let entries = pinned(database, &mailbox, &format!("@{}", address.domain())).await?;
     let learned = match entries.is_empty() {
         true => None,
-        false => capabilities_of(database, &address.lookup_key()).await?,
+        false => capabilities_of(database, &mailbox).await?,
     };
-    let public = |entry: PublicKeyEntry| PublicKey {
-        certificate: entry.certificate,
-        intermediates: entry.intermediates,
-        capabilities: learned.map(|(capabilities, _)| capabilities),
-        pinned: true,
-    };
-    Ok(entries.into_iter().map(public).collect())
+    let mut found = MailboxAndDomain::default();
+    for entry in entries {
+        let is_own = entry.owner == mailbox;
+        let key = PublicKey {
+            certificate: entry.certificate,
+            intermediates: entry.intermediates,
+            capabilities: learned.map(|(capabilities, _)| capabilities),
+            pinned: true,
+        };
+        if is_own { &mut found.mailbox } else { &mut found.domain }.push(key);
+    }
+    Ok(found)
 }
 
 /// What an address's software reads, as far as its mail has told.
@@ -185,12 +187,16 @@ pub(crate) async fn learn_capabilities(
     Ok(true)
 }
 
-async fn pinned(database: &Database, owner: &str) -> Result<Vec<PublicKeyEntry>, StoreError> {
+async fn pinned(
+    database: &Database,
+    mailbox: &str,
+    domain: &str,
+) -> Result<Vec<PublicKeyEntry>, StoreError> {
     let select = Statement::new(
         "SELECT owner, state, certificate, intermediates, NULL AS flags FROM public_keys \
-         WHERE owner = $1 AND state = 'pinned' ORDER BY not_before DESC, sha256",
+         WHERE (owner = $1 OR owner = $2) AND state = 'pinned' ORDER BY not_before DESC, sha256",
     );
-    let rows = database.fetch_all(select.bind(owner)).await?;
+    let rows = database.fetch_all(select.bind(mailbox).bind(domain)).await?;
     rows.iter().map(|row| entry(database, row)).collect()
 }
 

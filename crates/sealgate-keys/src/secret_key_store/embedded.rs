@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use sealgate_core::address::Address;
-use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey};
+use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::certificates;
 use crate::database::{self, Database, Statement};
 use crate::error::StoreError;
 use crate::key_check;
+use crate::learning::unix_now;
 use crate::master_key::{MasterKey, Row};
 use crate::secret_key_store::{
     KeyPurpose, KeyState, NewSecretKey, SecretKeyEntry, SecretKeyStoreKind,
@@ -132,9 +133,12 @@ pub(crate) async fn keys_for(
     let mailbox = address.lookup_key();
     let select = select.bind(&mailbox).bind(&domain).bind(purpose.as_str());
     let keys = collect(database, select).await?;
-    // What the mailbox signs with itself needs no key of its domain; mail may be encrypted to either.
-    let is_own = |key: &StoredKey| !key.is_of_domain();
-    let needs_domain = purpose != KeyPurpose::Sign || !keys.iter().any(is_own);
+    // What the mailbox signs with itself needs no key of its domain; mail may be encrypted to either, and the domain signs where
+    // the mailbox's keys have expired.
+    let now = Timestamp(unix_now());
+    let signs = |key: &StoredKey| Ok(!key.is_of_domain() && key.certificate()?.is_valid_at(now));
+    let signs = keys.iter().map(signs).collect::<Result<Vec<bool>, StoreError>>()?;
+    let needs_domain = purpose != KeyPurpose::Sign || !signs.contains(&true);
     let owners: &[&str] = if needs_domain { &[&mailbox, &domain] } else { &[&mailbox] };
     moved::refuse(database, owners, purpose).await?;
     Ok(keys)

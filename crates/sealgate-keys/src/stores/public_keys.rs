@@ -1,7 +1,7 @@
 //! Certificates of correspondents, from the public key stores in their order.
 
 use sealgate_core::address::Address;
-use sealgate_core::encrypt::choose_certificate;
+use sealgate_core::encrypt::{NoKey, choose_certificate};
 use sealgate_core::keys::{PublicKey, Timestamp};
 
 use super::secret_keys::SecretKeys;
@@ -10,49 +10,71 @@ use super::{Found, Stores};
 use crate::error::StoreError;
 use crate::learning::unix_now;
 use crate::public_key_store::directory_server::DirectoryServer;
-use crate::public_key_store::{self, PublicKeyStoreKind};
+use crate::public_key_store::{self, MailboxAndDomain, PublicKeyStoreKind};
 
 impl Stores {
     /// Candidates of the stores up to the first that has a certificate which can be encrypted to now. What is expired or
     /// not trusted bars no later store, and while one is away nothing that is found and unusable is the answer: that
     /// would be taken for "no key".
+    ///
+    /// A domain's certificate stands in where none of the mailbox's own can be used in any store: not only expired, but also
+    /// revoked. The administrator who takes a mailbox's certificate out gets the domain's as well, and without it mail that
+    /// is encrypted where that is possible would leave in the clear. Where it is not known whether the mailbox's is revoked,
+    /// it does not: mail waits.
     pub(super) async fn public_keys(
         &self,
         settings: &Settings,
         address: &Address,
     ) -> Result<Found<Vec<PublicKey>>, StoreError> {
         let mut keys = Vec::new();
+        let mut of_domain = Vec::new();
         let mut away = None;
-        let mut usable = false;
+        let mut standing = Err(NoKey::Unusable);
         for kind in &settings.config.public_keys {
             let found = match kind {
                 PublicKeyStoreKind::Embedded => {
                     public_key_store::embedded::keys_for(&self.database, address).await
                 }
                 PublicKeyStoreKind::Ldap => {
-                    self.in_directory(settings.directory.as_ref(), address).await
+                    let found = self.in_directory(settings.directory.as_ref(), address).await;
+                    found.map(|mailbox| MailboxAndDomain { mailbox, domain: Vec::new() })
                 }
             };
             match found {
                 Ok(found) if found.is_empty() => {}
+                Ok(found) if found.mailbox.is_empty() => {
+                    keys.extend(found.domain);
+                    standing = self.standing(&keys, address).await;
+                }
                 Ok(found) => {
-                    keys.extend(found);
-                    usable = self.has_usable(&keys, address).await;
+                    keys.extend(found.mailbox);
+                    of_domain.extend(found.domain);
+                    standing = self.standing(&keys, address).await;
                 }
                 Err(error) => away = Some(error),
             }
-            if usable {
+            if standing.is_ok() {
                 break;
             }
         }
         // A store outside this process is asked only for those whose keys it can have, and where nothing else is usable.
         let ours = settings.config.domains.contains(address.domain());
         let secret_keys = &settings.secret_keys;
-        if matches!(secret_keys, SecretKeys::Embedded(_)) || (ours && !usable) {
+        if matches!(secret_keys, SecretKeys::Embedded(_)) || (ours && standing.is_err()) {
             let own = secret_keys.own_certificates(&self.database, address).await?;
-            keys.extend(own);
-            usable = usable || self.has_usable(&keys, address).await;
+            keys.extend(own.mailbox);
+            of_domain.extend(own.domain);
+            if standing.is_err() {
+                standing = self.standing(&keys, address).await;
+            }
         }
+        if standing == Err(NoKey::Unusable) && !of_domain.is_empty() {
+            // Before the others, of which only so many are looked at.
+            of_domain.append(&mut keys);
+            keys = of_domain;
+            standing = self.standing(&keys, address).await;
+        }
+        let usable = standing.is_ok();
         match away {
             Some(error) if !usable => Err(error),
             away => Ok(Found { keys, complete: away.is_none(), usable }),
@@ -76,14 +98,9 @@ impl Stores {
         Ok(keys)
     }
 
-    /// Where whom we trust is not known, nobody is, and mail waits anyway.
-    async fn has_usable(&self, keys: &[PublicKey], address: &Address) -> bool {
-        match self.trust().await {
-            Ok(trust) => {
-                let now = Timestamp(unix_now());
-                choose_certificate(keys, address, &trust, now, false).is_ok()
-            }
-            Err(_) => false,
-        }
+    /// Whether one of these can be encrypted to now. Where whom we trust is not known, nobody is, and mail waits anyway.
+    async fn standing(&self, keys: &[PublicKey], address: &Address) -> Result<(), NoKey> {
+        let trust = self.trust().await.map_err(|_| NoKey::Undecided)?;
+        choose_certificate(keys, address, &trust, Timestamp(unix_now()), false).map(drop)
     }
 }

@@ -9,6 +9,7 @@ use super::StoresConfig;
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::master_key::held::HeldMasterKey;
+use crate::public_key_store::MailboxAndDomain;
 use crate::secret_key_store::embedded::{self, StoredKey};
 use crate::secret_key_store::key_management_server::KeyManagementServer;
 use crate::secret_key_store::pkcs11::Token;
@@ -92,12 +93,12 @@ impl SecretKeys {
         }
     }
 
-    /// Certificates of our own keys: mail to ourselves, and copies that the originator can read.
+    /// Certificates of our own keys: mail to ourselves. Nothing is encrypted to a key that was revoked.
     pub(crate) async fn own_certificates(
         &self,
         database: &Database,
         address: &Address,
-    ) -> Result<Vec<PublicKey>, StoreError> {
+    ) -> Result<MailboxAndDomain, StoreError> {
         let public = |certificate, intermediates| PublicKey {
             certificate,
             intermediates,
@@ -106,21 +107,28 @@ impl SecretKeys {
         };
         match self {
             Self::Embedded(_) => {
-                let mut stored = embedded::keys_for(database, address, KeyPurpose::Encrypt).await?;
-                stored.retain(|key| key.state() == KeyState::Active);
-                let own = stored.iter().filter(|key| !key.is_of_domain()).count();
-                // The mailbox's come first; the domain's serve where it has none.
-                let used = if own == 0 { stored.len() } else { own };
-                let keys = stored.iter().take(used);
-                keys.map(|key| Ok(public(key.certificate()?, key.chain()?))).collect()
+                let mut found = MailboxAndDomain::default();
+                for key in embedded::keys_for(database, address, KeyPurpose::Encrypt).await? {
+                    if key.state() != KeyState::Active {
+                        continue;
+                    }
+                    let of =
+                        if key.is_of_domain() { &mut found.domain } else { &mut found.mailbox };
+                    of.push(public(key.certificate()?, key.chain()?));
+                }
+                Ok(found)
             }
             Self::Remote(store) => {
-                let (mut own, mut domains) = find_both(store, address).await?;
-                for keys in [&mut own, &mut domains] {
-                    keys.retain(|key| key.is_active && key.certificate.may_encrypt());
-                }
-                let used = if own.is_empty() { domains } else { own };
-                Ok(used.into_iter().map(|key| public(key.certificate, key.chain)).collect())
+                let (mailbox, domain) = find_both(store, address).await?;
+                let is_of_use = |key: &RemoteKey| key.is_active && key.certificate.may_encrypt();
+                let certificates = |keys: Vec<RemoteKey>| {
+                    let keys = keys.into_iter().filter(is_of_use);
+                    keys.map(|key| public(key.certificate, key.chain)).collect()
+                };
+                Ok(MailboxAndDomain {
+                    mailbox: certificates(mailbox),
+                    domain: certificates(domain),
+                })
             }
         }
     }

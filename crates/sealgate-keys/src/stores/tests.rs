@@ -95,6 +95,7 @@ on_both_databases! {
     the_mailboxs_keys_come_before_the_domains,
 }
 
+mod domains;
 mod gone;
 mod learning;
 mod moving;

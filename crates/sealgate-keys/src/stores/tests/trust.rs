@@ -72,12 +72,12 @@ async fn revocation_lists_are_read_and_bad_ones_named() {
 }
 
 /// An authority whose certificate for eve@abc.example can be revoked.
-struct Authority<'b> {
+pub(super) struct Authority<'b> {
     bed: &'b Bed,
 }
 
 impl<'b> Authority<'b> {
-    fn new(bed: &'b Bed) -> Self {
+    pub(super) fn new(bed: &'b Bed) -> Self {
         std::fs::write(
             bed.path("ca.cnf"),
             "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\npolicy=p\n\
@@ -117,7 +117,7 @@ impl<'b> Authority<'b> {
     }
 
     /// Says so in its list.
-    fn revoke(&self) {
+    pub(super) fn revoke(&self) {
         self.openssl(
             "ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke leaf.pem \
              -crl_reason keyCompromise",
@@ -125,13 +125,13 @@ impl<'b> Authority<'b> {
         self.openssl(LIST);
     }
 
-    fn read(&self, name: &str) -> Arc<Certificate> {
+    pub(super) fn read(&self, name: &str) -> Arc<Certificate> {
         let bytes = std::fs::read(self.bed.path(name)).unwrap();
         Arc::clone(&Material::read(&bytes, None).unwrap().certificates[0])
     }
 
     /// Stores that trust it and read its list.
-    async fn trusted(&self) -> Stores {
+    pub(super) async fn trusted(&self) -> Stores {
         let config =
             StoresConfig { crls: vec![self.bed.path("ca.crl")], ..self.bed.config.clone() };
         let stores = Stores::open(&config).await.unwrap();
