@@ -98,9 +98,10 @@ impl Crls {
         let mut covered = Reasons::NONE;
         let mut revoked: Option<bool> = None;
         for crl in self.held_for(certificate) {
-            let Some(strength) = crl.strength_under_any(signers, checks)? else { continue };
+            // Before the signature: an issuer may have many lists, each for a part of its certificates.
             let Some(scope) = &crl.scope else { continue };
             let Some(reasons) = scope.covered_reasons(certificate) else { continue };
+            let Some(strength) = crl.strength_under_any(signers, checks)? else { continue };
             let is_current = crl.is_current(clock);
             if let Some(entry) = crl.entries.get(certificate.serial())
                 && entry.counts(is_current, clock)
@@ -116,6 +117,23 @@ impl Crls {
             None if covered.are_all() => Status::Good,
             None => Status::Unknown,
         })
+    }
+
+    /// Whether a CRL is about the certificate that this certificate of its issuer did not sign.
+    pub(super) fn have_others_than_of(
+        &self,
+        signer: &Link,
+        certificate: &Link,
+        checks: &Checks,
+    ) -> Result<bool, TooManyChecks> {
+        for crl in self.held_for(certificate) {
+            let is_about_it =
+                crl.scope.as_ref().and_then(|scope| scope.covered_reasons(certificate)).is_some();
+            if is_about_it && crl.strength_under_any(&[signer], checks)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn held_for<'a>(&'a self, certificate: &'a Link) -> impl Iterator<Item = &'a Crl> {

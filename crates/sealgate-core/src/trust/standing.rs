@@ -1,11 +1,11 @@
 //! The revocation status of every certificate of a path that holds otherwise.
 //!
-//! A CRL is mostly signed with the key that signed the certificate. Where that settles nothing,
-//! CRLs signed with another key of the same authority are taken (a renewed key, a key for CRLs
-//! only; RFC 5280 §6.3.3 f): the key's certificate must bear the issuer's name, be the
-//! administrator's or on the path above the certificate asked about, hold below the same anchor, be
-//! current and not be revoked itself. Whether it is, is asked of its own issuer's key only: nobody
-//! vouches for himself.
+//! A CRL is mostly signed with the key that signed the certificate. Where that settles nothing, or
+//! others are held that may revoke what it calls good, CRLs signed with another key of the same
+//! authority are taken (a renewed key, a key for CRLs only; RFC 5280 §6.3.3 f): the key's
+//! certificate must bear the issuer's name, be the administrator's or on the path above the
+//! certificate asked about, hold below the same anchor, be current and not be revoked itself.
+//! Whether it is, is asked of its own issuer's key only: nobody vouches for himself.
 
 use std::sync::Arc;
 
@@ -38,7 +38,12 @@ impl Authorities<'_> {
         let mut issuer = path.anchor.link();
         for (position, link) in path.links.iter().enumerate() {
             let mut status = self.crls.status(link, &[issuer], clock, self.checks)?;
-            if status == Status::Unknown {
+            let is_settled = match status {
+                Status::Good => !self.crls.have_others_than_of(issuer, link, self.checks)?,
+                Status::NotChecked | Status::Revoked { .. } => true,
+                Status::Unknown => false,
+            };
+            if !is_settled {
                 let signers = self.signers(path, position, link, clock)?;
                 status = self.crls.status(link, &signers, clock, self.checks)?;
             }

@@ -204,6 +204,41 @@ fn a_new_key_does_not_vouch_for_its_own_certificate() {
     assert_eq!(judged(vec![of_old]), Trust::Trusted);
 }
 
+/// After a change of keys both keys' lists are in force for a while, and the newer one may say more.
+#[test]
+fn a_list_of_the_issuers_other_key_revokes_what_its_own_calls_good() {
+    let root = Authority::root("Root");
+    let (old, new) = (root.under("Below"), root.under("Below"));
+    let person = old.person(1);
+    let of_old = old.crl((2024, 2028), &[]);
+    let judged = |others: &[(u64, i32, Option<RevocationReason>)]| {
+        let lists = vec![of_old.clone(), new.crl((2024, 2028), others)];
+        sign_in(&store(&root, &[&old, &new], lists), &person, 2026)
+    };
+    assert_eq!(judged(&[]), Trust::Trusted);
+    assert_eq!(judged(&[(1, 2025, None)]), Trust::Revoked { key_compromise: false });
+    assert_eq!(judged(&[(2, 2025, None)]), Trust::Trusted);
+}
+
+/// An authority may cut its list into more parts than one message may have signatures checked.
+#[test]
+fn lists_for_other_certificates_cost_no_signature_check() {
+    let root = Authority::root("Root");
+    let point = |number: u32| format!("http://root.example/{number}.crl");
+    let person = root.person_adjusted(1, |params| {
+        let uris = vec![point(299)];
+        params.crl_distribution_points = vec![rcgen::CrlDistributionPoint { uris }];
+    });
+    let part = |number, revoked: &[_]| root.part_of_crl(&point(number), revoked);
+    let mut parts: Vec<_> = (0..299).map(|number| part(number, &[(1, 2025, None)])).collect();
+    let judged = |lists: &[Vec<u8>]| sign_in(&store(&root, &[], lists.to_vec()), &person, 2026);
+    assert_eq!(judged(&parts), Trust::RevocationUnknown, "none is about it");
+    parts.push(part(299, &[(2, 2025, None)]));
+    assert_eq!(judged(&parts), Trust::Trusted);
+    parts.push(part(299, &[(1, 2025, None)]));
+    assert_eq!(judged(&parts), Trust::Revoked { key_compromise: false });
+}
+
 #[test]
 fn a_pinned_certificate_needs_no_path_but_its_revocation_counts() {
     let root = Authority::root("Root");

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData,
-    RevocationReason, RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, PublicKeyData, RevocationReason, RevokedCertParams, SanType,
+    SerialNumber, SignatureAlgorithm, date_time_ymd,
 };
 
 use crate::keys::{Certificate, Timestamp};
@@ -92,6 +93,28 @@ impl Authority {
         years: (i32, i32),
         revoked: &[(u64, i32, Option<RevocationReason>)],
     ) -> Vec<u8> {
+        self.list(years, None, revoked)
+    }
+
+    /// The part of its CRL that is published at this place.
+    pub(super) fn part_of_crl(
+        &self,
+        uri: &str,
+        revoked: &[(u64, i32, Option<RevocationReason>)],
+    ) -> Vec<u8> {
+        let point = CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint { uris: vec![uri.to_owned()] },
+            scope: None,
+        };
+        self.list((2024, 2028), Some(point), revoked)
+    }
+
+    fn list(
+        &self,
+        years: (i32, i32),
+        issuing_distribution_point: Option<CrlIssuingDistributionPoint>,
+        revoked: &[(u64, i32, Option<RevocationReason>)],
+    ) -> Vec<u8> {
         let revoked_certs = revoked
             .iter()
             .map(|(serial, year, reason)| RevokedCertParams {
@@ -105,7 +128,7 @@ impl Authority {
             this_update: date_time_ymd(years.0, 1, 1),
             next_update: date_time_ymd(years.1, 1, 1),
             crl_number: SerialNumber::from(1_u64),
-            issuing_distribution_point: None,
+            issuing_distribution_point,
             revoked_certs,
             key_identifier_method: KeyIdMethod::Sha256,
         };
