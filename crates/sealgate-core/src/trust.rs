@@ -31,6 +31,7 @@ use verdicts::{HelpedBy, Question, Verdicts};
 mod anchor;
 mod clock;
 mod link;
+mod list_signature;
 mod path;
 mod revocation;
 mod scope;
@@ -38,6 +39,8 @@ mod signature;
 mod standing;
 mod validate;
 mod verdicts;
+
+pub use list_signature::ListSignature;
 
 /// Anchors, intermediates and CRLs, with a bounded cache of verdicts.
 #[derive(Debug, Default)]

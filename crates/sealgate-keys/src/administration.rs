@@ -2,18 +2,18 @@
 //!
 //! Every change drops what this process has cached and is noticed by others through the database.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use sealgate_core::address::Domain;
-use sealgate_core::keys::{Certificate, SoftwareKey, Timestamp};
+use sealgate_core::keys::{Certificate, SoftwareKey};
 
 use crate::authority::{Algorithm, Authority, KeyAndCertificate};
 use crate::certificates;
 use crate::database::{Database, DatabaseUrl, Statement};
 use crate::error::StoreError;
-use crate::import::{ImportedKey, crl};
+use crate::import::ImportedKey;
 use crate::learning::unix_now;
 use crate::master_key::{MasterKey, Row};
 use crate::owner::Owner;
@@ -23,27 +23,16 @@ use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
 use crate::secret_source::SecretSource;
 use crate::stores::Stores;
 use crate::stores::secret_keys::SecretKeys;
-use crate::trust_source::{Role, certificates as authorities, stored_crls};
+use crate::trust_source::{Role, certificates as authorities};
 
 mod moving;
 mod publishing;
+mod revocation;
 mod rotation;
 
 pub use moving::Moved;
+pub use revocation::{ListImport, RevocationList};
 pub use rotation::{Rotation, prepare_master_key, rotate_master_key};
-
-/// A certificate revocation list (RFC 5280 §5) in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RevocationList {
-    /// Whose certificates it is about.
-    pub issuer: String,
-    /// Issued then.
-    pub this_update: Timestamp,
-    /// A newer one is there by then; without it the list is never current.
-    pub next_update: Option<Timestamp>,
-    /// `None`: in the database.
-    pub file: Option<PathBuf>,
-}
 
 /// The administrator's side of [`Stores`].
 #[derive(Clone, Copy, Debug)]
@@ -267,79 +256,6 @@ impl<'a> Administration<'a> {
         Ok(())
     }
 
-    /// Takes in a revocation list, unless a newer one of the same issuer is held; says whether it was taken.
-    ///
-    /// # Errors
-    /// [`StoreError::Input`] where it is none.
-    pub async fn import_crl(&self, der: &[u8]) -> Result<bool, StoreError> {
-        let list = crl::parse(der)
-            .ok_or_else(|| StoreError::Input("not a certificate revocation list".to_owned()))?;
-        let mut change = self.database.begin_change().await?;
-        let insert = Statement::new(
-            "INSERT INTO crls (issuer, crl, this_update) VALUES ($1, $2, $3) \
-             ON CONFLICT (issuer) DO UPDATE SET crl = excluded.crl, \
-             this_update = excluded.this_update WHERE crls.this_update < excluded.this_update",
-        )
-        .bind(&list.issuer)
-        .bind(&list.der)
-        .bind(list.this_update);
-        let taken = change.execute(insert).await?;
-        change.commit().await?;
-        self.stores.changed();
-        Ok(taken > 0)
-    }
-
-    /// The revocation lists in use, those of the database first.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the database does not answer, or a file cannot be read.
-    pub async fn revocation_lists(&self) -> Result<Vec<RevocationList>, StoreError> {
-        let entry = |der: &Vec<u8>, file: Option<&PathBuf>| {
-            crl::parse(der).map(|list| RevocationList {
-                issuer: list.issuer,
-                this_update: Timestamp(list.this_update),
-                next_update: list.next_update.map(Timestamp),
-                file: file.cloned(),
-            })
-        };
-        let stored = stored_crls(self.database).await?;
-        let mut lists: Vec<_> = stored.iter().filter_map(|der| entry(der, None)).collect();
-        for path in self.stores.settings().trust.files() {
-            let read = crl::read_file(path)?;
-            lists.extend(read.iter().filter_map(|der| entry(der, Some(path))));
-        }
-        Ok(lists)
-    }
-
-    /// Takes an issuer's list out of the database.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] where there is none.
-    pub async fn remove_revocation_list(&self, issuer: &str) -> Result<(), StoreError> {
-        let delete = Statement::new("DELETE FROM crls WHERE issuer = $1").bind(issuer);
-        self.delete(delete, || {
-            format!(
-                "{issuer}: no such revocation list in the database; see `sealgate crl list`. Those in \
-                 files stand in [trust] crls"
-            )
-        })
-        .await
-    }
-
-    /// Takes out what an administrator names; it has to be there.
-    async fn delete(
-        &self,
-        delete: Statement<'_>,
-        missing: impl FnOnce() -> String,
-    ) -> Result<(), StoreError> {
-        let mut change = self.database.begin_change().await?;
-        let removed = change.execute(delete).await?;
-        change.commit().await?;
-        self.stores.changed();
-        found(removed, missing)?;
-        Ok(())
-    }
-
     /// The authorities that we trust, our own first.
     ///
     /// # Errors
@@ -354,8 +270,12 @@ impl<'a> Administration<'a> {
     /// [`StoreError::NotFound`] where there is none with this fingerprint.
     pub async fn remove_anchor(&self, sha256: &str) -> Result<(), StoreError> {
         let delete = Statement::new("DELETE FROM authorities WHERE sha256 = $1").bind(sha256);
-        self.delete(delete, || format!("{sha256}: no such anchor; see `sealgate anchor list`"))
-            .await
+        let mut change = self.database.begin_change().await?;
+        let removed = change.execute(delete).await?;
+        change.commit().await?;
+        self.stores.changed();
+        found(removed, || format!("{sha256}: no such anchor; see `sealgate anchor list`"))?;
+        Ok(())
     }
 
     /// The certificate of our own authority.

@@ -141,11 +141,12 @@ pub(crate) async fn certificates(
 
 /// Revocation lists that were imported.
 pub(crate) async fn stored_crls(database: &Database) -> Result<Vec<Vec<u8>>, StoreError> {
-    column(database, Statement::new("SELECT crl FROM crls"), "crl").await
+    column(database, Statement::new("SELECT crl FROM crls ORDER BY issuer, this_update, id"), "crl")
+        .await
 }
 
 /// A column of bytes.
-async fn column(
+pub(crate) async fn column(
     database: &Database,
     select: Statement<'_>,
     name: &str,

@@ -345,17 +345,25 @@ fn a_lapsed_revocation_list_is_named_replaced_and_removed() {
     let bed = Bed::new();
     bed.write(
         "ca.cnf",
-        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\ncrlnumber=number\n",
+        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\ncrlnumber=number\n\
+         [part]\nissuingDistributionPoint=critical,@idp\n[idp]\nonlyCA=TRUE\n",
     );
     bed.write("index.txt", "");
     bed.write("number", "01\n");
-    bed.openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /O=ABC/CN=ca -days 90 -out ca.pem",
-    );
-    for (name, ends) in [("lapsed.pem", "26"), ("current.pem", "49")] {
+    for name in ["ca", "forger"] {
         bed.openssl(&format!(
-            "ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -crl_lastupdate \
-             250101000000Z -crl_nextupdate {ends}0101000000Z -out {name}"
+            "req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -subj /O=ABC/CN=ca -days 90 -out {name}.pem"
+        ));
+    }
+    for (name, key, (begins, ends), more) in [
+        ("lapsed.pem", "ca", ("2501", "26"), ""),
+        ("current.pem", "ca", ("2501", "49"), ""),
+        ("part.pem", "ca", ("2502", "49"), " -crlexts part"),
+        ("forged.pem", "forger", ("2502", "49"), ""),
+    ] {
+        bed.openssl(&format!(
+            "ca -gencrl -config ca.cnf -keyfile {key}.key -cert {key}.pem -crl_lastupdate \
+             {begins}01000000Z -crl_nextupdate {ends}0101000000Z -out {name}{more}"
         ));
     }
     // No server that it looks for is there, which is another row.
@@ -367,7 +375,12 @@ fn a_lapsed_revocation_list_is_named_replaced_and_removed() {
         serde_json::from_str(&bed.good(&["crl", "list", "--json"])).unwrap()
     };
     assert!(row().contains(" ok "), "{}", row());
-    bed.good(&["anchor", "import", "ca.pem", "lapsed.pem"]);
+    // The anchor that tells who signed the lists may come after them in one call.
+    let told = bed.good(&["anchor", "import", "lapsed.pem", "part.pem", "ca.pem"]);
+    assert_eq!(told.matches(": revocation list taken\n").count(), 2, "{told}");
+    let refused = bed.bad(&["anchor", "import", "forged.pem"], 65);
+    assert!(refused.contains("forged.pem") && refused.contains("not signed by"), "{refused}");
+    // A current list of a part of its certificates is none of the others.
     let lapsed = row();
     assert!(lapsed.contains("FAILED") && lapsed.contains("lapsed 2026-01-01"), "{lapsed}");
     assert!(lapsed.contains("O=ABC") && lapsed.contains("sealgate crl remove"), "{lapsed}");
@@ -379,10 +392,14 @@ fn a_lapsed_revocation_list_is_named_replaced_and_removed() {
     let configuration = bed.read("sealgate.toml");
     let with_file = format!("{configuration}\n[trust]\ncrls = [\"current.pem\"]\n");
     bed.write("sealgate.toml", with_file);
-    assert!(row().contains("2, by their dates a current one"), "{}", row());
-    assert!(bed.good(&["crl", "list"]).contains("current.pem"));
+    assert!(row().contains("3, by their dates a current one"), "{}", row());
+    let shown = bed.good(&["crl", "list"]);
+    assert!(shown.contains("current.pem") && shown.contains("authorities only"), "{shown}");
 
-    bed.good(&["crl", "remove", &issuer]);
+    let older = lists()[0]["sha256"].as_str().unwrap().to_owned();
+    assert!(bed.good(&["crl", "remove", &older]).contains("1 removed"));
+    assert_eq!(lists()[0]["covers"], "authorities only");
+    assert!(bed.good(&["crl", "remove", &issuer]).contains("1 removed"));
     assert_eq!(lists().as_array().unwrap().len(), 1);
     let error = bed.bad(&["crl", "remove", &issuer], 65);
     assert!(error.contains("no such revocation list") && error.contains("[trust] crls"), "{error}");

@@ -173,14 +173,18 @@ impl Link {
             Some(PDVExtension::AuthorityKeyIdentifier(named)) => named.key_identifier.as_ref(),
             _ => None,
         };
-        let own = match issuer.extension(rfc5912::ID_CE_SUBJECT_KEY_IDENTIFIER) {
-            Some(PDVExtension::SubjectKeyIdentifier(own)) => Some(&own.0),
-            _ => None,
-        };
-        match (named, own) {
-            (Some(named), Some(own)) if named.as_bytes() == own.as_bytes() => 0,
+        match (named, issuer.key_identifier()) {
+            (Some(named), Some(own)) if named.as_bytes() == own => 0,
             (Some(_), Some(_)) => 2,
             _ => 1,
+        }
+    }
+
+    /// What it calls its own key (RFC 5280 §4.2.1.2).
+    pub(super) fn key_identifier(&self) -> Option<&[u8]> {
+        match self.extension(rfc5912::ID_CE_SUBJECT_KEY_IDENTIFIER) {
+            Some(PDVExtension::SubjectKeyIdentifier(own)) => Some(own.0.as_bytes()),
+            _ => None,
         }
     }
 

@@ -18,6 +18,7 @@ use const_oid::db::rfc5912;
 use der::{Decode, Encode};
 use x509_cert::crl::{CertificateList, RevokedCert};
 use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::AuthorityKeyIdentifier;
 use x509_cert::name::Name;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
@@ -147,8 +148,10 @@ impl Crls {
 
 /// A certificate revocation list.
 #[derive(Debug)]
-struct Crl {
+pub(super) struct Crl {
     issuer: Name,
+    /// The identifier of the key that signed it (RFC 5280 §5.2.1), where it says so.
+    authority_key: Option<Vec<u8>>,
     this_update: i64,
     next_update: Option<i64>,
     entries: HashMap<Vec<u8>, Entry>,
@@ -177,7 +180,7 @@ enum Reason {
 }
 
 impl Crl {
-    fn parse(der: &[u8]) -> Option<Self> {
+    pub(super) fn parse(der: &[u8]) -> Option<Self> {
         // Raw: RFC 5280's limits for serial numbers are the authority's affair.
         let list = CertificateList::<x509_cert::certificate::Raw>::from_der(der).ok()?;
         let outer = certval::DeferDecodeSigned::from_der(der).ok()?;
@@ -192,6 +195,7 @@ impl Crl {
         }
         let scope = Scope::parse(&extensions, &fields.issuer).filter(|_| is_understood);
         Some(Self {
+            authority_key: key_identifier(&extensions),
             scope,
             entries,
             this_update: seconds(&fields.this_update),
@@ -202,6 +206,16 @@ impl Crl {
             signature: list.signature,
             verified: Mutex::default(),
         })
+    }
+
+    pub(super) fn issuer(&self) -> &Name {
+        &self.issuer
+    }
+
+    /// Whether it says that another key than this certificate's signed it.
+    pub(super) fn names_another_key(&self, signer: &Link) -> bool {
+        let named = self.authority_key.as_deref();
+        named.zip(signer.key_identifier()).is_some_and(|(named, own)| named != own)
     }
 
     fn is_current(&self, clock: &mut Clock) -> bool {
@@ -223,7 +237,7 @@ impl Crl {
         Ok(None)
     }
 
-    fn strength_under(
+    pub(super) fn strength_under(
         &self,
         issuer: &Link,
         checks: &Checks,
@@ -279,6 +293,13 @@ impl Reason {
     fn is_key_compromise(self) -> bool {
         self == Self::KeyCompromise
     }
+}
+
+fn key_identifier(extensions: &[Extension]) -> Option<Vec<u8>> {
+    let is_it = |one: &&Extension| one.extn_id == rfc5912::ID_CE_AUTHORITY_KEY_IDENTIFIER;
+    let value = extensions.iter().find(is_it)?.extn_value.as_bytes();
+    let named = AuthorityKeyIdentifier::from_der(value).ok()?;
+    Some(named.key_identifier?.into_bytes().into_vec())
 }
 
 /// A list with a critical entry extension that is not processed must not be used at all (RFC 5280

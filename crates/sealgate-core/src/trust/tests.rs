@@ -240,6 +240,31 @@ fn lists_for_other_certificates_cost_no_signature_check() {
 }
 
 #[test]
+fn a_lists_signature_is_checked_as_far_as_its_issuer_is_known() {
+    let authority = Authority::root("An authority");
+    let list = authority.crl((2024, 2028), &[(1, 2025, None)]);
+    let held = |others: &[&Authority]| {
+        let certificates: Vec<_> = others.iter().map(|one| one.certificate.clone()).collect();
+        ListSignature::check(&list, &certificates)
+    };
+    assert_eq!(held(&[&Authority::root("Another"), &authority]), Some(ListSignature::Holds));
+    assert_eq!(held(&[&Authority::root("Another")]), Some(ListSignature::IsUnknown));
+    // Of the same name, with another key that its list would have named.
+    let namesake = Authority::root("An authority");
+    assert_eq!(held(&[&namesake]), Some(ListSignature::IsUnknown));
+    assert_eq!(held(&[&namesake, &authority]), Some(ListSignature::Holds));
+    let mut damaged = list.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let checked = ListSignature::check(&damaged, &[authority.certificate.clone()]);
+    assert_eq!(checked, Some(ListSignature::IsFalse));
+    assert_eq!(ListSignature::check(b"no list", &[]), None);
+    let issues_only = Authority::adjusted(None, "An authority", |params| {
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    });
+    assert_eq!(held(&[&issues_only]), Some(ListSignature::IsUnknown));
+}
+
+#[test]
 fn a_pinned_certificate_needs_no_path_but_its_revocation_counts() {
     let root = Authority::root("Root");
     let person = root.person(1);

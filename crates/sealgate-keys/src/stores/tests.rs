@@ -100,6 +100,7 @@ mod gone;
 mod learning;
 mod moving;
 mod reload;
+mod revocation_lists;
 mod rotation;
 mod trust;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use sealgate_keys::administration::ListImport;
 use serde_json::Value;
 
 use super::session::Session;
@@ -54,21 +55,37 @@ async fn import(session: &Session, paths: &[PathBuf]) -> Result<(), Failure> {
         }
         read.push((path, material));
     }
-    for (path, material) in read {
+    for (path, material) in &read {
         for certificate in &material.certificates {
             let imported = administration.import_anchor(certificate).await;
             imported.map_err(|error| files::store_refusal(path, error))?;
             let subject = output::printable(certificate.subject());
             output::line(&format!("{}  {subject}", certificate.fingerprint()))?;
         }
+    }
+    // After all certificates: those of the same call say who signed a list.
+    for (path, material) in &read {
         for crl in &material.crls {
-            let taken = administration.import_crl(crl).await;
-            let taken = taken.map_err(|error| files::store_refusal(path, error))?;
-            let what = if taken { "revocation list taken" } else { "not newer than the one held" };
-            output::line(&format!("{}: {what}", path.display()))?;
+            let imported = administration.import_crl(crl).await;
+            let imported = imported.map_err(|error| files::store_refusal(path, error))?;
+            output::line(&format!("{}: {}", path.display(), told(&imported)))?;
         }
     }
     Ok(())
+}
+
+fn told(imported: &ListImport) -> String {
+    match imported {
+        ListImport::Held => "not newer than the revocation list held".to_owned(),
+        ListImport::Older(sha256) => format!(
+            "not taken: older, by its number or its date, than the revocation list held. Where the authority has begun \
+             to count anew, take that one out first: `sealgate crl remove {sha256}`"
+        ),
+        ListImport::Taken => "revocation list taken".to_owned(),
+        ListImport::TakenUnchecked => "warning: revocation list taken, but the key that signed it is not known: until \
+             the certificate of that key is imported or comes with mail, what the list is about waits"
+            .to_owned(),
+    }
 }
 
 async fn list(session: &Session, json: bool) -> Result<(), Failure> {

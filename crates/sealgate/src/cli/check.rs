@@ -200,7 +200,8 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Issuers none of whose lists is current: their signatures are `temperror`, and encryption to their certificates waits.
+/// Lists none of whose scope is current: signatures of those whom they are about are `temperror`, and encryption to them
+/// waits.
 async fn check_revocation_lists(administration: &Administration<'_>, unreadable: usize) -> Finding {
     let lists = match administration.revocation_lists().await {
         Ok(lists) => lists,
@@ -210,28 +211,36 @@ async fn check_revocation_lists(administration: &Administration<'_>, unreadable:
     let is_current = |list: &RevocationList| {
         list.this_update <= now && list.next_update.is_some_and(|next| now < next)
     };
-    let has_current =
-        |issuer: &str| lists.iter().any(|one| one.issuer == issuer && is_current(one));
-    let lapsed = lists.iter().filter(|list| !has_current(&list.issuer)).map(|list| {
-        let end = list.next_update.map_or_else(
-            || "has no nextUpdate and is never current".to_owned(),
-            |end| match list.this_update <= now {
-                true => format!("lapsed {}", output::date(end)),
-                false => format!("begins {}", output::date(list.this_update)),
-            },
-        );
+    // A list of changes settles nothing by itself, and may lapse where what it changes is current.
+    let has_current = |list: &RevocationList| {
+        let base = list.scope.base();
+        lists.iter().any(|one| one.scope == base && is_current(one))
+    };
+    let lapsed = lists.iter().filter(|list| !has_current(list)).map(|list| {
+        let end = match list.next_update {
+            _ if list.scope.is_delta => {
+                "changes a list that is not there, or not current".to_owned()
+            }
+            None => "has no nextUpdate and is never current".to_owned(),
+            Some(end) if list.this_update <= now => format!("lapsed {}", output::date(end)),
+            Some(_) => format!("begins {}", output::date(list.this_update)),
+        };
         let remedy = match &list.file {
             Some(path) => format!("put a newer one into {}", path.display()),
             None => "import a newer one, or take it out with `sealgate crl remove`".to_owned(),
         };
-        format!("{} {end}: {remedy}", list.issuer)
+        match list.scope.covers() {
+            covers if covers == "all" => format!("{} {end}: {remedy}", list.scope.issuer),
+            covers => format!("{} ({covers}) {end}: {remedy}", list.scope.issuer),
+        }
     });
     let mut lapsed: Vec<_> = lapsed.collect();
     if unreadable > 0 {
         lapsed.insert(0, format!("{unreadable} cannot be read and check nothing"));
     }
     if lapsed.is_empty() {
-        let detail = format!("{}, by their dates a current one for each issuer", lists.len());
+        let detail =
+            format!("{}, by their dates a current one for each issuer and part", lists.len());
         return Finding::good(REVOCATION_LISTS, detail);
     }
     Finding::bad(REVOCATION_LISTS, failure::CONFIGURATION, named(lapsed))

@@ -14,10 +14,11 @@ pub(crate) enum Crl {
         #[arg(long)]
         json: bool,
     },
-    /// Take an imported list out of the database; of its issuer's certificates nothing is checked then
+    /// Take imported lists out of the database; of an issuer without a list nothing is checked
     Remove {
-        /// The issuer that `list` shows
-        issuer: String,
+        /// The fingerprint that `list` shows; or an issuer, for all lists of his
+        #[arg(value_name = "SHA256|ISSUER")]
+        list: String,
     },
 }
 
@@ -25,8 +26,10 @@ impl Crl {
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         Session::run(globals, async |session| match self {
             Self::List { json } => list(session, json).await,
-            Self::Remove { issuer } => {
-                Ok(session.stores.administration().remove_revocation_list(&issuer).await?)
+            Self::Remove { list } => {
+                let removed =
+                    session.stores.administration().remove_revocation_lists(&list).await?;
+                output::line(&format!("{}: {removed} removed", output::printable(&list)))
             }
         })
     }
@@ -37,7 +40,12 @@ async fn list(session: &Session, json: bool) -> Result<(), Failure> {
     if json {
         let rows = lists.iter().map(|list| {
             json!({
-                "issuer": list.issuer,
+                "sha256": list.sha256,
+                "issuer": list.scope.issuer,
+                "authority_key": list.scope.authority_key,
+                "covers": list.scope.covers(),
+                "delta": list.scope.is_delta,
+                "number": list.number,
                 "this_update": output::time(list.this_update),
                 "next_update": list.next_update.map(output::time),
                 "file": list.file,
@@ -50,12 +58,14 @@ async fn list(session: &Session, json: bool) -> Result<(), Failure> {
         .map(|list| {
             let file = list.file.as_ref().map(|path| path.display().to_string());
             [
+                list.sha256.clone(),
                 output::date(list.this_update),
                 list.next_update.map_or_else(|| "never current".to_owned(), output::date),
                 file.unwrap_or_else(|| "database".to_owned()),
-                output::printable(&list.issuer),
+                output::printable(&list.scope.covers()),
+                output::printable(&list.scope.issuer),
             ]
         })
         .collect();
-    output::table(["ISSUED", "ENDS", "WHERE", "ISSUER"], &rows)
+    output::table(["SHA256", "ISSUED", "ENDS", "WHERE", "COVERS", "ISSUER"], &rows)
 }

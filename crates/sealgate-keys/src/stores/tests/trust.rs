@@ -1,9 +1,8 @@
-//! Anchors and revocation lists: they come, are replaced by newer ones, and go.
+//! Anchors, which come and go, and revocation lists in files.
 
 use super::*;
 
 on_both_databases! {
-    a_newer_revocation_list_replaces_an_older_one,
     anchors_come_and_go,
 }
 
@@ -25,37 +24,6 @@ async fn anchors_come_and_go(bed: Bed) {
     administration.remove_anchor(&sha256).await.unwrap();
     assert_eq!(judge().await, Trust::Untrusted);
     assert!(administration.remove_anchor(&sha256).await.is_err());
-}
-
-async fn a_newer_revocation_list_replaces_an_older_one(bed: Bed) {
-    let stores = bed.open().await;
-    let openssl = |arguments: &str| {
-        let mut command = std::process::Command::new("openssl");
-        command.args(arguments.split(' ')).current_dir(bed.directory.path());
-        sealgate_testkit::process::run(&mut command, b"").expect_ok(arguments);
-    };
-    let configuration =
-        "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\ncrlnumber=number\n";
-    for (name, text) in [("ca.cnf", configuration), ("index.txt", ""), ("number", "01\n")] {
-        std::fs::write(bed.path(name), text).unwrap();
-    }
-    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 90 -out ca.pem");
-    let list = |year: u8| {
-        openssl(&format!(
-            "ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.pem -crl_lastupdate \
-             {year}0101000000Z -crl_nextupdate 490101000000Z -out {year}.pem"
-        ));
-        openssl(&format!("crl -in {year}.pem -outform DER -out {year}.crl"));
-        std::fs::read(bed.path(&format!("{year}.crl"))).unwrap()
-    };
-    let (older, newer) = (list(24), list(25));
-    let administration = stores.administration();
-    assert!(administration.import_crl(&older).await.unwrap());
-    assert!(administration.import_crl(&newer).await.unwrap());
-    assert!(!administration.import_crl(&older).await.unwrap());
-    assert!(!administration.import_crl(&newer).await.unwrap());
-    assert!(administration.import_crl(b"hello").await.is_err());
-    stores.trust().await.unwrap();
 }
 
 #[tokio::test]
@@ -106,7 +74,7 @@ impl<'b> Authority<'b> {
         authority
     }
 
-    fn openssl(&self, arguments: &str) {
+    pub(super) fn openssl(&self, arguments: &str) {
         let run = std::process::Command::new("openssl")
             .args(arguments.split(' '))
             .current_dir(self.bed.directory.path())

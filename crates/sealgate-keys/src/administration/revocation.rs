@@ -1,0 +1,207 @@
+//! Revocation lists that were imported (RFC 5280 §5): they come, take the place of older ones of the same scope, and go.
+//!
+//! An issuer may have several at once: for each of its keys, for parts of its certificates, and of changes. None of these takes
+//! another's place: what it does not cover would be good again, or unknown.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sealgate_core::hex;
+use sealgate_core::keys::{Certificate, Timestamp};
+use sealgate_core::trust::ListSignature;
+
+use super::{Administration, found};
+use crate::certificates;
+use crate::database::{Change, Statement};
+use crate::error::StoreError;
+use crate::import::crl::{self, Crl, ListScope};
+use crate::trust_source::{Role, certificates as authorities, column, stored_crls};
+
+/// A certificate revocation list (RFC 5280 §5) in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationList {
+    /// SHA-256 of the list (DER), in lower-case hexadecimal.
+    pub sha256: String,
+    /// What it is about.
+    pub scope: ListScope,
+    /// The authority's own count (CRLNumber), where it has one.
+    pub number: Option<String>,
+    /// Issued then.
+    pub this_update: Timestamp,
+    /// A newer one is there by then; without it the list is never current.
+    pub next_update: Option<Timestamp>,
+    /// `None`: in the database.
+    pub file: Option<PathBuf>,
+}
+
+/// What became of a list that was to be taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListImport {
+    /// It is there already.
+    Held,
+    /// One that is newer, by its number or its date, is there, of this SHA-256.
+    Older(String),
+    /// It is in use, and its signature holds.
+    Taken,
+    /// It is there, and settles nothing until the key that signed it is known.
+    TakenUnchecked,
+}
+
+impl Administration<'_> {
+    /// Takes in a revocation list. It takes the place of an older one of its scope; one that is newer stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Input`] where it is none, or a certificate of its issuer is held and it is not signed with its key.
+    pub async fn import_crl(&self, der: &[u8]) -> Result<ListImport, StoreError> {
+        let list = crl::parse(der)
+            .ok_or_else(|| StoreError::Input("not a certificate revocation list".to_owned()))?;
+        let known = self.authorities_known().await?;
+        let signature = |list: &Crl| ListSignature::check(&list.der, &known);
+        let signed = signature(&list);
+        if matches!(signed, Some(ListSignature::IsFalse) | None) {
+            let what = format!(
+                "the revocation list is not signed by {}: its signature does not verify with the certificates held of \
+                 that name. Where the authority has a new key, import its certificate first",
+                list.scope.issuer
+            );
+            return Err(StoreError::Input(what));
+        }
+        let mut change = self.database.begin_change().await?;
+        for held in of_issuer(&mut change, &list.scope.issuer).await? {
+            // One that came while its issuer was unknown, and turns out to be nobody's, keeps no other out.
+            if held.list.scope == list.scope
+                && signature(&held.list) != Some(ListSignature::IsFalse)
+            {
+                if list.is_older_than(&held.list) {
+                    return Ok(ListImport::Older(digest(&held.list.der)));
+                }
+                if list.is_as_new_as(&held.list) {
+                    return Ok(ListImport::Held);
+                }
+            }
+            if held.list.scope == list.scope {
+                remove(&mut change, &held.id).await?;
+            }
+        }
+        let id = certificates::random_id()?;
+        let insert = Statement::new(
+            "INSERT INTO crls (id, issuer, crl, this_update) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(&id)
+        .bind(&list.scope.issuer)
+        .bind(&list.der)
+        .bind(list.this_update);
+        change.execute(insert).await?;
+        change.commit().await?;
+        self.stores.changed();
+        Ok(match signed {
+            Some(ListSignature::Holds) => ListImport::Taken,
+            _ => ListImport::TakenUnchecked,
+        })
+    }
+
+    /// The revocation lists in use, those of the database first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer, or a file cannot be read.
+    pub async fn revocation_lists(&self) -> Result<Vec<RevocationList>, StoreError> {
+        let entry = |der: &Vec<u8>, file: Option<&PathBuf>| {
+            crl::parse(der).map(|list| RevocationList {
+                sha256: digest(der),
+                number: list.number.as_ref().map(ToString::to_string),
+                this_update: Timestamp(list.this_update),
+                next_update: list.next_update.map(Timestamp),
+                scope: list.scope,
+                file: file.cloned(),
+            })
+        };
+        let stored = stored_crls(self.database).await?;
+        let mut lists: Vec<_> = stored.iter().filter_map(|der| entry(der, None)).collect();
+        for path in self.stores.settings().trust.files() {
+            let read = crl::read_file(path)?;
+            lists.extend(read.iter().filter_map(|der| entry(der, Some(path))));
+        }
+        Ok(lists)
+    }
+
+    /// Takes lists out of the database, the one with this SHA-256 or all of an issuer; says how many.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is none.
+    pub async fn remove_revocation_lists(&self, name: &str) -> Result<u64, StoreError> {
+        let sha256 = name.replace(':', "").to_ascii_lowercase();
+        let mut change = self.database.begin_change().await?;
+        let mut removed = 0_u64;
+        for row in rows(&mut change, Statement::new("SELECT id, issuer, crl FROM crls")).await? {
+            if row.issuer == name || digest(&row.der) == sha256 {
+                remove(&mut change, &row.id).await?;
+                removed = removed.saturating_add(1);
+            }
+        }
+        change.commit().await?;
+        self.stores.changed();
+        found(removed, || {
+            format!(
+                "{name}: no such revocation list in the database; see `sealgate crl list`. Those in \
+                 files stand in [trust] crls"
+            )
+        })
+    }
+
+    /// Certificates that an issuer of lists may have: authorities, and what came with our own keys and with correspondents'
+    /// certificates that the administrator chose.
+    async fn authorities_known(&self) -> Result<Vec<Arc<Certificate>>, StoreError> {
+        let mut known = authorities(self.database, Role::Anchor).await?;
+        known.extend(authorities(self.database, Role::Intermediate).await?);
+        let select = Statement::new(
+            "SELECT intermediates AS chain FROM public_keys WHERE state = 'pinned' \
+             UNION SELECT chain FROM secret_keys",
+        );
+        let chains = column(self.database, select, "chain").await?;
+        // What cannot be read is named where it is used.
+        known.extend(chains.iter().filter_map(|chain| certificates::split(chain)).flatten());
+        let mut seen = HashSet::new();
+        known.retain(|certificate| seen.insert(certificate.fingerprint().0));
+        Ok(known)
+    }
+}
+
+/// A list in the database.
+struct Held {
+    id: String,
+    list: Crl,
+}
+
+struct Row {
+    id: String,
+    issuer: String,
+    der: Vec<u8>,
+}
+
+async fn of_issuer(change: &mut Change<'_>, issuer: &str) -> Result<Vec<Held>, StoreError> {
+    let select = Statement::new("SELECT id, issuer, crl FROM crls WHERE issuer = $1");
+    let rows = rows(change, select.bind(issuer)).await?;
+    let held = |row: Row| Some(Held { id: row.id, list: crl::parse(&row.der)? });
+    Ok(rows.into_iter().filter_map(held).collect())
+}
+
+async fn rows(change: &mut Change<'_>, select: Statement<'_>) -> Result<Vec<Row>, StoreError> {
+    let found = change.fetch_all(select).await?;
+    let row = |row: &crate::database::Row| {
+        Ok(Row { id: row.get("id")?, issuer: row.get("issuer")?, der: row.get("crl")? })
+    };
+    let database = change.database();
+    found
+        .iter()
+        .map(|found| row(found).map_err(|error: sqlx::Error| database.error(&error)))
+        .collect()
+}
+
+async fn remove(change: &mut Change<'_>, id: &str) -> Result<(), StoreError> {
+    change.execute(Statement::new("DELETE FROM crls WHERE id = $1").bind(id)).await.map(drop)
+}
+
+fn digest(der: &[u8]) -> String {
+    hex::text(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref())
+}
