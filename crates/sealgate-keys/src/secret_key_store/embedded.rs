@@ -224,6 +224,9 @@ pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, Stor
 }
 
 /// Removes one row whose key is in another store now, and leaves a mark of that.
+///
+/// # Errors
+/// [`StoreError::Input`] where it was revoked since it was read: then it stays, and there it is a good one.
 pub(crate) async fn leave(
     database: &Database,
     id: &str,
@@ -232,7 +235,16 @@ pub(crate) async fn leave(
     now: i64,
 ) -> Result<(), StoreError> {
     let mut change = database.begin_change().await?;
-    change.execute(Statement::new("DELETE FROM secret_keys WHERE id = $1").bind(id)).await?;
+    let delete = Statement::new("DELETE FROM secret_keys WHERE id = $1 AND state = 'active'");
+    let removed = change.execute(delete.bind(id)).await?;
+    let select = Statement::new("SELECT id FROM secret_keys WHERE id = $1").bind(id);
+    if removed == 0 && !change.fetch_all(select).await?.is_empty() {
+        let (owner, certificate) = (&key.owner, key.certificate.fingerprint());
+        return Err(StoreError::Input(format!(
+            "{owner}: the key of certificate {certificate} was revoked while it was moved: it stays here, and is in the \
+             other store as well: remove it there"
+        )));
+    }
     moved::mark(&mut change, key, store, now).await?;
     change.commit().await
 }
@@ -266,7 +278,10 @@ pub(crate) async fn revoked(
 /// Named in one message; the others show when these are gone.
 const REVOKED_NAMED_MAX: i64 = 10;
 
-/// One row with its secret.
+/// One row with its secret, to be moved.
+///
+/// # Errors
+/// [`StoreError::Input`] where it was revoked: another store would take it for a good one.
 pub(crate) async fn secret(
     database: &Database,
     master_key: &MasterKey,
@@ -275,6 +290,12 @@ pub(crate) async fn secret(
     let stored = by_id(database, id).await?;
     let gone = || StoreError::NotFound(format!("{id}: this key has just been removed"));
     let stored = stored.ok_or_else(gone)?;
+    if stored.state() != KeyState::Active {
+        let owner = stored.owner();
+        return Err(StoreError::Input(format!(
+            "{owner}: a key has just been revoked and stays here: move the others again"
+        )));
+    }
     let certificate = stored.certificate()?;
     Ok(NewSecretKey {
         purpose: KeyPurpose::of(&certificate).ok_or_else(|| stored.corrupt())?,

@@ -6,6 +6,7 @@ use crate::secret_key_store::embedded;
 use crate::secret_key_store::key_management_server::KmipGet;
 
 on_both_databases! {
+    a_key_that_is_revoked_while_it_is_moved_stays,
     a_revoked_key_is_not_moved,
     removing_what_stayed_does_not_forget_what_was_moved,
     mail_of_an_owner_whose_keys_were_moved_waits,
@@ -121,4 +122,29 @@ async fn removing_what_stayed_does_not_forget_what_was_moved(bed: Bed) {
     assert!(own(&stores, signing()).await.is_err(), "hers are elsewhere");
     assert_eq!(stores.administration().remove_secret_keys(&owner(alice)).await, Ok(2), "marks");
     assert!(own(&stores, signing()).await.unwrap().is_empty(), "forgotten on purpose");
+}
+
+/// Moving proves each key at the other store, which takes its time; there it would be a good one.
+async fn a_key_that_is_revoked_while_it_is_moved_stays(bed: Bed) {
+    let stores = bed.open().await;
+    let alice = "alice@nec.example";
+    generate(&stores, alice).await;
+    let (database, master_key) = (&stores.database, stores.master_key().await.unwrap());
+    let ids = embedded::ids(database, Some(alice)).await.unwrap();
+    for id in &ids {
+        let id = id.as_str();
+        let read = move |master_key: Arc<MasterKey>| async move {
+            embedded::secret(database, &master_key, id).await
+        };
+        let key = master_key.used(database, read).await.unwrap();
+        assert!(embedded::revoke(database, id, KeyState::Compromised).await.unwrap());
+        // After it was taken in there, and before.
+        let (to, now) = (SecretKeyStoreKind::Pkcs11, unix_now());
+        let late = embedded::leave(database, id, &key, to, now).await.unwrap_err().to_string();
+        assert!(late.contains(alice) && late.contains("remove it there"), "{late}");
+        let early = master_key.used(database, read).await.map(|_| ()).unwrap_err().to_string();
+        assert!(early.contains("stays here"), "{early}");
+    }
+    assert_eq!(embedded::of_owner(database, alice, 9).await.unwrap().len(), ids.len());
+    assert!(embedded::moved::list(database).await.unwrap().is_empty());
 }
