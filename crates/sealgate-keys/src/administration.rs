@@ -172,7 +172,7 @@ impl<'a> Administration<'a> {
         found(removed, || format!("{owner}: no secret key; see `sealgate secret-key list`"))
     }
 
-    /// Pins a correspondent's certificate for an owner.
+    /// Pins a correspondent's certificate for an owner, with those of the intermediates that may have issued it.
     ///
     /// # Errors
     /// [`StoreError::Input`] where the certificate cannot be encrypted to or is for no mail.
@@ -187,6 +187,7 @@ impl<'a> Administration<'a> {
             return Err(StoreError::Input(what));
         }
         let owner = owner.lookup_key();
+        let intermediates = &certificates::issuers(certificate, intermediates);
         let key = NewPublicKey { owner: &owner, certificate, intermediates };
         public_key_store::embedded::pin(self.database, &[key], unix_now()).await?;
         self.stores.changed();

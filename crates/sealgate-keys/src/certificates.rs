@@ -27,6 +27,23 @@ pub(crate) fn split(bytes: &[u8]) -> Option<Vec<Arc<Certificate>>> {
     Some(certificates)
 }
 
+/// Those that may stand above a certificate, by their names, the nearest first; no more than [`split`] reads again.
+pub(crate) fn issuers(of: &Certificate, among: &[Arc<Certificate>]) -> Vec<Arc<Certificate>> {
+    let mut found: Vec<Arc<Certificate>> = Vec::new();
+    let mut wanted = vec![of.issuer_der().to_vec()];
+    // Several may bear one name: renewed ones, and cross-certificates.
+    while let Some(name) = wanted.pop() {
+        for candidate in among.iter().filter(|one| one.subject_der() == name.as_slice()) {
+            let is_new = !found.iter().any(|one| one.fingerprint() == candidate.fingerprint());
+            if is_new && found.len() < LIST_MAX {
+                wanted.insert(0, candidate.issuer_der().to_vec());
+                found.push(Arc::clone(candidate));
+            }
+        }
+    }
+    found
+}
+
 /// 128 random bits in hexadecimal.
 pub(crate) fn random_id() -> Result<String, StoreError> {
     let mut bytes = [0_u8; 16];

@@ -405,6 +405,27 @@ async fn a_domains_certificate_serves_where_the_mailbox_has_none(bed: Bed) {
     assert!(administration.remove_public_keys(&owner("bob@smime.example")).await.is_err());
 }
 
+/// Administrators give a file with everything: what is kept must be what can be read again.
+#[tokio::test]
+async fn of_many_authorities_those_that_may_have_issued_a_certificate_are_kept() {
+    let (_bed, stores) = Bed::new().await;
+    let administration = stores.administration();
+    let authority = |number: u32| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority {number}"));
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        Arc::new(Certificate::from_der(made.der()).unwrap())
+    };
+    let root = certificate("certs/rsa-ca-root.crt");
+    let bundle: Vec<_> = (0..100).map(authority).chain([Arc::clone(&root)]).collect();
+    let (bob, leaf) = (owner("bob@smime.example"), certificate("certs/bob.encrypt.crt"));
+    administration.import_public_key(&bob, &leaf, &bundle).await.unwrap();
+    let kept = administration.public_keys(None).await.unwrap();
+    assert_eq!(kept[0].intermediates, [root]);
+    assert_eq!(public(&stores, "bob@smime.example").await.len(), 1);
+}
+
 #[tokio::test]
 async fn questions_that_cannot_be_answered_in_time_get_an_error() {
     let (bed, _stores) = Bed::new().await;
