@@ -128,6 +128,7 @@ impl RemoteKey {
             purpose: purpose.to_owned(),
             certificate: Arc::clone(&self.certificate),
             chain: self.chain.clone(),
+            is_active: self.is_active,
         }
     }
 }
@@ -223,4 +224,6 @@ pub struct SecretKeyEntry {
     pub certificate: Arc<Certificate>,
     /// Issuers upwards.
     pub chain: Vec<Arc<Certificate>>,
+    /// Not so once it was revoked: it decrypts what is old, and nobody is to be given its certificate.
+    pub is_active: bool,
 }

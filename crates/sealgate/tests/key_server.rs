@@ -173,6 +173,12 @@ fn a_revoked_key_signs_no_more_and_decrypts_what_is_old() {
     gate.set(&["policy", "sign"], "never");
     gate.set(&["policy", "encrypt"], "require");
     assert_eq!(gate.run(&seal, message.as_bytes()).code, 65, "nothing to encrypt to");
+    // Nor does it give out its certificate, and it says why.
+    let refused = gate.run(&["secret-key", "certificate", ALICE], b"");
+    assert!(refused.code == 65 && refused.stderr.contains("revoked"), "{}", refused.stderr);
+    let listed = gate.run(&["secret-key", "list", "--json"], b"").stdout;
+    let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    assert!(listed.as_array().unwrap().iter().all(|key| key["revoked"] == true), "{listed}");
     // A new key takes its place.
     gate.set(&["policy", "sign"], "always");
     gate.generate_key(ALICE, "p256");

@@ -30,14 +30,7 @@ impl Administration<'_> {
         };
         let settings = self.stores.settings();
         let directory = settings.directory.as_ref().ok_or_else(undescribed)?;
-        let mut people: BTreeMap<String, Vec<Arc<Certificate>>> = BTreeMap::new();
-        let now = Timestamp(unix_now());
-        for entry in self.secret_keys(owner).await? {
-            // What is over helps nobody there, and the directory gives out a bounded number.
-            if !entry.owner.starts_with('@') && entry.certificate.not_after() >= now {
-                people.entry(entry.owner).or_default().push(entry.certificate);
-            }
-        }
+        let people = self.to_be_published(owner).await?;
         if people.is_empty() {
             let what = "no certificate of a mailbox to publish; see `sealgate secret-key list`";
             return Err(StoreError::NotFound(what.to_owned()));
@@ -48,6 +41,23 @@ impl Administration<'_> {
             published(&address, outcome);
         }
         Ok(())
+    }
+
+    /// Whose certificates others are to find.
+    pub(crate) async fn to_be_published(
+        &self,
+        owner: Option<&Owner>,
+    ) -> Result<BTreeMap<String, Vec<Arc<Certificate>>>, StoreError> {
+        let mut people: BTreeMap<String, Vec<Arc<Certificate>>> = BTreeMap::new();
+        let now = Timestamp(unix_now());
+        for entry in self.secret_keys(owner).await? {
+            // What is over helps nobody there, and the directory gives out a bounded number.
+            let is_of_use = entry.is_active && entry.certificate.not_after() >= now;
+            if is_of_use && !entry.owner.starts_with('@') {
+                people.entry(entry.owner).or_default().push(entry.certificate);
+            }
+        }
+        Ok(people)
     }
 
     /// Whether the directory server can be used, where one is described; one line for the administrator.

@@ -67,6 +67,7 @@ impl StoredKey {
             purpose: self.purpose.clone(),
             certificate: self.certificate()?,
             chain: self.chain()?,
+            is_active: self.state() == KeyState::Active,
         })
     }
 

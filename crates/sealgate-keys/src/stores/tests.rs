@@ -12,6 +12,7 @@ use crate::database::Statement;
 use crate::import::Material;
 use crate::master_key::MasterKey;
 use crate::owner::Owner;
+use crate::secret_key_store::{KeyState, embedded};
 
 /// Stores in a folder of their own.
 struct Bed {
@@ -85,6 +86,7 @@ macro_rules! on_both_databases {
 on_both_databases! {
     a_cached_look_up_costs_a_fraction_of_a_query,
     a_change_by_another_process_is_noticed,
+    a_certificate_of_a_revoked_key_is_not_published,
     a_domains_certificate_serves_where_the_mailbox_has_none,
     a_swapped_row_is_refused,
     a_swapped_secret_is_refused,
@@ -403,6 +405,27 @@ async fn a_domains_certificate_serves_where_the_mailbox_has_none(bed: Bed) {
     assert_eq!(keys[0].certificate.fingerprint(), bob.fingerprint());
     administration.remove_public_keys(&owner("bob@smime.example")).await.unwrap();
     assert!(administration.remove_public_keys(&owner("bob@smime.example")).await.is_err());
+}
+
+async fn a_certificate_of_a_revoked_key_is_not_published(bed: Bed) {
+    let stores = bed.open().await;
+    let alice = "alice@nec.example";
+    generate(&stores, alice).await;
+    let old = decryption(&stores, alice).await.remove(0).certificate;
+    let rows = embedded::of_owner(&stores.database, alice, 9).await.unwrap();
+    for row in &rows {
+        assert!(embedded::revoke(&stores.database, row.id(), KeyState::Compromised).await.unwrap());
+    }
+    generate(&stores, "bob@nec.example").await;
+    let administration = stores.administration();
+    let published = administration.to_be_published(None).await.unwrap();
+    assert_eq!(published.keys().collect::<Vec<_>>(), ["bob@nec.example"]);
+    let listed = administration.secret_keys(Some(&owner(alice))).await.unwrap();
+    assert!(listed.iter().all(|entry| !entry.is_active), "and are listed as what they are");
+    generate(&stores, alice).await;
+    let published = administration.to_be_published(None).await.unwrap();
+    assert_eq!(published[alice].len(), 2);
+    assert!(!published[alice].contains(&old));
 }
 
 /// Administrators give a file with everything: what is kept must be what can be read again.

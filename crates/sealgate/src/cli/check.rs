@@ -171,10 +171,11 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
     }
     match administration.secret_keys(None).await {
         Ok(keys) => {
-            // The newest of an owner and purpose counts: older ones are kept for reading old mail.
+            // The newest of an owner and purpose counts: older and revoked ones are kept for reading old mail.
             let mut seen = Vec::new();
             let newest: Vec<_> = keys
                 .iter()
+                .filter(|key| key.is_active)
                 .filter(|key| {
                     let slot = (key.owner.as_str(), key.purpose.as_str());
                     !seen.contains(&slot) && {

@@ -178,7 +178,7 @@ async fn list(session: &Session, json: bool) -> Result<(), Failure> {
         .map(|entry| {
             [
                 output::printable(&entry.owner),
-                entry.purpose.clone(),
+                purpose(entry),
                 output::key_kind(entry.certificate.key_kind()),
                 output::date(entry.certificate.not_after()),
                 entry.certificate.fingerprint().to_string(),
@@ -194,14 +194,21 @@ async fn show(session: &Session, owner: &Owner, json: bool) -> Result<(), Failur
         return output::json(&Value::Array(entries.iter().map(entry_json).collect()));
     }
     for entry in &entries {
-        output::line(&format!("{}  {}", output::printable(&entry.owner), entry.purpose))?;
+        output::line(&format!("{}  {}", output::printable(&entry.owner), purpose(entry)))?;
         output::write(output::certificate_text(&entry.certificate).as_bytes())?;
     }
     Ok(())
 }
 
 async fn certificate(session: &Session, owner: &Owner) -> Result<(), Failure> {
-    for entry in entries_of(session, owner).await? {
+    let mut entries = entries_of(session, owner).await?;
+    // It is for correspondents, who would encrypt to it.
+    entries.retain(|entry| entry.is_active);
+    if entries.is_empty() {
+        let why = format!("{owner}: all keys were revoked; see `sealgate secret-key list`");
+        return Err(Failure::Data(why));
+    }
+    for entry in &entries {
         output::write(output::certificate_pem(&entry.certificate).as_bytes())?;
     }
     Ok(())
@@ -254,11 +261,16 @@ fn announce(owner: &Owner, certificate: &Certificate) -> Result<(), Failure> {
     output::line(&format!("{owner}  {purpose}  {kind}  until {end}  {sha256}"))
 }
 
+fn purpose(entry: &SecretKeyEntry) -> String {
+    if entry.is_active { entry.purpose.clone() } else { format!("{} (revoked)", entry.purpose) }
+}
+
 fn entry_json(entry: &SecretKeyEntry) -> Value {
     let mut value = output::certificate_json(&entry.certificate);
     if let Value::Object(members) = &mut value {
         members.insert("address".to_owned(), json!(entry.owner));
         members.insert("purpose".to_owned(), json!(entry.purpose));
+        members.insert("revoked".to_owned(), json!(!entry.is_active));
     }
     value
 }

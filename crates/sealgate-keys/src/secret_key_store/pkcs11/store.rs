@@ -189,6 +189,7 @@ fn list(here: &Here<'_>) -> Result<Vec<SecretKeyEntry>, Fault> {
                 purpose: purpose.to_owned(),
                 certificate: found.certificate,
                 chain: found.chain,
+                is_active: true,
             });
         }
     }
