@@ -125,9 +125,8 @@ impl KeyRing {
         let generation = self.generation().await;
         let limit = OWNER_KEYS_MAX.saturating_add(1);
         let rows = embedded::of_owner(&self.database, owner, limit).await?;
-        if i64::try_from(rows.len()).is_ok_and(|rows| rows > OWNER_KEYS_MAX) {
-            let text = format!("{owner}: more than {OWNER_KEYS_MAX} keys: remove old ones");
-            return Err(StoreError::Input(text));
+        if is_over_limit(rows.len()) {
+            return Err(too_many(owner));
         }
         let entries = rows.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         entries.iter().for_each(|entry| self.remember(generation, entry));
@@ -250,7 +249,8 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`StoreError::Input`] where the certificate is missing, for another address or for no mail,
-    /// [`StoreError::Exists`] where the key is there already.
+    /// [`StoreError::Exists`] where the key is there already. [`StoreError::Input`] also where the owner would have more than
+    /// `OWNER_KEYS_MAX`.
     pub async fn insert(
         &self,
         owner: &Owner,
@@ -262,8 +262,13 @@ impl KeyRing {
         material.certificates.extend(certificates.iter().cloned());
         // Issuers that came with the owner's other keys.
         let known = self.here_of_owner(&owner.lookup_key()).await?;
+        let before = known.len();
         material.certificates.extend(known.into_iter().flat_map(|entry| entry.chain));
         let keys = material.into_keys().map_err(|error| refuse(&error))?;
+        // One more, and none of them would be found.
+        if is_over_limit(before.saturating_add(keys.len())) {
+            return Err(too_many(&owner.lookup_key()));
+        }
         let mut new = Vec::new();
         for key in keys {
             new.push(NewSecretKey {
@@ -342,6 +347,14 @@ impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyRing({:?}, {} keys in memory)", self.database, self.keys.entry_count())
     }
+}
+
+fn is_over_limit(keys: usize) -> bool {
+    i64::try_from(keys).is_ok_and(|keys| keys > OWNER_KEYS_MAX)
+}
+
+fn too_many(owner: &str) -> StoreError {
+    StoreError::Input(format!("{owner}: more than {OWNER_KEYS_MAX} keys: remove old ones"))
 }
 
 fn entry(row: &StoredKey) -> Result<KeyEntry, StoreError> {

@@ -132,6 +132,32 @@ async fn a_revoked_key_that_stayed_does_not_hide_that_the_others_were_moved() {
     assert_eq!(ring.of_owner("alice@nec.example").await.unwrap().len(), 2);
 }
 
+/// Beyond that none of them would be found any more.
+#[tokio::test]
+async fn an_owner_has_no_more_keys_than_can_be_looked_at() {
+    let (_directory, _, ring) = ring().await;
+    let alice = owner("alice@nec.example");
+    let new = |(pkcs8, certificate, _): (Vec<u8>, Arc<Certificate>, _)| NewSecretKey {
+        owner: alice.lookup_key(),
+        purpose: KeyPurpose::Sign,
+        pkcs8: pkcs8.into(),
+        certificate,
+        chain: Vec::new(),
+    };
+    let keys: Vec<_> = (0..OWNER_KEYS_MAX).map(|_| new(person("alice@nec.example"))).collect();
+    let insert = |master_key: Arc<_>| {
+        let (database, keys) = (&ring.database, &keys);
+        async move { embedded::insert(database, &master_key, keys, unix_now()).await }
+    };
+    ring.master_key.used(&ring.database, insert).await.unwrap();
+    let count = ring.of_owner("alice@nec.example").await.unwrap().len();
+    assert_eq!(i64::try_from(count), Ok(OWNER_KEYS_MAX));
+    let (pkcs8, leaf, _) = person("alice@nec.example");
+    let refused = ring.insert(&alice, &pkcs8, &[leaf]).await.unwrap_err().to_string();
+    assert!(refused.contains("remove old ones"), "{refused}");
+    assert_eq!(ring.of_owner("alice@nec.example").await.unwrap().len(), count);
+}
+
 #[tokio::test]
 async fn certificates_are_found_by_their_digest_for_whose_they_are() {
     let (_directory, config, ring) = ring().await;
