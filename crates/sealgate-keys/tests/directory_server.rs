@@ -84,7 +84,16 @@ fn ders(keys: &[PublicKey]) -> Vec<Vec<u8>> {
 }
 
 async fn find(directory: &DirectoryServer, text: &str) -> Result<Vec<Vec<u8>>, StoreError> {
-    Ok(ders(&directory.find(&address(text)).await?))
+    Ok(ders(&look_up(directory, text).await?))
+}
+
+/// What a whole answer has, or one in part that has something.
+async fn look_up(directory: &DirectoryServer, text: &str) -> Result<Vec<PublicKey>, StoreError> {
+    let found = directory.find(&address(text)).await?;
+    match found.not_whole {
+        Some(error) if found.keys.is_empty() => Err(error),
+        _ => Ok(found.keys),
+    }
 }
 
 /// Alice, for so many who ask at once.
@@ -124,7 +133,7 @@ async fn certificates_are_found_by_ldaps_and_by_starttls() {
     let (slapd, certificate) = with_alice(Settings::default());
     for url in [slapd.tls_url(), slapd.plain_url()] {
         let directory = DirectoryServer::new(config(&slapd, url.clone())).unwrap();
-        let keys = directory.find(&address("ALICE@nec.example")).await.unwrap();
+        let keys = look_up(&directory, "ALICE@nec.example").await.unwrap();
         assert_eq!(ders(&keys), std::slice::from_ref(&certificate), "{url}");
         assert!(!keys[0].pinned, "what a directory says is not believed by itself");
         assert_eq!(find(&directory, "bob@nec.example").await.unwrap(), NONE);
@@ -163,7 +172,7 @@ async fn a_server_without_the_right_certificate_is_no_directory() {
                 continue;
             }
         };
-        let why = why(directory.find(&address(ALICE)).await);
+        let why = why(find(&directory, ALICE).await);
         assert!(why.contains("certificate") && why.contains(says), "{url}: {why}");
         assert!(directory.check().await.is_err(), "{url}");
     }
@@ -182,7 +191,7 @@ async fn who_may_read_is_who_binds_with_password_or_certificate() {
     };
 
     let nobody = bound(slapd.tls_url(), LdapBind::Anonymous);
-    let text = why(nobody.find(&address(ALICE)).await);
+    let text = why(find(&nobody, ALICE).await);
     assert!(text.contains("noSuchObject"), "never `no key`: {text}");
     assert!(nobody.check().await.is_err());
 
@@ -207,7 +216,7 @@ async fn who_may_read_is_who_binds_with_password_or_certificate() {
     let wrong = private_file(dir.path(), "wrong", "wrong-canary\n");
     for (path, says) in [(wrong, "invalidCredentials"), (dir.path().join("none"), "No such file")] {
         let directory = bound(slapd.tls_url(), with_password(ADMIN, &path));
-        let why = why(directory.find(&address(ALICE)).await);
+        let why = why(find(&directory, ALICE).await);
         assert!(why.contains(says), "{why}");
         assert!(!format!("{why}{directory:?}").contains("canary"), "{why}");
     }
@@ -250,7 +259,7 @@ async fn of_an_entrys_values_those_count_that_parse_and_name_the_address() {
     slapd.add_person(&Person { signed_data: vec![garbage], ..person("carol@nec.example", &[]) });
 
     let directory = connect(&slapd);
-    let keys = directory.find(&address(ALICE)).await.unwrap();
+    let keys = look_up(&directory, ALICE).await.unwrap();
     let mut found = ders(&keys);
     let mut expected = vec![first, second, signer.certificate_der()];
     found.sort();
@@ -262,7 +271,8 @@ async fn of_an_entrys_values_those_count_that_parse_and_name_the_address() {
         let reads_aes = key.capabilities.is_some_and(|capabilities| capabilities.aes_256_cbc);
         assert_eq!(reads_aes, is_signer, "who signed what he reads: {key:?}");
     }
-    assert_eq!(find(&directory, "carol@nec.example").await.unwrap(), NONE);
+    let why = why(find(&directory, "carol@nec.example").await);
+    assert!(why.contains("is left out"), "what nobody can read is not `no key`: {why}");
 }
 
 /// `userSMIMECertificate` as clients publish it: CMS SignedData over nothing, with certificate and authority.
@@ -287,12 +297,12 @@ async fn an_answer_that_is_not_whole_is_an_error() {
 
     // Ours is smaller than the server's, or the other way round.
     for directory in [with(|_| ()), with(|config| config.entries_max = 100)] {
-        let why = why(directory.find(&address("crowd@nec.example")).await);
+        let why = why(find(&directory, "crowd@nec.example").await);
         assert!(why.contains("entries match"), "{why}");
         assert_eq!(find(&directory, ALICE).await.unwrap(), std::slice::from_ref(&certificate));
     }
     let elsewhere = with(|config| config.base = "ou=nowhere,dc=nec,dc=example".to_owned());
-    let text = why(elsewhere.find(&address(ALICE)).await);
+    let text = why(find(&elsewhere, ALICE).await);
     assert!(text.contains("noSuchObject") && text.contains("`base`"), "{text}");
     assert!(why(elsewhere.check().await).contains("`base`"));
     let foreign = with(|config| config.base = "dc=other,dc=example".to_owned());
@@ -307,7 +317,7 @@ async fn an_answer_that_is_not_whole_is_an_error() {
     );
     let directory = connect(&slapd);
     assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate]);
-    let why = why(directory.find(&address("dave@nec.example")).await);
+    let why = why(find(&directory, "dave@nec.example").await);
     assert!(why.contains("refers to other servers"), "{why}");
 }
 
@@ -442,7 +452,7 @@ async fn the_first_server_that_answers_is_used_and_the_first_of_all_preferred() 
 
     first.kill();
     second.kill();
-    let why = why(directory.find(&address(ALICE)).await);
+    let why = why(find(&directory, ALICE).await);
     assert!(why.contains(&first.tls_url()) && why.contains(&second.plain_url()), "{why}");
 }
 
@@ -544,7 +554,7 @@ async fn what_is_no_ldap_is_an_error_and_no_empty_answer() {
         let config = LdapConfig { timeout: Duration::from_secs(1), ..plain(serve(answer)) };
         let directory = DirectoryServer::new(config).unwrap();
         for _ in 0..2 {
-            let why = why(directory.find(&address(ALICE)).await);
+            let why = why(find(&directory, ALICE).await);
             println!("{what}: {why}");
             assert!(why.lines().count() == 1, "{what}: {why}");
         }
@@ -573,7 +583,7 @@ async fn a_busy_server_is_passed_over_for_the_next() {
     let busy = [0x30, 0x0c, 0x02, 0x01, 0x01, 0x65, 0x07, 0x0a, 0x01, 51, 0x04, 0, 0x04, 0];
     let mut config = plain(serve(busy.to_vec()));
     let directory = DirectoryServer::new(config.clone()).unwrap();
-    let text = why(directory.find(&address(ALICE)).await);
+    let text = why(find(&directory, ALICE).await);
     assert!(text.contains("busy"), "{text}");
     config.servers.extend(plain(slapd.plain).servers);
     let directory = DirectoryServer::new(config).unwrap();
@@ -596,7 +606,7 @@ async fn an_answer_that_is_nested_without_end_is_a_failure_and_no_more() {
     let config =
         LdapConfig { starttls: false, ..config(&slapd, format!("ldap://127.0.0.1:{port}")) };
     let directory = DirectoryServer::new(config).unwrap();
-    let why = why(directory.find(&address(ALICE)).await);
+    let why = why(find(&directory, ALICE).await);
     assert!(why.contains("the connection ended"), "{why}");
 }
 

@@ -21,7 +21,7 @@ use sealgate_keys::administration::establish;
 use sealgate_keys::database::DatabaseUrl;
 use sealgate_keys::import::Material;
 use sealgate_keys::public_key_store::PublicKeyStoreKind::{self, Embedded, Ldap};
-use sealgate_keys::public_key_store::directory_server::{LdapBind, LdapConfig};
+use sealgate_keys::public_key_store::directory_server::{CERTIFICATES_MAX, LdapBind, LdapConfig};
 use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::{Stores, StoresConfig};
 use sealgate_testkit::pki::{KeyKind, Pki, Reads};
@@ -252,4 +252,51 @@ async fn an_entry_without_certificate_beside_a_referral_is_not_no_key() {
     bed.slapd.change("ldapadd", &elsewhere);
     let why = bed.ask().await.unwrap_err();
     assert!(why.0.contains("refers to other servers"), "{why:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_directory_has_and_nobody_can_read_is_not_no_key() {
+    let mut bed = Bed::new(&[Ldap]).await;
+    let good = usable(&bed.slapd.pki);
+    // BER without meaning, which is all that the server looks at.
+    let unreadable = |bed: &mut Bed| {
+        let signed_data = vec![vec![0x30, 0x03, 0x02, 0x01, 0x05]];
+        let address = BOB.to_owned();
+        bed.slapd.add_person(&Person { address, certificates: Vec::new(), signed_data });
+    };
+    unreadable(&mut bed);
+    let away = bed.ask().await.unwrap_err();
+    assert!(away.0.contains("take it out of the directory"), "{away:?}");
+    // Nor is what can be read and not be encrypted to.
+    bed.list(vec![expired()]);
+    assert!(bed.ask().await.is_err());
+    // Others are of no concern to it, and what can be used is used.
+    bed.list(vec![good.clone()]);
+    assert!(bed.ask().await.unwrap().first() == Some(&good));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_certificates_before_those_that_are_not_looked_at_are_not_no_key() {
+    let stranger = Pki::new("Stranger");
+    for (count, says) in [(CERTIFICATES_MAX + 1, "more than 16"), (65, "more than 64")] {
+        let mut bed = Bed::new(&[Ldap]).await;
+        bed.list((0..count).map(|_| usable(&stranger)).collect());
+        let away = bed.ask().await.unwrap_err();
+        assert!(away.0.contains(says), "{away:?}");
+    }
+    let mut bed = Bed::new(&[Ldap]).await;
+    bed.list((0..CERTIFICATES_MAX).map(|_| usable(&stranger)).collect());
+    assert_eq!(bed.ask().await.unwrap().len(), CERTIFICATES_MAX, "all were looked at");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_answer_that_is_cut_off_what_can_be_used_is_used() {
+    let mut bed = Bed::new(&[Ldap]).await;
+    let good = usable(&bed.slapd.pki);
+    bed.list(vec![good.clone()]);
+    // One entry more than are taken.
+    for _ in 0..5 {
+        bed.list(vec![expired()]);
+    }
+    assert!(bed.ask().await.unwrap().contains(&good));
 }

@@ -1,8 +1,8 @@
 //! A directory server (LDAP, RFC 4511) as a public key store.
 //!
 //! In: an address. Out: the certificates that the directory has for it, as candidates: nothing here decides whether one
-//! is trusted. A directory that is away, refuses or cannot answer in full is an error and never an empty answer
-//! (REQUIREMENTS B6). Answers are cached by [`crate::stores`], not here.
+//! is trusted. A directory that is away or refuses is an error, and an answer that is not whole says so: neither is
+//! ever taken for "no key" (REQUIREMENTS B6). Answers are cached by [`crate::stores`], not here.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,10 +12,9 @@ use std::time::Duration;
 use ldap3::Scope;
 use ldap3::asn1::parse_tag;
 use sealgate_core::address::Address;
-use sealgate_core::keys::{Certificate, PublicKey, Timestamp};
+use sealgate_core::keys::{Certificate, PublicKey};
 
 use crate::error::StoreError;
-use crate::learning::unix_now;
 use crate::secret_source::SecretSource;
 
 mod candidates;
@@ -81,7 +80,7 @@ pub enum LdapBind {
 /// what [`DirectoryServer::find`] makes of each entry of an answer.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] where the octets are no entry, or hold more values than are looked at.
+/// [`StoreError::Unavailable`] where the octets are no entry.
 pub fn candidates_in(entry: &[u8], address: &Address) -> Result<Vec<PublicKey>, StoreError> {
     let malformed = || StoreError::Unavailable {
         store: STORE.to_owned(),
@@ -89,7 +88,18 @@ pub fn candidates_in(entry: &[u8], address: &Address) -> Result<Vec<PublicKey>, 
     };
     guard::check_depth(entry).map_err(|_| malformed())?;
     let (_, tag) = parse_tag(entry).map_err(|_| malformed())?;
-    candidates::of(address, &[Entry::read(tag).ok_or_else(malformed)?], Timestamp(unix_now()))
+    Ok(candidates::of(address, &[Entry::read(tag).ok_or_else(malformed)?]).0)
+}
+
+/// What a directory has for an address.
+#[derive(Clone, Debug, Default)]
+pub struct Candidates {
+    /// Those that name the address, with whatever authorities stand beside them, none of them validated, the newest
+    /// first and [`CERTIFICATES_MAX`] at most.
+    pub keys: Vec<PublicKey>,
+    /// Why it may have others, where the answer was not whole: it was cut off, the server refers to others, or something
+    /// in it was left out. Where none of these keys can be used, this is the answer, and not "no key".
+    pub not_whole: Option<StoreError>,
 }
 
 /// What publishing certificates came to.
@@ -145,13 +155,11 @@ impl DirectoryServer {
         })
     }
 
-    /// The certificates that the directory has for an address: candidates that name it, with whatever authorities stand
-    /// beside them, none of them validated, the newest first and [`CERTIFICATES_MAX`] at most. Empty where no entry
-    /// matches, or none that matches has a certificate.
+    /// The certificates that the directory has for an address. None where no entry matches, or none that matches has one.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the directory does not say for certain what it has.
-    pub async fn find(&self, address: &Address) -> Result<Vec<PublicKey>, StoreError> {
+    /// [`StoreError::Unavailable`] where the directory is away or refuses.
+    pub async fn find(&self, address: &Address) -> Result<Candidates, StoreError> {
         let question = self.question(address);
         let connections = Arc::clone(&self.connections);
         let found = detached(async move {
@@ -159,15 +167,12 @@ impl DirectoryServer {
             connections.run(ask).await
         })
         .await?;
-        let candidates = candidates::of(address, &found.entries, Timestamp(unix_now()))?;
-        // An entry without a certificate here may have one where the server refers to.
-        if candidates.is_empty() && found.refers {
-            return Err(StoreError::Unavailable {
-                store: STORE.to_owned(),
-                why: search::Found::elsewhere(),
-            });
-        }
-        Ok(candidates)
+        let (keys, left_out) = candidates::of(address, &found.entries);
+        let not_whole = found.not_whole().or(left_out).map(|why| {
+            let store = STORE.to_owned();
+            StoreError::Unavailable { store, why }
+        });
+        Ok(Candidates { keys, not_whole })
     }
 
     /// Adds those of these certificates that the address's entry does not have yet. Other values stay as they are.

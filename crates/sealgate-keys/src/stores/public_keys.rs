@@ -9,13 +9,13 @@ use super::settings::Settings;
 use super::{Found, Stores};
 use crate::error::StoreError;
 use crate::learning::unix_now;
-use crate::public_key_store::directory_server::DirectoryServer;
+use crate::public_key_store::directory_server::{Candidates, DirectoryServer};
 use crate::public_key_store::{self, MailboxAndDomain, PublicKeyStoreKind};
 
 impl Stores {
     /// Candidates of the stores up to the first that has a certificate which can be encrypted to now. What is expired or
-    /// not trusted bars no later store, and while one is away nothing that is found and unusable is the answer: that
-    /// would be taken for "no key".
+    /// not trusted bars no later store. While one is away, or has answered in part, nothing that is found and unusable is
+    /// the answer: that would be taken for "no key".
     ///
     /// A domain's certificate stands in where none of the mailbox's own can be used in any store: not only expired, but also
     /// revoked. The administrator who takes a mailbox's certificate out gets the domain's as well, and without it mail that
@@ -28,7 +28,7 @@ impl Stores {
     ) -> Result<Found<Vec<PublicKey>>, StoreError> {
         let mut keys = Vec::new();
         let mut of_domain = Vec::new();
-        let mut away = None;
+        let (mut away, mut in_part) = (None, None);
         let mut standing = Err(NoKey::Unusable);
         for kind in &settings.config.public_keys {
             let found = match kind {
@@ -36,8 +36,11 @@ impl Stores {
                     public_key_store::embedded::keys_for(&self.database, address).await
                 }
                 PublicKeyStoreKind::Ldap => {
-                    let found = self.in_directory(settings.directory.as_ref(), address).await;
-                    found.map(|mailbox| MailboxAndDomain { mailbox, domain: Vec::new() })
+                    let directory = settings.directory.as_ref();
+                    self.in_directory(directory, address).await.map(|candidates| {
+                        in_part = candidates.not_whole;
+                        MailboxAndDomain { mailbox: candidates.keys, domain: Vec::new() }
+                    })
                 }
             };
             match found {
@@ -75,9 +78,10 @@ impl Stores {
             standing = self.standing(&keys, address).await;
         }
         let usable = standing.is_ok();
-        match away {
+        let complete = away.is_none();
+        match away.or(in_part) {
             Some(error) if !usable => Err(error),
-            away => Ok(Found { keys, complete: away.is_none(), usable }),
+            _ => Ok(Found { keys, complete, usable }),
         }
     }
 
@@ -86,16 +90,16 @@ impl Stores {
         &self,
         directory: Option<&DirectoryServer>,
         address: &Address,
-    ) -> Result<Vec<PublicKey>, StoreError> {
-        let Some(directory) = directory else { return Ok(Vec::new()) };
-        let mut keys = directory.find(address).await?;
-        if keys.iter().any(|key| key.capabilities.is_none()) {
+    ) -> Result<Candidates, StoreError> {
+        let Some(directory) = directory else { return Ok(Candidates::default()) };
+        let mut found = directory.find(address).await?;
+        if found.keys.iter().any(|key| key.capabilities.is_none()) {
             let learned = public_key_store::embedded::learned(&self.database, address).await?;
-            for key in &mut keys {
+            for key in &mut found.keys {
                 key.capabilities = key.capabilities.or(learned);
             }
         }
-        Ok(keys)
+        Ok(found)
     }
 
     /// Whether one of these can be encrypted to now. Where whom we trust is not known, nobody is, and mail waits anyway.

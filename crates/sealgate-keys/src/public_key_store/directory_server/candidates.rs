@@ -1,46 +1,27 @@
 //! From the entries of an answer to candidates for one address.
 //!
 //! In: entries with whatever octets the directory has. Out: certificates that name the address (REQUIREMENTS G11), each
-//! once, the newest first, with the authorities found beside them. What does not parse is left out with a warning, as is a
-//! certificate that cannot be used; where values were not looked at because they are too many, what is found and cannot be
-//! encrypted to now is no answer. No certificate is validated here.
+//! once, the newest first, with the authorities found beside them. What does not parse, is too large or is over a limit is
+//! left out, and the answer says so: what was left out may be the very certificate that could be encrypted to. No
+//! certificate is validated here.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use sealgate_core::address::Address;
 use sealgate_core::cms::SignedData;
-use sealgate_core::keys::{Capabilities, Certificate, PublicKey, Timestamp};
+use sealgate_core::keys::{Capabilities, Certificate, PublicKey};
 
 use super::entry::Entry;
-use super::{CERTIFICATES_MAX, STORE};
-use crate::error::StoreError;
+use super::{CERTIFICATES_MAX, one_line};
 
-/// Candidates for an address.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] where none among the values that were looked at can be encrypted to now, and there are more.
-pub(super) fn of(
-    address: &Address,
-    entries: &[Entry],
-    now: Timestamp,
-) -> Result<Vec<PublicKey>, StoreError> {
+/// Candidates for an address, and why there may be others, where something was left out.
+pub(super) fn of(address: &Address, entries: &[Entry]) -> (Vec<PublicKey>, Option<String>) {
     let mut gathered = Gathered::default();
     for entry in entries {
         gathered.take_entry(entry);
     }
-    let is_whole = gathered.values <= VALUES_MAX;
-    let keys = gathered.into_keys(address);
-    let is_current =
-        |key: &PublicKey| key.certificate.may_encrypt() && key.certificate.is_valid_at(now);
-    if !is_whole && !keys.iter().any(is_current) {
-        let why = format!(
-            "<{address}> has more than {VALUES_MAX} certificates, and none of those looked at names the address and \
-             can be encrypted to now: take the old ones out of the directory"
-        );
-        return Err(StoreError::Unavailable { store: STORE.to_owned(), why });
-    }
-    Ok(keys)
+    gathered.into_keys(address)
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +29,8 @@ struct Gathered {
     values: usize,
     certificates: Vec<Arc<Certificate>>,
     capabilities: Vec<(Arc<Certificate>, Capabilities)>,
+    /// The first reason to leave something out.
+    left_out: Option<String>,
 }
 
 impl Gathered {
@@ -63,6 +46,9 @@ impl Gathered {
         for value in &entry.signed_data {
             self.take_value(entry, value, |gathered, value| {
                 let signed = SignedData::parse(value).map_err(|error| error.to_string())?;
+                if signed.certificates.is_empty() {
+                    return Err("no certificate in it can be read".to_owned());
+                }
                 gathered.take_signed_data(signed);
                 Ok(())
             });
@@ -83,11 +69,18 @@ impl Gathered {
         } else {
             take(self, value)
         };
-        // Once for all values that are over the limit.
-        if let Err(why) = outcome
-            && self.values <= VALUES_MAX + 1
-        {
-            tracing::warn!(entry = ?entry.name, why, "a certificate of the directory is left out");
+        if let Err(why) = outcome {
+            self.leave_out(format!(
+                "a certificate of `{}` is left out ({why}): take it out of the directory",
+                one_line(&entry.name)
+            ));
+        }
+    }
+
+    fn leave_out(&mut self, why: String) {
+        if self.left_out.is_none() {
+            tracing::warn!(why, "not all that the directory has for an address is used");
+            self.left_out = Some(why);
         }
     }
 
@@ -114,14 +107,24 @@ impl Gathered {
         }
     }
 
-    fn into_keys(self, address: &Address) -> Vec<PublicKey> {
+    fn into_keys(mut self, address: &Address) -> (Vec<PublicKey>, Option<String>) {
+        let certificates = std::mem::take(&mut self.certificates);
         let (mut found, others): (Vec<_>, Vec<_>) =
-            self.certificates.into_iter().partition(|certificate| certificate.names(address));
+            certificates.into_iter().partition(|certificate| certificate.names(address));
         found.sort_by_key(|certificate| Reverse(certificate.not_before()));
-        found.truncate(CERTIFICATES_MAX);
         let mut intermediates = others;
         intermediates.retain(|certificate| certificate.is_authority());
-        intermediates.truncate(INTERMEDIATES_MAX);
+        for (list, most, of) in [
+            (&mut found, CERTIFICATES_MAX, "certificates"),
+            (&mut intermediates, INTERMEDIATES_MAX, "authorities"),
+        ] {
+            if list.len() > most {
+                list.truncate(most);
+                self.leave_out(format!(
+                    "<{address}> has more than {most} {of}: take the old ones out of the directory"
+                ));
+            }
+        }
         let key = |certificate: Arc<Certificate>| PublicKey {
             capabilities: self
                 .capabilities
@@ -131,7 +134,7 @@ impl Gathered {
             intermediates: intermediates.clone(),
             pinned: false,
         };
-        found.into_iter().map(key).collect()
+        (found.into_iter().map(key).collect(), self.left_out)
     }
 }
 
@@ -155,18 +158,11 @@ mod tests {
 
     static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
-    /// In the year 2027.
-    const NOW: Timestamp = Timestamp(1_800_000_000);
-
     fn certificate(address: &str, year: i32) -> Vec<u8> {
-        certificate_until(address, year, 4000)
-    }
-
-    fn certificate_until(address: &str, year: i32, end: i32) -> Vec<u8> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::Rfc822Name(address.try_into().unwrap())];
         params.not_before = rcgen::date_time_ymd(year, 1, 1);
-        params.not_after = rcgen::date_time_ymd(end, 1, 1);
+        params.not_after = rcgen::date_time_ymd(4000, 1, 1);
         params.self_signed(&*PAIR).unwrap().der().to_vec()
     }
 
@@ -175,8 +171,13 @@ mod tests {
     }
 
     fn found(entries: &[Entry]) -> Vec<Vec<u8>> {
-        let keys = of(&Address::parse(ALICE).unwrap(), entries, NOW).unwrap();
+        let (keys, _) = of(&Address::parse(ALICE).unwrap(), entries);
         keys.iter().map(|key| key.certificate.der().to_vec()).collect()
+    }
+
+    /// Why there may be more; nothing where all that was there was looked at.
+    fn left_out(entries: &[Entry]) -> String {
+        of(&Address::parse(ALICE).unwrap(), entries).1.unwrap_or_default()
     }
 
     #[test]
@@ -186,10 +187,11 @@ mod tests {
         let entries =
             [entry(vec![new.clone(), bob, old.clone()]), entry(vec![newest.clone(), new.clone()])];
         assert_eq!(found(&entries), [newest, new, old]);
+        assert_eq!(left_out(&entries), "");
     }
 
     #[test]
-    fn values_that_are_foreign_too_large_or_too_many_are_left_out() {
+    fn what_is_foreign_too_large_or_too_much_is_left_out_and_told() {
         let good = certificate(ALICE, 2026);
         let mut cut = good.clone();
         cut.pop();
@@ -197,46 +199,46 @@ mod tests {
         let spoiled = vec![Vec::new(), b"none".to_vec(), cut, large];
         let mut values = spoiled.clone();
         values.push(good.clone());
-        let mixed = Entry { signed_data: spoiled, ..entry(values) };
+        let mixed = Entry { signed_data: spoiled.clone(), ..entry(values) };
         assert_eq!(found(&[mixed]), std::slice::from_ref(&good));
+        for value in spoiled {
+            let signed = Entry { signed_data: vec![value.clone()], ..Entry::default() };
+            for one in [entry(vec![value.clone()]), signed] {
+                let one = Entry { name: "cn=A\nB".to_owned(), ..one };
+                let why = left_out(&[one]);
+                assert!(why.starts_with("a certificate of `cn=A B` is left out ("), "{why}");
+            }
+        }
 
-        let many = |before: usize| {
-            let mut values = vec![b"none".to_vec(); before];
+        let bob = certificate("bob@nec.example", 2026);
+        let after = |count: usize| {
+            let mut values = vec![bob.clone(); count];
             values.push(good.clone());
-            found(&[entry(values)]).len()
+            [entry(values)]
         };
-        assert_eq!(many(VALUES_MAX - 1), 1);
-        let mut values = vec![b"none".to_vec(); VALUES_MAX];
-        values.push(good.clone());
-        let alice = Address::parse(ALICE).unwrap();
-        let why = of(&alice, &[entry(values)], NOW).unwrap_err().to_string();
-        assert!(why.contains("more than 64 certificates"), "{why}");
+        let (most, over) = (after(VALUES_MAX - 1), after(VALUES_MAX));
+        assert_eq!((found(&most), left_out(&most)), (vec![good.clone()], String::new()));
+        assert!(found(&over).is_empty() && left_out(&over).contains("more than 64 values"));
 
-        let years = 2000..2000 + i32::try_from(CERTIFICATES_MAX).unwrap() + 3;
+        let years = 2000..2000 + i32::try_from(CERTIFICATES_MAX).unwrap();
         let renewed: Vec<_> = years.rev().map(|year| certificate(ALICE, year)).collect();
-        let expected = &renewed[..CERTIFICATES_MAX];
-        assert_eq!(found(&[entry(renewed.clone())]), expected, "the newest stay");
+        assert_eq!(left_out(&[entry(renewed.clone())]), "");
+        let more = [entry([renewed.clone(), vec![certificate(ALICE, 1999)]].concat())];
+        assert_eq!(found(&more), renewed, "the newest stay");
+        assert!(left_out(&more).contains("more than 16 certificates"));
     }
 
     #[test]
-    fn what_has_ended_is_no_answer_where_not_all_was_looked_at() {
-        let alice = Address::parse(ALICE).unwrap();
-        let good = certificate(ALICE, 2026);
-        let after = |first: Vec<u8>| {
-            let mut values = vec![first];
-            values.resize(VALUES_MAX, b"none".to_vec());
-            values.push(good.clone());
-            values
+    fn more_authorities_than_are_kept_are_told() {
+        let authority = |number: usize| {
+            let mut params = CertificateParams::default();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.serial_number = Some(u64::try_from(number).unwrap().into());
+            params.self_signed(&*PAIR).unwrap().der().to_vec()
         };
-        for unusable in [certificate_until(ALICE, 2020, 2021), certificate_until(ALICE, 2500, 2600)]
-        {
-            let why = of(&alice, &[entry(after(unusable.clone()))], NOW).unwrap_err().to_string();
-            assert!(why.contains("can be encrypted to now"), "{why}");
-            // Where all was looked at it is an answer.
-            assert_eq!(found(&[entry(vec![unusable.clone()])]), [unusable]);
-        }
-        let current = certificate(ALICE, 2025);
-        assert_eq!(found(&[entry(after(current.clone()))]), [current]);
+        let with = |count: usize| [entry((0..count).map(authority).collect())];
+        assert_eq!(left_out(&with(INTERMEDIATES_MAX)), "");
+        assert!(left_out(&with(INTERMEDIATES_MAX + 1)).contains("more than 16 authorities"));
     }
 
     proptest! {
@@ -253,7 +255,7 @@ mod tests {
             let values = vec![octets, changed];
             let entries = [Entry { signed_data: values.clone(), ..entry(values) }];
             let alice = Address::parse(ALICE).unwrap();
-            for key in of(&alice, &entries, NOW).unwrap() {
+            for key in of(&alice, &entries).0 {
                 prop_assert!(key.certificate.names(&alice) && !key.pinned);
             }
         }

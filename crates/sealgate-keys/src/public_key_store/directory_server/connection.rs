@@ -181,6 +181,9 @@ impl Connections {
         let until = Instant::now() + self.timeout;
         let entries = search::entries(ldap, until, question.clone());
         let found = entries.await.map_err(Fault::into_reason)?;
+        if let Some(why) = found.cut_off {
+            return Err(why);
+        }
         if found.entries.is_empty() {
             return Err(format!(
                 "`{}` cannot be read: correct `base`, or let us read it",

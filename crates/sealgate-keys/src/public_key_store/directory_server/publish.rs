@@ -47,7 +47,13 @@ pub(super) async fn apply(
     certificates: Arc<[Arc<Certificate>]>,
 ) -> Result<Result<usize, NotOne>, Fault> {
     let found = search::entries(ldap.clone(), until, question).await?;
+    if let Some(why) = found.cut_off {
+        return Err(Fault::Answered(why));
+    }
     let entries = found.entries;
+    if entries.is_empty() && found.refers {
+        return Err(Fault::Answered(search::elsewhere()));
+    }
     let [entry] = entries.as_slice() else { return Ok(Err(NotOne(entries.len()))) };
     let mut changed = 0;
     for certificate in

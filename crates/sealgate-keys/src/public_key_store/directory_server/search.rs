@@ -1,12 +1,12 @@
-//! One search: a question to one connection, its entries back, or why there is no whole answer.
+//! One search: a question to one connection, its entries back, or why there is no answer.
 //!
-//! An answer that is not complete (a limit was reached, the server refers to others) is never taken for "no such
-//! entry".
+//! An answer that is not whole (a limit was reached, the server refers to others, an entry cannot be read) is never taken
+//! for "no such entry". Where entries came before it broke off they are given with the reason.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ldap3::{Ldap, LdapError, LdapResult, Scope, SearchOptions, SearchStream};
+use ldap3::{Ldap, LdapError, LdapResult, RequestId, Scope, SearchOptions, SearchStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::entry::Entry;
@@ -24,18 +24,20 @@ pub(super) struct Question {
     pub(super) time_limit: Duration,
 }
 
-/// A whole answer of one server.
+/// The answer of one server.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     /// It knows of other servers that may have more entries (RFC 4511 §4.5.3).
     pub(super) refers: bool,
+    /// Why not all entries of this server are there.
+    pub(super) cut_off: Option<String>,
 }
 
 impl Found {
-    /// The error of an answer in which what was looked for is missing here and may be elsewhere.
-    pub(super) fn elsewhere() -> String {
-        "refers to other servers: name in `base` what this server holds".to_owned()
+    /// Why there may be entries that are not here.
+    pub(super) fn not_whole(&self) -> Option<String> {
+        self.cut_off.clone().or_else(|| self.refers.then(elsewhere))
     }
 }
 
@@ -101,13 +103,21 @@ pub(super) async fn entries(
     // Without adapters this only gives back the request's number and never waits.
     let result = stream.finish().await;
     match read.map_err(|_| Fault::late()).flatten() {
+        Ok(answer) if answer.is_broken_off => {
+            abandon(ldap, id, until);
+            Ok(answer.into_found())
+        }
         Ok(answer) => answer.judge(&result, &question),
         Err(fault) => {
-            // The server is told to stop, behind our back: where it hangs, so would we.
-            tokio::spawn(async move { timeout_at(until + ABANDON_TIME, ldap.abandon(id)).await });
+            abandon(ldap, id, until);
             Err(fault)
         }
     }
+}
+
+/// The server is told to stop, behind our back: where it hangs, so would we.
+fn abandon(mut ldap: Ldap, id: RequestId, until: Instant) {
+    tokio::spawn(async move { timeout_at(until + ABANDON_TIME, ldap.abandon(id)).await });
 }
 
 /// What came before the result.
@@ -115,6 +125,10 @@ pub(super) async fn entries(
 struct Answer {
     entries: Vec<Entry>,
     references: usize,
+    /// Why an entry is missing.
+    cut_off: Option<String>,
+    /// No more was read, and there is no result.
+    is_broken_off: bool,
 }
 
 impl Answer {
@@ -123,34 +137,45 @@ impl Answer {
         entries_max: usize,
     ) -> Result<Self, Fault> {
         let mut answer = Self::default();
+        let mut seen = 0_usize;
         while let Some(item) = stream.next().await.map_err(Fault::of_connection)? {
             if item.is_ref() {
                 answer.references += 1;
             } else if !item.is_intermediate() {
-                if answer.entries.len() == entries_max {
-                    return Err(Fault::Answered(too_many(entries_max)));
+                if seen == entries_max {
+                    answer.cut_off = Some(too_many(entries_max));
+                    answer.is_broken_off = true;
+                    break;
                 }
-                let malformed = || Fault::Answered("an entry that is no LDAP".to_owned());
-                answer.entries.push(Entry::read(item.0).ok_or_else(malformed)?);
+                seen += 1;
+                match Entry::read(item.0) {
+                    Some(entry) => answer.entries.push(entry),
+                    None => answer.cut_off = Some("an entry that is no LDAP".to_owned()),
+                }
             }
         }
         Ok(answer)
     }
 
-    fn judge(self, result: &LdapResult, question: &Question) -> Result<Found, Fault> {
+    fn judge(mut self, result: &LdapResult, question: &Question) -> Result<Found, Fault> {
         match result.rc {
-            SUCCESS if self.entries.is_empty() && self.references > 0 => {
-                Err(Fault::Answered(Found::elsewhere()))
+            SUCCESS => {}
+            SIZE_LIMIT_EXCEEDED => self.cut_off = Some(too_many(question.entries_max)),
+            TIME_LIMIT_EXCEEDED | ADMIN_LIMIT_EXCEEDED => self.cut_off = Some(reason(result)),
+            NO_SUCH_OBJECT => {
+                return Err(Fault::Answered(format!(
+                    "`{}` is not there ({}): correct `base`, or let us read it",
+                    question.base,
+                    reason(result)
+                )));
             }
-            SUCCESS => Ok(Found { entries: self.entries, refers: self.references > 0 }),
-            SIZE_LIMIT_EXCEEDED => Err(Fault::Answered(too_many(question.entries_max))),
-            NO_SUCH_OBJECT => Err(Fault::Answered(format!(
-                "`{}` is not there ({}): correct `base`, or let us read it",
-                question.base,
-                reason(result)
-            ))),
-            _ => Err(Fault::of_result(result)),
+            _ => return Err(Fault::of_result(result)),
         }
+        Ok(self.into_found())
+    }
+
+    fn into_found(self) -> Found {
+        Found { entries: self.entries, refers: self.references > 0, cut_off: self.cut_off }
     }
 }
 
@@ -170,6 +195,11 @@ pub(super) fn reason(result: &LdapResult) -> String {
     one_line(&words)
 }
 
+/// Why what is missing here may be elsewhere.
+pub(super) fn elsewhere() -> String {
+    "refers to other servers: name in `base` what this server holds".to_owned()
+}
+
 fn too_many(entries_max: usize) -> String {
     format!(
         "more than {entries_max} entries match, or than the server gives out: make `filter` narrower, or raise \
@@ -187,7 +217,9 @@ const ABANDON_TIME: Duration = Duration::from_secs(1);
 
 // RFC 4511 §4.1.9.
 pub(super) const SUCCESS: u32 = 0;
+const TIME_LIMIT_EXCEEDED: u32 = 3;
 const SIZE_LIMIT_EXCEEDED: u32 = 4;
+const ADMIN_LIMIT_EXCEEDED: u32 = 11;
 pub(super) const NO_SUCH_ATTRIBUTE: u32 = 16;
 pub(super) const ATTRIBUTE_OR_VALUE_EXISTS: u32 = 20;
 const NO_SUCH_OBJECT: u32 = 32;
@@ -198,12 +230,12 @@ const UNAVAILABLE: u32 = 52;
 const RESULT_NAMES: [(u32, &str); 24] = [
     (1, "operationsError"),
     (2, "protocolError"),
-    (3, "timeLimitExceeded"),
+    (TIME_LIMIT_EXCEEDED, "timeLimitExceeded"),
     (SIZE_LIMIT_EXCEEDED, "sizeLimitExceeded"),
     (7, "authMethodNotSupported"),
     (8, "strongerAuthRequired"),
     (10, "referral"),
-    (11, "adminLimitExceeded"),
+    (ADMIN_LIMIT_EXCEEDED, "adminLimitExceeded"),
     (13, "confidentialityRequired"),
     (NO_SUCH_ATTRIBUTE, "noSuchAttribute"),
     (17, "undefinedAttributeType"),
@@ -243,15 +275,19 @@ mod tests {
     }
 
     #[test]
-    fn only_success_without_referrals_is_an_empty_answer() {
+    fn only_success_without_referrals_is_a_whole_answer() {
         let judge = |rc, references| {
-            Answer { entries: Vec::new(), references }.judge(&result(rc), &question())
+            let entries = vec![Entry::default()];
+            Answer { entries, references, ..Answer::default() }.judge(&result(rc), &question())
         };
-        assert_eq!(judge(SUCCESS, 0), Ok(Found::default()));
-        for (rc, references) in [(SUCCESS, 1), (SUCCESS, 3)] {
-            assert!(matches!(judge(rc, references), Err(Fault::Answered(_))));
-        }
+        assert_eq!(judge(SUCCESS, 0).unwrap().not_whole(), None);
+        assert!(judge(SUCCESS, 3).unwrap().not_whole().unwrap().contains("other servers"));
         for rc in 1..=100 {
+            if [TIME_LIMIT_EXCEEDED, SIZE_LIMIT_EXCEEDED, ADMIN_LIMIT_EXCEEDED].contains(&rc) {
+                let found = judge(rc, 0).unwrap();
+                assert!(found.not_whole().is_some() && found.entries.len() == 1, "{rc}");
+                continue;
+            }
             let fault = judge(rc, 0).unwrap_err();
             let is_stuck = matches!(fault, Fault::Stuck(_));
             assert_eq!(is_stuck, [BUSY, UNAVAILABLE].contains(&rc), "{rc}: {fault:?}");
