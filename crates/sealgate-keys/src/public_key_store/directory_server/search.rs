@@ -150,7 +150,7 @@ impl Answer {
                 seen += 1;
                 match Entry::read(item.0) {
                     Some(entry) => answer.entries.push(entry),
-                    None => answer.cut_off = Some("an entry that is no LDAP".to_owned()),
+                    None => answer.cut_off = Some(UNREADABLE.to_owned()),
                 }
             }
         }
@@ -211,6 +211,9 @@ fn too_many(entries_max: usize) -> String {
 fn whole_secs(time: Duration) -> i32 {
     i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX)
 }
+
+/// What [`super::guard`] puts in place of an entry is one too.
+const UNREADABLE: &str = "an entry that is no LDAP, larger than 8 MiB or nested too deep";
 
 /// How long a server may take to hear that we no longer wait.
 const ABANDON_TIME: Duration = Duration::from_secs(1);
