@@ -425,6 +425,30 @@ fn a_key_that_is_not_its_certificates_is_not_left_in_the_token() {
 }
 
 #[test]
+fn keys_beyond_a_bound_are_told_and_no_absent_keys() {
+    inside("keys_beyond_a_bound_are_told_and_no_absent_keys", |bed| {
+        const MOST: usize = 1024;
+        let person = bed.person("p256@nec.example", P256, SIGN_AND_ENCRYPT);
+        bed.import(&person, &person.address, "01");
+        let token = Token::open(bed.config()).unwrap();
+        signs(&only(token.find(&person.address).unwrap()));
+        let count = || token.find(&person.address).map(|found| found.len());
+        bed.copy_key(&person.address, 2..=100);
+        assert_eq!(count(), Ok(100));
+        let last = token.find(&person.address).unwrap().pop().unwrap();
+        bed.copy_key(&person.address, 101..=MOST + 1);
+        let why = count().unwrap_err().to_string();
+        assert!(why.contains("more than 1024") && why.contains(&person.address), "{why}");
+        assert!(matches!(count(), Err(StoreError::Unavailable { .. })), "mail waits");
+        // A handle that has its object needs no search.
+        signs(&last);
+        assert!(token.list().unwrap().is_empty(), "one owner's keys hide no others");
+        assert_eq!(token.remove(&person.address), Ok(MOST as u64 + 1));
+        assert_eq!(count(), Ok(0));
+    });
+}
+
+#[test]
 fn eight_threads_sign_at_once() {
     inside("eight_threads_sign_at_once", |bed| {
         let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);

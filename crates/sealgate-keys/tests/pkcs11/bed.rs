@@ -1,6 +1,7 @@
 //! A token of the test's own, people with keys, and the process that a test runs in.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -120,6 +121,20 @@ impl Bed {
         let keys = session.find_objects(&named).unwrap();
         assert_eq!(keys.len(), 1);
         session.update_attributes(keys[0], attributes).unwrap();
+    }
+
+    /// Puts the one key with a label into the token again and again, under ids of their own.
+    pub(crate) fn copy_key(&self, label: &str, ids: RangeInclusive<usize>) {
+        let module = Pkcs11::new(self.token.module()).unwrap();
+        let slots = module.get_slots_with_initialized_token().unwrap();
+        let session = module.open_rw_session(slots[0]).unwrap();
+        let label = Attribute::Label(label.as_bytes().to_vec());
+        let named = [Attribute::Class(ObjectClass::PRIVATE_KEY), label, Attribute::Id(vec![0x01])];
+        let keys = session.find_objects(&named).unwrap();
+        for id in ids {
+            let id = Attribute::Id(u32::try_from(id).unwrap().to_be_bytes().to_vec());
+            session.copy_object(keys[0], &[id]).unwrap();
+        }
     }
 
     /// A module that logs calls and passes them on.

@@ -4,12 +4,15 @@
 //! the public key object beside it, or else by a proof ([`super::proof`]). A key that belongs to none is an error: as an
 //! absence it would let mail out unsigned, and in unread. So is one where the token refuses the proof.
 
+use std::collections::HashMap;
+use std::ffi::c_ulong;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use der::asn1::{OctetStringRef, UintRef};
 use der::{Decode, Sequence};
+use sealgate_core::hex;
 use sealgate_core::keys::{Certificate, KeyKind};
 
 use super::connection::Here;
@@ -95,9 +98,10 @@ pub(super) fn find_keys(here: &Here<'_>, selectors: &[Selector]) -> Result<Vec<F
     let mut found: Vec<Found> = Vec::new();
     let mut paired = Vec::new();
     let mut alone = Vec::new();
+    let mut read = ReadCertificates::new();
     for selector in selectors {
         for object in secret_keys(here, &selector.template, KEYS_OF_OWNER_MAX)? {
-            let pairs = match pairs(here, object, selector) {
+            let pairs = match pairs(here, object, selector, &mut read) {
                 // Another selector may name a file with its certificate.
                 Err(fault @ Fault::Incapable(_)) => {
                     alone.push((object, fault));
@@ -151,7 +155,7 @@ pub(super) fn key_object(
     }))
 }
 
-/// Private keys with these attributes.
+/// All private keys with these attributes.
 pub(super) fn secret_keys(
     here: &Here<'_>,
     template: &[Attribute],
@@ -160,8 +164,41 @@ pub(super) fn secret_keys(
     search(here, ObjectClass::PRIVATE_KEY, template, most)
 }
 
-/// Objects of a class with these attributes, so many at most.
+/// All objects of a class with these attributes. Where they are more than this it is an error: those that are left out
+/// would be taken for absent.
 pub(super) fn search(
+    here: &Here<'_>,
+    class: ObjectClass,
+    template: &[Attribute],
+    most: usize,
+) -> Result<Vec<ObjectHandle>, Fault> {
+    let objects = first(here, class, template, most.saturating_add(1))?;
+    if objects.len() <= most {
+        return Ok(objects);
+    }
+    let what = match class {
+        ObjectClass::PRIVATE_KEY => "private keys",
+        ObjectClass::CERTIFICATE => "certificates",
+        _ => "public keys",
+    };
+    let named = template.iter().filter_map(|attribute| match attribute {
+        Attribute::Label(label) => Some(format!("label `{}`", String::from_utf8_lossy(label))),
+        Attribute::Id(id) => {
+            let mut digits = String::new();
+            hex::write(&mut digits, id);
+            Some(format!("id {digits}"))
+        }
+        _ => None,
+    });
+    let named: Vec<_> = named.collect();
+    let of = if named.is_empty() { "in it".to_owned() } else { format!("of {}", named.join(", ")) };
+    Err(Fault::Incapable(format!(
+        "more than {most} {what} {of}: take those out that are no longer used, or give them another label"
+    )))
+}
+
+/// So many of the objects of a class with these attributes.
+pub(super) fn first(
     here: &Here<'_>,
     class: ObjectClass,
     template: &[Attribute],
@@ -221,7 +258,15 @@ pub(super) fn facts(here: &Here<'_>, object: ObjectHandle) -> Result<KeyFacts, F
     Ok(facts)
 }
 
-fn pairs(here: &Here<'_>, object: ObjectHandle, selector: &Selector) -> Result<Vec<Found>, Fault> {
+/// Certificates that were read, by their objects: keys of one label share them. Nothing where one cannot be used.
+type ReadCertificates = HashMap<c_ulong, Option<Arc<Certificate>>>;
+
+fn pairs(
+    here: &Here<'_>,
+    object: ObjectHandle,
+    selector: &Selector,
+    read: &mut ReadCertificates,
+) -> Result<Vec<Found>, Fault> {
     let facts = facts(here, object)?;
     let name = KeyName { label: facts.label.clone(), id: facts.id.clone() };
     let label = name.label_text();
@@ -234,7 +279,7 @@ fn pairs(here: &Here<'_>, object: ObjectHandle, selector: &Selector) -> Result<V
     }
     let candidates = match &selector.certificate {
         Some(path) => certificates_of_file(path)?,
-        None => certificates(here, &name)?,
+        None => certificates(here, &name, read)?,
     };
     let mut found = Vec::new();
     let mut refused = None;
@@ -276,7 +321,11 @@ fn pairs(here: &Here<'_>, object: ObjectHandle, selector: &Selector) -> Result<V
 }
 
 /// Those with the key's id, and those with its label.
-fn certificates(here: &Here<'_>, name: &KeyName) -> Result<Vec<Arc<Certificate>>, Fault> {
+fn certificates(
+    here: &Here<'_>,
+    name: &KeyName,
+    read: &mut ReadCertificates,
+) -> Result<Vec<Arc<Certificate>>, Fault> {
     let mut templates = Vec::new();
     if !name.id.is_empty() {
         templates.push([Attribute::Id(name.id.clone())]);
@@ -287,20 +336,34 @@ fn certificates(here: &Here<'_>, name: &KeyName) -> Result<Vec<Arc<Certificate>>
     let mut certificates: Vec<Arc<Certificate>> = Vec::new();
     for template in templates {
         for object in search(here, ObjectClass::CERTIFICATE, &template, CERTIFICATES_OF_KEY_MAX)? {
-            let Some(der) = value(here, object)? else { continue };
-            match Certificate::from_der(&der) {
-                Ok(new) if certificates.iter().all(|known| **known != new) => {
-                    certificates.push(Arc::new(new));
+            let certificate = match read.get(&object.handle()) {
+                Some(certificate) => certificate.clone(),
+                None => {
+                    let certificate = read_certificate(here, object, name)?;
+                    read.insert(object.handle(), certificate.clone());
+                    certificate
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    let label = name.label_text();
-                    tracing::warn!(label, %error, "a certificate in the token is not usable");
-                }
-            }
+            };
+            certificates.extend(certificate.filter(|new| !certificates.contains(new)));
         }
     }
     Ok(certificates)
+}
+
+fn read_certificate(
+    here: &Here<'_>,
+    object: ObjectHandle,
+    name: &KeyName,
+) -> Result<Option<Arc<Certificate>>, Fault> {
+    let Some(der) = value(here, object)? else { return Ok(None) };
+    match Certificate::from_der(&der) {
+        Ok(certificate) => Ok(Some(Arc::new(certificate))),
+        Err(error) => {
+            let label = name.label_text();
+            tracing::warn!(label, %error, "a certificate in the token is not usable");
+            Ok(None)
+        }
+    }
 }
 
 fn value(here: &Here<'_>, object: ObjectHandle) -> Result<Option<Vec<u8>>, Fault> {
@@ -355,9 +418,9 @@ fn public_point(here: &Here<'_>, facts: &KeyFacts) -> Result<Option<Vec<u8>>, Fa
         return Ok(None);
     }
     let template = [Attribute::Id(facts.id.clone())];
-    let objects = search(here, ObjectClass::PUBLIC_KEY, &template, 2)?;
+    let objects = first(here, ObjectClass::PUBLIC_KEY, &template, 2)?;
     let [object] = *objects.as_slice() else { return Ok(None) };
-    if secret_keys(here, &template, 2)?.len() != 1 {
+    if first(here, ObjectClass::PRIVATE_KEY, &template, 2)?.len() != 1 {
         return Ok(None);
     }
     let attributes = here.session.get_attributes(object, &[AttributeType::EcPoint])?;
@@ -381,11 +444,15 @@ struct RsaPublicKey<'a> {
 /// What stands for the owner in the label's template.
 pub(super) const PLACEHOLDER: &str = "{address}";
 
-/// Keys of one owner, and of one entry in the configuration.
-pub(super) const KEYS_OF_OWNER_MAX: usize = 64;
+/// Keys of one owner, and of one entry in the configuration: of those that are renewed every month, as many as in
+/// 85 years.
+const KEYS_OF_OWNER_MAX: usize = 1024;
 
 /// Certificates under one id or label.
-pub(super) const CERTIFICATES_OF_KEY_MAX: usize = 64;
+const CERTIFICATES_OF_KEY_MAX: usize = 1024;
+
+/// Objects of one kind that are listed, counted or destroyed.
+pub(super) const OBJECTS_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {

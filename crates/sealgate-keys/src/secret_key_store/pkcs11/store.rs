@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::connection::{Connection, Here, OwnSession};
 use super::fault::Fault;
 use super::objects::{
-    CERTIFICATES_OF_KEY_MAX, Found, KEYS_OF_OWNER_MAX, PLACEHOLDER, Selector, facts, find_keys,
-    label_of, owner_of, search, secret_keys,
+    Found, OBJECTS_MAX, PLACEHOLDER, Selector, facts, find_keys, first, label_of, owner_of, search,
+    secret_keys,
 };
 use super::operation::TokenKey;
 use super::worker::Workers;
@@ -146,7 +146,7 @@ impl RemoteStore for Token {
                     find_keys(here, &Selector::of_owner(&here.connection.config, &owner))?;
                 }
                 let token = here.token()?;
-                let keys = secret_keys(here, &[], KEYS_MAX)?.len();
+                let keys = secret_keys(here, &[], OBJECTS_MAX)?.len();
                 Ok(format!(
                     "token `{}`, model {}, secret keys: {keys}",
                     token.label(),
@@ -161,7 +161,7 @@ impl RemoteStore for Token {
 fn owners(here: &Here<'_>) -> Result<BTreeSet<String>, Fault> {
     let config = &here.connection.config;
     let mut owners: BTreeSet<String> = config.keys.iter().map(|key| key.owner.clone()).collect();
-    for object in secret_keys(here, &[], KEYS_MAX)? {
+    for object in secret_keys(here, &[], OBJECTS_MAX)? {
         let facts = facts(here, object)?;
         owners.extend(
             std::str::from_utf8(&facts.label).ok().and_then(|label| owner_of(config, label)),
@@ -251,7 +251,7 @@ impl Drop for Made<'_> {
 fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
     let id = new_key::id_of(&new.certificate);
     let by_name = [Attribute::Label(new.label.as_bytes().to_vec()), Attribute::Id(id.clone())];
-    if !secret_keys(here, &by_name, 1)?.is_empty() {
+    if !first(here, ObjectClass::PRIVATE_KEY, &by_name, 1)?.is_empty() {
         let why = format!("{}: the token has this secret key already", new.owner);
         return Err(Fault::Store(StoreError::Exists(why)));
     }
@@ -270,7 +270,7 @@ fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
     for certificate in std::iter::once(&new.certificate).chain(&new.chain) {
         let label = Attribute::Label(new.label.as_bytes().to_vec());
         let same = [label, Attribute::Value(certificate.der().to_vec())];
-        if !search(here, ObjectClass::CERTIFICATE, &same, 1)?.is_empty() {
+        if !first(here, ObjectClass::CERTIFICATE, &same, 1)?.is_empty() {
             continue;
         }
         let template = new_key::certificate(certificate, &new.label)
@@ -301,12 +301,12 @@ fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
 fn remove(here: &Here<'_>, label: &str) -> Result<u64, Fault> {
     let by_label = [Attribute::Label(label.as_bytes().to_vec())];
     let mut removed = 0;
-    for object in secret_keys(here, &by_label, KEYS_OF_OWNER_MAX)? {
+    for object in secret_keys(here, &by_label, OBJECTS_MAX)? {
         here.session.destroy_object(object)?;
         removed += 1;
     }
     for class in [ObjectClass::PUBLIC_KEY, ObjectClass::CERTIFICATE] {
-        for object in search(here, class, &by_label, CERTIFICATES_OF_KEY_MAX)? {
+        for object in search(here, class, &by_label, OBJECTS_MAX)? {
             here.session.destroy_object(object)?;
         }
     }
@@ -318,6 +318,3 @@ pub(super) const CALL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the administrator's commands may take: they go over all keys, or write.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Keys in a token that are listed or counted.
-const KEYS_MAX: usize = 100_000;
