@@ -11,7 +11,7 @@ use sealgate_keys::secret_key_store::{RemoteKey, RemoteStore};
 use sealgate_testkit::process;
 use sealgate_testkit::softhsm::Remoting;
 
-use crate::bed::{Bed, P256, RSA, SIGN_AND_ENCRYPT, inside, threads_of_tokens};
+use crate::bed::{Bed, P256, RSA, SIGN_AND_ENCRYPT, inside, new_key, threads_of_tokens};
 use crate::uses::{
     ECDSA_SHA256, MESSAGE, RETURN_PATIENCE, RSA_SHA256, decrypts_rsa, encrypted_pkcs1, only, signs,
     works_within,
@@ -203,6 +203,36 @@ fn mail_waits_for_a_session_and_those_that_are_open_do() {
         let threads = threads_of_tokens();
         assert!((5..=9).contains(&threads), "{threads} threads for 9 sessions");
         assert_eq!(token.find("ec@nec.example").unwrap().len(), 1);
+    });
+}
+
+/// Takes a key in and destroys it where our own threads have all sessions and keep them.
+fn changes_with_few_sessions(bed: &Bed, said: &str, opened: usize) {
+    let (token, key) = key_with_few_sessions(bed, said, opened);
+    // Until each thread that is there has one.
+    assert!((0..48).any(|_| put_off_of_48(&key) == 0));
+    assert_eq!(threads_of_tokens(), opened - 1);
+    let new = bed.person("new@nec.example", P256, SIGN_AND_ENCRYPT);
+    for _ in 0..2 {
+        token.insert(&[new_key(&new, &new)]).unwrap();
+        signs(&only(token.find(&new.address).unwrap()));
+        assert_eq!(token.remove(&new.address), Ok(1));
+    }
+    assert_eq!(put_off_of_48(&key), 0);
+    assert_eq!(threads_of_tokens(), opened - 1);
+}
+
+#[test]
+fn a_key_is_taken_in_where_our_own_threads_have_all_sessions() {
+    inside("away::a_key_is_taken_in_where_our_own_threads_have_all_sessions", |bed| {
+        changes_with_few_sessions(bed, "CK_UNAVAILABLE_INFORMATION", 6);
+    });
+}
+
+#[test]
+fn a_key_is_taken_in_by_a_token_of_two_sessions() {
+    inside("away::a_key_is_taken_in_by_a_token_of_two_sessions", |bed| {
+        changes_with_few_sessions(bed, "2", 2);
     });
 }
 

@@ -54,6 +54,13 @@ pub(super) struct OwnSession {
     session: Session,
 }
 
+/// What a session is opened for.
+#[derive(Clone, Copy, Debug)]
+enum Access {
+    Read,
+    Write,
+}
+
 /// A session to work with.
 #[derive(Debug)]
 pub(super) struct Here<'a> {
@@ -96,12 +103,12 @@ impl Connection {
         own: &mut Option<OwnSession>,
         work: impl Fn(&Here<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let (generation, result) = self.attempt(own, &work);
+        let (generation, result) = self.attempt(own, Access::Read, &work);
         match result {
             Err(Fault::Away(why) | Fault::Gone(why)) => {
                 tracing::debug!(token = self.config.token, why, "PKCS#11: starting anew");
                 self.module.restart(generation)?;
-                self.attempt(own, &work).1
+                self.attempt(own, Access::Read, &work).1
             }
             other => other,
         }
@@ -114,13 +121,12 @@ impl Connection {
         work: impl Fn(&Here<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         self.run(own, |here| here.confirm())?;
-        self.attempt(own, &|here| {
-            let functions = self.module.functions();
-            let session = functions.open_rw_session(here.slot);
-            let session = session.map_err(|error| self.no_session(error))?;
-            work(&Here { session: &session, ..*here })
-        })
-        .1
+        // Its own session makes room for it: threads keep theirs, and where they have all that the token opens none
+        // would become free.
+        self.leave(own.take());
+        let (_, result) = self.attempt(own, Access::Write, &work);
+        self.leave(own.take());
+        result
     }
 
     /// Closes a thread's session.
@@ -136,6 +142,7 @@ impl Connection {
     fn attempt<T>(
         &self,
         own: &mut Option<OwnSession>,
+        access: Access,
         work: &impl Fn(&Here<'_>) -> Result<T, Fault>,
     ) -> (u64, Result<T, Fault>) {
         let gate = self.module.enter();
@@ -147,7 +154,11 @@ impl Connection {
             if own.as_ref().is_none_or(|own| own.generation != generation) {
                 // One of an older generation is gone.
                 *own = None;
-                let session = self.module.functions().open_ro_session_no_drop(slot);
+                let functions = self.module.functions();
+                let session = match access {
+                    Access::Read => functions.open_ro_session_no_drop(slot),
+                    Access::Write => functions.open_rw_session_no_drop(slot),
+                };
                 let session = session.map_err(|error| self.no_session(error))?;
                 *own = Some(OwnSession { generation, session });
                 self.count(generation, 1);
@@ -237,7 +248,7 @@ impl Connection {
         Err(Fault::Away(format!("no token `{label}` at {module}; tokens there: {others}")))
     }
 
-    /// Two are for the login and for changes.
+    /// One is for the login, and one is left to others.
     fn limit_sessions(&self, token: &TokenInfo) {
         let most = match token.max_session_count() {
             Limit::Max(most) => usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(2),
