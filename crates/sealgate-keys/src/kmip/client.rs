@@ -53,7 +53,7 @@ impl fmt::Display for KmipServer {
 pub enum CallError {
     /// The server has answered, and refuses.
     Refused(Failure),
-    /// No server can be reached, or what it says is no KMIP.
+    /// No server can be reached, or what it says is no KMIP, or cannot be read in answer to this request.
     Unavailable(String),
 }
 
@@ -212,7 +212,7 @@ impl Visit<'_> {
             // Closed while nobody used it, say: a new connection will tell.
             if let Ok(answer) = kept.exchange(request, deadline) {
                 server.keep(kept);
-                return answer.map_err(CallError::Refused);
+                return answer.map_err(|why| server.no_answer(why));
             }
         }
         let answered = client.connect(server, deadline).and_then(|mut connection| {
@@ -221,7 +221,7 @@ impl Visit<'_> {
             Ok(answer)
         });
         let answer = answered.map_err(|error| self.went_away(&error))?;
-        answer.map_err(CallError::Refused)
+        answer.map_err(|why| server.no_answer(why))
     }
 
     /// One connection of its own, for requests that only make sense together.
@@ -280,6 +280,14 @@ impl Server {
         why
     }
 
+    /// Names it to whoever asked, and to nobody else.
+    fn no_answer(&self, why: NoAnswer) -> CallError {
+        match why {
+            NoAnswer::Refused(failure) => CallError::Refused(failure),
+            NoAnswer::Unreadable(why) => CallError::Unavailable(format!("{}: {why}", self.address)),
+        }
+    }
+
     fn resolve(&self, host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
@@ -305,7 +313,26 @@ impl Session {
     pub fn call(&mut self, request: &Request) -> Result<Response, CallError> {
         let answer = self.connection.exchange(request, Instant::now() + self.limit);
         let answer = answer.map_err(|error| CallError::Unavailable(error.to_string()))?;
-        answer.map_err(CallError::Refused)
+        answer.map_err(|why| match why {
+            NoAnswer::Refused(failure) => CallError::Refused(failure),
+            NoAnswer::Unreadable(why) => CallError::Unavailable(why),
+        })
+    }
+}
+
+/// Why an exchange that went well gave no answer. The connection is as good as before, and so is the server for others.
+#[derive(Debug)]
+enum NoAnswer {
+    Refused(Failure),
+    Unreadable(String),
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(failure) => failure.fmt(f),
+            Self::Unreadable(why) => f.write_str(why),
+        }
     }
 }
 
@@ -343,20 +370,22 @@ impl Connection {
         &mut self,
         request: &Request,
         deadline: Instant,
-    ) -> io::Result<Result<Response, Failure>> {
+    ) -> io::Result<Result<Response, NoAnswer>> {
         self.stream.socket().until(deadline);
         let message = RequestMessage::one(self.version, request.clone()).encode();
         self.stream.write_all(&message)?;
         self.stream.flush()?;
-        let mut items = ResponseMessage::decode(&self.answer()?).map_err(other)?.items;
-        let item = items.pop().filter(|_| items.is_empty());
-        let item = item.ok_or_else(|| other("not one answer to one request"))?;
-        let asked = request.operation();
-        match (item.operation, item.result) {
-            (Some(operation), Ok(response)) if operation == asked => Ok(Ok(response)),
-            (_, Ok(_)) => Err(other("the answer to another request")),
-            (_, Err(failure)) => Ok(Err(failure)),
+        let answer = self.answer()?;
+        let item = ResponseMessage::only_item(&answer).map_err(other)?;
+        if item.is_success() && item.operation != Some(request.operation()) {
+            return Err(other("the answer to another request"));
         }
+        Ok(match item.read() {
+            Ok(result) => result.map_err(NoAnswer::Refused),
+            Err(error) => Err(NoAnswer::Unreadable(format!(
+                "the answer to {request:?} cannot be read: {error}"
+            ))),
+        })
     }
 }
 

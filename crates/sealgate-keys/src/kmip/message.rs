@@ -153,6 +153,68 @@ impl ResponseMessage {
         let version = Version::read(&header.expect(tag::PROTOCOL_VERSION)?.structure()?)?;
         Ok(Self { version, items: batch(&message, ResponseItem::read)? })
     }
+
+    /// The one answer of a message to one request, its payload not read yet: what is wrong there is no fault of the message.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where it is no message, or not of one answer.
+    pub(super) fn only_item(bytes: &[u8]) -> Result<UnreadItem<'_>, DecodeError> {
+        let message = open(bytes, tag::RESPONSE_MESSAGE)?;
+        let header = message.expect(tag::RESPONSE_HEADER)?.structure()?;
+        Version::read(&header.expect(tag::PROTOCOL_VERSION)?.structure()?)?;
+        let count = header.find(tag::BATCH_COUNT).map(|item| item.integer()).transpose()?;
+        let mut items = message.all(tag::BATCH_ITEM);
+        match (items.next(), items.next(), count) {
+            (Some(item), None, Some(1) | None) => UnreadItem::new(item.structure()?),
+            _ => Err(DecodeError("not one answer to one request".to_owned())),
+        }
+    }
+}
+
+/// An answer of a batch, its payload or failure not read yet.
+#[derive(Debug)]
+pub(super) struct UnreadItem<'a> {
+    pub(super) operation: Option<Operation>,
+    status: ResultStatus,
+    item: Structure<'a>,
+}
+
+impl<'a> UnreadItem<'a> {
+    fn new(item: Structure<'a>) -> Result<Self, DecodeError> {
+        let operation = item.find(tag::OPERATION).map(|item| item.enumeration()).transpose()?;
+        let status = item.expect(tag::RESULT_STATUS)?.enumeration()?.into();
+        Ok(Self { operation: operation.map(Into::into), status, item })
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        self.status == ResultStatus::Success
+    }
+
+    /// What was done, or why not.
+    ///
+    /// # Errors
+    /// [`DecodeError`]
+    pub(super) fn read(&self) -> Result<Result<Response, Failure>, DecodeError> {
+        match (self.status, self.operation) {
+            (ResultStatus::Success, Some(operation)) => {
+                let payload = self.item.expect(tag::RESPONSE_PAYLOAD)?.structure()?;
+                Ok(Ok(Response::read(operation, &payload)?))
+            }
+            (ResultStatus::Success, None) => {
+                Err(DecodeError("an answer without its operation".to_owned()))
+            }
+            (ResultStatus::OperationFailed | ResultStatus::Other(_), _) => {
+                let reason = self.item.find(tag::RESULT_REASON);
+                let reason = reason.map(|item| item.enumeration()).transpose()?;
+                let message = self.item.find(tag::RESULT_MESSAGE);
+                let message = message.map(|item| item.text()).transpose()?.unwrap_or_default();
+                Ok(Err(Failure {
+                    reason: reason.map_or(ResultReason::GeneralFailure, Into::into),
+                    message: message.to_owned(),
+                }))
+            }
+        }
+    }
 }
 
 impl ResponseItem {
@@ -176,29 +238,9 @@ impl ResponseItem {
     }
 
     fn read(item: &Structure<'_>) -> Result<Self, DecodeError> {
-        let operation = item.find(tag::OPERATION).map(|item| item.enumeration()).transpose()?;
-        let operation: Option<Operation> = operation.map(Into::into);
-        let status: ResultStatus = item.expect(tag::RESULT_STATUS)?.enumeration()?.into();
-        let result = match (status, operation) {
-            (ResultStatus::Success, Some(operation)) => {
-                let payload = item.expect(tag::RESPONSE_PAYLOAD)?.structure()?;
-                Ok(Response::read(operation, &payload)?)
-            }
-            (ResultStatus::Success, None) => {
-                return Err(DecodeError("an answer without its operation".to_owned()));
-            }
-            (ResultStatus::OperationFailed | ResultStatus::Other(_), _) => {
-                let reason = item.find(tag::RESULT_REASON);
-                let reason = reason.map(|item| item.enumeration()).transpose()?;
-                let message = item.find(tag::RESULT_MESSAGE);
-                let message = message.map(|item| item.text()).transpose()?.unwrap_or_default();
-                Err(Failure {
-                    reason: reason.map_or(ResultReason::GeneralFailure, Into::into),
-                    message: message.to_owned(),
-                })
-            }
-        };
-        Ok(Self { operation, batch_id: batch_id(item)?, result })
+        let unread = UnreadItem::new(item.clone())?;
+        let result = unread.read()?;
+        Ok(Self { operation: unread.operation, batch_id: batch_id(item)?, result })
     }
 }
 

@@ -20,6 +20,7 @@ use crate::kmip::response::Failure;
 use crate::kmip::ttlv::{HEADER_BYTES, message_bytes};
 
 mod gone;
+mod unreadable;
 
 const ALICE: &str = "alice@nec.example";
 const SHA256: SignatureScheme = SignatureScheme::Ecdsa(Digest::Sha256);
@@ -47,6 +48,8 @@ struct Fake {
     /// Connections now, and at most so far.
     connections: [usize; 2],
     before: String,
+    /// Its answers about this object are spoiled so.
+    spoiled: Option<(String, fn(&mut Vec<u8>))>,
 }
 
 struct FakeServer {
@@ -64,6 +67,7 @@ impl FakeServer {
             asked: Vec::new(),
             connections: [0, 0],
             before: before.to_owned(),
+            spoiled: None,
         };
         let shared = Arc::new(Mutex::new(fake));
         let listener = UnixListener::bind(socket).unwrap();
@@ -126,10 +130,18 @@ fn serve(mut stream: &UnixStream, shared: &Mutex<Fake>) -> Option<()> {
     let mut message = RequestMessage::decode(&bytes).unwrap();
     let request = message.items.pop().unwrap().request;
     let operation = Some(request.operation());
-    let result = shared.lock().unwrap().answer(request)?;
+    let mut fake = shared.lock().unwrap();
+    let result = fake.answer(request)?;
+    let spoil = fake.spoiled.as_ref().filter(|(id, _)| fake.asked.last().unwrap().1 == *id);
+    let spoil = spoil.map(|(_, spoil)| *spoil);
+    drop(fake);
     let items = vec![ResponseItem { operation, batch_id: None, result }];
     let answer = ResponseMessage { version: message.version, items };
-    stream.write_all(&answer.encode(0)).ok()
+    let mut answer = answer.encode(0).to_vec();
+    if let Some(spoil) = spoil {
+        spoil(&mut answer);
+    }
+    stream.write_all(&answer).ok()
 }
 
 fn no(reason: ResultReason) -> Result<Response, Failure> {
