@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cryptoki::error::{Error, RvError};
+use cryptoki::object::{Attribute, ObjectClass};
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::AuthPin;
@@ -37,6 +38,8 @@ struct Standing {
     anchor: Session,
     /// Sessions of threads.
     open: usize,
+    /// Whether it has shown a secret key since.
+    has_shown_keys: bool,
 }
 
 /// How many sessions threads may have.
@@ -225,7 +228,14 @@ impl Connection {
             let _ = anchor.close();
             return Err(fault);
         }
-        *standing = Some(Standing { generation, slot, has_login, anchor, open: 0 });
+        let has_shown_keys = match shows_keys(&anchor) {
+            Ok(shows) => shows,
+            Err(error) => {
+                let _ = anchor.close();
+                return Err(error.into());
+            }
+        };
+        *standing = Some(Standing { generation, slot, has_login, anchor, open: 0, has_shown_keys });
         Ok((slot, has_login))
     }
 
@@ -340,6 +350,23 @@ impl Here<'_> {
         Err(Fault::Away("the login is gone".to_owned()))
     }
 
+    /// Sees that the token shows a secret key still, where it has shown one since the login. A module whose token is away may
+    /// know the session and show nothing, and say no error: that is not "no key".
+    pub(super) fn confirm_keys(&self) -> Result<(), Fault> {
+        let shows = shows_keys(self.session)?;
+        let mut standing = lock(&self.connection.standing);
+        match standing.as_mut().filter(|standing| standing.generation == self.generation) {
+            Some(standing) if !shows && standing.has_shown_keys => {
+                Err(Fault::Gone("the token shows no secret key any more".to_owned()))
+            }
+            Some(standing) => {
+                standing.has_shown_keys |= shows;
+                Ok(())
+            }
+            None => Err(Fault::Away("the login is gone".to_owned())),
+        }
+    }
+
     /// Whether the token itself answers: some modules know the session's state without it.
     pub(super) fn answers(&self) -> bool {
         match self.session.generate_random_vec(1) {
@@ -354,6 +381,12 @@ impl Here<'_> {
     pub(super) fn token(&self) -> Result<TokenInfo, Fault> {
         Ok(self.connection.module.functions().get_token_info(self.slot)?)
     }
+}
+
+/// Whether a session sees any secret key.
+fn shows_keys(session: &Session) -> Result<bool, Error> {
+    let template = [Attribute::Class(ObjectClass::PRIVATE_KEY)];
+    session.iter_objects(&template)?.next().transpose().map(|found| found.is_some())
 }
 
 const PIN_REFUSED: &str = "it refused this PIN, and sealgate does not try it again, because a few \

@@ -122,6 +122,7 @@ pub(super) fn find_keys(here: &Here<'_>, selectors: &[Selector]) -> Result<Vec<F
     }
     match alone.into_iter().find(|(object, _)| !paired.contains(object)) {
         Some((_, fault)) => Err(fault),
+        None if found.is_empty() => here.confirm_keys().map(|()| found),
         None => Ok(found),
     }
 }

@@ -159,6 +159,7 @@ impl RemoteStore for Token {
 
 /// Those who have keys, by their labels and by the configuration.
 fn owners(here: &Here<'_>) -> Result<BTreeSet<String>, Fault> {
+    here.confirm_keys()?;
     let config = &here.connection.config;
     let mut owners: BTreeSet<String> = config.keys.iter().map(|key| key.owner.clone()).collect();
     for object in secret_keys(here, &[], OBJECTS_MAX)? {
