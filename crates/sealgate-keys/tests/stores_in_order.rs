@@ -15,7 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use sealgate_core::address::{Address, Domain};
-use sealgate_core::keys::{Certificate, LookupError};
+use sealgate_core::encrypt::{NoKey, choose_certificate};
+use sealgate_core::keys::{Certificate, LookupError, PublicKey, Timestamp};
 use sealgate_core::step::{KeyQuery, Keys};
 use sealgate_keys::administration::establish;
 use sealgate_keys::database::DatabaseUrl;
@@ -100,11 +101,15 @@ impl Bed {
         }
     }
 
-    async fn ask(&self) -> Result<Vec<Vec<u8>>, LookupError> {
+    async fn keys(&self) -> Result<Vec<PublicKey>, LookupError> {
         let bob = Address::parse(BOB).unwrap();
         let mut keys = Keys::default();
         self.stores.answer(&[KeyQuery::Public(bob.clone())], &mut keys).await;
-        let found = keys.public.remove(&bob).unwrap()?;
+        keys.public.remove(&bob).unwrap()
+    }
+
+    async fn ask(&self) -> Result<Vec<Vec<u8>>, LookupError> {
+        let found = self.keys().await?;
         Ok(found.iter().map(|key| key.certificate.der().to_vec()).collect())
     }
 }
@@ -299,4 +304,27 @@ async fn of_an_answer_that_is_cut_off_what_can_be_used_is_used() {
         bed.list(vec![expired()]);
     }
     assert!(bed.ask().await.unwrap().contains(&good));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_expired_certificates_hide_no_later_stores_good_one() {
+    let mut bed = Bed::new(&[Embedded, Ldap]).await;
+    let good = usable(&bed.slapd.pki);
+    bed.list(vec![good.clone()]);
+    for _ in 0..40 {
+        bed.pin(&expired()).await;
+    }
+    let (bob, trust) = (Address::parse(BOB).unwrap(), bed.stores.trust().await.unwrap());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = Timestamp(i64::try_from(now.as_secs()).unwrap());
+    let choose = |keys: &[PublicKey]| choose_certificate(keys, &bob, &trust, now, false);
+    let keys = bed.keys().await.unwrap();
+    assert_eq!(keys.len(), 41);
+    assert_eq!(choose(&keys).unwrap().certificate.der(), good);
+    // More than are looked at are not "no key" either.
+    let (good, expired) = keys.split_last().unwrap();
+    assert_eq!(choose(expired).unwrap_err(), NoKey::Unusable);
+    let many = vec![expired[0].clone(); 300];
+    assert_eq!(choose(&many).unwrap_err(), NoKey::Undecided);
+    assert!(choose(&[vec![good.clone()], many].concat()).is_ok());
 }
