@@ -16,6 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rcgen::{CertificateParams, KeyPair, SanType};
 use sealgate_core::address::Address;
 use sealgate_core::keys::{Certificate, PublicKey};
 use sealgate_keys::StoreError;
@@ -273,6 +274,37 @@ async fn of_an_entrys_values_those_count_that_parse_and_name_the_address() {
     }
     let why = why(find(&directory, "carol@nec.example").await);
     assert!(why.contains("is left out"), "what nobody can read is not `no key`: {why}");
+}
+
+/// Each signature is verified with the one certificate that it names: to try every one would let one entry's values cost
+/// tens of thousands of verifications.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signature_is_verified_with_the_certificate_that_it_names() {
+    let mut slapd = Slapd::start(Settings::default());
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let key_file = private_file(dir.path(), "key.pem", &key.serialize_pem());
+    let [signer, twin] = [2020, 2021].map(|year| {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::Rfc822Name(ALICE.try_into().unwrap())];
+        params.not_before = rcgen::date_time_ymd(year, 1, 1);
+        params.serial_number = Some(u64::from(year.unsigned_abs()).into());
+        let pem = params.self_signed(&key).unwrap().pem();
+        private_file(dir.path(), &format!("{year}.pem"), &pem)
+    });
+    let with = |beside: &Path| {
+        let mut command = Command::new("openssl");
+        command.args(["cms", "-sign", "-binary", "-nodetach", "-nocerts", "-outform", "DER"]);
+        command.arg("-signer").arg(&signer).arg("-inkey").arg(&key_file);
+        process::run(command.arg("-certfile").arg(beside), b"").expect_ok("openssl cms")
+    };
+    let directory = connect(&slapd);
+    for (beside, reads) in [(&twin, false), (&signer, true)] {
+        let signed_data = vec![with(beside)];
+        slapd.add_person(&Person { signed_data, ..person(ALICE, &[]) });
+        let keys = look_up(&directory, ALICE).await.unwrap();
+        assert_eq!(keys.iter().any(|key| key.capabilities.is_some()), reads, "{keys:?}");
+    }
 }
 
 /// `userSMIMECertificate` as clients publish it: CMS SignedData over nothing, with certificate and authority.

@@ -12,9 +12,10 @@ use std::time::Duration;
 use ldap3::Scope;
 use ldap3::asn1::parse_tag;
 use sealgate_core::address::Address;
-use sealgate_core::keys::{Certificate, PublicKey};
+use sealgate_core::keys::{Certificate, PublicKey, Timestamp};
 
 use crate::error::StoreError;
+use crate::learning::unix_now;
 use crate::secret_source::SecretSource;
 
 mod candidates;
@@ -88,7 +89,7 @@ pub fn candidates_in(entry: &[u8], address: &Address) -> Result<Vec<PublicKey>, 
     };
     guard::check_depth(entry).map_err(|_| malformed())?;
     let (_, tag) = parse_tag(entry).map_err(|_| malformed())?;
-    Ok(candidates::of(address, &[Entry::read(tag).ok_or_else(malformed)?]).0)
+    Ok(candidates::of(address, &[Entry::read(tag).ok_or_else(malformed)?], now()).0)
 }
 
 /// What a directory has for an address.
@@ -167,12 +168,31 @@ impl DirectoryServer {
             connections.run(ask).await
         })
         .await?;
-        let (keys, left_out) = candidates::of(address, &found.entries);
-        let not_whole = found.not_whole().or(left_out).map(|why| {
+        let cut_off = found.not_whole();
+        let (keys, left_out) = self.candidates(address, found.entries).await?;
+        let not_whole = cut_off.or(left_out).map(|why| {
             let store = STORE.to_owned();
             StoreError::Unavailable { store, why }
         });
         Ok(Candidates { keys, not_whole })
+    }
+
+    /// Whoever may write an entry decides how much there is to parse and to verify: more than is usual is read on a thread for
+    /// that. What is usual waits for no such thread, which other stores may hold while they are away.
+    async fn candidates(
+        &self,
+        address: &Address,
+        entries: Vec<Entry>,
+    ) -> Result<(Vec<PublicKey>, Option<String>), StoreError> {
+        if entries.iter().map(Entry::size).sum::<usize>() <= READ_AT_ONCE_BYTES_MAX {
+            return Ok(candidates::of(address, &entries, now()));
+        }
+        let address = address.clone();
+        let read = tokio::task::spawn_blocking(move || candidates::of(&address, &entries, now()));
+        read.await.map_err(|error| StoreError::Unavailable {
+            store: STORE.to_owned(),
+            why: error.to_string(),
+        })
     }
 
     /// Adds those of these certificates that the address's entry does not have yet. Other values stay as they are.
@@ -293,6 +313,10 @@ async fn detached<T: Send + 'static>(
     })
 }
 
+fn now() -> Timestamp {
+    Timestamp(unix_now())
+}
+
 fn fault(key: &str, why: impl fmt::Display) -> StoreError {
     StoreError::Input(format!("[{TABLE}] {key}: {why}"))
 }
@@ -316,6 +340,8 @@ const STORE: &str = "directory server";
 const SERVERS_MAX: usize = 8;
 /// Characters of a server's own words that are shown.
 const REASON_CHARS_MAX: usize = 200;
+/// Values that are read where they came in: some certificates.
+const READ_AT_ONCE_BYTES_MAX: usize = 16 * 1024;
 /// RFC 4511 §4.5.1.8: the entry without attributes.
 const NO_ATTRIBUTES: &[&str] = &["1.1"];
 

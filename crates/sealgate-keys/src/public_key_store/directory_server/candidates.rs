@@ -10,16 +10,21 @@ use std::sync::Arc;
 
 use sealgate_core::address::Address;
 use sealgate_core::cms::SignedData;
-use sealgate_core::keys::{Capabilities, Certificate, PublicKey};
+use sealgate_core::keys::{Capabilities, Certificate, PublicKey, Timestamp};
 
 use super::entry::Entry;
 use super::{CERTIFICATES_MAX, one_line};
 
-/// Candidates for an address, and why there may be others, where something was left out.
-pub(super) fn of(address: &Address, entries: &[Entry]) -> (Vec<PublicKey>, Option<String>) {
+/// Candidates for an address, and why there may be others, where something was left out. Foreign signatures are verified
+/// for it, some hundreds at most.
+pub(super) fn of(
+    address: &Address,
+    entries: &[Entry],
+    now: Timestamp,
+) -> (Vec<PublicKey>, Option<String>) {
     let mut gathered = Gathered::default();
     for entry in entries {
-        gathered.take_entry(entry);
+        gathered.take_entry(entry, now);
     }
     gathered.into_keys(address)
 }
@@ -34,7 +39,7 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn take_entry(&mut self, entry: &Entry) {
+    fn take_entry(&mut self, entry: &Entry, now: Timestamp) {
         for value in &entry.certificates {
             self.take_value(entry, value, |gathered, value| {
                 let certificate =
@@ -49,7 +54,7 @@ impl Gathered {
                 if signed.certificates.is_empty() {
                     return Err("no certificate in it can be read".to_owned());
                 }
-                gathered.take_signed_data(signed);
+                gathered.take_signed_data(signed, now);
                 Ok(())
             });
         }
@@ -85,13 +90,12 @@ impl Gathered {
     }
 
     /// `userSMIMECertificate`: certificates, signed by their owner together with what he can read (RFC 2798 §2.8).
-    fn take_signed_data(&mut self, signed: SignedData) {
+    fn take_signed_data(&mut self, signed: SignedData, now: Timestamp) {
         let content = signed.content.as_deref().unwrap_or_default();
         for signer in &signed.signers {
-            let verified = signed
-                .certificates
-                .iter()
-                .find(|certificate| signer.verify(content, certificate).is_ok());
+            // The one that it names, and no other: to try all would cost a verification for each.
+            let named = signer.certificate(signed.certificates.iter(), now);
+            let verified = named.filter(|certificate| signer.verify(content, certificate).is_ok());
             if let Some((certificate, capabilities)) = verified.zip(signer.capabilities()) {
                 self.capabilities.push((Arc::clone(certificate), capabilities));
             }
@@ -158,6 +162,9 @@ mod tests {
 
     static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
+    /// In the year 2027.
+    const NOW: Timestamp = Timestamp(1_800_000_000);
+
     fn certificate(address: &str, year: i32) -> Vec<u8> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::Rfc822Name(address.try_into().unwrap())];
@@ -171,13 +178,13 @@ mod tests {
     }
 
     fn found(entries: &[Entry]) -> Vec<Vec<u8>> {
-        let (keys, _) = of(&Address::parse(ALICE).unwrap(), entries);
+        let (keys, _) = of(&Address::parse(ALICE).unwrap(), entries, NOW);
         keys.iter().map(|key| key.certificate.der().to_vec()).collect()
     }
 
     /// Why there may be more; nothing where all that was there was looked at.
     fn left_out(entries: &[Entry]) -> String {
-        of(&Address::parse(ALICE).unwrap(), entries).1.unwrap_or_default()
+        of(&Address::parse(ALICE).unwrap(), entries, NOW).1.unwrap_or_default()
     }
 
     #[test]
@@ -255,7 +262,7 @@ mod tests {
             let values = vec![octets, changed];
             let entries = [Entry { signed_data: values.clone(), ..entry(values) }];
             let alice = Address::parse(ALICE).unwrap();
-            for key in of(&alice, &entries).0 {
+            for key in of(&alice, &entries, NOW).0 {
                 prop_assert!(key.certificate.names(&alice) && !key.pinned);
             }
         }

@@ -31,6 +31,11 @@ impl Entry {
         Some(entry)
     }
 
+    /// Octets of its values.
+    pub(super) fn size(&self) -> usize {
+        self.certificates.iter().chain(&self.signed_data).map(Vec::len).sum()
+    }
+
     /// Where the values of an attribute go. Options such as `;binary` are of no concern: some servers leave them out.
     fn values_of(&mut self, description: &[u8]) -> Option<&mut Vec<Vec<u8>>> {
         let name = description.split(|b| *b == b';').next().unwrap_or_default();
