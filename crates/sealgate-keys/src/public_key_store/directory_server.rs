@@ -169,30 +169,12 @@ impl DirectoryServer {
         })
         .await?;
         let cut_off = found.not_whole();
-        let (keys, left_out) = self.candidates(address, found.entries).await?;
+        let (keys, left_out) = read_entries(address, found.entries).await?;
         let not_whole = cut_off.or(left_out).map(|why| {
             let store = STORE.to_owned();
             StoreError::Unavailable { store, why }
         });
         Ok(Candidates { keys, not_whole })
-    }
-
-    /// Whoever may write an entry decides how much there is to parse and to verify: more than is usual is read on a thread for
-    /// that. What is usual waits for no such thread, which other stores may hold while they are away.
-    async fn candidates(
-        &self,
-        address: &Address,
-        entries: Vec<Entry>,
-    ) -> Result<(Vec<PublicKey>, Option<String>), StoreError> {
-        if entries.iter().map(Entry::size).sum::<usize>() <= READ_AT_ONCE_BYTES_MAX {
-            return Ok(candidates::of(address, &entries, now()));
-        }
-        let address = address.clone();
-        let read = tokio::task::spawn_blocking(move || candidates::of(&address, &entries, now()));
-        read.await.map_err(|error| StoreError::Unavailable {
-            store: STORE.to_owned(),
-            why: error.to_string(),
-        })
     }
 
     /// Adds those of these certificates that the address's entry does not have yet. Other values stay as they are.
@@ -310,6 +292,23 @@ async fn detached<T: Send + 'static>(
     tokio::spawn(work).await.unwrap_or_else(|_| {
         let why = "an answer that is no LDAP, or sealgate is shutting down".to_owned();
         Err(StoreError::Unavailable { store: STORE.to_owned(), why })
+    })
+}
+
+/// Whoever may write an entry decides how much there is to parse and to verify: more than is usual is read on a thread for
+/// that. What is usual waits for no such thread, which other stores may hold while they are away.
+async fn read_entries(
+    address: &Address,
+    entries: Vec<Entry>,
+) -> Result<(Vec<PublicKey>, Option<String>), StoreError> {
+    if entries.iter().map(Entry::size).sum::<usize>() <= READ_AT_ONCE_BYTES_MAX {
+        return Ok(candidates::of(address, &entries, now()));
+    }
+    let address = address.clone();
+    let read = tokio::task::spawn_blocking(move || candidates::of(&address, &entries, now()));
+    read.await.map_err(|error| StoreError::Unavailable {
+        store: STORE.to_owned(),
+        why: error.to_string(),
     })
 }
 

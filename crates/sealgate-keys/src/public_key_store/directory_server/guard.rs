@@ -304,7 +304,7 @@ mod tests {
         let endless = [0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 0x02, 0x01, 0x01, SEARCH_RESULT_ENTRY];
         // Cut off while it is read past.
         let cut = &entry(7, &large)[..MESSAGE_BYTES_MAX];
-        for mut unfit in [&done[..], &endless, &cut] {
+        for mut unfit in [&done[..], &endless, cut] {
             let outcome = next_message(&mut unfit, &mut BytesMut::new()).await;
             assert!(!matches!(outcome, Ok(Some(_))), "{outcome:?}");
         }

@@ -49,8 +49,10 @@ struct Fake {
     connections: [usize; 2],
     before: String,
     /// Its answers about this object are spoiled so.
-    spoiled: Option<(String, fn(&mut Vec<u8>))>,
+    spoiled: Option<(String, Spoil)>,
 }
+
+type Spoil = fn(&mut [u8]);
 
 struct FakeServer {
     shared: Arc<Mutex<Fake>>,
@@ -137,7 +139,7 @@ fn serve(mut stream: &UnixStream, shared: &Mutex<Fake>) -> Option<()> {
     drop(fake);
     let items = vec![ResponseItem { operation, batch_id: None, result }];
     let answer = ResponseMessage { version: message.version, items };
-    let mut answer = answer.encode(0).to_vec();
+    let mut answer = answer.encode(0);
     if let Some(spoil) = spoil {
         spoil(&mut answer);
     }

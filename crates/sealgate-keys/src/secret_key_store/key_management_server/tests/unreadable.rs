@@ -12,23 +12,24 @@ fn value_of(message: &mut [u8], tag: Tag) -> &mut [u8] {
 }
 
 /// A certificate of PGP (KMIP 1.4 §9.1.3.2.6).
-fn of_another_type(message: &mut Vec<u8>) {
+fn of_another_type(message: &mut [u8]) {
     value_of(message, tag::CERTIFICATE_TYPE)[..4].copy_from_slice(&2_u32.to_be_bytes());
 }
 
 /// An item within the payload that is longer than the payload.
-fn cut_off_within(message: &mut Vec<u8>) {
+fn cut_off_within(message: &mut [u8]) {
     value_of(message, tag::RESPONSE_PAYLOAD)[4..8].copy_from_slice(&0xffff_u32.to_be_bytes());
 }
 
 /// Two answers where one was asked for.
-fn of_two(message: &mut Vec<u8>) {
+fn of_two(message: &mut [u8]) {
     value_of(message, tag::BATCH_COUNT)[..4].copy_from_slice(&2_u32.to_be_bytes());
 }
 
 #[test]
 fn an_object_that_cannot_be_read_fails_its_own_look_up_and_no_other() {
-    for spoil in [of_another_type, cut_off_within] {
+    let ways: [Spoil; 2] = [of_another_type, cut_off_within];
+    for spoil in ways {
         let bed = Bed::new(1);
         let person = Person::signing();
         let certificate = bed.servers[0].put_certificate(&person);
