@@ -407,7 +407,7 @@ fn belongs(
         return Ok(public.is_some_and(|public| Some(public.n) == modulus));
     }
     match public_point(here, facts)? {
-        Some(point) => Ok(point == certificate.public_key_bytes()),
+        Some(point) => Ok(is_point(&point, certificate.public_key_bytes())),
         None => proof::is_proven(here, object, facts.may, certificate),
     }
 }
@@ -426,13 +426,16 @@ fn public_point(here: &Here<'_>, facts: &KeyFacts) -> Result<Option<Vec<u8>>, Fa
     }
     let attributes = here.session.get_attributes(object, &[AttributeType::EcPoint])?;
     Ok(attributes.into_iter().find_map(|attribute| match attribute {
-        // DER by the standard, bare in some tokens.
-        Attribute::EcPoint(point) => Some(
-            <&OctetStringRef>::from_der(&point)
-                .map_or_else(|_| point.clone(), |inner| inner.as_bytes().to_vec()),
-        ),
+        Attribute::EcPoint(point) => Some(point),
         _ => None,
     }))
+}
+
+/// Whether `CKA_EC_POINT` is this point. Tokens write it in DER, as the standard has it, or bare; a bare one begins as DER
+/// would, and one of 256 reads as such.
+fn is_point(value: &[u8], point: &[u8]) -> bool {
+    value == point
+        || <&OctetStringRef>::from_der(value).is_ok_and(|inner| inner.as_bytes() == point)
 }
 
 /// RSAPublicKey (RFC 8017 §A.1.1).
@@ -483,5 +486,17 @@ mod tests {
         config.label = String::new();
         assert_eq!(label_of(&config, "@b.example"), None);
         assert_eq!(owner_of(&config, "@b.example"), None);
+    }
+
+    #[test]
+    fn a_point_is_known_in_der_and_bare_whatever_it_begins_with() {
+        // The second reads as an OCTET STRING of 63 octets.
+        for first in [0x11, 0x3f] {
+            let mut point = vec![0x22; 65];
+            point[..2].copy_from_slice(&[4, first]);
+            let in_der = [&[4, 65], &point[..]].concat();
+            assert!(is_point(&point, &point) && is_point(&in_der, &point), "{first:#x}");
+            assert!(!is_point(&point[2..], &point) && !is_point(&in_der[1..], &point));
+        }
     }
 }
