@@ -215,9 +215,9 @@ fn no_more_sessions_are_asked_of_a_token_than_it_says_that_it_has() {
 fn mail_waits_for_a_session_and_those_that_are_open_do() {
     inside("away::mail_waits_for_a_session_and_those_that_are_open_do", |bed| {
         let (token, key) = key_with_few_sessions(bed, "CK_UNAVAILABLE_INFORMATION", 10);
-        // Each thread that finds no session is one too many.
-        let rounds = (0..48).take_while(|_| put_off_of_48(&key) > 0).count();
-        assert!((1..48).contains(&rounds), "{rounds} rounds");
+        // Each thread that finds no session is one too many; a busy machine may begin few of them at once.
+        assert!((0..48).any(|_| put_off_of_48(&key) > 0), "it is never short of sessions");
+        assert!((0..48).any(|_| put_off_of_48(&key) == 0), "it is short of sessions for ever");
         assert_eq!((0..5).map(|_| put_off_of_48(&key)).sum::<usize>(), 0);
         // One session is for the login.
         let threads = threads_of_tokens();
