@@ -42,7 +42,8 @@ enum Matching {
 }
 
 impl Tlsa {
-    /// Sorts out what can be used: usages 2 and 3 (RFC 7672 §3.1.3), selectors 0 and 1, matching types 0 to 2.
+    /// Sorts out what can be used: usages 2 and 3 (RFC 7672 §3.1.3), selectors 0 and 1, matching types 0 to 2, and of whole
+    /// anchors those that are certificates (RFC 6698 §4.1).
     pub(crate) fn new<'a>(records: impl Iterator<Item = &'a TLSA>) -> Self {
         let mut any = false;
         let mut usable = Vec::new();
@@ -77,7 +78,15 @@ impl Association {
             (2, 64) => Matching::Sha512,
             _ => return None,
         };
-        Some(Self { is_anchor, key_only, matching, data: data.clone() })
+        let association = Self { is_anchor, key_only, matching, data: data.clone() };
+        let anchor = association.as_anchor();
+        anchor.is_none_or(|anchor| is_parsable(&anchor)).then_some(association)
+    }
+
+    /// The anchor's certificate, where the record holds all of it.
+    fn as_anchor(&self) -> Option<CertificateDer<'_>> {
+        let is_whole = self.is_anchor && !self.key_only && self.matching == Matching::Full;
+        is_whole.then(|| CertificateDer::from(self.data.as_slice()))
     }
 
     fn matches(&self, certificate: &CertificateDer<'_>) -> bool {
@@ -95,6 +104,11 @@ impl Association {
             Matching::Sha512 => digest::digest(&digest::SHA512, octets).as_ref() == self.data,
         }
     }
+}
+
+/// Whether a certificate can be an anchor.
+fn is_parsable(certificate: &CertificateDer<'_>) -> bool {
+    RootCertStore::empty().add(certificate.clone()).is_ok()
 }
 
 /// Whether a server is the one that the records mean: DANE-EE looks at its certificate or key alone, neither name nor dates
@@ -116,14 +130,10 @@ pub(crate) fn verify(
     }
     let mut anchors = RootCertStore::empty();
     for association in associations.iter().filter(|one| one.is_anchor) {
-        for certificate in intermediates.iter().take(CHAIN_MAX) {
-            if association.matches(certificate) {
-                anchors.add(certificate.clone().into_owned())?;
-            }
-        }
-        if association.matching == Matching::Full && !association.key_only {
-            anchors.add(CertificateDer::from(association.data.clone()))?;
-        }
+        let in_chain = intermediates.iter().take(CHAIN_MAX);
+        let matching = in_chain.filter(|certificate| association.matches(certificate)).cloned();
+        // One that is no anchor does not keep another record from matching (RFC 7672 §2.2).
+        anchors.add_parsable_certificates(matching.chain(association.as_anchor()));
     }
     if anchors.is_empty() {
         return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
@@ -171,6 +181,9 @@ mod tests {
             (3, 1, 1, 31, false),
             (3, 1, 2, 32, false),
             (3, 1, 0, 0, false),
+            // A whole anchor is a certificate; these octets are none.
+            (2, 0, 0, 32, false),
+            (2, 1, 0, 32, true),
         ] {
             let tlsa = Tlsa::new([record(usage, selector, matching, &vec![7; length])].iter());
             let expected = matches!(tlsa, Tlsa::Records(_));

@@ -25,6 +25,7 @@ fn who_matches_his_tlsa_records_gets_mail() {
     let [ee, full] = [(); 2].map(|()| with_tls(&alien));
     // The authority, with the name of the domain: what an exchanger that serves many may have (RFC 7672 §3.2.2).
     let ta = with_tls(&certified(&pki, "ta.dane.example"));
+    let beside = with_tls(&certified(&pki, "beside.dane.example"));
     let key = association(&alien.0, 1, 1);
     let zeros = "0".repeat(64);
     let more = format!(
@@ -40,9 +41,18 @@ fn who_matches_his_tlsa_records_gets_mail() {
         ("ee", &ee, more),
         ("full", &full, format!("3 0 2 {}", association(&alien.0, 0, 2))),
         ("ta", &ta, format!("2 0 1 {}", association(&pki.root, 0, 1))),
+        // One that can be used beside one that cannot.
+        (
+            "beside",
+            &beside,
+            format!(
+                "2 0 0 {NO_CERTIFICATE}\n_25._tcp.mx-beside TLSA 2 1 1 {}",
+                association(&pki.root, 1, 1)
+            ),
+        ),
     ]);
     let internet = Internet::new(&pki, &[zone], |_| {});
-    for name in ["ee", "ta", "full", "alias", "elsewhere", "two"] {
+    for name in ["ee", "ta", "full", "alias", "elsewhere", "two", "beside"] {
         let reply = internet.send(&format!("bob@{name}.dane.example"));
         assert_eq!(reply.code, 250, "{name}: {reply:?}\n{}", internet.gate.log());
         let passage = internet.passage(&reply);
@@ -55,7 +65,7 @@ fn who_matches_his_tlsa_records_gets_mail() {
     let hosts = ["mx-ee", "mx-ee", "mx-elsewhere", "mx-two"];
     assert_eq!(asked_for, hosts.map(|host| format!("{host}.dane.example")));
     let metrics = internet.metrics();
-    assert!(metrics.contains("sealgate_tls_sessions_total{verified=\"dane\"} 6"), "{metrics}");
+    assert!(metrics.contains("sealgate_tls_sessions_total{verified=\"dane\"} 7"), "{metrics}");
 }
 
 #[test]
@@ -102,21 +112,26 @@ fn unusable_records_and_the_senders_wish_lower_what_dane_demands() {
     let alien = certified(&pki, "elsewhere.example");
     let digest = association(&alien.0, 1, 1);
     let (unusable, stripped, wrong) = (with_tls(&alien), plain(), with_tls(&alien));
+    let malformed = with_tls(&alien);
     let zone = format!(
         "unusable MX 10 a\na A {}\n_25._tcp.a TLSA 1 1 1 {digest}\n\
          stripped MX 10 b\nb A {}\n_25._tcp.b TLSA 1 1 1 {digest}\n\
-         wrong MX 10 c\nc A {}\n_25._tcp.c TLSA 3 1 1 {}\n",
+         wrong MX 10 c\nc A {}\n_25._tcp.c TLSA 3 1 1 {}\n\
+         malformed MX 10 d\nd A {}\n_25._tcp.d TLSA 2 0 0 {NO_CERTIFICATE}\n",
         unusable.address,
         stripped.address,
         wrong.address,
-        "0".repeat(64)
+        "0".repeat(64),
+        malformed.address
     );
     let internet = Internet::new(&pki, &[Zone::signed("dane.example", &zone)], |_| {});
     // Records that cannot be used demand TLS and no more (RFC 7672 §2.2).
-    let reply = internet.send("bob@unusable.dane.example");
-    assert_eq!(reply.code, 250, "{reply:?}");
-    assert!(unusable.taken()[0].tls);
-    assert_eq!(internet.passage(&reply)["tls"]["verified"], "none");
+    for (name, exchanger) in [("unusable", &unusable), ("malformed", &malformed)] {
+        let reply = internet.send(&format!("bob@{name}.dane.example"));
+        assert_eq!(reply.code, 250, "{name}: {reply:?}");
+        assert!(exchanger.taken()[0].tls, "{name}");
+        assert_eq!(internet.passage(&reply)["tls"]["verified"], "none", "{name}");
+    }
     assert_not_sent(&internet.send("bob@stripped.dane.example"), "451 4.7.4", &[&stripped]);
     // The sender who would rather have it delivered gets that (RFC 8689 §5).
     assert_not_sent(&internet.send("bob@wrong.dane.example"), "451 4.7.5", &[&wrong]);
@@ -230,3 +245,6 @@ fn what_ought_to_be_signed_and_is_not_is_not_acted_upon() {
     assert_eq!(passage["dnssec"], false);
     assert_eq!(passage["tls"]["verified"], "none");
 }
+
+/// An ASN.1 sequence that is no certificate.
+const NO_CERTIFICATE: &str = "3003020101";
