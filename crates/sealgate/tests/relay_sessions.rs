@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::process::{self, await_that};
@@ -284,6 +284,41 @@ fn readiness_says_that_the_mail_server_is_away_and_finds_out_that_it_is_back() {
     // Nobody sends meanwhile.
     await_that("the good news", || gate.readiness().0 == 200);
     assert_eq!(send_smtp(outside, BOB, &[ALICE], MAIL).code, 250);
+}
+
+#[test]
+fn readiness_says_that_the_next_hop_is_away_and_finds_out_that_it_is_back() {
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = Arc::clone(&away);
+    let sink = Sink::scripted(Protocol::Smtp, move |stage| {
+        let is_gone = matches!(stage, Stage::Connect) && is_away.load(Ordering::SeqCst);
+        is_gone.then(String::new)
+    });
+    let mail_server = Sink::smtp();
+    // What policy demands of the way there makes no difference.
+    let gate = gate(&mail_server, |gate| {
+        gate.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
+        gate.set(&["policy", "tls"], "require");
+    });
+    let inside = gate.ready().inside_smtp.unwrap();
+    for _ in 0..3 {
+        assert_eq!(send_smtp(inside, ALICE, &[BOB], MAIL).status(), "451 4.4.1");
+    }
+    await_that("the bad news", || gate.readiness().0 == 503);
+    let (_, why) = gate.readiness();
+    assert_eq!(why, format!("next hop smtp://{}: away", sink.address));
+    away.store(false, Ordering::SeqCst);
+    // Nobody sends meanwhile.
+    await_that("the good news", || gate.readiness().0 == 200);
+    // One that has no TLS is there: mail that demands no TLS would go.
+    for _ in 0..4 {
+        assert_eq!(send_smtp(inside, ALICE, &[BOB], MAIL).code, 451);
+    }
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        assert_eq!(gate.readiness(), (200, "ready".to_owned()));
+        sleep(Duration::from_millis(500));
+    }
 }
 
 fn metric(gate: &Gate, name: &str) -> Option<f64> {

@@ -186,6 +186,13 @@ impl Hops {
         self.state(hop).health().until.is_none()
     }
 
+    /// Whether that holds for all hops to the server, whatever messages demand of the way there.
+    pub(crate) fn is_server_working(&self, hop: &Hop) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_server = known.iter().filter(|(other, _)| other.is_at_same_place(hop));
+        of_server.all(|(_, state)| state.health().until.is_none())
+    }
+
     /// Forgets hops that work and are not in use; to be called now and then.
     pub(crate) fn sweep(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -308,6 +315,10 @@ mod tests {
         assert!(!hops.is_working(&dead) && hops.is_working(&other));
         hops.attempt(&other).unwrap().failed();
         assert!(hops.attempt(&other).is_ok(), "one failure is none");
+        let demand = Demand { requiretls: true, ..Demand::default() };
+        let demanding = fixed(&"smtp://127.0.0.1:1".parse().unwrap(), demand);
+        assert!(hops.is_working(&demanding) && !hops.is_server_working(&demanding));
+        assert!(hops.is_server_working(&other));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Whether mail can be taken now: what `/readyz` says (REQUIREMENTS O13).
 //!
 //! Out: nothing, or one line that says what is in the way: a drain, a key store or the database that does not answer, a mail
-//! server that is left alone. Whoever asks often gets the same answer for [`VALID`], so that asking costs the
-//! stores nothing. A mail server that was away is tried here too: where nobody sends any more, no message finds
-//! out that it is back.
+//! server or a fixed next hop that is left alone. Whoever asks often gets the same answer for [`VALID`], so that asking costs
+//! the stores nothing. A server that was away is tried here too: where nobody sends any more, no message finds out that it is
+//! back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::connect::OPENING_MAX;
 use super::introduction::Introduction;
 use super::route::{self, Hop};
 use super::transport::Demand;
-use crate::config::ClientAddress;
+use crate::config::{ClientAddress, NextHop};
 
 /// What was found last, and when.
 #[derive(Debug, Default)]
@@ -47,9 +47,10 @@ impl Relay {
             return answer.clone();
         }
         let stores = timeout(PATIENCE, self.look_at_stores());
-        let (stores, mail_server) = tokio::join!(stores, self.look_at_mail_server());
+        let servers = async { tokio::join!(self.look_at_mail_server(), self.look_at_next_hop()) };
+        let (stores, (mail_server, next_hop)) = tokio::join!(stores, servers);
         let late = |_| Err("the key stores: no answer in time".to_owned());
-        let answer = stores.unwrap_or_else(late).and(mail_server);
+        let answer = stores.unwrap_or_else(late).and(mail_server).and(next_hop);
         *last = Some((Instant::now(), answer.clone()));
         answer
     }
@@ -73,7 +74,24 @@ impl Relay {
         if self.downstream.hops.is_working(&hop) {
             return Ok(());
         }
-        let away = format!("mail server {}: away", hop.name);
+        self.look_at(hop, "mail server").await
+    }
+
+    /// Looks at a fixed next hop only where messages found it away: where there is no entrance from inside, none did. Mail
+    /// exchangers are many, and one that is away is no reason to take no mail for the others.
+    async fn look_at_next_hop(self: &Arc<Self>) -> Result<(), String> {
+        let settings = self.settings();
+        let NextHop::Fixed(server) = &settings.config.outside.next_hop else { return Ok(()) };
+        let hop = route::fixed(server, Demand::default());
+        if self.downstream.hops.is_server_working(&hop) {
+            return Ok(());
+        }
+        // Without the demands of the messages that failed: a server that does not meet those is there.
+        self.look_at(hop, "next hop").await
+    }
+
+    async fn look_at(self: &Arc<Self>, hop: Hop, what: &str) -> Result<(), String> {
+        let away = format!("{what} {}: away", hop.name);
         let relay = Arc::clone(self);
         // A server that greets late has as long as it has for mail: what comes of it the next look knows.
         let trying = tokio::spawn(async move { relay.is_back(&hop).await });
@@ -110,5 +128,5 @@ impl Relay {
 
 /// How long an answer holds.
 const VALID: Duration = Duration::from_secs(3);
-/// How long the stores, and the mail server, are waited for.
+/// How long the stores, and each server, are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -52,6 +52,13 @@ impl Hop {
     pub(crate) fn is_same_server(&self, other: &Self) -> bool {
         self.lmtp == other.lmtp && self.name == other.name && self.targets == other.targets
     }
+
+    /// Whether both lead to the same hosts, whatever is demanded of the connections.
+    pub(crate) fn is_at_same_place(&self, other: &Self) -> bool {
+        self.lmtp == other.lmtp
+            && self.name == other.name
+            && self.targets.iter().map(Target::place).eq(other.targets.iter().map(Target::place))
+    }
 }
 
 /// A host to connect to. Two are the same only where they are to be treated the same: connections are kept for messages
@@ -66,6 +73,12 @@ pub(crate) struct Target {
     pub(crate) absolute: bool,
     /// What a connection to it must be.
     pub(crate) guard: Guard,
+}
+
+impl Target {
+    fn place(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
 }
 
 /// What a connection to a target must be.
