@@ -1,18 +1,19 @@
 //! The demonstration: two organisations on this machine, and one mail on its way from A1 to B10 before your eyes.
 //!
 //! Real relays of this very program with real key stores, run as children; stand-in mail servers and a
-//! stand-in Internet in between. Everything listens on loopback and lives in scratch folders that go at the end; after
-//! `--keep`, which a signal ends, they stay in the system's folder for temporary files.
+//! stand-in Internet in between. Everything listens on loopback and lives in scratch folders that go at the end, which with
+//! `--keep` a signal brings about.
 
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use sealgate_core::address::Address;
+use tokio::runtime::Runtime;
 
 use self::mail_server::{MailServer, hand_over};
 use self::organisation::Organisation;
+use crate::relay::Signals;
 
 mod mail_server;
 mod organisation;
@@ -21,26 +22,52 @@ const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
 const SECRET: &str = "the board meets on Friday at nine";
 
-/// Runs the demonstration; with `keep` it stays up until the process is interrupted.
+/// Runs the demonstration; with `keep` it stays up until SIGTERM, SIGINT or SIGHUP.
 ///
 /// # Errors
 /// A sentence that says which step failed and why.
 pub(crate) fn run(keep: bool, out: &mut impl Write) -> Result<(), String> {
+    // Before the first child: a signal that comes while there is one must not leave it behind.
+    let signals = Interruption::new().map_err(|error| format!("cannot catch signals: {error}"))?;
     let world = World::start()?;
     let told = |error: io::Error| format!("cannot write: {error}");
     world.show_the_way_there(out).map_err(told)??;
     world.show_falsification(out).map_err(told)??;
     if keep {
         world.invite(out).map_err(told)?;
-        loop {
-            std::thread::sleep(Duration::from_secs(3600));
-        }
+        signals.wait();
+        return Ok(());
     }
     writeln!(
         out,
         "\nAll of it ran on this machine and is gone now; `sealgate demo --keep` leaves it up."
     )
     .map_err(told)
+}
+
+/// A signal to end. What it interrupts goes on to its end, which takes seconds.
+struct Interruption {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+impl Interruption {
+    fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = runtime.block_on(async { Signals::new() })?;
+        Ok(Self { runtime, signals })
+    }
+
+    fn wait(self) {
+        let Self { runtime, mut signals } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                _ = signals.terminate.recv() => {}
+                _ = signals.interrupt.recv() => {}
+                _ = signals.hang_up.recv() => {}
+            }
+        });
+    }
 }
 
 struct World {
