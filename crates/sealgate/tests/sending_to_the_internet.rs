@@ -33,7 +33,7 @@ use sealgate_testkit::unbound::Unbound;
 /// An Internet, and a gate that sends to it.
 struct Internet {
     gate: Gate,
-    _dns: Nsd,
+    dns: Nsd,
 }
 
 impl Internet {
@@ -54,7 +54,7 @@ impl Internet {
         gate.set(&["outside", "ca"], text(&pki.root));
         edit(&gate);
         gate.start();
-        Self { gate, _dns: dns }
+        Self { gate, dns }
     }
 
     fn send(&self, to: &str) -> Reply {

@@ -1,14 +1,16 @@
 //! MTA-STS (RFC 8461): which mail exchangers a domain vouches for, learned over HTTPS and remembered.
 //!
 //! In: a domain. Out: the [`Policy`] in force, if any. The record in DNS says only whether there is something new; what was
-//! learned holds until its time is over, whatever DNS and the policy host say meanwhile (§5.1). The memory is this
-//! process's own.
+//! learned holds until its time is over, whatever DNS and the policy host say meanwhile (§5.1), and is renewed at half
+//! of it even where there is no record any more: who can suppress that must not wait the policy out (§10.2). The
+//! memory is this process's own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::{RData, RecordType};
+use tokio::sync::Semaphore;
 
 use super::names::Names;
 use super::tls::client::{Assurance, Clients};
@@ -18,10 +20,14 @@ pub(super) mod policy;
 
 pub(crate) use policy::{Mode, Policy};
 
-/// What was learned.
-#[derive(Debug, Default)]
+/// What was learned, and how more is.
+#[derive(Debug)]
 pub(crate) struct Policies {
     known: Mutex<HashMap<String, Known>>,
+    names: Arc<Names>,
+    clients: Arc<Clients>,
+    /// Policies that are renewed at once while mail goes by the old ones.
+    renewals: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,47 +41,82 @@ struct Known {
     retry: Instant,
 }
 
+/// What to do before mail goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// What is known holds, or there is nothing to ask for.
+    Go,
+    /// The policy in force is renewed beside the mail.
+    Renew,
+    /// The domain says that there is a policy that is not known.
+    Fetch,
+}
+
 impl Policies {
+    /// None is known yet.
+    pub(crate) fn new(names: Arc<Names>, clients: Arc<Clients>) -> Self {
+        let renewals = Arc::new(Semaphore::new(RENEWALS_MAX));
+        Self { known: Mutex::default(), names, clients, renewals }
+    }
+
     /// The policy in force for mail to a domain.
-    pub(crate) async fn of(
-        &self,
-        domain: &str,
-        names: &Names,
-        clients: &Clients,
-    ) -> Option<Arc<Policy>> {
-        let id = record_id(domain, names).await;
+    pub(crate) async fn of(self: &Arc<Self>, domain: &str) -> Option<Arc<Policy>> {
+        let id = record_id(domain, &self.names).await;
         let now = Instant::now();
         let known = self.lock().get(domain).cloned();
-        let valid = known.as_ref().filter(|known| known.until > now);
-        let cached = valid.and_then(|known| known.policy.clone());
-        let Some(id) = id else { return cached };
-        if known.as_ref().is_some_and(|known| known.is_fresh(&id, now) || known.retry > now) {
-            return cached;
+        let step = Known::step(known.as_ref(), id.as_deref(), now);
+        let known = known.filter(|known| known.until > now);
+        let cached = known.as_ref().and_then(|known| known.policy.clone());
+        match (step, id, known) {
+            (Step::Fetch, Some(id), known) => self.fetch(domain, id, known).await.or(cached),
+            (Step::Renew, _, Some(known)) => {
+                self.renew(domain, known);
+                cached
+            }
+            _ => cached,
         }
+    }
+
+    /// Fetches the policy while mail goes by the one that is known.
+    fn renew(self: &Arc<Self>, domain: &str, known: Known) {
+        // With so many under way the next mail to the domain sees to it.
+        let Ok(turn) = Arc::clone(&self.renewals).try_acquire_owned() else { return };
+        let retry = Instant::now() + RETRY_AFTER;
+        self.keep(domain, Known { retry, ..known.clone() });
+        let (policies, domain) = (Arc::clone(self), domain.to_owned());
+        tokio::spawn(async move {
+            policies.fetch(&domain, known.id.clone(), Some(known)).await;
+            drop(turn);
+        });
+    }
+
+    /// Fetches the policy that a record with this `id` tells of; what is known stays where there is none to be had.
+    async fn fetch(&self, domain: &str, id: String, known: Option<Known>) -> Option<Arc<Policy>> {
         let host = format!("mta-sts.{domain}");
-        let fetched = match fetch::fetch(&host, names, clients).await {
+        let fetched = match fetch::fetch(&host, &self.names, &self.clients).await {
             Ok(text) => Policy::parse(&text).ok_or_else(|| "no valid policy".to_owned()),
             Err(why) => Err(why),
         };
+        let now = Instant::now();
         match fetched {
             Ok(policy) => {
                 let (until, policy) = (now + policy.max_age, Arc::new(policy));
-                self.keep(
-                    domain,
-                    Known { id, policy: Some(Arc::clone(&policy)), until, retry: now },
-                );
+                let policy_kept = Some(Arc::clone(&policy));
+                self.keep(domain, Known { id, policy: policy_kept, until, retry: now });
                 Some(policy)
             }
             Err(why) => {
-                tracing::warn!(host, why, "MTA-STS policy not to be had");
+                let left_secs =
+                    known.as_ref().map(|known| known.until.duration_since(now).as_secs());
+                tracing::warn!(host, why, left_secs, "MTA-STS policy not to be had");
                 metrics::counter!("sealgate_mta_sts_fetch_failures_total").increment(1);
                 let retry = now + RETRY_AFTER;
-                let known = match known.filter(|known| known.until > now) {
+                let known = match known {
                     Some(known) => Known { retry, ..known },
                     None => Known { id: String::new(), policy: None, until: now, retry },
                 };
                 self.keep(domain, known);
-                cached
+                None
             }
         }
     }
@@ -98,10 +139,25 @@ impl Policies {
 }
 
 impl Known {
-    /// Whether it need not be asked for: renewed early, so that a host which is away for a while leaves no gap (RFC 8461 §3.3).
-    fn is_fresh(&self, id: &str, now: Instant) -> bool {
-        let half = self.policy.as_ref().map(|policy| policy.max_age / 2);
-        self.id == id && half.is_some_and(|half| self.until > now + half)
+    /// What the domain's record, or that there is none, asks for.
+    fn step(known: Option<&Self>, id: Option<&str>, now: Instant) -> Step {
+        if known.is_some_and(|known| known.retry > now) {
+            return Step::Go;
+        }
+        let in_force = known.filter(|known| known.until > now);
+        let policy = in_force.and_then(|known| Some((known, known.policy.as_ref()?)));
+        match (policy, id) {
+            (None, None) => Step::Go,
+            (None, Some(_)) => Step::Fetch,
+            (Some((known, _)), Some(id)) if known.id != id => Step::Fetch,
+            // Renewed early, so that a host which is away for a while leaves no gap (RFC 8461 §3.3).
+            (Some((known, policy)), id) => {
+                let is_old = known.until <= now + policy.max_age / 2;
+                // That a domain had no policy need not be heard again from one that publishes none.
+                let is_wanted = id.is_some() || policy.mode != Mode::None;
+                if is_old && is_wanted { Step::Renew } else { Step::Go }
+            }
+        }
     }
 }
 
@@ -122,6 +178,8 @@ async fn record_id(domain: &str, names: &Names) -> Option<String> {
 
 /// RFC 8461 §3.3 suggests five minutes between attempts.
 const RETRY_AFTER: Duration = Duration::from_secs(300);
+/// Renewals under way at once.
+const RENEWALS_MAX: usize = 16;
 /// Domains that are remembered.
 const DOMAINS_MAX: usize = 10_000;
 /// Records beside the one meant.
@@ -134,13 +192,37 @@ mod tests {
     const GOOD: &str = "version: STSv1\nmode: enforce\nmx: mx1.abc.example\nmax_age: 604800\n";
 
     #[test]
-    fn a_policy_is_renewed_at_half_its_time() {
-        let policy = Policy::parse(GOOD).unwrap();
-        let (now, max_age) = (Instant::now(), policy.max_age);
-        let until = now + max_age;
-        let known = Known { id: "1".to_owned(), policy: Some(Arc::new(policy)), until, retry: now };
-        assert!(known.is_fresh("1", now));
-        assert!(!known.is_fresh("2", now));
-        assert!(!known.is_fresh("1", now + max_age / 2));
+    fn a_policy_is_renewed_at_half_its_time_with_or_without_a_record() {
+        let now = Instant::now();
+        let known = |text: &str| {
+            let policy = Policy::parse(text).unwrap();
+            let until = now + policy.max_age;
+            Known { id: "1".to_owned(), policy: Some(Arc::new(policy)), until, retry: now }
+        };
+        let week = Duration::from_secs(604_800);
+        let (enforce, none) = (known(GOOD), known(&GOOD.replace("enforce", "none")));
+        let testing = known(&GOOD.replace("enforce", "testing"));
+        let day = Duration::from_secs(86_400);
+        for (known, id, after, expected) in [
+            (None, None, day, Step::Go),
+            (None, Some("1"), day, Step::Fetch),
+            (Some(&enforce), Some("1"), day, Step::Go),
+            (Some(&enforce), Some("2"), day, Step::Fetch),
+            (Some(&enforce), None, day, Step::Go),
+            (Some(&enforce), Some("1"), week / 2, Step::Renew),
+            (Some(&enforce), None, week / 2, Step::Renew),
+            (Some(&testing), None, week / 2, Step::Renew),
+            (Some(&none), None, week / 2, Step::Go),
+            (Some(&none), Some("1"), week / 2, Step::Renew),
+            // Its time is over.
+            (Some(&enforce), None, week, Step::Go),
+            (Some(&enforce), Some("1"), week, Step::Fetch),
+        ] {
+            let step = Known::step(known, id, now + after);
+            assert_eq!(step, expected, "{known:?} {id:?} {after:?}");
+        }
+        let tried = Known { retry: now + week, ..enforce };
+        assert_eq!(Known::step(Some(&tried), None, now + week / 2), Step::Go);
+        assert_eq!(Known::step(Some(&tried), Some("2"), now + week / 2), Step::Go);
     }
 }

@@ -129,8 +129,8 @@ pub(crate) struct Reach {
 /// Finds hops and addresses.
 #[derive(Debug)]
 pub(crate) struct Router {
-    names: Names,
-    policies: Policies,
+    names: Arc<Names>,
+    policies: Arc<Policies>,
     clients: Arc<Clients>,
     hostname: String,
     /// The order of exchangers of one preference: another in each process (RFC 5321 §5.1), and always the same in
@@ -144,10 +144,11 @@ impl Router {
     /// # Errors
     /// What is wrong with the resolver's configuration or the authorities.
     pub(crate) fn new(dns: &Dns, ca: Option<&Path>, hostname: &str) -> Result<Self, String> {
+        let (names, clients) = (Arc::new(Names::new(dns)?), Arc::new(Clients::new(ca)?));
         Ok(Self {
-            names: Names::new(dns)?,
-            policies: Policies::default(),
-            clients: Arc::new(Clients::new(ca)?),
+            policies: Arc::new(Policies::new(Arc::clone(&names), Arc::clone(&clients))),
+            names,
+            clients,
             hostname: hostname.to_ascii_lowercase(),
             order: RandomState::new(),
         })
@@ -257,7 +258,7 @@ impl Router {
         };
         let policy = match demand.is_optional {
             true => None,
-            false => self.policies.of(name, &self.names, &self.clients).await,
+            false => self.policies.of(name).await,
         };
         let guard = |host: &str| guard(demand, name, host, is_secure, policy.as_deref());
         let hosts = hosts.into_iter().map(|host| {

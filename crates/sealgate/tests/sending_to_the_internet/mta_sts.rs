@@ -1,7 +1,10 @@
 //! MTA-STS (RFC 8461): policies in force, in testing mode, and such as are none.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use sealgate_testkit::exchanger::{Exchanger, PolicyHost};
-use sealgate_testkit::nsd::Zone;
+use sealgate_testkit::nsd::{Nsd, Zone};
 use sealgate_testkit::pki::Pki;
 
 use crate::{Internet, assert_not_sent, certified, plain, with_tls};
@@ -180,4 +183,63 @@ fn only_a_proper_policy_from_a_proven_host_is_taken() {
         let code = if *taken { 451 } else { 250 };
         assert_eq!(reply.code, code, "{name}: {reply:?}\n{}", internet.gate.log());
     }
+}
+
+/// Domains with an exchanger `mx` and a policy host of their own each.
+fn sts_zone(domain: &str, exchanger: &Exchanger, host: &PolicyHost) -> Zone {
+    let records = format!(
+        "@ MX 10 mx\nmx A {}\n_mta-sts TXT \"v=STSv1; id=1;\"\nmta-sts A {}\n",
+        exchanger.address, host.address
+    );
+    Zone::unsigned(domain, &records)
+}
+
+fn enforced(mx: &str, max_age_secs: u64) -> String {
+    format!("version: STSv1\r\nmode: enforce\r\nmx: {mx}\r\nmax_age: {max_age_secs}\r\n")
+}
+
+#[test]
+fn a_policy_is_renewed_though_its_record_is_suppressed() {
+    const MAX_AGE_SECS: u64 = 24;
+    let pki = Pki::new("Internet");
+    let [(renewed, new_host), (kept, away_host)] =
+        ["renewed.example", "kept.example"].map(|name| {
+            let (chain, key) = certified(&pki, &format!("mta-sts.{name}"));
+            let mx = format!("mx.{name}");
+            let server = with_tls(&certified(&pki, &mx));
+            (server, PolicyHost::start(&chain, &key, &enforced(&mx, MAX_AGE_SECS)))
+        });
+    let zones = [
+        sts_zone("renewed.example", &renewed, &new_host),
+        sts_zone("kept.example", &kept, &away_host),
+    ];
+    let dns = Nsd::start_with_ttl(&zones, 1);
+    let mut internet = Internet::asking(dns.address, dns, &pki, |_| {});
+    let verified = |internet: &Internet, name: &str| {
+        let reply = internet.send(&format!("bob@{name}"));
+        assert_eq!(reply.code, 250, "{name}: {reply:?}\n{}", internet.gate.log());
+        assert_eq!(internet.passage(&reply)["tls"]["verified"], "mta-sts", "{name}");
+    };
+    verified(&internet, "renewed.example");
+    verified(&internet, "kept.example");
+    let learned = Instant::now();
+    internet.dns.take_out("_mta-sts");
+    new_host.publish(&enforced("another.example", 86_400));
+    away_host.set_away(true);
+    sleep(Duration::from_secs(MAX_AGE_SECS / 2 + 1).saturating_sub(learned.elapsed()));
+    // The old one is in force until the new one is there, and no mail waits for that.
+    verified(&internet, "renewed.example");
+    verified(&internet, "kept.example");
+    let told = || {
+        let log = internet.gate.log();
+        log.lines().filter(|line| line.contains("not to be had") && line.contains("kept")).count()
+    };
+    sealgate_testkit::process::await_that("the warning", || told() == 1);
+    verified(&internet, "kept.example");
+    assert_eq!(told(), 1, "it is not asked for again at once");
+    sleep(Duration::from_secs(MAX_AGE_SECS).saturating_sub(learned.elapsed()));
+    assert_not_sent(&internet.send("bob@renewed.example"), "451 4.7.5", &[]);
+    // One that could not be renewed is over with its time.
+    let reply = internet.send("bob@kept.example");
+    assert_eq!(internet.passage(&reply)["tls"]["verified"], "none", "{reply:?}");
 }
