@@ -82,7 +82,10 @@ async fn expired_keys_of_a_mailbox_do_not_hide_its_domains(bed: Bed) {
     assert!(is_for(&opens, &old) && is_for(&opens, &domains), "old mail, and new");
     let signs = signing(&stores, ALICE).await;
     let now = Timestamp(unix_now());
-    assert_eq!(choose_key(&signs, &address(ALICE), now).unwrap().address, None);
+    assert_eq!(
+        choose_key(&signs, &address(ALICE), &TrustStore::default(), now).unwrap().address,
+        None
+    );
     let new = import(agreement(ALICE, (2021, 2090))).await;
     assert_eq!(chosen(&stores, ALICE).await, Ok(new));
     // Where the domain's are elsewhere, and hers expired, her mail waits for them.
