@@ -255,7 +255,7 @@ fn a_lists_signature_is_checked_as_far_as_its_issuer_is_known() {
     assert_eq!(held(&[&namesake, &authority]), Some(ListSignature::Holds));
     let mut damaged = list.clone();
     *damaged.last_mut().unwrap() ^= 1;
-    let checked = ListSignature::check(&damaged, &[authority.certificate.clone()]);
+    let checked = ListSignature::check(&damaged, std::slice::from_ref(&authority.certificate));
     assert_eq!(checked, Some(ListSignature::IsFalse));
     assert_eq!(ListSignature::check(b"no list", &[]), None);
     let issues_only = Authority::adjusted(None, "An authority", |params| {

@@ -83,6 +83,7 @@ fn take_in(store: &dyn RemoteStore, key: NewSecretKey) -> Result<NewSecretKey, S
     let same = found.iter().find(|found| found.certificate.der() == key.certificate.der());
     let owner = &key.owner;
     let is_proven = match (same, exists) {
+        (Some(same), _) if !same.is_active => Err("it was revoked there".to_owned()),
         (Some(_), None) => Ok(()),
         (Some(same), Some(_)) => proof::prove(same.secret.as_ref(), &key),
         (None, Some(what)) => return Err(StoreError::Exists(what)),
@@ -151,6 +152,37 @@ mod tests {
                 return Err(KeyError::Unavailable("not permitted".to_owned()));
             }
             self.key.unwrap(transport)
+        }
+    }
+
+    /// What was in use here would be a key that nobody encrypts to.
+    #[test]
+    fn a_key_that_was_revoked_there_stays_here() {
+        let domain = Domain::parse("nec.example").unwrap();
+        let authority = Authority::generate(&domain, SystemTime::now()).unwrap();
+        let authority = Authority::load(&authority.pkcs8, &authority.certificate).unwrap();
+        let owner: Owner = "alice@nec.example".parse().unwrap();
+        let [_, made] = authority.issue(&owner, Algorithm::P256, SystemTime::now()).unwrap();
+        for is_active in [true, false] {
+            let key = SoftwareKey::from_pkcs8(&made.pkcs8).unwrap();
+            let new = NewSecretKey {
+                owner: owner.lookup_key(),
+                purpose: KeyPurpose::of(&made.certificate).unwrap(),
+                pkcs8: made.pkcs8.clone(),
+                certificate: Arc::clone(&made.certificate),
+                chain: Vec::new(),
+            };
+            let certificate = Arc::clone(&made.certificate);
+            let key =
+                RemoteKey { certificate, chain: Vec::new(), secret: Arc::new(key), is_active };
+            let taken = take_in(&Having { key }, new).map(|_| ()).map_err(|e| e.to_string());
+            match is_active {
+                true => assert_eq!(taken, Ok(())),
+                false => {
+                    let text = taken.unwrap_err();
+                    assert!(text.contains("revoked there"), "{text}");
+                }
+            }
         }
     }
 

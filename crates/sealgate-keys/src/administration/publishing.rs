@@ -30,7 +30,7 @@ impl Administration<'_> {
         };
         let settings = self.stores.settings();
         let directory = settings.directory.as_ref().ok_or_else(undescribed)?;
-        let people = self.to_be_published(owner).await?;
+        let people = self.publishable(owner).await?;
         if people.is_empty() {
             let what = "no certificate of a mailbox to publish; see `sealgate secret-key list`";
             return Err(StoreError::NotFound(what.to_owned()));
@@ -44,7 +44,7 @@ impl Administration<'_> {
     }
 
     /// Whose certificates others are to find.
-    pub(crate) async fn to_be_published(
+    pub(crate) async fn publishable(
         &self,
         owner: Option<&Owner>,
     ) -> Result<BTreeMap<String, Vec<Arc<Certificate>>>, StoreError> {

@@ -418,12 +418,12 @@ async fn a_certificate_of_a_revoked_key_is_not_published(bed: Bed) {
     }
     generate(&stores, "bob@nec.example").await;
     let administration = stores.administration();
-    let published = administration.to_be_published(None).await.unwrap();
+    let published = administration.publishable(None).await.unwrap();
     assert_eq!(published.keys().collect::<Vec<_>>(), ["bob@nec.example"]);
     let listed = administration.secret_keys(Some(&owner(alice))).await.unwrap();
     assert!(listed.iter().all(|entry| !entry.is_active), "and are listed as what they are");
     generate(&stores, alice).await;
-    let published = administration.to_be_published(None).await.unwrap();
+    let published = administration.publishable(None).await.unwrap();
     assert_eq!(published[alice].len(), 2);
     assert!(!published[alice].contains(&old));
 }
