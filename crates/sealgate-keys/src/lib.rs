@@ -14,6 +14,7 @@ pub mod import;
 pub mod key_ring;
 pub mod kmip;
 pub mod master_key;
+pub mod mta_sts_policies;
 pub mod owner;
 pub mod public_key_store;
 pub mod secret_key_store;

@@ -29,6 +29,7 @@ use crate::done_record::{DoneRecords, Hint};
 use crate::error::StoreError;
 use crate::learning::{Learning, unix_now};
 use crate::master_key::held::HeldMasterKey;
+use crate::mta_sts_policies::StoredPolicies;
 use crate::public_key_store::PublicKeyStoreKind;
 use crate::public_key_store::directory_server::LdapConfig;
 use crate::secret_key_store::key_management_server::KmipConfig;
@@ -276,6 +277,11 @@ impl Stores {
     /// Who has a message already.
     pub fn done_records(&self) -> DoneRecords<'_> {
         DoneRecords::new(&self.database, &self.done_hint)
+    }
+
+    /// What other domains demand of mail to them.
+    pub fn mta_sts_policies(&self) -> StoredPolicies<'_> {
+        StoredPolicies::new(&self.database)
     }
 
     /// The administrator's side of the stores.

@@ -19,6 +19,7 @@ use sealgate_keys::StoreError;
 use sealgate_keys::administration::establish;
 use sealgate_keys::authority::Algorithm;
 use sealgate_keys::database::{Database, DatabaseUrl};
+use sealgate_keys::mta_sts_policies::StoredPolicy;
 use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::{Stores, StoresConfig};
 use sealgate_testkit::pki::Pki;
@@ -96,6 +97,32 @@ async fn a_change_through_one_is_used_by_the_other_within_a_second() {
     times.sort();
     let median = times[times.len() / 2];
     assert!(median < Duration::from_secs(1), "{times:?}");
+}
+
+#[tokio::test]
+async fn mta_sts_policies_learned_through_one_are_the_others_too() {
+    let server = Postgres::shared();
+    let database = server.create_database();
+    let bed = Bed::new(&server.socket_url(&database)).await;
+    // As the version before left it.
+    server.sql(&database, "DROP TABLE mta_sts_policies");
+    server.sql(&database, "DELETE FROM _sqlx_migrations WHERE version = 6");
+    let (one, other) = (bed.open().await, bed.open().await);
+    let policy = |record_id: &str, expires_at| StoredPolicy {
+        domain: "abc.example".to_owned(),
+        record_id: record_id.to_owned(),
+        policy: b"mx: \0\xff".to_vec(),
+        fetched_at: 1,
+        expires_at,
+    };
+    for record_id in ["1", "2"] {
+        let learned = policy(record_id, i64::MAX);
+        assert!(one.mta_sts_policies().put(&learned).await.unwrap());
+        assert_eq!(other.mta_sts_policies().written_since(2).await.unwrap(), [learned]);
+    }
+    assert!(one.mta_sts_policies().put(&policy("3", 1)).await.unwrap());
+    assert_eq!(other.mta_sts_policies().written_since(0).await.unwrap(), []);
+    assert_eq!(other.mta_sts_policies().sweep().await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -209,6 +209,7 @@ impl Relay {
     /// Opens all listeners, and serves where all could be opened: a client is not taken in only to be cut off. Returns them
     /// as the `ready` line shows them.
     async fn start(self: &Arc<Self>) -> Result<String, StartError> {
+        self.remember_policies().await;
         let config = &self.started.config;
         let mut line = String::new();
         let mut entrances = Vec::new();
@@ -255,10 +256,35 @@ impl Relay {
                 crate::observe::drain();
                 if round % DONE_SWEEP_ROUNDS == 0 {
                     done::sweep(&relay).await;
+                    // A clock that jumped ahead must not have policies forgotten.
+                    if !relay.clock.look().1 {
+                        mta_sts::record::sweep(&relay.stores).await;
+                    }
                 }
             }
         });
         Ok(line)
+    }
+
+    /// Reads the MTA-STS policies that were learned before, and keeps what is learned from now on.
+    async fn remember_policies(self: &Arc<Self>) {
+        let mut record = mta_sts::Record::new();
+        let relay = Arc::downgrade(self);
+        self.exchange_policies(&mut record).await;
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                let Some(relay) = relay.upgrade() else { return };
+                relay.exchange_policies(&mut record).await;
+            }
+        });
+    }
+
+    async fn exchange_policies(&self, record: &mut mta_sts::Record) {
+        // A reload may make it so.
+        if self.settings().config.outside.next_hop == NextHop::Mx {
+            record.exchange(self.downstream.router.policies(), &self.stores).await;
+        }
     }
 
     /// Until SIGTERM or SIGINT; SIGHUP reloads.
@@ -318,6 +344,7 @@ impl Relay {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         failpoint!("drain.done");
+        mta_sts::record::write(self.downstream.router.policies(), &self.stores).await;
         self.downstream.pool.clear();
         tracing::info!(cut = self.connections.total(), "stopped");
     }
@@ -383,9 +410,9 @@ impl Signals {
     }
 }
 
-/// How often idle downstream connections are looked at.
+/// How often idle downstream connections are looked at, and policies that were learned are written.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// Old done-records are deleted every hour.
+/// Old done-records and policies are deleted every hour.
 const DONE_SWEEP_ROUNDS: u64 = 720;
 /// How often a drain looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(10);

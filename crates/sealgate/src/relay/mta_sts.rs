@@ -2,23 +2,27 @@
 //!
 //! In: a domain. Out: the [`Policy`] in force, if any. The record in DNS says only whether there is something new; what was
 //! learned holds until its time is over, whatever DNS and the policy host say meanwhile (§5.1), and is renewed at half
-//! of it even where there is no record any more: who can suppress that must not wait the policy out (§10.2). The
-//! memory is this process's own.
+//! of it even where there is no record any more: who can suppress that must not wait the policy out (§10.2). Mail goes by
+//! this process's own memory; [`Record`] keeps it in the key database too.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::{RData, RecordType};
+use sealgate_keys::mta_sts_policies::StoredPolicy;
 use tokio::sync::Semaphore;
 
 use super::names::Names;
 use super::tls::client::{Assurance, Clients};
+use super::wall_clock::now_secs;
 
 mod fetch;
 pub(super) mod policy;
+pub(super) mod record;
 
 pub(crate) use policy::{Mode, Policy};
+pub(crate) use record::Record;
 
 /// What was learned, and how more is.
 #[derive(Debug)]
@@ -39,6 +43,10 @@ struct Known {
     until: Instant,
     /// Not asked for again before, after a failure.
     retry: Instant,
+    /// When the policy was fetched, in seconds of Unix time.
+    fetched_at: i64,
+    /// Whether the key database has it.
+    is_stored: bool,
 }
 
 /// What to do before mail goes.
@@ -81,8 +89,7 @@ impl Policies {
     fn renew(self: &Arc<Self>, domain: &str, known: Known) {
         // With so many under way the next mail to the domain sees to it.
         let Ok(turn) = Arc::clone(&self.renewals).try_acquire_owned() else { return };
-        let retry = Instant::now() + RETRY_AFTER;
-        self.keep(domain, Known { retry, ..known.clone() });
+        self.put_off(domain);
         let (policies, domain) = (Arc::clone(self), domain.to_owned());
         tokio::spawn(async move {
             policies.fetch(&domain, known.id.clone(), Some(known)).await;
@@ -101,8 +108,15 @@ impl Policies {
         match fetched {
             Ok(policy) => {
                 let (until, policy) = (now + policy.max_age, Arc::new(policy));
-                let policy_kept = Some(Arc::clone(&policy));
-                self.keep(domain, Known { id, policy: policy_kept, until, retry: now });
+                let known = Known {
+                    id,
+                    policy: Some(Arc::clone(&policy)),
+                    until,
+                    retry: now,
+                    fetched_at: now_secs(),
+                    is_stored: false,
+                };
+                self.keep(domain, known);
                 Some(policy)
             }
             Err(why) => {
@@ -110,15 +124,67 @@ impl Policies {
                     known.as_ref().map(|known| known.until.duration_since(now).as_secs());
                 tracing::warn!(host, why, left_secs, "MTA-STS policy not to be had");
                 metrics::counter!("sealgate_mta_sts_fetch_failures_total").increment(1);
-                let retry = now + RETRY_AFTER;
-                let known = match known {
-                    Some(known) => Known { retry, ..known },
-                    None => Known { id: String::new(), policy: None, until: now, retry },
-                };
-                self.keep(domain, known);
+                self.put_off(domain);
                 None
             }
         }
+    }
+
+    /// Asks the domain for no policy for a while.
+    fn put_off(&self, domain: &str) {
+        let now = Instant::now();
+        let retry = now + RETRY_AFTER;
+        if let Some(known) = self.lock().get_mut(domain) {
+            known.retry = retry;
+            return;
+        }
+        self.keep(domain, Known::nothing(now, retry));
+    }
+
+    /// Those that the key database does not have yet.
+    fn unstored(&self) -> Vec<StoredPolicy> {
+        let all = self.lock();
+        let unstored = all.iter().filter(|(_, known)| !known.is_stored);
+        unstored.filter_map(|(domain, known)| known.to_store(domain)).collect()
+    }
+
+    /// The key database has it, or is not to have it.
+    fn note_stored(&self, stored: &StoredPolicy) {
+        if let Some(known) = self.lock().get_mut(&stored.domain)
+            && known.fetched_at == stored.fetched_at
+        {
+            known.is_stored = true;
+        }
+    }
+
+    /// Takes over what the key database has, where that is newer than what is known.
+    fn learn(&self, stored: StoredPolicy) {
+        let text = String::from_utf8_lossy(&stored.policy);
+        let Some(policy) = Policy::parse(&text) else { return };
+        let (now, wall_secs) = (Instant::now(), now_secs());
+        let left_secs = u64::try_from(stored.expires_at.saturating_sub(wall_secs)).unwrap_or(0);
+        // A clock that was put back makes no policy last longer.
+        let left = Duration::from_secs(left_secs).min(policy.max_age);
+        let known = self.lock().get(&stored.domain).cloned();
+        if let Some(known) = &known
+            && known.policy.is_some()
+            && known.until > now
+        {
+            // One from the future is of a copy whose clock is wrong: it must not outlast ours.
+            let is_newer = stored.fetched_at > known.fetched_at;
+            if !is_newer || stored.fetched_at > wall_secs.saturating_add(CLOCKS_APART_SECS) {
+                return;
+            }
+        }
+        let known = Known {
+            id: stored.record_id,
+            policy: Some(Arc::new(policy)),
+            until: now + left,
+            retry: known.map_or(now, |known| known.retry),
+            fetched_at: stored.fetched_at,
+            is_stored: true,
+        };
+        self.keep(&stored.domain, known);
     }
 
     fn keep(&self, domain: &str, known: Known) {
@@ -139,6 +205,24 @@ impl Policies {
 }
 
 impl Known {
+    /// No policy was to be had.
+    fn nothing(now: Instant, retry: Instant) -> Self {
+        let id = String::new();
+        Self { id, policy: None, until: now, retry, fetched_at: 0, is_stored: true }
+    }
+
+    fn to_store(&self, domain: &str) -> Option<StoredPolicy> {
+        let policy = self.policy.as_ref()?;
+        let max_age_secs = i64::try_from(policy.max_age.as_secs()).unwrap_or(i64::MAX);
+        Some(StoredPolicy {
+            domain: domain.to_owned(),
+            record_id: self.id.clone(),
+            policy: policy.to_string().into_bytes(),
+            fetched_at: self.fetched_at,
+            expires_at: self.fetched_at.saturating_add(max_age_secs),
+        })
+    }
+
     /// What the domain's record, or that there is none, asks for.
     fn step(known: Option<&Self>, id: Option<&str>, now: Instant) -> Step {
         if known.is_some_and(|known| known.retry > now) {
@@ -176,6 +260,8 @@ async fn record_id(domain: &str, names: &Names) -> Option<String> {
     }
 }
 
+/// By how much the clocks of two copies of sealgate may differ.
+const CLOCKS_APART_SECS: i64 = 600;
 /// RFC 8461 §3.3 suggests five minutes between attempts.
 const RETRY_AFTER: Duration = Duration::from_secs(300);
 /// Renewals under way at once.
@@ -196,8 +282,8 @@ mod tests {
         let now = Instant::now();
         let known = |text: &str| {
             let policy = Policy::parse(text).unwrap();
-            let until = now + policy.max_age;
-            Known { id: "1".to_owned(), policy: Some(Arc::new(policy)), until, retry: now }
+            let (id, until) = ("1".to_owned(), now + policy.max_age);
+            Known { id, policy: Some(Arc::new(policy)), until, ..Known::nothing(now, now) }
         };
         let week = Duration::from_secs(604_800);
         let (enforce, none) = (known(GOOD), known(&GOOD.replace("enforce", "none")));

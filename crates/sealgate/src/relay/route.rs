@@ -166,6 +166,11 @@ impl Router {
         &self.clients
     }
 
+    /// What was learned of MTA-STS.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
     /// What names are looked up with.
     pub(crate) fn resolver(&self) -> &hickory_resolver::TokioResolver {
         self.names.plain()

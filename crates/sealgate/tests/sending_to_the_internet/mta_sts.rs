@@ -243,3 +243,24 @@ fn a_policy_is_renewed_though_its_record_is_suppressed() {
     let reply = internet.send("bob@kept.example");
     assert_eq!(internet.passage(&reply)["tls"]["verified"], "none", "{reply:?}");
 }
+
+/// Who suppresses the record and takes STARTTLS out of the way gets nothing in plain, however often the relay is started.
+#[test]
+fn a_policy_survives_restarts_and_crashes() {
+    let pki = Pki::new("Internet");
+    let (chain, key) = certified(&pki, "mta-sts.one.example");
+    let host = PolicyHost::start(&chain, &key, &enforced("mx.one.example", 86_400));
+    let stripped = plain();
+    let dns = Nsd::start_with_ttl(&[sts_zone("one.example", &stripped, &host)], 1);
+    let mut internet = Internet::asking(dns.address, dns, &pki, |_| {});
+    assert_not_sent(&internet.send("bob@one.example"), "451 4.7.4", &[&stripped]);
+    internet.dns.take_out("_mta-sts");
+    host.set_away(true);
+    assert!(internet.gate.stop().success());
+    internet.gate.start();
+    assert_not_sent(&internet.send("bob@one.example"), "451 4.7.4", &[&stripped]);
+    internet.gate.signal("KILL");
+    internet.gate.stop();
+    internet.gate.start();
+    assert_not_sent(&internet.send("bob@one.example"), "451 4.7.4", &[&stripped]);
+}

@@ -2,6 +2,7 @@
 //!
 //! In: text that anybody may have written. Out: a [`Policy`] and the record's `id`, or nothing.
 
+use std::fmt;
 use std::time::Duration;
 
 /// A domain's policy.
@@ -66,6 +67,19 @@ impl Policy {
     }
 }
 
+/// The policy's text, without what was not understood.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            Mode::Enforce => "enforce",
+            Mode::None => "none",
+            Mode::Testing => "testing",
+        };
+        writeln!(f, "version: {VERSION}\nmode: {mode}\nmax_age: {}", self.max_age.as_secs())?;
+        self.mx.iter().try_for_each(|pattern| writeln!(f, "mx: {pattern}"))
+    }
+}
+
 /// Whether a TXT record is MTA-STS's, of this version.
 pub(crate) fn is_record(text: &str) -> bool {
     text.strip_prefix("v=STSv1").is_some_and(|rest| rest.trim_start().starts_with(';'))
@@ -108,6 +122,10 @@ mod tests {
         }
         let none = Policy::parse("version: STSv1\nmode: none\nmax_age: 86400\n").unwrap();
         assert_eq!(none.mode, Mode::None);
+        let testing = Policy::parse(&GOOD.replace("enforce", "testing")).unwrap();
+        for policy in [policy, none, testing] {
+            assert_eq!(Policy::parse(&policy.to_string()), Some(policy));
+        }
     }
 
     #[test]
