@@ -143,6 +143,20 @@ impl DecryptingProof {
         [first, sha1, Self::oaep_sha256(certificate)].into_iter().flatten().collect()
     }
 
+    /// The one by which a key came to us in a mail; `None` where there is none of that way.
+    pub(crate) fn like(transport: &KeyTransport<'_>, certificate: &Certificate) -> Option<Self> {
+        let is_like = |proof: &Self| match (proof.transport(), transport) {
+            (KeyTransport::Ecdh { .. }, KeyTransport::Ecdh { .. })
+            | (KeyTransport::RsaPkcs1 { .. }, KeyTransport::RsaPkcs1 { .. }) => true,
+            (
+                KeyTransport::RsaOaep { digest, .. },
+                KeyTransport::RsaOaep { digest: theirs, .. },
+            ) => digest == *theirs,
+            _ => false,
+        };
+        Self::all(certificate).into_iter().find(is_like)
+    }
+
     /// RSAES-OAEP with SHA-256, which our own mail uses; `None` for other kinds of keys.
     pub(crate) fn oaep_sha256(certificate: &Certificate) -> Option<Self> {
         Self::padded(Digest::Sha256, &OAEP_SHA256_MGF1SHA256, certificate)

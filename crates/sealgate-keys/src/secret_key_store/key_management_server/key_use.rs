@@ -31,6 +31,18 @@ pub(super) enum NotDone {
     Refused(Failure),
 }
 
+impl NotDone {
+    /// Whether a server may say so of a padding that is wrong, as well as of troubles of its own: PyKMIP says General Failure
+    /// of whatever it did not foresee, others Operation Not Supported.
+    pub(super) fn may_mean_the_ciphertext(&self) -> bool {
+        match self {
+            Self::Fault(_) => false,
+            Self::Never(_) => true,
+            Self::Refused(failure) => failure.reason == ResultReason::GeneralFailure,
+        }
+    }
+}
+
 impl From<Fault> for NotDone {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)

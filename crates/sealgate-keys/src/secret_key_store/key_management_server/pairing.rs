@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sealgate_core::keys::{Certificate, Fingerprint, KeyKind, SoftwareKey};
+use sealgate_core::keys::{Certificate, Fingerprint, KeyKind, KeyTransport, SoftwareKey};
 
 use super::keeper::{Fault, Found, KeyFacts, There, unusable};
 use super::key_use::{Act, NotDone};
@@ -187,6 +187,17 @@ pub(super) fn prove(
         }
     }
     Ok(Proof::Refused)
+}
+
+/// Whether the server decrypts now, with this key, what came to us in the same way as a mail's key did.
+pub(super) fn decrypts_like(
+    there: &There<'_>,
+    [address, id]: [&str; 2],
+    transport: &KeyTransport<'_>,
+    certificate: &Certificate,
+) -> Result<bool, Fault> {
+    let Some(proof) = DecryptingProof::like(transport, certificate) else { return Ok(false) };
+    Ok(by_decrypting(there, [address, id], &proof)? == Proof::Right)
 }
 
 /// The same by one operation.

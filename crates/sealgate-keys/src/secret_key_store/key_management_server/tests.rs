@@ -19,6 +19,7 @@ use crate::kmip::request::KeyUse;
 use crate::kmip::response::Failure;
 use crate::kmip::ttlv::{HEADER_BYTES, message_bytes};
 
+mod ambiguous;
 mod gone;
 mod unreadable;
 
@@ -40,6 +41,10 @@ struct Fake {
     operations: Vec<Operation>,
     /// Whether it decrypts with private keys; PyKMIP does not, and says that permission is denied.
     decrypts: bool,
+    /// What it says of a ciphertext that it cannot decrypt.
+    of_bad_ciphertexts: ResultReason,
+    /// So often it has troubles of its own with decrypting, and says General Failure.
+    troubles: usize,
     takes_links: bool,
     /// It dies after so many registrations.
     registers: usize,
@@ -64,6 +69,8 @@ impl FakeServer {
             kept: Vec::new(),
             operations: vec![Operation::Sign, Operation::Decrypt],
             decrypts: true,
+            of_bad_ciphertexts: ResultReason::CryptographicFailure,
+            troubles: 0,
             takes_links: true,
             registers: usize::MAX,
             asked: Vec::new(),
@@ -242,7 +249,11 @@ impl Fake {
         Ok(Response::Result { id: used.id.clone(), data })
     }
 
-    fn decrypt(&self, used: &KeyUse) -> Result<Response, Failure> {
+    fn decrypt(&mut self, used: &KeyUse) -> Result<Response, Failure> {
+        if let Some(less) = self.troubles.checked_sub(1) {
+            self.troubles = less;
+            return no(ResultReason::GeneralFailure);
+        }
         let key = self.usable(used, usage::DECRYPT).filter(|_| self.decrypts);
         let Some(key) = key else { return no(ResultReason::PermissionDenied) };
         if used.parameters.algorithm != Some(crate::kmip::enumeration::CryptographicAlgorithm::Ecdh)
@@ -251,7 +262,7 @@ impl Fake {
         }
         match key.unwrap(&KeyTransport::Ecdh { ephemeral: &used.data }) {
             Ok(data) => Ok(Response::Result { id: used.id.clone(), data }),
-            Err(_) => no(ResultReason::CryptographicFailure),
+            Err(_) => no(self.of_bad_ciphertexts),
         }
     }
 }
