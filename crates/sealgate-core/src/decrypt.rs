@@ -31,6 +31,8 @@ pub struct Opened {
     pub content: Bytes,
     /// Indices of the envelope's recipients whose own keys it was encrypted to.
     pub entitled: Vec<usize>,
+    /// Whether somebody else of the envelope is named, and has no key that opens it.
+    pub named_in_vain: bool,
     /// Whether the encryption itself proves that the content is whole.
     pub is_authenticated: bool,
     /// For the report.

@@ -4,6 +4,8 @@
 //! for those who may not, each with the result on top, or one refusal. The decision table is REQUIREMENTS §3; the
 //! tests of this module go through it row by row.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use crate::address::Address;
@@ -104,9 +106,11 @@ impl Inbound {
             decision,
             author,
             budget: Budget::default(),
+            named_in_vain: Cell::new(false),
         };
         let mut layers = Vec::new();
         let peeled = peeler.peel(entity.clone(), &mut layers);
+        self.report.named_in_vain = peeler.named_in_vain.get();
         let reason = match &peeled {
             Ok(peeled) => peeled.reason,
             Err(fault) => fault.reason,

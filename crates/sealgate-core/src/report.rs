@@ -25,6 +25,10 @@ pub struct Report {
     /// Inbound: what SPF, DKIM, DMARC and ARC say of the message as it came.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub authentication: Vec<AuthenticationResult>,
+    /// Inbound: a recipient was named in an encryption that was opened, and his key does not open it. Nobody's to read: the
+    /// reply's time and the count of failures go by it.
+    #[serde(skip)]
+    pub named_in_vain: bool,
 }
 
 /// The result of one method of e-mail authentication (RFC 8601 §2.2).
@@ -50,6 +54,7 @@ impl Report {
             reason: None,
             layers: Vec::new(),
             authentication: Vec::new(),
+            named_in_vain: false,
         }
     }
 }

@@ -48,6 +48,13 @@ pub struct Checked {
     pub harvest: Option<Harvest>,
 }
 
+impl Checked {
+    /// Whether it is valid, and not the author's (REQUIREMENTS D20).
+    pub fn is_anothers(&self) -> bool {
+        self.status == SignatureStatus::Valid && !self.names_author
+    }
+}
+
 /// What verified mail teaches about its signer (REQUIREMENTS D26, F18): candidates for the public key store.
 #[derive(Clone, Debug)]
 pub struct Harvest {

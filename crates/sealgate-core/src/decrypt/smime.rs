@@ -57,6 +57,7 @@ pub fn open(
                 })
                 .map(|(index, _)| *index)
                 .collect(),
+            named_in_vain: have_it.iter().any(|has_it| !has_it),
             is_authenticated: enveloped.is_authenticated(),
             layer,
         }),

@@ -3,6 +3,8 @@
 //! Every way out of here is a row of REQUIREMENTS §3. What is behind one of our keys and fails gives one refusal,
 //! whatever failed.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use crate::address::Address;
@@ -28,6 +30,8 @@ pub(super) struct Peeler<'a> {
     pub(super) author: Option<&'a Address>,
     /// One for all layers (K6).
     pub(super) budget: Budget,
+    /// Set where somebody is named in an encryption that his key does not open, whatever becomes of the message.
+    pub(super) named_in_vain: Cell<bool>,
 }
 
 /// A message without its layers.
@@ -149,14 +153,17 @@ impl Peeler<'_> {
             return self.unsigned_behind_unauthenticated(entity, &layer, walk);
         }
         if !matches!(layer, Cryptographic::None) && !mime::agrees_with_reader(entity) {
-            // A reader that sees other parts than we do would show what we did not verify. Behind an encryption that proves
-            // nothing a signature must still show that nobody changed it on the way (D14); whoever could make parts look
-            // different further down is then its signer.
-            if walk.behind == Behind::Unauthenticated
+            // A reader that sees other parts than we do would show what we did not verify. Behind an encryption the signature
+            // is looked at all the same: one that proves nothing needs it to show that nobody changed it on the way (D14), and
+            // whose it is decides who may have sent it (D20).
+            if walk.behind.is_encryption()
                 && let Cryptographic::ClearSigned(parts) = &layer
                 && mime::root_agrees_with_reader(entity)
             {
                 self.clear_signed(parts, walk, layers)?;
+                if walk.signature.as_ref().is_some_and(Checked::is_anothers) {
+                    return Ok(Next::End);
+                }
             }
             return self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous);
         }
@@ -361,6 +368,7 @@ impl Peeler<'_> {
             }
             Opening::Opened(opened) => {
                 layers.push(opened.layer.clone());
+                self.named_in_vain.set(self.named_in_vain.get() || opened.named_in_vain);
                 self.opened(opened, walk)
             }
         }
@@ -450,9 +458,8 @@ impl Walk {
             Some(checked) => {
                 peeled.verdict = checked.verdict;
                 peeled.reason = checked.reason;
-                peeled.mismatch_behind_encryption = self.behind.is_encryption()
-                    && checked.status == SignatureStatus::Valid
-                    && !checked.names_author;
+                peeled.mismatch_behind_encryption =
+                    self.behind.is_encryption() && checked.is_anothers();
                 if peeled.mismatch_behind_encryption {
                     peeled.verdict = Verdict::Policy;
                     peeled.reason = Some(Reason::SignerMismatch);

@@ -2,7 +2,7 @@
 //! tick of a coarse clock, so that the time tells nothing of what was found inside (REQUIREMENTS 0.1, J1, J8).
 //!
 //! In: the report, the size, when the final dot came. Out: the time of the reply. A success that nobody can forge needs no
-//! veil: an authenticated decryption, or a valid signature inside.
+//! veil: an authenticated decryption, or a valid signature inside, unless another key of ours was tried beside.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ pub(crate) async fn wait(report: &Report, size_bytes: usize, dot: Instant) {
     }
 }
 
-/// Whatever was refused, and what is delivered of an unauthenticated encryption to one of our keys.
+/// Whatever was refused, and what is delivered of an unauthenticated encryption to one of our keys, or beside a ciphertext
+/// that somebody else's key did not open: its sender may have made it for that key, and the rest for himself.
 pub(super) fn is_open_to_guesses(report: &Report) -> bool {
     let is_open_to_changes = |layer: &Layer| match layer {
         Layer::Encrypted { content, key, .. } => {
@@ -26,6 +27,7 @@ pub(super) fn is_open_to_guesses(report: &Report) -> bool {
     };
     report.direction == Direction::Inbound
         && (report.delivered == Delivered::Nothing
+            || report.named_in_vain
             || (report.verdict != Verdict::Pass && report.layers.iter().any(is_open_to_changes)))
 }
 
@@ -81,6 +83,9 @@ mod tests {
             let report = report(content, key, delivered, verdict);
             assert_eq!(is_open_to_guesses(&report), veiled, "{report:?}");
         }
+        let mut opened_beside = report("aes-256-gcm", "rsa-pkcs1", Plain, Verdict::Pass);
+        opened_beside.named_in_vain = true;
+        assert!(is_open_to_guesses(&opened_beside), "another key of ours was tried");
         assert!(!is_open_to_guesses(&Report::new(Direction::Outbound, "id")));
     }
 

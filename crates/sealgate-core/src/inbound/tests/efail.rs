@@ -112,6 +112,8 @@ fn who_added_himself_to_the_recipients_gets_the_ciphertext() {
         assert!(outcome.message(0).contains("quick brown"));
         assert!(!outcome.message(1).contains("quick brown"), "carol reads bob's mail");
         assert!(!outcome.message(1).contains("smime=pass"));
+        // It may have been made to try her key (J1, J5).
+        assert!(outcome.report.named_in_vain);
 
         // Whom the sender did encrypt to reads it, whoever's key is the first.
         let honest = [chosen(&world.bob), chosen(&world.carol)];
@@ -120,5 +122,6 @@ fn who_added_himself_to_the_recipients_gets_the_ciphertext() {
         let outcome = world.take_with(Decision::default(), &mail(FROM_ALICE, &sealed), both);
         row(&outcome, "250", Delivered::Plain, Verdict::Pass, None);
         assert_eq!(outcome.result.as_ref().unwrap().parcels[0].recipients, [0, 1]);
+        assert!(!outcome.report.named_in_vain);
     }
 }
