@@ -32,13 +32,19 @@ pub(super) enum NotDone {
 }
 
 impl NotDone {
-    /// Whether a server may say so of a padding that is wrong, as well as of troubles of its own: PyKMIP says General Failure
-    /// of whatever it did not foresee, others Operation Not Supported.
+    /// Whether a server may say so of a padding that is wrong, as well as of something else: PyKMIP says General Failure of
+    /// whatever it did not foresee, others Operation Not Supported. Three are plain: a cryptographic failure is the
+    /// ciphertext's, a key that is not there and a stranger have nothing to do with it.
     pub(super) fn may_mean_the_ciphertext(&self) -> bool {
         match self {
             Self::Fault(_) => false,
             Self::Never(_) => true,
-            Self::Refused(failure) => failure.reason == ResultReason::GeneralFailure,
+            Self::Refused(failure) => !matches!(
+                failure.reason,
+                ResultReason::AuthenticationNotSuccessful
+                    | ResultReason::CryptographicFailure
+                    | ResultReason::ItemNotFound
+            ),
         }
     }
 }

@@ -22,6 +22,9 @@ fn a_ciphertext_at_fault_is_told_by_one_that_is_not() {
             ResultReason::CryptographicFailure,
             ResultReason::GeneralFailure,
             ResultReason::OperationNotSupported,
+            ResultReason::InvalidMessage,
+            ResultReason::PermissionDenied,
+            ResultReason::Other(0x7fff),
         ] {
             bed.servers[0].fake().of_bad_ciphertexts = reason;
             assert_eq!(found.secret.unwrap(&NO_POINT).unwrap_err(), KeyError::Failed, "{reason:?}");
