@@ -274,13 +274,15 @@ const ENVELOPED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 3];
 const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
 const IRREGULAR: MimeError = MimeError::Ambiguous("the parameters of a Content-Type");
 const NOT_TWO_PARTS: MimeError = MimeError::Malformed("a multipart/signed: it has not two parts");
-/// What OpenSSL, Thunderbird, Outlook and Enigmail write before the first delimiter, word for word.
-const NOTICES: [&[u8]; 5] = [
+/// What OpenSSL, Thunderbird, Outlook, Enigmail and GPGMail write before the first delimiter, word for word.
+const NOTICES: [&[u8]; 7] = [
     b"This is an S/MIME signed message",
     b"This is a cryptographically signed message in MIME format.",
     b"This is a multi-part message in MIME format.",
     b"This is an OpenPGP/MIME signed message (RFC 4880 and 3156)",
     b"This is an OpenPGP/MIME encrypted message (RFC 4880 and 3156)",
+    b"This is an OpenPGP/MIME signed message (RFC 2440 and 3156)",
+    b"This is an OpenPGP/MIME encrypted message (RFC 2440 and 3156)",
 ];
 /// The packet types of RFC 9580 §5.
 const PUBLIC_KEY_ENCRYPTED: u8 = 1;

@@ -128,7 +128,8 @@ fn an_openpgp_message_is_encrypted_where_it_begins_with_a_session_key() {
 /// REQUIREMENTS H12.
 #[test]
 fn nothing_else_stands_in_an_openpgp_container() {
-    let notice = "This is an OpenPGP/MIME encrypted message (RFC 4880 and 3156)\r\n";
+    let notices = ["4880", "2440"]
+        .map(|rfc| format!("This is an OpenPGP/MIME encrypted message (RFC {rfc} and 3156)\r\n"));
     let control = "Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n";
     let with = |preamble: &str, control: &str, second: &str, epilogue: &str| {
         entity(&format!(
@@ -137,7 +138,9 @@ fn nothing_else_stands_in_an_openpgp_container() {
         ))
     };
     assert_eq!(protection(&with("", control, ARMOR, "")), Protection::Encrypted);
-    assert_eq!(protection(&with(notice, control, ARMOR, "\r\n")), Protection::Encrypted);
+    for notice in &notices {
+        assert_eq!(protection(&with(notice, control, ARMOR, "\r\n")), Protection::Encrypted);
+    }
     let spoken = control.replace("Version: 1", "Version: 1\r\nthe plan is");
     let text = control.replace("application/pgp-encrypted", "text/plain");
     for (preamble, control, second, epilogue) in [
