@@ -91,7 +91,8 @@ impl Outbound {
         if !self.asked {
             self.asked = true;
             let queries = self.queries();
-            if !queries.is_empty() {
+            // Nothing to ask for, and yet something to compute: whose a client's signature is.
+            if !queries.is_empty() || self.looks_signed() {
                 return Step::Want(queries);
             }
         }
@@ -136,6 +137,11 @@ impl Outbound {
     fn asks_for_encryption(&self) -> bool {
         memchr::memmem::find(&self.message.header_section().to_ascii_lowercase(), ENCRYPT_SIGNAL)
             .is_some()
+    }
+
+    fn looks_signed(&self) -> bool {
+        let header = self.message.header_section().to_ascii_lowercase();
+        SIGNED_TYPES.iter().any(|word| memchr::memmem::find(&header, word).is_some())
     }
 
     fn transform(&mut self, keys: &Keys) -> Result<Made, Refusal> {
@@ -375,6 +381,8 @@ fn usable_key(
     }
 }
 
+/// What the Content-Type of a signed message holds (RFC 8551 §3.5).
+const SIGNED_TYPES: [&[u8]; 3] = [b"multipart/signed", b"pkcs7-mime", b".p7m"];
 /// The field by which a user asks for encryption (REQUIREMENTS B18); it does not leave.
 const ENCRYPT_FIELD: &str = "X-Sealgate-Encrypt";
 /// The same in lower case, to look for before the header section is parsed: a question too many harms nothing. White space

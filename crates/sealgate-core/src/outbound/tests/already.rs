@@ -74,3 +74,21 @@ fn nobody_elses_signature_is_the_authors() {
     let done = world.send_as("list@nec.example", always, &by_alice, &[BOB], &keys).unwrap();
     assert_eq!(done.report.reason, Some(Reason::AlreadySigned));
 }
+
+/// Whose a signature is costs time, and the first step is taken on a thread of the network.
+#[test]
+fn nothing_is_verified_in_the_step_that_asks() {
+    let world = World::new();
+    let nobodys = context("nec.example", &world.authority, sign_only());
+    let first_step = |content: Vec<u8>| {
+        let envelope = envelope("list@other.example", &[BOB]);
+        let message = Message::new(Bytes::from(content));
+        let received = b"Received: here\r\n".to_vec();
+        Outbound::new(nobodys.clone(), "ID".to_owned(), envelope, message, received)
+            .step(&Keys::default())
+    };
+    let signed = first_step(signed_by(&world, &world.bob, "x"));
+    assert!(matches!(signed, Step::Want(queries) if queries.is_empty()));
+    let plain = first_step(b"From: bob@abc.example\r\n\r\nx\r\n".to_vec());
+    assert!(matches!(plain, Step::Done(_)));
+}
