@@ -140,7 +140,7 @@ impl Pattern {
             if text.contains('*') {
                 return Err(bad());
             }
-            return Address::parse(text).map(Self::Mailbox).map_err(|_| bad());
+            return Address::parse_foreign(text).map(Self::Mailbox).map_err(|_| bad());
         };
         let (subdomains, name) =
             domain.strip_prefix("*.").map_or((false, domain), |rest| (true, rest));

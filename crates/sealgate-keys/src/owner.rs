@@ -62,7 +62,7 @@ impl FromStr for Owner {
         let bad = |_| format!("`{text}` is neither a mail address nor @domain");
         match text.strip_prefix('@') {
             Some(domain) => Domain::parse(domain).map(Self::Domain).map_err(bad),
-            None => Address::parse(text).map(Self::Mailbox).map_err(bad),
+            None => Address::parse_foreign(text).map(Self::Mailbox).map_err(bad),
         }
     }
 }

@@ -322,12 +322,13 @@ impl Relay {
     async fn load(&self, path: &Path) -> Result<Settings, String> {
         let mut config = Config::load(path).map_err(|error| error.to_string())?;
         let stores = config.stores.clone();
-        restart::warn(&self.started.config, &config);
+        let new = config.clone();
         // One name in every greeting, EHLO and field.
         config.hostname.clone_from(&self.started.config.hostname);
         let settings = Settings::new(config)?;
         self.stores.reload(&stores).await.map_err(|error| error.to_string())?;
         self.crypto.make_room(self.stores.key_place());
+        restart::warn(&self.started.config, &new);
         Ok(settings)
     }
 
