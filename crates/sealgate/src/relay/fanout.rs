@@ -262,11 +262,16 @@ impl Fanout<'_> {
 
     async fn deliver_jointly(&self, consignments: &[Consignment<'_>]) {
         let dots = Dots::default();
-        for together in consignments.chunks(HELD_MAX.min(self.downstream.hops.connections_max())) {
+        let connections_max = self.downstream.hops.connections_max();
+        let mut rest = consignments;
+        while !rest.is_empty() {
+            let count = first_together(rest.iter().map(|one| &one.hop), connections_max);
+            let (together, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
             self.deliver_together(together, &dots).await;
             if dots.hold_back() {
                 return;
             }
+            rest = later;
         }
     }
 
@@ -465,6 +470,18 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     })
     .await;
     all.into_iter().filter_map(|one| one.output).collect()
+}
+
+/// How many of the first go together: as many as one transaction may hold the dots of, and as there are connections to one
+/// hop. Every one that waits for a later turn is asked only when others have the message.
+fn first_together<'h>(hops: impl Iterator<Item = &'h Hop>, connections_max: usize) -> usize {
+    let mut wanted: HashMap<&Hop, usize> = HashMap::new();
+    let has_place = |hop: &&'h Hop| {
+        let count = wanted.entry(hop).or_default();
+        *count = count.saturating_add(1);
+        *count <= connections_max
+    };
+    hops.take(HELD_MAX).take_while(has_place).count().max(1)
 }
 
 /// REQUIREMENTS K13: domains of one message that are looked up. What each of them may cost is bounded where it is looked up.

@@ -12,6 +12,7 @@ use sealgate_core::smtp::client::{ClientName, Identity};
 use sealgate_testkit::sink::{Protocol as SinkProtocol, Sink, Stage};
 use tokio::sync::mpsc;
 
+use super::super::connect::tests::hop;
 use super::super::hops::Hops;
 use super::super::route::Router;
 use super::super::settle::{Outcomes, Tally};
@@ -141,6 +142,21 @@ async fn all_contents_are_sent_before_the_first_dot() {
     assert_eq!(seen.find('.'), Some(4), "{seen}");
     assert_eq!(sink.received().len(), 2);
     assert!(sink.received().iter().all(|received| received.content == CONTENT));
+}
+
+#[test]
+fn only_connections_to_one_hop_are_scarce() {
+    let hops: Vec<Hop> =
+        (1..=20).map(|port| hop(([127, 0, 0, 1], port).into(), Demand::default())).collect();
+    let together = |which: &[usize], connections_max| {
+        first_together(which.iter().map(|index| &hops[*index]), connections_max)
+    };
+    assert_eq!(together(&[0, 1, 2], 1), 3);
+    assert_eq!(together(&[0, 0, 1], 1), 1);
+    assert_eq!(together(&[0, 1, 0, 1, 0, 2], 2), 4);
+    assert_eq!(together(&[0; 20], 20), HELD_MAX);
+    let all: Vec<usize> = (0..20).collect();
+    assert_eq!(together(&all, 1), HELD_MAX);
 }
 
 #[tokio::test(flavor = "multi_thread")]
