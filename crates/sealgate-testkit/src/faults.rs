@@ -27,6 +27,7 @@ use crate::sink::Protocol;
 mod chance;
 mod channel;
 mod downstream;
+mod judge;
 mod keeper;
 mod ledger;
 mod line;

@@ -71,6 +71,7 @@ impl Downstream {
     }
 
     fn serve(&self, stream: TcpStream) -> Option<()> {
+        let connection = (Side::Downstream, stream.peer_addr().ok()?);
         let mut channel = Channel::new(stream, PATIENCE)?;
         let offers_tls = self.dane || self.world.chance.one_in(3);
         let mut envelope = Envelope::default();
@@ -93,6 +94,7 @@ impl Downstream {
                 }
                 "MAIL" => {
                     envelope = Envelope { attempt: Attempt::find(&text, "ENVID="), to: Vec::new() };
+                    self.world.ledger.carries(connection, envelope.attempt);
                     self.answer(&mut channel, envelope.attempt, "mail", "250 2.1.0 ok")?;
                 }
                 "RCPT" => {
@@ -147,7 +149,7 @@ impl Downstream {
             Misdeed::Temporary,
         ]);
         let kind = format!("sink {misdeed:?} at {at}");
-        self.world.ledger.struck(Side::Downstream, &kind, attempt);
+        self.world.ledger.struck(Side::Downstream, &kind, attempt.into());
         match misdeed {
             Misdeed::Close | Misdeed::AnswerThenClose => None,
             Misdeed::Closing421 => {
@@ -207,7 +209,7 @@ impl Downstream {
         if let Some((misdeed, kept)) = misdeed {
             let kind =
                 format!("sink {misdeed:?} at dot, {}", if kept { "kept" } else { "not kept" });
-            self.world.ledger.struck(Side::Downstream, &kind, attempt);
+            self.world.ledger.struck(Side::Downstream, &kind, attempt.into());
         }
         if misdeed.is_none_or(|(_, kept)| kept) {
             let answered = misdeed.is_none_or(|(misdeed, _)| misdeed == Misdeed::AnswerThenClose);

@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::downstream::CANARY;
-use super::ledger::Side;
+use super::ledger::{Hit, Side};
 use super::line::Trouble;
 use super::upstream::Doors;
 use super::world::World;
@@ -42,6 +42,8 @@ struct Life {
     /// Octets of the log that were read already.
     read: usize,
     resume_at: Option<Instant>,
+    /// For how long it stops at its points; else as chance has it.
+    stop_time: Option<Duration>,
     /// When it gets its descriptors back.
     descriptors_at: Option<Instant>,
     /// When its clock is right again.
@@ -104,7 +106,8 @@ impl Keeper {
 
     /// A life in which this happens at a point's first passage.
     fn launch_for(&mut self, point: &str, action: &str) -> Life {
-        let life = self.launch(&format!("{point}={action}@1"));
+        let mut life = self.launch(&format!("{point}={action}@1"));
+        life.stop_time = Some(STOP_AT_POINT);
         if point.starts_with("drain.") {
             sleep(Duration::from_millis(100));
             life.running.signal("TERM");
@@ -129,7 +132,7 @@ impl Keeper {
         if world.chance.one_in(2) {
             return self.kill(life);
         }
-        world.ledger.struck(Side::Relay, "terminated", None);
+        world.ledger.struck(Side::Relay, "terminated", Hit::Anybody);
         life.running.signal("TERM");
         let end = Instant::now() + DRAIN_PATIENCE;
         while Instant::now() < end {
@@ -144,14 +147,13 @@ impl Keeper {
     /// What may befall a relay from outside at any moment.
     fn strike(&self, life: &mut Life) {
         let chance = &self.world.chance;
-        let note = |kind: &str| self.world.ledger.struck(Side::Relay, kind, None);
+        let note = |kind: &str| self.world.ledger.struck(Side::Relay, kind, Hit::Anybody);
         if life.resume_at.is_some() {
             return;
         }
         if chance.one_in(300) {
             let time = stop_time(&self.world);
-            let long = if time > STOP_SHORT { ", for longer than its limits" } else { "" };
-            note(&format!("stopped from outside{long}"));
+            note(&format!("stopped from outside{}", how_long(time)));
             life.running.signal("STOP");
             life.resume_at = Some(Instant::now() + time);
         } else if chance.one_in(500) {
@@ -211,6 +213,7 @@ impl Keeper {
             log,
             read: 0,
             resume_at: None,
+            stop_time: None,
             descriptors_at: None,
             clock_right_at: None,
             began,
@@ -273,17 +276,20 @@ impl Keeper {
             let Some(event) = line.strip_prefix("failpoint ") else { continue };
             let (point, action) = event.split_once(' ').unwrap_or((event, ""));
             let action = action.split('(').next().unwrap_or_default();
-            self.world.ledger.struck(Side::Relay, &format!("point {action}"), None);
             life.reached.push(point.to_owned());
+            let mut kind = format!("point {action}");
             if action == "Stop" {
-                life.resume_at = Some(Instant::now() + stop_time(&self.world));
+                let time = life.stop_time.unwrap_or_else(|| stop_time(&self.world));
+                kind.push_str(how_long(time));
+                life.resume_at = Some(Instant::now() + time);
             }
+            self.world.ledger.struck(Side::Relay, &kind, Hit::Anybody);
         }
         life.read = end + 1;
     }
 
     fn kill(&self, mut life: Life) {
-        self.world.ledger.struck(Side::Relay, "killed from outside", None);
+        self.world.ledger.struck(Side::Relay, "killed from outside", Hit::Anybody);
         life.running.signal("KILL");
         loop {
             if let Some(status) = life.running.ended() {
@@ -339,6 +345,10 @@ fn stop_time(world: &World) -> Duration {
         0 => Duration::from_millis(LIMITS_MS + world.chance.below(2000)),
         _ => Duration::from_millis(50 + world.chance.below(700)),
     }
+}
+
+fn how_long(stop: Duration) -> &'static str {
+    if stop > STOP_SHORT { ", for longer than its limits" } else { "" }
 }
 
 fn tail(log: &std::path::Path) -> String {

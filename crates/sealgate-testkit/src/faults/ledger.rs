@@ -1,8 +1,10 @@
-//! The books: what every mail server was told, what every sink holds, which faults struck; and the judgement over them.
+//! The books: what every mail server was told, what every sink holds, which faults struck.
+//! The judgement over them is [`super::judge`]'s.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::summary::Summary;
 
@@ -65,14 +67,33 @@ pub(super) enum Side {
     Names,
 }
 
+/// Whom a fault hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hit {
+    /// Whoever was under way then.
+    Anybody,
+    /// Nothing was under way where it struck: it counts, and explains nothing.
+    Nobody,
+    /// This attempt.
+    One(Attempt),
+}
+
+impl From<Option<Attempt>> for Hit {
+    fn from(attempt: Option<Attempt>) -> Self {
+        attempt.map_or(Self::Nobody, Self::One)
+    }
+}
+
 #[derive(Debug, Default)]
-struct Books {
+pub(super) struct Books {
     mails: Vec<Entry>,
-    copies: HashMap<(usize, String), Vec<Kept>>,
-    notified: HashSet<(usize, String)>,
-    strikes: Vec<Strike>,
+    pub(super) copies: HashMap<(usize, String), Vec<Kept>>,
+    pub(super) notified: HashSet<(usize, String)>,
+    pub(super) strikes: Vec<Strike>,
+    /// Whose transaction a connection carries, by the address of the client's, or of the line's to a sink.
+    carried: HashMap<(Side, SocketAddr), Attempt>,
     /// When the relay could not use its done-record.
-    forgot: Vec<Instant>,
+    pub(super) forgot: Vec<Instant>,
     faults: BTreeMap<String, u64>,
     leaked: Vec<String>,
     misrouted: Vec<String>,
@@ -81,35 +102,64 @@ struct Books {
 
 /// A copy that a sink holds.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
+pub(super) struct Kept {
     /// Of which attempt.
-    number: usize,
+    pub(super) number: usize,
     /// Whether the sink said so.
-    answered: bool,
+    pub(super) answered: bool,
 }
 
 #[derive(Debug)]
-struct Entry {
-    mail: Mail,
+pub(super) struct Entry {
+    pub(super) mail: Mail,
     /// What stays to be delivered, as indices of recipients.
     open: Vec<usize>,
-    attempts: Vec<Try>,
+    pub(super) attempts: Vec<Try>,
 }
 
 #[derive(Debug)]
-struct Try {
-    began: Instant,
-    ended: Option<Instant>,
-    told: HashMap<String, u16>,
+pub(super) struct Try {
+    pub(super) began: Instant,
+    pub(super) ended: Option<Instant>,
+    pub(super) told: HashMap<String, Told>,
+}
+
+/// What a client heard of a recipient.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) code: u16,
+    pub(super) said: String,
 }
 
 #[derive(Debug)]
-struct Strike {
-    when: Instant,
-    side: Side,
-    kind: String,
-    /// Whom it hit, where that is known.
-    attempt: Option<Attempt>,
+pub(super) struct Strike {
+    pub(super) when: Instant,
+    pub(super) side: Side,
+    pub(super) kind: String,
+    pub(super) hit: Hit,
+}
+
+impl Told {
+    /// The class of the reply that the client heard.
+    pub(super) fn heard(&self) -> u16 {
+        self.code / 100
+    }
+
+    /// The class of the reply that the relay gave: a garbled code stays with the status of the right one.
+    pub(super) fn meant(&self) -> u16 {
+        let class = self.status().split_once('.').and_then(|(class, _)| class.parse().ok());
+        class.unwrap_or_else(|| self.heard())
+    }
+
+    /// Whether the client heard another reply than the relay gave.
+    pub(super) fn is_garbled(&self) -> bool {
+        self.meant() != self.heard()
+    }
+
+    /// The enhanced status.
+    pub(super) fn status(&self) -> &str {
+        self.said.split(' ').next().unwrap_or_default()
+    }
 }
 
 /// The books, shared.
@@ -143,13 +193,12 @@ impl Ledger {
     /// A recipient's reply, as soon as it was read.
     pub(super) fn told(&self, attempt: Attempt, recipient: &str, code: u16, said: &str) {
         let mut books = self.books.lock().unwrap();
-        // A garbled code stays with the status of the right one.
-        let status = said.split(' ').next().unwrap_or_default();
-        if CODES.contains(&code) && status.starts_with(&format!("{}.", code / 100)) {
-            *books.replies.entry(format!("{code} {status}")).or_default() += 1;
+        let told = Told { code, said: said.trim_end().to_owned() };
+        if CODES.contains(&code) && !told.is_garbled() {
+            *books.replies.entry(format!("{code} {}", told.status())).or_default() += 1;
         }
         let entry = &mut books.mails[attempt.message];
-        entry.attempts[attempt.number].told.insert(recipient.to_owned(), code);
+        entry.attempts[attempt.number].told.insert(recipient.to_owned(), told);
         if code / 100 == 2 || code / 100 == 5 {
             let recipients = &entry.mail.recipients;
             entry.open.retain(|index| recipients[*index] != recipient);
@@ -191,11 +240,26 @@ impl Ledger {
     }
 
     /// A fault was injected.
-    pub(super) fn struck(&self, side: Side, kind: &str, attempt: Option<Attempt>) {
+    pub(super) fn struck(&self, side: Side, kind: &str, hit: Hit) {
         let mut books = self.books.lock().unwrap();
         *books.faults.entry(format!("{side:?}: {kind}").to_lowercase()).or_default() += 1;
         let kind = kind.to_owned();
-        books.strikes.push(Strike { when: Instant::now(), side, kind, attempt });
+        books.strikes.push(Strike { when: Instant::now(), side, kind, hit });
+    }
+
+    /// From now on this connection carries this attempt's transaction, or nobody's.
+    pub(super) fn carries(&self, connection: (Side, SocketAddr), attempt: Option<Attempt>) {
+        let carried = &mut self.books.lock().unwrap().carried;
+        match attempt {
+            Some(attempt) => carried.insert(connection, attempt),
+            None => carried.remove(&connection),
+        };
+    }
+
+    /// A fault was injected into a connection.
+    pub(super) fn struck_connection(&self, connection: (Side, SocketAddr), kind: &str) {
+        let hit = self.books.lock().unwrap().carried.get(&connection).copied();
+        self.struck(connection.0, kind, hit.into());
     }
 
     /// The relay said that it could not use its done-record.
@@ -235,254 +299,12 @@ impl Ledger {
     }
 }
 
-impl Books {
-    fn judge_recipient(
-        &self,
-        message: usize,
-        entry: &Entry,
-        recipient: &str,
-        summary: &mut Summary,
-    ) {
-        let told = |number: usize| entry.attempts[number].told.get(recipient).copied();
-        let key = (message, recipient.to_owned());
-        let copies = self.copies.get(&key).map(Vec::as_slice).unwrap_or_default();
-        let codes: Vec<u16> = (0..entry.attempts.len()).filter_map(told).collect();
-        let accepted = codes.iter().any(|code| code / 100 == 2);
-        summary.delivered += usize::from(accepted);
-        summary.bounced += usize::from(!accepted && codes.iter().any(|code| code / 100 == 5));
-        if accepted && copies.is_empty() {
-            if self.notified.contains(&key) {
-                summary.notified += 1;
-            } else {
-                summary
-                    .lost
-                    .push(format!("m{message} {:?} {recipient} {codes:?}", entry.mail.door));
-            }
-        }
-        for Kept { number, .. } in copies {
-            let contradicted = told(*number).is_some_and(|code| code / 100 == 5);
-            // Neither a name server nor a key store takes mail or answers for it.
-            let excuses = [Side::Relay, Side::Downstream, Side::Upstream];
-            let struck = self.struck_in(message, *number, entry);
-            if contradicted && !excuses.iter().any(|side| struck.contains(side)) {
-                summary.contradicted.push(format!("m{message} {recipient}: stored and refused"));
-            }
-        }
-        // Of several copies one is right; every other was stored in an attempt that was not told so.
-        let uncertain =
-            copies.iter().filter(|copy| told(copy.number).is_none_or(|code| code / 100 != 2));
-        let extra = copies.len().saturating_sub(1);
-        let mut explained = 0;
-        for copy in uncertain.take(extra) {
-            explained += 1;
-            let Kept { number, .. } = copy;
-            match self.window(message, copies, *copy, entry, told(*number)) {
-                Some(window) => *summary.duplicated.entry(window).or_default() += 1,
-                None => {
-                    let word = format!("m{message}.{number} {:?} {recipient}", entry.mail.door);
-                    let told = told(*number);
-                    summary
-                        .unexplained
-                        .push(format!("{word} told {told:?} of {copies:?} {codes:?}"));
-                }
-            }
-        }
-        for _ in explained..extra {
-            summary.unexplained.push(format!("m{message} {recipient}: {copies:?} {codes:?}"));
-        }
-    }
-
-    /// The row of REQUIREMENTS §5 that allows a copy of an attempt that was not told 250.
-    fn window(
-        &self,
-        message: usize,
-        copies: &[Kept],
-        copy: Kept,
-        entry: &Entry,
-        told: Option<u16>,
-    ) -> Option<&'static str> {
-        let Kept { number, answered } = copy;
-        let jointly = entry.mail.door != Door::InsideLmtp;
-        let sides = self.struck_in(message, number, entry);
-        let next = copies.iter().map(|copy| copy.number).filter(|other| *other > number).min();
-        let forgotten = || {
-            let attempts = [Some(number), next].into_iter().flatten();
-            attempts.filter_map(|number| entry.attempts.get(number)).any(|it| self.forgot_in(it))
-        };
-        match told {
-            // Nobody told this client anything.
-            None if sides.contains(&Side::Upstream) => Some("14 upstream gone before the reply"),
-            None if sides.contains(&Side::Relay) => Some("9-10 relay failed after the dot"),
-            Some(_) if jointly && answered && forgotten() => Some("12 a part was deferred"),
-            _ if self.unheard_in(message, copy, entry) => Some("9, 11 answer lost downstream"),
-            Some(_) if self.failed_in(message, number, entry) => {
-                Some("6 relay failed after the dot, told 451")
-            }
-            Some(_) if self.garbled_in(message, number, entry) => {
-                Some("14 reply garbled on its way up")
-            }
-            _ => None,
-        }
-    }
-
-    /// What struck this attempt, or something unknown while it lasted.
-    fn struck_in(&self, message: usize, number: usize, entry: &Entry) -> HashSet<Side> {
-        self.strikes_in(message, number, entry).map(|strike| strike.side).collect()
-    }
-
-    /// Whether something struck this attempt, of which the relay forgets what it has heard.
-    fn failed_in(&self, message: usize, number: usize, entry: &Entry) -> bool {
-        let fails = |strike: &Strike| !HINDRANCES.iter().any(|word| strike.kind.starts_with(word));
-        let mut strikes = self.strikes_in(message, number, entry);
-        strikes.any(|strike| strike.side == Side::Relay && fails(strike))
-    }
-
-    /// Whether the client may have read another reply than the relay gave.
-    fn garbled_in(&self, message: usize, number: usize, entry: &Entry) -> bool {
-        let mut strikes = self.strikes_in(message, number, entry);
-        strikes.any(|strike| strike.side == Side::Upstream && strike.kind == "line Garbled")
-    }
-
-    /// Whether something struck this attempt, of which the relay does not hear what a sink says; a sink that refuses another
-    /// recipient loses no answer that it gave.
-    fn unheard_in(&self, message: usize, copy: Kept, entry: &Entry) -> bool {
-        let loses = |strike: &Strike| LOSSES.iter().any(|word| strike.kind.starts_with(word));
-        let mut strikes = self.strikes_in(message, copy.number, entry);
-        strikes.any(|strike| strike.side == Side::Downstream && (!copy.answered || loses(strike)))
-    }
-
-    fn strikes_in<'b>(
-        &'b self,
-        message: usize,
-        number: usize,
-        entry: &Entry,
-    ) -> impl Iterator<Item = &'b Strike> {
-        let attempt = &entry.attempts[number];
-        let (began, ended) = (attempt.began, attempt.ended.unwrap_or_else(Instant::now));
-        self.strikes.iter().filter(move |strike| match strike.attempt {
-            Some(hit) => hit.message == message && hit.number == number,
-            None => began <= strike.when && strike.when <= ended + NOTICED_WITHIN,
-        })
-    }
-
-    /// Whether this attempt fell into a time in which the relay could not use its done-record because of a fault: it may then
-    /// have written or found none. A done-record that fails by itself explains nothing.
-    fn forgot_in(&self, attempt: &Try) -> bool {
-        let ended = attempt.ended.unwrap_or_else(Instant::now) + NOTICED_WITHIN;
-        let meanwhile =
-            |forgot: &&Instant| attempt.began <= **forgot + FORGETS && **forgot <= ended;
-        self.forgot.iter().filter(meanwhile).any(|forgot| {
-            self.strikes.iter().any(|strike| {
-                matches!(strike.side, Side::Stores | Side::Relay)
-                    && strike.when <= *forgot + NOTICED_WITHIN
-                    && *forgot <= strike.when + AWAY_MAX
-            })
-        })
-    }
-}
-
 /// Those that servers give to MAIL, RCPT and DATA (RFC 5321 §4.2.2) and that count in the summary.
 const CODES: [u16; 10] = [250, 421, 450, 451, 452, 550, 552, 553, 554, 556];
-/// What the relay did to itself is read off its log a little later.
-const NOTICED_WITHIN: Duration = Duration::from_millis(500);
-/// How long the relay does not ask for a done-record again that was away, and a little.
-const FORGETS: Duration = Duration::from_millis(2500);
-/// How long a store stays away, or the relay stopped, or without descriptors, and until that is noticed.
-const AWAY_MAX: Duration = Duration::from_secs(10);
-/// What does not make the relay forget what it has heard. Where it finds no descriptor for its database, it says so.
-const HINDRANCES: [&str; 4] = ["point Delay", "reloaded", "clock", "no descriptors"];
-/// What may lose an answer that a sink gave. After garbage the relay does not listen to what the sink says of others (LMTP).
-const LOSSES: [&str; 3] = ["line", "sink AnswerThenClose", "sink Garbage"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn mail(door: Door, recipients: &[&str]) -> Mail {
-        let recipients = recipients.iter().map(|name| (*name).to_owned()).collect();
-        Mail { door, from: "a@nec.example".to_owned(), recipients, content: Vec::new() }
-    }
-
-    #[test]
-    fn told_and_not_held_is_lost_unless_the_sender_was_notified() {
-        let ledger = Ledger::default();
-        for _ in 0..2 {
-            let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
-            let (attempt, _) = ledger.begin(message);
-            ledger.told(attempt, "x@abc.example", 250, "2.0.0 ok");
-            assert!(!ledger.end(attempt));
-        }
-        assert_eq!(ledger.judge().lost.len(), 2);
-        let attempt = Attempt { message: 0, number: 0, jointly: false };
-        ledger.notified(attempt, "x@abc.example");
-        ledger.stored(Attempt { message: 1, ..attempt }, "x@abc.example", true);
-        assert!(ledger.judge().lost.is_empty());
-    }
-
-    #[test]
-    fn a_second_copy_needs_a_fault_in_a_window() {
-        for struck in [false, true] {
-            let ledger = Ledger::default();
-            let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
-            let (first, _) = ledger.begin(message);
-            ledger.stored(first, "x@abc.example", true);
-            if struck {
-                ledger.struck(Side::Relay, "killed", None);
-            }
-            assert!(ledger.end(first));
-            let (second, _) = ledger.begin(message);
-            ledger.stored(second, "x@abc.example", true);
-            ledger.told(second, "x@abc.example", 250, "2.0.0 ok");
-            ledger.end(second);
-            let summary = ledger.judge();
-            assert!(summary.lost.is_empty());
-            assert_eq!(summary.unexplained.is_empty(), struck);
-            assert_eq!(summary.duplicated.values().sum::<usize>(), usize::from(struck));
-        }
-    }
-
-    #[test]
-    fn one_reply_for_several_explains_a_second_copy_only_where_a_fault_took_the_done_record() {
-        const NOTHING: &[fn(&Ledger)] = &[];
-        let database: fn(&Ledger) = |ledger| ledger.struck(Side::Stores, "database killed", None);
-        let delayed: fn(&Ledger) = |ledger| ledger.struck(Side::Relay, "point Delay", None);
-        let refused: fn(&Ledger) =
-            |ledger| ledger.struck(Side::Downstream, "sink Temporary at dot, not kept", None);
-        let cut: fn(&Ledger) = |ledger| ledger.struck(Side::Downstream, "line Cut", None);
-        let killed: fn(&Ledger) = |ledger| ledger.struck(Side::Relay, "point Panic", None);
-        let cases = [
-            (NOTHING, None),
-            (&[Ledger::forgot], None),
-            (&[database], None),
-            (&[delayed], None),
-            (&[refused], None),
-            (&[cut], Some("9, 11 answer lost downstream")),
-            (&[killed], Some("6 relay failed after the dot, told 451")),
-            (&[database, Ledger::forgot], Some("12 a part was deferred")),
-        ];
-        // The record is written in the first attempt and asked for in the second.
-        for (befell, window) in cases {
-            for in_the_second in [false, true] {
-                let ledger = Ledger::default();
-                let to = ["x@abc.example", "y@xyz.example"];
-                let message = ledger.submit(|_| mail(Door::InsideSmtp, &to));
-                for number in 0..2 {
-                    let (attempt, _) = ledger.begin(message);
-                    ledger.stored(attempt, to[0], true);
-                    if in_the_second == (number == 1) {
-                        befell.iter().for_each(|befall| befall(&ledger));
-                    }
-                    let (code, said) = [(451, "4.3.0 not all"), (250, "2.0.0 ok")][number];
-                    to.iter().for_each(|to| ledger.told(attempt, to, code, said));
-                    ledger.end(attempt);
-                }
-                ledger.stored(Attempt { message, number: 1, jointly: true }, to[1], true);
-                let summary = ledger.judge();
-                assert_eq!(summary.duplicated.keys().next().copied(), window, "{in_the_second}");
-                assert_eq!(summary.unexplained.len(), usize::from(window.is_none()));
-            }
-        }
-    }
 
     #[test]
     fn an_attempt_is_found_by_its_envelope_id() {

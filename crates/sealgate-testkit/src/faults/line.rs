@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use super::ledger::{Attempt, Side};
+use super::ledger::Side;
 use super::world::World;
 
 /// What goes wrong on one connection.
@@ -110,13 +110,16 @@ fn carry(world: &Arc<World>, side: Side, client: &TcpStream, target: SocketAddr)
     let server = TcpStream::connect(target).ok()?;
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let plan = world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(world));
-    let seen = Arc::new(Mutex::new(None));
+    // Each party knows whose transaction it is by its own end of the connection, within TLS as well.
+    let known_by = if side == Side::Upstream { client.peer_addr() } else { server.local_addr() };
+    let connection = (side, known_by.ok()?);
+    world.ledger.carries(connection, None);
     let back = {
-        let carrier = Carrier::new(world, side, plan, false, &seen);
+        let carrier = Carrier::new(world, connection, plan, false);
         let (server, client) = (server.try_clone().ok()?, client.try_clone().ok()?);
         thread::spawn(move || carrier.run(&server, &client))
     };
-    Carrier::new(world, side, plan, true, &seen).run(client, &server);
+    Carrier::new(world, connection, plan, true).run(client, &server);
     back.join().ok()
 }
 
@@ -132,11 +135,10 @@ fn choose(world: &World) -> Plan {
 /// One direction of one connection.
 struct Carrier {
     world: Arc<World>,
-    side: Side,
+    /// As the ledger knows it.
+    connection: (Side, SocketAddr),
     plan: Option<Plan>,
     toward_server: bool,
-    /// The attempt whose ENVID passed last.
-    seen: Arc<Mutex<Option<Attempt>>>,
     /// How many orders this direction has heard of.
     heard: u64,
 }
@@ -144,14 +146,12 @@ struct Carrier {
 impl Carrier {
     fn new(
         world: &Arc<World>,
-        side: Side,
+        connection: (Side, SocketAddr),
         plan: Option<Plan>,
         toward_server: bool,
-        seen: &Arc<Mutex<Option<Attempt>>>,
     ) -> Self {
         let plan = plan.filter(|plan| plan.toward_server == toward_server);
-        let (world, seen) = (Arc::clone(world), Arc::clone(seen));
-        Self { world, side, plan, toward_server, seen, heard: 0 }
+        Self { world: Arc::clone(world), connection, plan, toward_server, heard: 0 }
     }
 
     fn run(mut self, from: &TcpStream, to: &TcpStream) {
@@ -165,12 +165,11 @@ impl Carrier {
         loop {
             let count = from.read(&mut buffer).ok().filter(|count| *count > 0)?;
             let octets = &mut buffer[..count];
-            if self.toward_server
-                && let Some(attempt) = Attempt::find(&String::from_utf8_lossy(octets), "ENVID=")
-            {
-                *self.seen.lock().unwrap() = Some(attempt);
+            // Whose transaction a sink had before is over; whose it has now, it says when it has read this.
+            if self.connection.0 == Side::Downstream && octets.starts_with(b"MAIL ") {
+                self.world.ledger.carries(self.connection, None);
             }
-            let ordered = self.world.orders.due(self.side, &mut self.heard);
+            let ordered = self.world.orders.due(self.connection.0, &mut self.heard);
             // Content is left as it is, whoever orders it.
             let ordered = ordered.filter(|one| *one != Trouble::Garbled || !self.toward_server);
             let toward_server = self.toward_server;
@@ -200,9 +199,7 @@ impl Carrier {
             return to.write_all(octets).ok();
         }
         self.plan = None;
-        // A connection within TLS shows no ENVID: then nobody knows whom this hits.
-        let hit = *self.seen.lock().unwrap();
-        self.world.ledger.struck(self.side, &format!("line {trouble:?}"), hit);
+        self.world.ledger.struck_connection(self.connection, &format!("line {trouble:?}"));
         match trouble {
             Trouble::Cut => {
                 to.write_all(&octets[..at]).ok()?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::ledger::Side;
+use super::ledger::{Hit, Side};
 use super::world::{DOMAINS_OUTSIDE, World};
 use crate::dns_line::UNSIGNED_ZONE;
 use crate::nsd::{Nsd, Zone};
@@ -88,7 +88,7 @@ impl Names {
     /// Something befalls it and is over when this returns.
     pub(super) fn strike(&mut self, world: &Arc<World>) {
         let pause = Duration::from_millis(100 + world.chance.below(2500));
-        let note = |kind: &str| world.ledger.struck(Side::Names, kind, None);
+        let note = |kind: &str| world.ledger.struck(Side::Names, kind, Hit::Anybody);
         if world.chance.one_in(2) {
             note("name server killed");
             self.server.kill();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::ledger::Side;
+use super::ledger::{Hit, Side};
 use super::world::World;
 use crate::dns_line::{self, Trouble};
 
@@ -31,7 +31,7 @@ fn choose(world: &World) -> Trouble {
         (Trouble::Short, "cut short"),
         (Trouble::Truncated, "said to be too long"),
     ]);
-    world.ledger.struck(Side::Names, &format!("answer {kind}"), None);
+    world.ledger.struck(Side::Names, &format!("answer {kind}"), Hit::Anybody);
     trouble
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
-use super::ledger::Side;
+use super::ledger::{Hit, Side};
 use super::names::Names;
 use super::world::World;
 use crate::disk::SmallDisk;
@@ -145,7 +145,7 @@ impl Stores {
 
     fn strike(&mut self, world: &World) {
         let pause = || sleep(Duration::from_millis(100 + world.chance.below(2500)));
-        let note = |kind: &str| world.ledger.struck(Side::Stores, kind, None);
+        let note = |kind: &str| world.ledger.struck(Side::Stores, kind, Hit::Anybody);
         match self {
             Self::Embedded { database, disk } => match world.chance.below(3) {
                 0 => {

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 
 use super::channel::Channel;
 use super::downstream::BLAMED_ON_NAMES;
-use super::ledger::{Attempt, Door, Mail, Side};
+use super::ledger::{Attempt, Door, Hit, Mail, Side};
 use super::world::World;
 use crate::mail;
 
@@ -114,6 +114,7 @@ impl Shared {
             Door::OutsideSmtp => (self.doors.outside, "EHLO"),
         };
         let stream = TcpStream::connect(address).ok()?;
+        let connection = (Side::Upstream, stream.local_addr().ok()?);
         let mut channel = Channel::new(stream, PATIENCE)?;
         let greeted =
             channel.reply()? == 220 && channel.command(&format!("{hello} client.example"))? == 250;
@@ -128,6 +129,7 @@ impl Shared {
             self.strike(attempt, misdeed);
             channel.command("XYZZY \u{1}")?;
         }
+        self.world.ledger.carries(connection, Some(attempt));
         let accepted = self.envelope(&mut channel, attempt, mail)?;
         if accepted.is_empty() {
             return channel.send(b"QUIT\r\n");
@@ -254,7 +256,7 @@ impl Shared {
 
     fn strike(&self, attempt: Attempt, misdeed: Misdeed) {
         let kind = format!("client {misdeed:?}");
-        self.world.ledger.struck(Side::Upstream, &kind, Some(attempt));
+        self.world.ledger.struck(Side::Upstream, &kind, Hit::One(attempt));
     }
 }
 
