@@ -62,6 +62,11 @@ impl<'b> Case<'b> {
         for _ in explained..extra {
             summary.unexplained.push(self.said());
         }
+        // REQUIREMENTS O5: not even the first copy.
+        for copy in self.copies.iter().filter(|copy| !self.entry.attempts[copy.number].dot) {
+            let number = copy.number;
+            summary.unexplained.push(format!("{}: no dot came for {number}", self.said()));
+        }
     }
 
     /// Whoever was refused has no copy of that attempt, unless the one reply for all says so.
@@ -213,12 +218,35 @@ mod tests {
         Mail { door, from: "a@nec.example".to_owned(), recipients, content: Vec::new() }
     }
 
+    /// An attempt whose client comes to its final dot.
+    fn begin(ledger: &Ledger, message: usize) -> Attempt {
+        let (attempt, _) = ledger.begin(message);
+        ledger.dot(attempt);
+        attempt
+    }
+
+    #[test]
+    fn no_copy_comes_of_an_attempt_whose_client_never_sent_its_dot() {
+        for dot in [false, true] {
+            let ledger = Ledger::default();
+            let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
+            let (attempt, _) = ledger.begin(message);
+            ledger.struck(Side::Upstream, "client LeaveInContent", Hit::One(attempt));
+            if dot {
+                ledger.dot(attempt);
+            }
+            ledger.stored(attempt, "x@abc.example", true);
+            ledger.end(attempt);
+            assert_eq!(ledger.judge().unexplained.is_empty(), dot);
+        }
+    }
+
     #[test]
     fn told_and_not_held_is_lost_unless_the_sender_was_notified() {
         let ledger = Ledger::default();
         for _ in 0..2 {
             let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
-            let (attempt, _) = ledger.begin(message);
+            let attempt = begin(&ledger, message);
             ledger.told(attempt, "x@abc.example", 250, "2.0.0 ok");
             assert!(!ledger.end(attempt));
         }
@@ -234,13 +262,13 @@ mod tests {
         for struck in [false, true] {
             let ledger = Ledger::default();
             let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
-            let (first, _) = ledger.begin(message);
+            let first = begin(&ledger, message);
             ledger.stored(first, "x@abc.example", true);
             if struck {
                 ledger.struck(Side::Relay, "killed", Hit::Anybody);
             }
             assert!(ledger.end(first));
-            let (second, _) = ledger.begin(message);
+            let second = begin(&ledger, message);
             ledger.stored(second, "x@abc.example", true);
             ledger.told(second, "x@abc.example", 250, "2.0.0 ok");
             ledger.end(second);
@@ -256,7 +284,7 @@ mod tests {
         let ledger = Ledger::default();
         let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
         for number in 0..2 {
-            let (attempt, _) = ledger.begin(message);
+            let attempt = begin(&ledger, message);
             ledger.stored(attempt, "x@abc.example", true);
             match number {
                 0 => befall(&ledger, attempt),
@@ -318,7 +346,7 @@ mod tests {
         for (door, code, said, count) in cases {
             let ledger = Ledger::default();
             let message = ledger.submit(|_| mail(door, &to));
-            let (attempt, _) = ledger.begin(message);
+            let attempt = begin(&ledger, message);
             ledger.struck(Side::Relay, "killed", Hit::Anybody);
             ledger.stored(attempt, to[0], true);
             to.iter().for_each(|to| ledger.told(attempt, to, code, said));
@@ -354,7 +382,7 @@ mod tests {
                 let to = ["x@abc.example", "y@xyz.example"];
                 let message = ledger.submit(|_| mail(Door::InsideSmtp, &to));
                 for number in 0..2 {
-                    let (attempt, _) = ledger.begin(message);
+                    let attempt = begin(&ledger, message);
                     ledger.stored(attempt, to[0], true);
                     if in_the_second == (number == 1) {
                         befell.iter().for_each(|befall| befall(&ledger));

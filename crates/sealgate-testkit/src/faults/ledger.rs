@@ -121,6 +121,8 @@ pub(super) struct Entry {
 pub(super) struct Try {
     pub(super) began: Instant,
     pub(super) ended: Option<Instant>,
+    /// Whether the client sent its final dot.
+    pub(super) dot: bool,
     pub(super) told: HashMap<String, Told>,
 }
 
@@ -184,10 +186,17 @@ impl Ledger {
         let mut books = self.books.lock().unwrap();
         let entry = &mut books.mails[message];
         let number = entry.attempts.len();
-        entry.attempts.push(Try { began: Instant::now(), ended: None, told: HashMap::new() });
+        let (began, told) = (Instant::now(), HashMap::new());
+        entry.attempts.push(Try { began, ended: None, dot: false, told });
         let recipients = entry.open.iter().map(|index| entry.mail.recipients[*index].clone());
         let mail = Mail { recipients: recipients.collect(), ..entry.mail.clone() };
         (Attempt { message, number, jointly: mail.door != Door::InsideLmtp }, mail)
+    }
+
+    /// The client has sent its final dot.
+    pub(super) fn dot(&self, attempt: Attempt) {
+        let mut books = self.books.lock().unwrap();
+        books.mails[attempt.message].attempts[attempt.number].dot = true;
     }
 
     /// A recipient's reply, as soon as it was read.

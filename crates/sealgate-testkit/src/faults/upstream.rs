@@ -186,7 +186,7 @@ impl Shared {
         match misdeed {
             Misdeed::LeaveInContent => {
                 channel.send(&octets[..half])?;
-                None
+                return None;
             }
             Misdeed::Slow => {
                 let end = half + SLOW_OCTETS.min(octets.len() - half);
@@ -195,18 +195,18 @@ impl Shared {
                     channel.send(&[*octet])?;
                     sleep(Duration::from_millis(10));
                 }
-                channel.send(&octets[end..])
+                channel.send(&octets[end..])?;
             }
-            Misdeed::LeaveAtDot => {
-                channel.send(&octets)?;
-                None
-            }
+            _ => channel.send(&octets)?,
+        }
+        self.world.ledger.dot(attempt);
+        match misdeed {
+            Misdeed::LeaveAtDot => None,
             Misdeed::LeaveAfterDot => {
-                channel.send(&octets)?;
                 sleep(Duration::from_millis(20 + self.world.chance.below(200)));
                 None
             }
-            Misdeed::None | Misdeed::Nonsense | Misdeed::LeaveBeforeData => channel.send(&octets),
+            _ => Some(()),
         }
     }
 
