@@ -71,6 +71,7 @@ fn key_stores_that_fail_and_come_back_cost_no_mail() {
     });
     println!("{summary}");
     assert!(summary.is_good(), "a promise was broken, see above");
+    assert!(summary.delivered > 20, "too little was delivered, see above");
     let troubles = summary.faults.iter().filter(|(kind, _)| kind.starts_with("stores: "));
     assert!(troubles.map(|(_, count)| count).sum::<u64>() > 0, "nothing befell the stores");
 }

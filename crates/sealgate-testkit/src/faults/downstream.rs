@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 
 use super::channel::Channel;
-use super::ledger::{Attempt, Side};
+use super::ledger::{Attempt, Hit, Side};
 use super::world::World;
 use crate::mail;
 use crate::sink::Protocol;
@@ -75,7 +75,7 @@ impl Downstream {
         let mut channel = Channel::new(stream, PATIENCE)?;
         let offers_tls = self.dane || self.world.chance.one_in(3);
         let mut envelope = Envelope::default();
-        self.answer(&mut channel, None, "connection", "220 sink.example ESMTP")?;
+        self.answer(&mut channel, (None, None), "connection", "220 sink.example ESMTP")?;
         loop {
             let line = channel.line()?;
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -84,7 +84,7 @@ impl Downstream {
                 "EHLO" | "LHLO" => {
                     envelope = Envelope::default();
                     let hello = if offers_tls { HELLO_TLS } else { HELLO };
-                    self.answer(&mut channel, None, "hello", hello)?;
+                    self.answer(&mut channel, (None, None), "hello", hello)?;
                 }
                 // Without extensions there is no ENVID, and nobody could tell the copies apart.
                 "HELO" => channel.send(b"502 5.5.1 EHLO only\r\n")?,
@@ -95,18 +95,19 @@ impl Downstream {
                 "MAIL" => {
                     envelope = Envelope { attempt: Attempt::find(&text, "ENVID="), to: Vec::new() };
                     self.world.ledger.carries(connection, envelope.attempt);
-                    self.answer(&mut channel, envelope.attempt, "mail", "250 2.1.0 ok")?;
+                    self.answer(&mut channel, (envelope.attempt, None), "mail", "250 2.1.0 ok")?;
                 }
                 "RCPT" => {
-                    if self.answer(&mut channel, envelope.attempt, "rcpt", "250 2.1.5 ok")? {
-                        let address = text.split(['<', '>']).nth(1)?;
+                    let address = text.split(['<', '>']).nth(1)?;
+                    let whom = (envelope.attempt, Some(address));
+                    if self.answer(&mut channel, whom, "rcpt", "250 2.1.5 ok")? {
                         self.check(&channel, address);
                         envelope.to.push(address.to_owned());
                     }
                 }
                 "DATA" if envelope.to.is_empty() => channel.send(b"554 5.5.1 nobody\r\n")?,
                 "DATA" => {
-                    if self.answer(&mut channel, envelope.attempt, "data", "354 go on")? {
+                    if self.answer(&mut channel, (envelope.attempt, None), "data", "354 go on")? {
                         self.take(&mut channel, &envelope)?;
                     }
                     envelope = Envelope::default();
@@ -132,7 +133,7 @@ impl Downstream {
     fn answer(
         &self,
         channel: &mut Channel,
-        attempt: Option<Attempt>,
+        (attempt, recipient): (Option<Attempt>, Option<&str>),
         at: &str,
         usual: &str,
     ) -> Option<bool> {
@@ -149,7 +150,15 @@ impl Downstream {
             Misdeed::Temporary,
         ]);
         let kind = format!("sink {misdeed:?} at {at}");
-        self.world.ledger.struck(Side::Downstream, &kind, attempt.into());
+        let hit = match attempt {
+            // Whoever the connection was opened for hears it.
+            None if misdeed == Misdeed::Permanent => Hit::Anybody,
+            _ => attempt.into(),
+        };
+        self.world.ledger.struck(Side::Downstream, &kind, hit);
+        if self.inside && misdeed == Misdeed::Permanent && at != "data" {
+            self.world.ledger.turned_away(recipient);
+        }
         match misdeed {
             Misdeed::Close | Misdeed::AnswerThenClose => None,
             Misdeed::Closing421 => {

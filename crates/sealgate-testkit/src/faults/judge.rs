@@ -1,8 +1,10 @@
-//! The judgement over the books: every copy too many needs a fault that allows it.
+//! The judgement over the books: every copy too many needs a fault that allows it, and every refusal for good a cause.
 
 use std::time::{Duration, Instant};
 
-use super::ledger::{Books, Door, Entry, Hit, Kept, Side, Strike, Told, Try};
+use super::ledger::{
+    Books, Door, Entry, GARBLED, GREETING_GARBLED, Hit, Kept, Side, Strike, Told, Try,
+};
 use super::summary::Summary;
 
 impl Books {
@@ -69,14 +71,60 @@ impl<'b> Case<'b> {
         }
     }
 
-    /// Whoever was refused has no copy of that attempt, unless the one reply for all says so.
+    /// A refusal for good has a cause, and whoever was refused has no copy of that attempt, and none of an earlier one that the
+    /// relay had to know of; unless the one reply for all says that he has it.
     fn judge_refusals(self, summary: &mut Summary) {
-        let refusals = self.replies().filter(|(_, told)| told.meant() == 5);
-        for (number, _) in refusals.filter(|(_, told)| !self.is_named_as_served(told)) {
-            if self.copies.iter().any(|copy| copy.number == number) {
-                summary.contradicted.push(format!("{}: stored and refused", self.said()));
+        for (number, told) in self.replies().filter(|(_, told)| told.meant() == 5) {
+            if !self.is_due(number, told) {
+                summary.refused.push(format!("{}: {number} without cause", self.said()));
+            }
+            let is_known = |copy: &Kept| {
+                copy.number < number && copy.answered && self.window(*copy, Some(number)).is_none()
+            };
+            let contradicts = |copy: &Kept| copy.number == number || is_known(copy);
+            if !self.is_named_as_served(told) && self.copies.iter().any(contradicts) {
+                summary.contradicted.push(format!("{}: refused by {number}", self.said()));
             }
         }
+        for (number, told) in self.replies().filter(|(_, told)| told.meant() != 5) {
+            if told.heard() == 5 && !self.is_garbled(number) {
+                summary.refused.push(format!("{}: {number} without cause", self.said()));
+            }
+        }
+    }
+
+    /// Whether this refusal for good was to be, or something befell the attempt that brings one with this status.
+    fn is_due(self, number: usize, told: &Told) -> bool {
+        let status = told.status();
+        let is_to_be = |(whom, with): &(String, &'static str)| {
+            let is_about = whom == self.recipient || told.said.contains(&format!("<{whom}>"));
+            *with == status && is_about
+        };
+        let is_refused_by_a_sink = || {
+            self.is_struck(number, Side::Downstream, &["sink Permanent"])
+                || self.was_turned_away(number)
+        };
+        self.entry.mail.refused.iter().any(is_to_be)
+            || SINK_STATUSES.contains(&status) && is_refused_by_a_sink()
+            || status.starts_with("5.7.") && self.books.clock_was_back(&self.entry.attempts[number])
+            || self.is_garbled(number)
+    }
+
+    /// Whether one bit of some reply's code may have made this attempt's refusal.
+    fn is_garbled(self, number: usize) -> bool {
+        self.is_struck(number, Side::Upstream, &[GARBLED])
+            || self.is_struck(number, Side::Downstream, &[GARBLED, GREETING_GARBLED])
+    }
+
+    /// Whether the relay may believe at this attempt what the mail server inside said of the recipient earlier.
+    fn was_turned_away(self, number: usize) -> bool {
+        let attempt = &self.entry.attempts[number];
+        let ended = attempt.ended.unwrap_or_else(Instant::now);
+        let is_him = |whom: &Option<String>| whom.as_deref().is_none_or(|to| to == self.recipient);
+        self.entry.mail.door == Door::OutsideSmtp
+            && self.books.turned_away.iter().any(|(when, whom)| {
+                is_him(whom) && *when <= ended && attempt.began <= *when + BELIEVED
+            })
     }
 
     /// The row of REQUIREMENTS §5 that allows a copy of an attempt that was not told 250; `next` was to find that it is there.
@@ -164,6 +212,13 @@ impl Strike {
 }
 
 impl Books {
+    /// Whether the wall clock was so far behind that certificates were not valid yet.
+    fn clock_was_back(&self, attempt: &Try) -> bool {
+        let ended = attempt.ended.unwrap_or_else(Instant::now);
+        let mut strikes = self.strikes.iter().filter(|strike| strike.kind == CLOCK_BACK);
+        strikes.any(|strike| strike.when <= ended && attempt.began <= strike.when + CLOCK_WRONG_MAX)
+    }
+
     /// Whether this attempt fell into a time in which the relay could not use its done-record because of a fault: it may then
     /// have written or found none. A done-record that fails by itself explains nothing.
     fn forgot_in(&self, attempt: &Try) -> bool {
@@ -206,7 +261,15 @@ const FAILURES: [&str; 6] = [
 /// not listen to what the sink says of others (LMTP).
 const LOSSES: [&str; 5] =
     ["line Cut", "line Truncated", GARBLED, "sink AnswerThenClose", "sink Garbage"];
-const GARBLED: &str = "line Garbled";
+/// Of what sinks say for good, of a message that was opened on the way, and of one that knows no HELO after it refused EHLO.
+const SINK_STATUSES: [&str; 3] = ["5.7.0", "5.7.1", "5.5.1"];
+/// How long the relay believes that a mailbox is not there (`REFUSED_FOR` in crates/sealgate/src/relay/recipients.rs), and a
+/// little.
+const BELIEVED: Duration = Duration::from_secs(61);
+/// As the keeper says it.
+const CLOCK_BACK: &str = "clock -2880 minutes off";
+/// How long a clock is wrong, and a little.
+const CLOCK_WRONG_MAX: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
@@ -215,7 +278,13 @@ mod tests {
 
     fn mail(door: Door, recipients: &[&str]) -> Mail {
         let recipients = recipients.iter().map(|name| (*name).to_owned()).collect();
-        Mail { door, from: "a@nec.example".to_owned(), recipients, content: Vec::new() }
+        Mail {
+            door,
+            from: "a@nec.example".to_owned(),
+            recipients,
+            content: Vec::new(),
+            refused: Vec::new(),
+        }
     }
 
     /// An attempt whose client comes to its final dot.
@@ -351,6 +420,95 @@ mod tests {
             ledger.stored(attempt, to[0], true);
             to.iter().for_each(|to| ledger.told(attempt, to, code, said));
             assert_eq!(ledger.judge().contradicted.len(), count, "{door:?} {code} {said}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_for_good_needs_a_cause_of_its_own() {
+        const X: &str = "x@abc.example";
+        let permanent = (Side::Downstream, "sink Permanent at rcpt");
+        let back = (Side::Relay, CLOCK_BACK);
+        let cases = [
+            (None, 550, "5.7.3 no key", false),
+            (None, 451, "4.7.5 no key", true),
+            (Some(permanent), 554, "5.7.0 never", true),
+            (Some(permanent), 550, "5.7.3 no key", false),
+            (Some(permanent), 550, "5.7.7 falsified", false),
+            (Some((Side::Downstream, "sink Temporary at rcpt")), 554, "5.7.0 never", false),
+            (Some((Side::Relay, "killed")), 554, "5.7.0 never", false),
+            (Some(back), 550, "5.7.3 no key", true),
+            (Some(back), 550, "5.6.0 no mail", false),
+            (Some((Side::Relay, "clock +2880 minutes off")), 550, "5.7.3 no key", false),
+            (Some((Side::Stores, "database killed")), 550, "5.7.3 no key", false),
+            (None, 551, "4.3.0 not now", false),
+            (Some((Side::Upstream, GARBLED)), 551, "4.3.0 not now", true),
+        ];
+        for (befell, code, said, is_due) in cases {
+            let ledger = Ledger::default();
+            let message = ledger.submit(|_| mail(Door::InsideLmtp, &[X]));
+            let attempt = begin(&ledger, message);
+            if let Some((side, kind)) = befell {
+                ledger.struck(side, kind, Hit::Anybody);
+            }
+            ledger.told(attempt, X, code, said);
+            ledger.end(attempt);
+            assert_eq!(ledger.judge().refused.is_empty(), is_due, "{befell:?} {code} {said}");
+        }
+    }
+
+    #[test]
+    fn who_is_to_be_refused_is_refused_as_it_is_to_be() {
+        let to = ["x@abc.example", "y@xyz.example"];
+        let cases = [
+            ("5.7.3 no key", 1),
+            ("5.7.3 no key for <x@abc.example>", 0),
+            ("5.7.7 falsified", 2),
+            ("5.7.7 falsified <x@abc.example>", 2),
+        ];
+        for (said, count) in cases {
+            let ledger = Ledger::default();
+            let refused = vec![(to[0].to_owned(), "5.7.3")];
+            let message = ledger.submit(|_| Mail { refused, ..mail(Door::InsideSmtp, &to) });
+            let attempt = begin(&ledger, message);
+            to.iter().for_each(|to| ledger.told(attempt, to, 550, said));
+            assert_eq!(ledger.judge().refused.len(), count, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_the_mail_server_said_of_a_mailbox_is_believed_of_that_one_and_from_outside() {
+        const X: &str = "x@nec.example";
+        for (door, whom, count) in [
+            (Door::OutsideSmtp, Some(X), 0),
+            (Door::OutsideSmtp, None, 0),
+            (Door::OutsideSmtp, Some("y@nec.example"), 1),
+            (Door::InsideSmtp, Some(X), 1),
+        ] {
+            let ledger = Ledger::default();
+            ledger.turned_away(whom);
+            let message = ledger.submit(|_| mail(door, &[X]));
+            let attempt = begin(&ledger, message);
+            ledger.told(attempt, X, 554, "5.7.0 never");
+            assert_eq!(ledger.judge().refused.len(), count, "{door:?} {whom:?}");
+        }
+    }
+
+    #[test]
+    fn who_holds_a_copy_is_not_refused_later_unless_the_relay_could_not_know() {
+        for (struck, answered, count) in [(false, true, 1), (true, true, 0), (false, false, 0)] {
+            let ledger = Ledger::default();
+            let message = ledger.submit(|_| mail(Door::InsideSmtp, &["x@abc.example"]));
+            let first = begin(&ledger, message);
+            ledger.stored(first, "x@abc.example", answered);
+            ledger.told(first, "x@abc.example", 451, "4.3.0 not all");
+            if struck {
+                ledger.struck(Side::Relay, "point Panic", Hit::Anybody);
+            }
+            ledger.end(first);
+            let second = begin(&ledger, message);
+            ledger.told(second, "x@abc.example", 554, "5.7.0 never");
+            ledger.end(second);
+            assert_eq!(ledger.judge().contradicted.len(), count, "{struck} {answered}");
         }
     }
 

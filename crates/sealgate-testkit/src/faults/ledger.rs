@@ -23,6 +23,8 @@ pub(super) struct Mail {
     pub(super) from: String,
     pub(super) recipients: Vec<String>,
     pub(super) content: Vec<u8>,
+    /// Who is to be refused for good, and with which status: then nobody else is, and he never gets a copy.
+    pub(super) refused: Vec<(String, &'static str)>,
 }
 
 /// One attempt to hand over a message: the message and the attempt's number, as they stand in ENVID.
@@ -94,6 +96,8 @@ pub(super) struct Books {
     carried: HashMap<(Side, SocketAddr), Attempt>,
     /// When the relay could not use its done-record.
     pub(super) forgot: Vec<Instant>,
+    /// Whom the mail server inside refused for good before a dot, everybody perhaps: that is believed for a while.
+    pub(super) turned_away: Vec<(Instant, Option<String>)>,
     faults: BTreeMap<String, u64>,
     leaked: Vec<String>,
     misrouted: Vec<String>,
@@ -268,7 +272,17 @@ impl Ledger {
     /// A fault was injected into a connection.
     pub(super) fn struck_connection(&self, connection: (Side, SocketAddr), kind: &str) {
         let hit = self.books.lock().unwrap().carried.get(&connection).copied();
+        if hit.is_none() && connection.0 == Side::Downstream && kind == GARBLED {
+            // Who has the connection opened takes the greeting for a refusal; nobody misses an answer.
+            return self.struck(connection.0, GREETING_GARBLED, Hit::Anybody);
+        }
         self.struck(connection.0, kind, hit.into());
+    }
+
+    /// The mail server inside refuses a recipient for good before a dot, or whoever is asked about.
+    pub(super) fn turned_away(&self, recipient: Option<&str>) {
+        let mut books = self.books.lock().unwrap();
+        books.turned_away.push((Instant::now(), recipient.map(str::to_owned)));
     }
 
     /// The relay said that it could not use its done-record.
@@ -308,6 +322,10 @@ impl Ledger {
     }
 }
 
+/// One bit of a reply's code.
+pub(super) const GARBLED: &str = "line Garbled";
+/// The same before anybody's transaction.
+pub(super) const GREETING_GARBLED: &str = "greeting Garbled";
 /// Those that servers give to MAIL, RCPT and DATA (RFC 5321 §4.2.2) and that count in the summary.
 const CODES: [u16; 10] = [250, 421, 450, 451, 452, 550, 552, 553, 554, 556];
 

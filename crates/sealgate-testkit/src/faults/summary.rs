@@ -29,6 +29,8 @@ pub struct Summary {
     pub unexplained: Vec<String>,
     /// Copies held although the same attempt was told that there is none: must be none.
     pub contradicted: Vec<String>,
+    /// Recipients who were refused for good, and nothing says why: must be none.
+    pub refused: Vec<String>,
     /// Where plain text was found that must not be there: must be none.
     pub leaked: Vec<String>,
     /// Mail that came to a wrong server, or was bounced because of what DNS did: must be none.
@@ -54,6 +56,7 @@ impl Summary {
             &self.open,
             &self.unexplained,
             &self.contradicted,
+            &self.refused,
             &self.leaked,
             &self.misrouted,
             &self.not_reached,
@@ -80,6 +83,7 @@ impl Summary {
         self.open.extend(other.open);
         self.unexplained.extend(other.unexplained);
         self.contradicted.extend(other.contradicted);
+        self.refused.extend(other.refused);
         self.leaked.extend(other.leaked);
         self.misrouted.extend(other.misrouted);
         self.not_reached.extend(other.not_reached);
@@ -116,13 +120,15 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "delivered {}, bounced {}, notified {}, left open {}, contradicted {}, misrouted {}, relay started \
+            "delivered {}, bounced {}, notified {}, left open {}, contradicted {}, refused without cause {}, \
+             misrouted {}, relay started \
              {} times (the slowest start {} ms)",
             self.delivered,
             self.bounced,
             self.notified,
             self.open.len(),
             self.contradicted.len(),
+            self.refused.len(),
             self.misrouted.len(),
             self.starts,
             self.start_max.as_millis(),
@@ -141,6 +147,7 @@ impl fmt::Display for Summary {
             ("OPEN", &self.open),
             ("DUPLICATED OUTSIDE EVERY WINDOW", &self.unexplained),
             ("CONTRADICTED", &self.contradicted),
+            ("REFUSED WITHOUT CAUSE", &self.refused),
             ("LEAKED", &self.leaked),
             ("MISROUTED", &self.misrouted),
             ("NOT REACHED", &self.not_reached),

@@ -27,6 +27,7 @@ pub(super) struct World {
 pub(super) struct Letter {
     to: Vec<String>,
     content: Vec<u8>,
+    is_sealed: bool,
 }
 
 impl World {
@@ -58,8 +59,10 @@ impl World {
             recipients.remove(usize::try_from(at).unwrap());
         }
         if self.chance.one_in(15) {
-            recipients.push("nobody-has-my-key@abc.example".to_owned());
+            recipients.push(NO_KEY.to_owned());
         }
+        let without_key = recipients.iter().filter(|name| *name == NO_KEY);
+        let refused = without_key.map(|name| (name.clone(), "5.7.3")).collect();
         let named = if self.chance.one_in(2) { 1 } else { recipients.len() };
         let lines = if self.chance.one_in(10) { 1500 } else { 10 };
         let content = format!(
@@ -68,20 +71,23 @@ impl World {
             recipients[..named].join(", "),
             format!("{CANARY} {number} {}\r\n", "x".repeat(50)).repeat(lines),
         );
-        Mail { door, from: ALICE.to_owned(), recipients, content: content.into_bytes() }
+        let (from, content) = (ALICE.to_owned(), content.into_bytes());
+        Mail { door, from, recipients, content, refused }
     }
 
     /// A sealed letter, one with a bit turned over, or a plain one for two.
     fn inbound(&self, number: usize) -> Mail {
-        let Letter { to, content } = self.chance.pick(&self.letters);
+        let Letter { to, content, is_sealed } = self.chance.pick(&self.letters);
         // Of its own, so that no two messages are the same.
         let mut all = format!("X-Number: {number}\r\n").into_bytes();
         all.extend_from_slice(&content);
+        let mut refused = Vec::new();
         if self.chance.strikes(6) {
-            let middle = all.len() * 2 / 3;
-            all[middle] = if all[middle] == b'A' { b'B' } else { b'A' };
+            garble(&mut all);
+            refused.extend(to.iter().filter(|_| is_sealed).map(|to| (to.clone(), "5.7.7")));
         }
-        Mail { door: Door::OutsideSmtp, from: OUTSIDE[0].to_owned(), recipients: to, content: all }
+        let (door, from) = (Door::OutsideSmtp, OUTSIDE[0].to_owned());
+        Mail { door, from, recipients: to, content: all, refused }
     }
 }
 
@@ -109,14 +115,23 @@ pub(super) fn make_keys(nec: &Gate, abc: &Gate, stores: &mut Stores) -> Vec<Lett
         .iter()
         .map(|to| {
             let sealed = abc.must(&["seal", "--from", OUTSIDE[0], "--to", to], &plain(to));
-            Letter { to: vec![(*to).to_owned()], content: sealed }
+            Letter { to: vec![(*to).to_owned()], content: sealed, is_sealed: true }
         })
         .collect();
     let both = INSIDE.map(str::to_owned).to_vec();
-    letters.push(Letter { content: plain(&both.join(", ")), to: both });
+    letters.push(Letter { content: plain(&both.join(", ")), to: both, is_sealed: false });
     letters
 }
 
+/// Makes another letter of one in the last third, which is text or what text was sealed into: no line end.
+fn garble(message: &mut [u8]) {
+    let from = message.len() * 2 / 3;
+    let octet = message[from..].iter_mut().find(|octet| octet.is_ascii_alphanumeric()).unwrap();
+    *octet = if *octet == b'A' { b'B' } else { b'A' };
+}
+
+/// Has no key, although every mail is to be sealed.
+const NO_KEY: &str = "nobody-has-my-key@abc.example";
 /// Who sends.
 const ALICE: &str = INSIDE[0];
 /// Ours.
