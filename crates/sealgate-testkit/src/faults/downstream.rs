@@ -267,7 +267,7 @@ impl Downstream {
 
     fn keep(&self, attempt: Option<Attempt>, to: &[String], content: &[u8], answered: bool) {
         if let Some(attempt) = attempt {
-            to.iter().for_each(|to| self.world.ledger.stored(attempt, to, answered));
+            to.iter().for_each(|to| self.world.ledger.kept(attempt, to, content, answered));
             return;
         }
         // A notification of the relay's own (RFC 3464 §2.2.1, §2.3.2).

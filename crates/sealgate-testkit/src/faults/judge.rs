@@ -39,13 +39,18 @@ impl<'b> Case<'b> {
         summary.delivered += usize::from(accepted);
         summary.bounced += usize::from(!accepted && heard(5));
         if accepted && self.copies.is_empty() {
-            if self.books.notified.contains(&(self.message, self.recipient.to_owned())) {
+            if self.notified().next().is_some() {
                 summary.notified += 1;
             } else {
                 summary.lost.push(self.said());
             }
         }
         self.judge_refusals(summary);
+        for number in self.notified() {
+            if self.copies.iter().any(|copy| copy.number == number) {
+                summary.contradicted.push(format!("{}: notified of {number}", self.said()));
+            }
+        }
         // Of several copies one is right; every other was stored in an attempt that was not told so.
         let is_uncertain =
             |copy: &&Kept| self.told(copy.number).is_none_or(|told| told.heard() != 2);
@@ -157,6 +162,12 @@ impl<'b> Case<'b> {
         } else {
             None
         }
+    }
+
+    /// The attempts whose sender was notified that this recipient does not get it.
+    fn notified(self) -> impl Iterator<Item = usize> {
+        let key = (self.message, self.recipient.to_owned());
+        self.books.notified.get(&key).into_iter().flatten().copied()
     }
 
     fn next_copy(self, copy: Kept) -> Option<usize> {
@@ -284,6 +295,7 @@ mod tests {
             recipients,
             content: Vec::new(),
             refused: Vec::new(),
+            marks: Vec::new(),
         }
     }
 
@@ -314,7 +326,7 @@ mod tests {
     fn told_and_not_held_is_lost_unless_the_sender_was_notified() {
         let ledger = Ledger::default();
         for _ in 0..2 {
-            let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
+            let message = ledger.submit(|_| mail(Door::InsideSmtp, &["x@abc.example"]));
             let attempt = begin(&ledger, message);
             ledger.told(attempt, "x@abc.example", 250, "2.0.0 ok");
             assert!(!ledger.end(attempt));
@@ -323,7 +335,9 @@ mod tests {
         let attempt = Attempt { message: 0, number: 0, jointly: false };
         ledger.notified(attempt, "x@abc.example");
         ledger.stored(Attempt { message: 1, ..attempt }, "x@abc.example", true);
-        assert!(ledger.judge().lost.is_empty());
+        assert!(ledger.judge().lost.is_empty() && ledger.judge().contradicted.is_empty());
+        ledger.stored(attempt, "x@abc.example", true);
+        assert_eq!(ledger.judge().contradicted.len(), 1, "the sender was told otherwise");
     }
 
     #[test]

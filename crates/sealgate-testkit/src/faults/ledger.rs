@@ -1,12 +1,13 @@
 //! The books: what every mail server was told, what every sink holds, which faults struck.
 //! The judgement over them is [`super::judge`]'s.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use super::summary::Summary;
+use crate::mail;
 
 /// Where a message goes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,22 @@ pub(super) struct Mail {
     pub(super) content: Vec<u8>,
     /// Who is to be refused for good, and with which status: then nobody else is, and he never gets a copy.
     pub(super) refused: Vec<(String, &'static str)>,
+    /// Each of these stands in every copy of this message, and all of them in no other's.
+    pub(super) marks: Vec<String>,
+}
+
+impl Mail {
+    /// What is wrong with this content at this recipient's.
+    fn objection(&self, recipient: &str, content: &[u8]) -> Option<String> {
+        if !self.recipients.iter().any(|one| one == recipient) {
+            return Some("is not for him".to_owned());
+        }
+        if self.refused.iter().any(|(whom, _)| whom == recipient) {
+            return Some("is to be refused".to_owned());
+        }
+        let missing = self.marks.iter().find(|mark| !mail::contains(content, mark))?;
+        Some(format!("came without {missing:?}"))
+    }
 }
 
 /// One attempt to hand over a message: the message and the attempt's number, as they stand in ENVID.
@@ -90,7 +107,8 @@ impl From<Option<Attempt>> for Hit {
 pub(super) struct Books {
     mails: Vec<Entry>,
     pub(super) copies: HashMap<(usize, String), Vec<Kept>>,
-    pub(super) notified: HashSet<(usize, String)>,
+    /// The attempts whose notifications name a recipient.
+    pub(super) notified: HashMap<(usize, String), Vec<usize>>,
     pub(super) strikes: Vec<Strike>,
     /// Whose transaction a connection carries, by the address of the client's, or of the line's to a sink.
     carried: HashMap<(Side, SocketAddr), Attempt>,
@@ -230,7 +248,23 @@ impl Ledger {
         !entry.open.is_empty()
     }
 
-    /// A sink keeps a copy for this recipient.
+    /// A sink keeps a copy for this recipient: it must be the attempt's message.
+    pub(super) fn kept(&self, attempt: Attempt, recipient: &str, content: &[u8], answered: bool) {
+        let mut books = self.books.lock().unwrap();
+        let mail = books.mails.get(attempt.message).map(|entry| &entry.mail);
+        let objection = match mail {
+            Some(mail) => mail.objection(recipient, content),
+            None => Some("is nobody's".to_owned()),
+        };
+        let Attempt { message, number, .. } = attempt;
+        if let Some(objection) = objection {
+            books.misrouted.push(format!("m{message}.{number} at <{recipient}> {objection}"));
+        }
+        drop(books);
+        self.stored(attempt, recipient, answered);
+    }
+
+    /// A copy is held for this recipient.
     pub(super) fn stored(&self, attempt: Attempt, recipient: &str, answered: bool) {
         let mut books = self.books.lock().unwrap();
         let key = (attempt.message, recipient.to_owned());
@@ -239,7 +273,14 @@ impl Ledger {
 
     /// The sender was notified that this recipient does not get the message.
     pub(super) fn notified(&self, attempt: Attempt, recipient: &str) {
-        self.books.lock().unwrap().notified.insert((attempt.message, recipient.to_owned()));
+        let mut books = self.books.lock().unwrap();
+        let Attempt { message, number, .. } = attempt;
+        let door = books.mails.get(message).map(|entry| entry.mail.door);
+        if door != Some(Door::InsideSmtp) {
+            let word = format!("a notification of m{message}.{number}, {door:?}, <{recipient}>");
+            books.misrouted.push(word);
+        }
+        books.notified.entry((message, recipient.to_owned())).or_default().push(number);
     }
 
     /// Plain text where none may be.
@@ -332,6 +373,51 @@ const CODES: [u16; 10] = [250, 421, 450, 451, 452, 550, 552, 553, 554, 556];
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_sink_keeps_must_be_the_message_and_the_recipient_s() {
+        let ledger = Ledger::default();
+        let astray = || ledger.judge().misrouted.len();
+        let [x, y] = ["x@abc.example", "y@abc.example"].map(str::to_owned);
+        let message = ledger.submit(|_| Mail {
+            door: Door::InsideSmtp,
+            from: "a@nec.example".to_owned(),
+            recipients: vec![x.clone(), y.clone()],
+            content: Vec::new(),
+            refused: vec![(y.clone(), "5.7.3")],
+            marks: vec!["Message-ID: <m0@nec.example>".to_owned(), "text".to_owned()],
+        });
+        let (attempt, _) = ledger.begin(message);
+        let right = b"Message-ID: <m0@nec.example>\r\n\r\ntext\r\n";
+        ledger.kept(attempt, &x, right, true);
+        assert_eq!(astray(), 0);
+        ledger.kept(attempt, &x, b"Message-ID: <m1@nec.example>\r\n\r\ntext\r\n", true);
+        assert_eq!(astray(), 1, "another message");
+        ledger.kept(attempt, &x, b"Message-ID: <m0@nec.example>\r\n\r\nnothing\r\n", true);
+        assert_eq!(astray(), 2, "without its text");
+        ledger.kept(attempt, &y, right, true);
+        assert_eq!(astray(), 3, "to be refused");
+        ledger.kept(attempt, "z@abc.example", right, true);
+        assert_eq!(astray(), 4, "no recipient");
+        ledger.kept(Attempt { message: 1, ..attempt }, &x, right, true);
+        assert_eq!(astray(), 5, "no message");
+    }
+
+    #[test]
+    fn only_who_hands_in_by_smtp_from_inside_is_notified() {
+        for (door, count) in [(Door::InsideSmtp, 0), (Door::InsideLmtp, 1), (Door::OutsideSmtp, 1)]
+        {
+            let ledger = Ledger::default();
+            let [to, from] = ["x@abc.example", "a@nec.example"].map(str::to_owned);
+            let (recipients, refused, marks) = (vec![to.clone()], Vec::new(), Vec::new());
+            let content = Vec::new();
+            let message =
+                ledger.submit(|_| Mail { door, from, recipients, content, refused, marks });
+            let (attempt, _) = ledger.begin(message);
+            ledger.notified(attempt, &to);
+            assert_eq!(ledger.judge().misrouted.len(), count, "{door:?}");
+        }
+    }
 
     #[test]
     fn an_attempt_is_found_by_its_envelope_id() {

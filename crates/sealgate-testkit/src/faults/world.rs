@@ -27,6 +27,8 @@ pub(super) struct World {
 pub(super) struct Letter {
     to: Vec<String>,
     content: Vec<u8>,
+    /// Stands in what is delivered.
+    text: String,
     is_sealed: bool,
 }
 
@@ -65,21 +67,23 @@ impl World {
         let refused = without_key.map(|name| (name.clone(), "5.7.3")).collect();
         let named = if self.chance.one_in(2) { 1 } else { recipients.len() };
         let lines = if self.chance.one_in(10) { 1500 } else { 10 };
+        let message_id = format!("Message-ID: <m{number}@nec.example>");
         let content = format!(
-            "From: <{ALICE}>\r\nTo: {}\r\nSubject: number {number}\r\nMessage-ID: <m{number}@nec.example>\r\n\
+            "From: <{ALICE}>\r\nTo: {}\r\nSubject: number {number}\r\n{message_id}\r\n\
              MIME-Version: 1.0\r\n\r\n{}",
             recipients[..named].join(", "),
             format!("{CANARY} {number} {}\r\n", "x".repeat(50)).repeat(lines),
         );
         let (from, content) = (ALICE.to_owned(), content.into_bytes());
-        Mail { door, from, recipients, content, refused }
+        Mail { door, from, recipients, content, refused, marks: vec![message_id] }
     }
 
     /// A sealed letter, one with a bit turned over, or a plain one for two.
     fn inbound(&self, number: usize) -> Mail {
-        let Letter { to, content, is_sealed } = self.chance.pick(&self.letters);
+        let Letter { to, content, text, is_sealed } = self.chance.pick(&self.letters);
         // Of its own, so that no two messages are the same.
-        let mut all = format!("X-Number: {number}\r\n").into_bytes();
+        let number = format!("X-Number: {number}\r\n");
+        let mut all = number.clone().into_bytes();
         all.extend_from_slice(&content);
         let mut refused = Vec::new();
         if self.chance.strikes(6) {
@@ -87,7 +91,7 @@ impl World {
             refused.extend(to.iter().filter(|_| is_sealed).map(|to| (to.clone(), "5.7.7")));
         }
         let (door, from) = (Door::OutsideSmtp, OUTSIDE[0].to_owned());
-        Mail { door, from, recipients: to, content: all, refused }
+        Mail { door, from, recipients: to, content: all, refused, marks: vec![number, text] }
     }
 }
 
@@ -102,12 +106,13 @@ pub(super) fn make_keys(nec: &Gate, abc: &Gate, stores: &mut Stores) -> Vec<Lett
     stores.introduce(nec, abc, &OUTSIDE);
     abc.trust(stores.key_host(nec), &INSIDE);
     stores.serve_keys(nec);
+    let text = |to: &str| format!("a line to be read inside by {to}");
     let plain = |to: &str| {
         let from = OUTSIDE[0];
         format!(
             "From: <{from}>\r\nTo: {to}\r\nSubject: in\r\nMessage-ID: <in@abc.example>\r\nMIME-Version: 1.0\r\n\r\n\
              {}",
-            "a line of some length to be read inside\r\n".repeat(20)
+            format!("{}\r\n", text(to)).repeat(20)
         )
         .into_bytes()
     };
@@ -115,11 +120,13 @@ pub(super) fn make_keys(nec: &Gate, abc: &Gate, stores: &mut Stores) -> Vec<Lett
         .iter()
         .map(|to| {
             let sealed = abc.must(&["seal", "--from", OUTSIDE[0], "--to", to], &plain(to));
-            Letter { to: vec![(*to).to_owned()], content: sealed, is_sealed: true }
+            Letter { to: vec![(*to).to_owned()], content: sealed, text: text(to), is_sealed: true }
         })
         .collect();
     let both = INSIDE.map(str::to_owned).to_vec();
-    letters.push(Letter { content: plain(&both.join(", ")), to: both, is_sealed: false });
+    let named = both.join(", ");
+    let (content, text) = (plain(&named), text(&named));
+    letters.push(Letter { to: both, content, text, is_sealed: false });
     letters
 }
 
