@@ -50,9 +50,35 @@ pub(super) struct Recipient {
     confirmations: usize,
 }
 
+/// A 5xx of a server.
+#[derive(Debug)]
+struct Refusal {
+    server: SocketAddr,
+    about: About,
+    at: Instant,
+    /// Who may have caused a bounce with it.
+    mark: Option<Mark>,
+}
+
+/// Whom a server's reply is about.
+#[derive(Clone, Debug)]
+pub(super) enum About {
+    /// Whoever the connection was opened for.
+    Connection,
+    /// Everybody whom this attempt, or whichever, has here.
+    Everybody(Option<(usize, usize)>),
+    /// The answer to RCPT.
+    Recipient(Option<(usize, usize)>, String),
+    /// Those who were admitted.
+    Admitted(Option<(usize, usize)>, Vec<String>),
+    /// Nobody's mail.
+    Nothing,
+}
+
 /// One attempt to hand a message over.
 #[derive(Debug)]
 pub(super) struct Try {
+    began: Instant,
     /// When the client had sent its dot.
     dot: Option<Instant>,
     /// When the client broke off.
@@ -94,10 +120,13 @@ impl Counts {
 #[derive(Debug, Default)]
 pub(super) struct Books {
     pub(super) mails: Vec<Mail>,
-    /// 5xx of servers, and who may have caused a bounce with it.
-    refusals: Vec<(SocketAddr, Option<Mark>)>,
+    refusals: Vec<Refusal>,
+    /// Of the configuration: what the mail server says of a recipient before a message is believed of the next ones.
+    pub(super) asks_for_recipients: bool,
     /// Of the configuration.
     pub(super) reply_pause: Duration,
+    /// What was sealed and who has it, to be opened in the end.
+    pub(super) sealed: Vec<(usize, String, Vec<u8>)>,
     pub(super) problems: Vec<String>,
     pub(super) counts: Counts,
 }
@@ -109,9 +138,8 @@ impl Recipient {
     }
 
     /// Whether the relay has read a 250 for this recipient.
-    fn is_held(&self, attempt: Option<usize>) -> bool {
-        let of = |copy: &&Copy| attempt.is_none_or(|attempt| copy.attempt == attempt);
-        self.copies.iter().filter(of).any(Copy::is_heard)
+    fn is_held(&self) -> bool {
+        self.copies.iter().any(Copy::is_heard)
     }
 
     fn is_notified(&self) -> bool {
@@ -141,7 +169,8 @@ impl Books {
     pub(super) fn begin(&mut self, message: usize) -> (usize, Vec<usize>) {
         let mail = &mut self.mails[message];
         let told = vec![None; mail.recipients.len()];
-        mail.attempts.push(Try { dot: None, gone: None, first_dot: None, told });
+        let began = Instant::now();
+        mail.attempts.push(Try { began, dot: None, gone: None, first_dot: None, told });
         let open = mail.recipients.iter().enumerate().filter(|(_, recipient)| recipient.open);
         (mail.attempts.len() - 1, open.map(|(index, _)| index).collect())
     }
@@ -200,12 +229,14 @@ impl Books {
         content: &[u8],
     ) -> Option<(usize, usize, usize)> {
         let mail = &mut self.mails[message];
-        let secret_is_there = content.windows(SECRET.len()).any(|window| window == SECRET);
         let is_right = match mail.kind {
             Kind::Plain => content.ends_with(&mail.content),
-            Kind::Sealed => !secret_is_there,
-            Kind::Opened => secret_is_there,
+            Kind::Sealed => !holds(content, SECRET),
+            Kind::Opened => holds(content, secret(message).as_bytes()),
         };
+        if mail.kind == Kind::Sealed {
+            self.sealed.push((message, address.to_owned(), content.to_vec()));
+        }
         if !is_right {
             self.problems.push(format!("m{message}.{attempt}: stored with another content"));
         }
@@ -230,11 +261,24 @@ impl Books {
     }
 
     /// The mail server took a notification.
-    pub(super) fn notified(&mut self, message: usize, address: &str, mark: Option<&Mark>) {
+    pub(super) fn notified(
+        &mut self,
+        (message, attempt): (usize, usize),
+        address: &str,
+        mark: Option<&Mark>,
+    ) {
         self.counts.add("notifications", 1);
-        let recipients = self.mails[message].recipients.iter_mut();
-        for recipient in recipients.filter(|recipient| recipient.address == address) {
-            recipient.notices.extend(mark.cloned());
+        let mail = &mut self.mails[message];
+        let found = mail.recipients.iter().position(|recipient| recipient.address == address);
+        // Whoever sent it from the Internet hears of it from his own server, and LMTP has a reply for each.
+        let is_wanted = mail.entrance == Entrance::InsideSmtp && !mail.sender_is_null;
+        let knows_better = found.is_none_or(|index| mail.is_known_to_have(index, attempt));
+        if !is_wanted || knows_better {
+            let word = format!("m{message}.{attempt}: the sender is notified of {address}");
+            self.problems.push(word);
+        }
+        if let Some(index) = found {
+            mail.recipients[index].notices.extend(mark.cloned());
         }
     }
 
@@ -257,8 +301,8 @@ impl Books {
     }
 
     /// A server said 5xx.
-    pub(super) fn refused(&mut self, server: SocketAddr, mark: Option<Mark>) {
-        self.refusals.push((server, mark));
+    pub(super) fn refused(&mut self, server: SocketAddr, about: About, mark: Option<Mark>) {
+        self.refusals.push(Refusal { server, about, at: Instant::now(), mark });
     }
 
     /// What a client was told of a recipient; judged at this moment, because whatever entitles the relay to say so must
@@ -266,30 +310,31 @@ impl Books {
     pub(super) fn told(
         &mut self,
         (message, attempt): (usize, usize),
-        index: usize,
+        (index, jointly): (usize, bool),
         (code, text): (u16, &str),
     ) {
         let mail = &self.mails[message];
         let recipient = &mail.recipients[index];
         let word = format!("m{message}.{attempt} {} told {code} {text}", recipient.address);
+        let is_due = |index| self.is_refused((message, attempt), index);
         let wrong = match code / 100 {
-            2 if recipient.is_held(None) => None,
+            2 if recipient.is_held() => None,
             2 if mail.is_joint() && recipient.is_notified() => None,
             2 if mail.is_joint()
                 && (mail.sender_is_null || mail.notify == Some(NEVER))
-                && self.is_refused(recipient) =>
+                && is_due(index) =>
             {
                 None
             }
             2 => Some(format!("LOST: {word}")),
-            5 if recipient.is_held(Some(attempt))
+            5 if mail.is_known_to_have(index, attempt)
                 && !(mail.is_joint()
                     && text.contains("all others have it")
                     && !text.contains(&format!("<{}>", recipient.address))) =>
             {
                 Some(format!("CONTRADICTED: {word}"))
             }
-            5 if !mail.recipients.iter().any(|recipient| self.is_refused(recipient)) => {
+            5 if !is_due(index) && (!jointly || !(0..mail.recipients.len()).any(is_due)) => {
                 Some(format!("BOUNCED WITHOUT CAUSE: {word}"))
             }
             3..=5 => None,
@@ -307,10 +352,28 @@ impl Books {
         mail.recipients[index].open &= code / 100 == 4;
     }
 
-    fn is_refused(&self, recipient: &Recipient) -> bool {
-        let of = |(server, _): &&(SocketAddr, Option<Mark>)| *server == recipient.server;
+    /// Whether the relay has read a 5xx that this attempt may have got for this recipient.
+    fn is_refused(&self, (message, attempt): (usize, usize), index: usize) -> bool {
+        let mail = &self.mails[message];
+        let (recipient, began) = (&mail.recipients[index], mail.attempts[attempt].began);
+        let asks = self.asks_for_recipients && mail.entrance == Entrance::OutsideSmtp;
+        let is_about = |refusal: &Refusal| {
+            let (attempts, is_him, asked) = match &refusal.about {
+                About::Connection => (None, true, true),
+                About::Everybody(attempt) => (*attempt, true, true),
+                About::Recipient(attempt, to) => (*attempt, *to == recipient.address, true),
+                About::Admitted(attempt, to) => (*attempt, to.contains(&recipient.address), false),
+                About::Nothing => return false,
+            };
+            let is_its_own = match attempts {
+                Some(one) => one == (message, attempt),
+                None => refusal.at >= began,
+            };
+            is_him && (is_its_own || asks && asked)
+        };
+        let of = |one: &&Refusal| one.server == recipient.server && is_about(one);
         let mut refusals = self.refusals.iter().filter(of);
-        refusals.any(|(_, mark)| mark.as_ref().is_none_or(Mark::is_heard))
+        refusals.any(|refusal| refusal.mark.as_ref().is_none_or(Mark::is_heard))
     }
 
     /// Copies too many, each of which needs a reason.
@@ -327,7 +390,7 @@ impl Books {
                 copies.sort_by_key(|copy| copy.attempt);
                 for pair in copies.windows(2) {
                     let [one, next] = pair else { continue };
-                    match mail.window(index, one, next) {
+                    match mail.window(index, one, (next.attempt, next.is_named)) {
                         Ok(window) => self.counts.add(window, 1),
                         Err(why) => problems.push(format!(
                             "TWICE: m{message} {} from attempts {} and {}: {why}",
@@ -342,13 +405,30 @@ impl Books {
 }
 
 impl Mail {
-    /// The row of docs/RELIABILITY.md that allows another copy after this one.
-    fn window(&self, index: usize, copy: &Copy, next: &Copy) -> Result<&'static str, String> {
-        if copy.attempt == next.attempt {
+    /// Whether the relay, at this attempt, knows that the recipient has the message: it heard so then, or earlier, where nothing
+    /// kept it from remembering.
+    fn is_known_to_have(&self, index: usize, attempt: usize) -> bool {
+        let heard = self.recipients[index].copies.iter().filter(|copy| copy.is_heard());
+        let mut earlier = heard.filter(|copy| copy.attempt <= attempt);
+        earlier.any(|copy| match copy.attempt == attempt {
+            true => true,
+            // A server that names no attempt may have been slow with an earlier one's.
+            false => copy.is_named && self.window(index, copy, (attempt, true)).is_err(),
+        })
+    }
+
+    /// The row of docs/RELIABILITY.md that allows another copy after this one, in this attempt.
+    fn window(
+        &self,
+        index: usize,
+        copy: &Copy,
+        (next, next_is_named): (usize, bool),
+    ) -> Result<&'static str, String> {
+        if copy.attempt == next {
             // A guess may be wrong where an attempt before is not over, whose client has gone.
             let may_last =
                 |one: &Try| one.dot.is_some() && one.gone.is_some() && one.told[index].is_none();
-            let is_sure = copy.is_named && next.is_named;
+            let is_sure = copy.is_named && next_is_named;
             return match !is_sure && self.attempts[..copy.attempt].iter().any(may_last) {
                 true => Ok(CLIENT_GONE),
                 false => Err("twice in one attempt".to_owned()),
@@ -365,7 +445,7 @@ impl Mail {
             (None, Some(gone))
                 if self.entrance != Entrance::OutsideSmtp
                     && gone < copy.at
-                    && self.asks_after(next.attempt, gone + TRANSACTION_MAX) =>
+                    && self.asks_after(next, gone + TRANSACTION_MAX) =>
             {
                 Err("the done-record is missing".to_owned())
             }
@@ -380,14 +460,157 @@ impl Mail {
     }
 }
 
+/// What a sealed message says, each its own.
+pub(super) fn secret(message: usize) -> String {
+    format!("{} of m{message}\r\n", String::from_utf8_lossy(SECRET))
+}
+
+/// Whether this stands in a content.
+pub(super) fn holds(content: &[u8], words: &[u8]) -> bool {
+    content.windows(words.len()).any(|window| window == words)
+}
+
 /// NOTIFY: no notification at all.
 pub(super) const NEVER: &str = "NEVER";
 /// NOTIFY: also where a server confirms nothing.
 pub(super) const SUCCESS: &str = "SUCCESS,FAILURE";
 const CLIENT_GONE: &str = "twice: 14 client gone before the reply";
 /// What no line shows of a message that is sealed.
-pub(super) const SECRET: &[u8] = b"the rook flies at noon";
+const SECRET: &[u8] = b"the rook flies at noon";
 /// From the upstream's dot to the downstream's dot (ARCHITECTURE).
 const DELIVERY_MAX: Duration = Duration::from_secs(240);
 /// A transaction is over then, whatever happens.
 const TRANSACTION_MAX: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TO: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 25);
+
+    /// A message for two at one server, before its first attempt.
+    fn books(entrance: Entrance) -> Books {
+        let mut books = Books::default();
+        let recipients = ["x@abc.example", "y@abc.example"];
+        books.mails.push(Mail {
+            entrance,
+            sender_is_null: false,
+            notify: None,
+            recipients: recipients.map(|to| Recipient::new(to.to_owned(), TO)).into(),
+            content: Vec::new(),
+            kind: Kind::Plain,
+            attempts: Vec::new(),
+        });
+        books
+    }
+
+    /// What is said against the judgement that x was told 550 in attempt 1 of 2.
+    fn objection(entrance: Entrance, jointly: bool, about: About) -> Option<String> {
+        let mut books = books(entrance);
+        books.begin(0);
+        books.begin(0);
+        books.refused(TO, about, None);
+        books.told((0, 1), (0, jointly), (550, "5.7.1 no"));
+        books.problems.pop()
+    }
+
+    #[test]
+    fn a_bounce_needs_a_refusal_of_its_own_attempt_and_recipient() {
+        let [x, y] = ["x@abc.example", "y@abc.example"].map(str::to_owned);
+        let (this, other) = (Some((0, 1)), Some((0, 0)));
+        let cases = [
+            (About::Nothing, false, false),
+            (About::Connection, true, true),
+            (About::Everybody(this), true, true),
+            (About::Everybody(None), true, true),
+            (About::Everybody(other), false, false),
+            (About::Recipient(this, x.clone()), true, true),
+            (About::Recipient(this, y.clone()), false, true),
+            (About::Recipient(other, x.clone()), false, false),
+            (About::Admitted(this, vec![x.clone()]), true, true),
+            (About::Admitted(this, vec![y]), false, true),
+            (About::Admitted(other, vec![x]), false, false),
+        ];
+        for (about, alone, jointly) in cases {
+            let bounced = |entrance, jointly| {
+                objection(entrance, jointly, about.clone())
+                    .inspect(|why| assert!(why.starts_with("BOUNCED WITHOUT CAUSE"), "{why}"))
+                    .is_none()
+            };
+            assert_eq!(bounced(Entrance::InsideLmtp, false), alone, "{about:?}");
+            assert_eq!(bounced(Entrance::InsideSmtp, true), jointly, "{about:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_mail_server_said_before_a_message_is_believed_only_where_it_is_asked() {
+        let x = || "x@abc.example".to_owned();
+        for (asks, about, is_due) in [
+            (true, About::Recipient(Some((0, 0)), x()), true),
+            (false, About::Recipient(Some((0, 0)), x()), false),
+            (true, About::Admitted(Some((0, 0)), vec![x()]), false),
+        ] {
+            let mut books = books(Entrance::OutsideSmtp);
+            books.asks_for_recipients = asks;
+            books.begin(0);
+            books.begin(0);
+            books.refused(TO, about, None);
+            books.told((0, 1), (0, false), (550, "5.7.1 no"));
+            assert_eq!(books.problems.is_empty(), is_due);
+        }
+    }
+
+    /// A mark that was read.
+    fn heard() -> Option<Mark> {
+        let (one, _other) = super::super::pipe::pair((1, 1));
+        Some(one.mark())
+    }
+
+    #[test]
+    fn who_has_a_message_is_neither_refused_nor_are_others_told_so_later() {
+        // The client was told, or left before the relay could know who has it.
+        for (leaves, count) in [(false, 1), (true, 0)] {
+            for notified in [false, true] {
+                let mut books = books(Entrance::InsideSmtp);
+                books.begin(0);
+                books.dot((0, 0));
+                let copy = books.stored((0, 0), true, "x@abc.example", b"").unwrap();
+                books.said(copy, heard());
+                match leaves {
+                    true => books.gone((0, 0)),
+                    false => books.told((0, 0), (0, true), (451, "4.3.0 not all")),
+                }
+                books.begin(0);
+                books.refused(TO, About::Everybody(Some((0, 1))), None);
+                match notified {
+                    true => books.notified((0, 1), "x@abc.example", None),
+                    false => books.told((0, 1), (0, true), (550, "5.7.1 no")),
+                }
+                assert_eq!(books.problems.len(), count, "{:?}", books.problems);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_notified_who_has_a_server_or_replies_of_his_own() {
+        for (entrance, count) in
+            [(Entrance::InsideSmtp, 0), (Entrance::InsideLmtp, 1), (Entrance::OutsideSmtp, 1)]
+        {
+            let mut books = books(entrance);
+            books.begin(0);
+            books.notified((0, 0), "x@abc.example", None);
+            assert_eq!(books.problems.len(), count, "{:?}", books.problems);
+        }
+    }
+
+    #[test]
+    fn another_message_s_secret_is_another_content() {
+        let mut books = books(Entrance::OutsideSmtp);
+        books.mails[0].kind = Kind::Opened;
+        books.begin(0);
+        books.stored((0, 0), true, "x@abc.example", secret(0).as_bytes());
+        assert!(books.problems.is_empty());
+        books.stored((0, 0), true, "x@abc.example", secret(1).as_bytes());
+        assert_eq!(books.problems.len(), 1);
+    }
+}

@@ -303,7 +303,7 @@ impl<'p> Session<'p> {
         let (code, text) = self.reply().await?;
         let everybody: Vec<usize> = shipment.recipients.iter().map(|(index, _)| *index).collect();
         if code / 100 != 2 {
-            self.tell(shipment.id, &everybody, (code, &text));
+            self.tell(shipment.id, (&everybody, false), (code, &text));
         }
         if self.closing || (code / 100 != 2 && !pipelined) {
             return self.still_open();
@@ -316,7 +316,9 @@ impl<'p> Session<'p> {
             let (code_of_one, text) = self.reply().await?;
             match code_of_one / 100 {
                 2 => admitted.push(*index),
-                _ if code / 100 == 2 => self.tell(shipment.id, &[*index], (code_of_one, &text)),
+                _ if code / 100 == 2 => {
+                    self.tell(shipment.id, (&[*index], false), (code_of_one, &text));
+                }
                 _ => {}
             }
             if self.closing {
@@ -335,10 +337,11 @@ impl<'p> Session<'p> {
         if !pipelined && style > 2 {
             self.write(b"DATA\r\n").await?;
         }
+        let jointly = self.plan.entrance != Entrance::InsideLmtp;
         if style > 2 {
             let (code, text) = self.reply().await?;
             if code != 354 {
-                self.tell(shipment.id, &admitted, (code, &text));
+                self.tell(shipment.id, (&admitted, jointly), (code, &text));
                 self.still_open()?;
                 return self.command("RSET\r\n", 2).await;
             }
@@ -398,14 +401,12 @@ impl<'p> Session<'p> {
             self.vanishes = Some(dot + patience);
         }
         let heard = async {
-            let groups = match self.plan.entrance {
-                Entrance::InsideLmtp => admitted.chunks(1),
-                _ => admitted.chunks(usize::MAX),
-            };
+            let jointly = self.plan.entrance != Entrance::InsideLmtp;
+            let groups = admitted.chunks(if jointly { usize::MAX } else { 1 });
             for group in groups {
                 self.patience = (dot + DOT_MAX).saturating_duration_since(Instant::now());
                 let (code, text) = self.reply().await?;
-                self.tell(shipment.id, group, (code, &text));
+                self.tell(shipment.id, (group, jointly), (code, &text));
                 if self.closing {
                     return Err(Over);
                 }
@@ -421,9 +422,15 @@ impl<'p> Session<'p> {
         heard
     }
 
-    fn tell(&self, id: (usize, usize), recipients: &[usize], reply: (u16, &str)) {
+    /// One reply of these, each by himself or jointly.
+    fn tell(
+        &self,
+        id: (usize, usize),
+        (recipients, jointly): (&[usize], bool),
+        reply: (u16, &str),
+    ) {
         for index in recipients {
-            books(|books| books.told(id, *index, reply));
+            books(|books| books.told(id, (*index, jointly), reply));
         }
     }
 }

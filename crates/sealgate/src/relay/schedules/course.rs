@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealgate_core::policy::{Decision, Encrypt, Policy, Sign};
 
-use super::books::{Books, Kind, Mail, NEVER, Recipient, SECRET, SUCCESS};
+use super::books::{Books, Kind, Mail, NEVER, Recipient, SUCCESS, secret};
 use super::chance::Chance;
 use super::client::ClientPlan;
 use super::gate::exchanger;
@@ -36,7 +36,7 @@ pub(super) struct Course {
 
 impl Course {
     /// `run` goes into the messages, so that no two are the same.
-    pub(super) fn new(chance: &mut Chance, run: u64, sealed: &[u8]) -> Self {
+    pub(super) fn new(chance: &mut Chance, run: u64, sealed: &[Vec<u8>]) -> Self {
         let weather = *chance.pick(&[0, 10, 20, 40, 40, 80, 120, 300]);
         let lmtp = chance.per_mille(400);
         let next_hop = chance.per_mille(500).then(|| {
@@ -70,6 +70,7 @@ impl Course {
             course.next_hop.get_or_insert("smtp://192.0.2.50:2525".to_owned());
         }
         course.books.reply_pause = course.reply_pause;
+        course.books.asks_for_recipients = course.asks_for_recipients;
         course.place_servers(chance, weather);
         for number in 0..*chance.pick(&[1, 1, 1, 2, 2, 3]) {
             course.place_client(chance, weather, number, run, sealed);
@@ -89,6 +90,7 @@ impl Course {
         course.reply_pause = Duration::ZERO;
         course.connections_max = 50;
         course.books = Books::default();
+        course.books.asks_for_recipients = course.asks_for_recipients;
         let mut mail = course.mail(&mut chance, entrance, run);
         let recipient = |(index, to): (usize, &u8)| {
             Recipient::new(format!("r{index}@[192.0.2.{to}]"), exchanger(*to))
@@ -189,7 +191,7 @@ impl Course {
         weather: u64,
         number: usize,
         run: u64,
-        sealed: &[u8],
+        sealed: &[Vec<u8>],
     ) {
         let entrances = [Entrance::InsideLmtp, Entrance::InsideSmtp, Entrance::OutsideSmtp];
         let entrance = *chance.pick(&entrances);
@@ -198,7 +200,8 @@ impl Course {
         for _ in 0..messages {
             let mut mail = self.mail(chance, entrance, run);
             if self.with_keys {
-                mail.keep_secret(entrance, run, sealed);
+                let number = self.books.mails.len();
+                mail.keep_secret(entrance, run, number, sealed);
             }
             self.books.mails.push(mail);
         }
@@ -298,17 +301,17 @@ impl Course {
 
 impl Mail {
     /// Made into one that is sealed on its way out, or that is sealed already and opened on its way in.
-    fn keep_secret(&mut self, entrance: Entrance, run: u64, sealed: &[u8]) {
+    fn keep_secret(&mut self, entrance: Entrance, run: u64, number: usize, sealed: &[Vec<u8>]) {
         if entrance == Entrance::OutsideSmtp {
             self.kind = Kind::Opened;
             // The beginning is another in each message.
             let head = self.content.iter().position(|octet| *octet == b'\r').unwrap();
             let head = String::from_utf8_lossy(&self.content[..head]).into_owned();
-            self.content = [format!("{head}\r\nX-Run: {run:016x}\r\n").as_bytes(), sealed].concat();
+            let head = format!("{head}\r\nX-Run: {run:016x}\r\n");
+            self.content = [head.as_bytes(), &sealed[number]].concat();
         } else {
             self.kind = Kind::Sealed;
-            self.content.extend_from_slice(SECRET);
-            self.content.extend_from_slice(b"\r\n");
+            self.content.extend_from_slice(secret(number).as_bytes());
         }
     }
 }
@@ -327,6 +330,8 @@ fn mail_server_address() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 100], 2526))
 }
 
+/// Of all clients of a schedule.
+pub(super) const MAILS_MAX: usize = 9;
 /// Mail servers on the Internet.
 const EXCHANGERS: u8 = 4;
 const FULL_LINE: &str =

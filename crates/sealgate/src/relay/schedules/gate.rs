@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sealgate_core::address::{Address, Domain};
 use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
+use sealgate_core::inbound::Inbound;
 use sealgate_core::message::Message;
 use sealgate_core::outbound::Outbound;
 use sealgate_core::policy::Sign;
@@ -19,9 +20,9 @@ use sqlx::Connection as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::books::{Counts, SECRET};
+use super::books::{Books, Counts, holds, secret};
 use super::chance::Chance;
-use super::course::{Course, with_keys};
+use super::course::{Course, MAILS_MAX, with_keys};
 use super::world::{self, World, complain};
 use super::{client, note};
 use crate::config::{Config, Limits};
@@ -41,8 +42,8 @@ pub(super) struct Gate {
     database: PathBuf,
     /// No two schedules send the same message.
     runs: u64,
-    /// A message to us, sealed by somebody else.
-    sealed: Vec<u8>,
+    /// Messages to us, sealed by somebody else, by the number that is theirs in a schedule.
+    sealed: Vec<Vec<u8>>,
     _directory: tempfile::TempDir,
 }
 
@@ -72,7 +73,10 @@ impl Gate {
             let stores = Stores::open(&config.stores).await.unwrap();
             keys(&stores).await;
             let relay = Relay::new(Settings::new(config.clone()).unwrap(), stores).unwrap();
-            let sealed = sealed(&relay).await;
+            let mut sealed = Vec::new();
+            for number in 0..MAILS_MAX {
+                sealed.push(seal(&relay, number).await);
+            }
             (relay, sealed)
         });
         Self { relay, config, threads, database, runs: 0, sealed, _directory: directory }
@@ -125,10 +129,23 @@ impl Gate {
         let mut world = world::end();
         self.relay.downstream.pool.clear();
         world.books.judge();
+        self.open_sealed(&mut world.books);
         Outcome {
             problems: world.books.problems,
             trace: world.trace.unwrap_or_default(),
             counts: world.books.counts,
+        }
+    }
+
+    /// What was sealed must be the message.
+    fn open_sealed(&self, books: &mut Books) {
+        for (message, to, content) in std::mem::take(&mut books.sealed) {
+            books.counts.add("sealed copies opened", 1);
+            let opened = self.threads.block_on(open(&self.relay, &to, &content));
+            if !opened.is_some_and(|text| holds(&text, secret(message).as_bytes())) {
+                let problem = format!("m{message}: {to} has what does not open to it");
+                books.problems.push(problem);
+            }
         }
     }
 
@@ -203,7 +220,7 @@ async fn keys(stores: &Stores) {
 }
 
 /// A message to one of us, as somebody outside seals it.
-async fn sealed(relay: &Relay) -> Vec<u8> {
+async fn seal(relay: &Relay, number: usize) -> Vec<u8> {
     let settings = relay.settings();
     let mut context = Transaction::context(relay, &settings).await.unwrap();
     let mut policy = with_keys(&context.policy);
@@ -215,7 +232,7 @@ async fn sealed(relay: &Relay) -> Vec<u8> {
         parameters: MailParameters::default(),
     };
     let head = b"From: <bob@abc.example>\r\nTo: <r0@nec.example>\r\nSubject: x\r\n\r\n";
-    let message = Message::new([&head[..], SECRET, b"\r\n"].concat().into());
+    let message = Message::new([&head[..], secret(number).as_bytes()].concat().into());
     let mut outbound = Outbound::new(context, "id".to_owned(), envelope, message, Vec::new());
     let mut keys = Keys::default();
     loop {
@@ -223,6 +240,27 @@ async fn sealed(relay: &Relay) -> Vec<u8> {
             Step::Want(queries) => relay.stores.answer(&queries, &mut keys).await,
             Step::Done(done) => return done.parcels[0].message.concat(),
             Step::Refused(refused) => panic!("{refused:?}"),
+        }
+    }
+}
+
+/// What somebody outside reads of a message that we sealed for him; `None` where he cannot.
+async fn open(relay: &Relay, to: &str, content: &[u8]) -> Option<Vec<u8>> {
+    let settings = relay.settings();
+    let context = Transaction::context(relay, &settings).await.unwrap();
+    let envelope = Envelope {
+        reverse_path: Some(Address::parse("alice@nec.example").unwrap()),
+        recipients: vec![Recipient::new(Address::parse(to).unwrap())],
+        parameters: MailParameters::default(),
+    };
+    let message = Message::new(content.to_vec().into());
+    let mut inbound = Inbound::new(context, "id".to_owned(), envelope, message, Vec::new());
+    let mut keys = Keys::default();
+    loop {
+        match inbound.step(&keys) {
+            Step::Want(queries) => relay.stores.answer(&queries, &mut keys).await,
+            Step::Done(done) => return Some(done.parcels[0].message.concat()),
+            Step::Refused(_) => return None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Buf;
 use tokio::time::{sleep, timeout};
 
+use super::books::About;
 use super::line::{Line, Over};
 use super::pipe::Mark;
 use super::world::{books, complain, delay, draw, is_calm, note};
@@ -17,7 +18,7 @@ pub(super) struct ServerPlan {
     pub(super) lmtp: bool,
     /// It takes PROXY headers.
     pub(super) proxy: bool,
-    /// Keywords after EHLO; without any it knows HELO only.
+    /// Keywords after EHLO or LHLO; without any an SMTP server knows HELO only.
     pub(super) keywords: Vec<&'static str>,
     /// What may be on its way to it and back.
     pub(super) room: (usize, usize),
@@ -85,6 +86,13 @@ struct Transaction {
     recipients: Vec<String>,
 }
 
+impl Transaction {
+    /// What is said of its content.
+    fn about(&self) -> About {
+        About::Admitted(self.attempt, self.recipients.clone())
+    }
+}
+
 impl Session {
     fn note(&self, what: &str) {
         note(|| format!("#{} {} {what}", self.number, self.plan.address));
@@ -102,7 +110,7 @@ impl Session {
             }
             self.line.input.advance(length);
         }
-        self.answer("220 sink ready").await?;
+        self.answer("220 sink ready", About::Connection).await?;
         loop {
             let trouble = self.plan.trouble();
             if draw(|chance| chance.per_mille(trouble / 2)) {
@@ -123,7 +131,7 @@ impl Session {
     async fn command(&mut self, line: &str) -> Result<(), Over> {
         let verb: String = line.chars().take(4).collect::<String>().to_ascii_uppercase();
         match verb.as_str() {
-            "EHLO" | "LHLO" if self.plan.keywords.is_empty() => self.say("502 5.5.1 what").await,
+            "EHLO" if self.plan.keywords.is_empty() => self.say("502 5.5.1 what").await,
             "EHLO" | "LHLO" => {
                 let mut text = String::from("250-sink");
                 for keyword in &self.plan.keywords {
@@ -131,16 +139,16 @@ impl Session {
                     text.push_str(keyword);
                 }
                 text.push_str("\r\n250 HELP");
-                self.answer(&text).await.map(drop)
+                self.answer(&text, About::Connection).await.map(drop)
             }
-            "HELO" => self.answer("250 sink").await.map(drop),
+            "HELO" => self.answer("250 sink", About::Connection).await.map(drop),
             "XCLI" => {
                 self.transaction = Transaction::default();
-                self.answer("220 sink ready again").await.map(drop)
+                self.answer("220 sink ready again", About::Connection).await.map(drop)
             }
             "MAIL" => {
-                if self.answer("250 2.1.0 ok").await? {
-                    let attempt = find_attempt(line, "ENVID=");
+                let attempt = find_attempt(line, "ENVID=");
+                if self.answer("250 2.1.0 ok", About::Everybody(attempt)).await? {
                     let is_from_nobody = line.contains("FROM:<>");
                     self.transaction = Transaction {
                         begun: true,
@@ -153,8 +161,9 @@ impl Session {
             }
             "RCPT" if !self.transaction.begun => self.say("503 5.5.1 MAIL first").await,
             "RCPT" => {
-                if self.answer("250 2.1.5 ok").await? {
-                    let address = line.split(['<', '>']).nth(1).unwrap_or_default();
+                let address = line.split(['<', '>']).nth(1).unwrap_or_default();
+                let about = About::Recipient(self.transaction.attempt, address.to_owned());
+                if self.answer("250 2.1.5 ok", about).await? {
                     self.transaction.recipients.push(address.to_owned());
                 }
                 Ok(())
@@ -163,14 +172,14 @@ impl Session {
                 self.say("503 5.5.1 RCPT first").await
             }
             "DATA" => {
-                if self.answer("354 go on").await? {
+                if self.answer("354 go on", self.transaction.about()).await? {
                     self.content().await?;
                 }
                 Ok(())
             }
             "RSET" => {
                 self.transaction = Transaction::default();
-                self.answer("250 2.0.0 ok").await.map(drop)
+                self.answer("250 2.0.0 ok", About::Nothing).await.map(drop)
             }
             "QUIT" => {
                 self.say("221 2.0.0 bye").await?;
@@ -207,21 +216,24 @@ impl Session {
 
     async fn say(&mut self, text: &str) -> Result<(), Over> {
         self.note(&format!("-> {text}"));
-        self.line.write(format!("{text}\r\n").as_bytes()).await?;
-        if text.starts_with('5') {
-            books(|books| books.refused(self.plan.address, self.line.mark()));
-        }
+        self.line.write(format!("{text}\r\n").as_bytes()).await
+    }
+
+    /// A 5xx that may be passed on.
+    async fn refuse(&mut self, text: &str, about: About) -> Result<(), Over> {
+        self.say(text).await?;
+        books(|books| books.refused(self.plan.address, about, self.line.mark()));
         Ok(())
     }
 
     /// Says this, or what chance has instead; whether it was this.
-    async fn answer(&mut self, good: &str) -> Result<bool, Over> {
+    async fn answer(&mut self, good: &str, about: About) -> Result<bool, Over> {
         let fate = self.fate();
         sleep(delay(self.plan.trouble())).await;
-        self.end_as(fate, good).await
+        self.end_as(fate, good, about).await
     }
 
-    async fn end_as(&mut self, fate: Fate, good: &str) -> Result<bool, Over> {
+    async fn end_as(&mut self, fate: Fate, good: &str, about: About) -> Result<bool, Over> {
         match fate {
             Fate::Good => {
                 self.say(good).await?;
@@ -233,7 +245,7 @@ impl Session {
             }
             Fate::Never => {
                 let text = ["550 5.7.1 no", "554 5.6.0 never", "550 5.1.1 nobody"];
-                self.say(draw(|chance| *chance.pick(&text))).await?;
+                self.refuse(draw(|chance| *chance.pick(&text)), about).await?;
             }
             Fate::Closing => {
                 self.say("421 4.3.2 closing").await?;
@@ -283,7 +295,7 @@ impl Session {
                     books(|books| books.may_have_dot(attempt));
                 }
                 if draw(|chance| chance.per_mille(500)) {
-                    self.say("552 5.3.4 too much").await?;
+                    self.refuse("552 5.3.4 too much", self.transaction.about()).await?;
                     return Err(self.line.fall_silent().await);
                 }
                 return Err(Over);
@@ -332,7 +344,8 @@ impl Session {
                 fate = Fate::Later;
             }
             sleep(delay(trouble)).await;
-            self.end_as(fate, "250 2.0.0 kept").await?;
+            let named = is_named.then_some(attempt);
+            self.end_as(fate, "250 2.0.0 kept", About::Admitted(named, group)).await?;
             if kept && fate == Fate::Good && !self.garbled {
                 let mark = self.line.mark();
                 copies.iter().for_each(|copy| books(|books| books.said(*copy, mark.clone())));
@@ -343,23 +356,23 @@ impl Session {
 
     async fn notification(&mut self, content: &[u8]) -> Result<(), Over> {
         let text = String::from_utf8_lossy(content).into_owned();
-        let Some((message, _)) = find_attempt(&text, "Original-Envelope-Id: ") else {
+        let Some(attempt) = find_attempt(&text, "Original-Envelope-Id: ") else {
             complain(format!("a notification of nothing: {text}"));
             return Err(Over);
         };
         let fate = self.fate();
         sleep(delay(self.plan.trouble())).await;
-        if self.end_as(fate, "250 2.0.0 notified").await? {
+        if self.end_as(fate, "250 2.0.0 notified", About::Nothing).await? {
             let mark: Option<Mark> = self.line.mark();
             let is_relayed = text.contains("\r\nAction: relayed\r\n");
             for line in text.lines() {
                 let address = line.strip_prefix("Final-Recipient: rfc822;").map(str::trim);
                 match address {
                     Some(address) if is_relayed => {
-                        books(|books| books.relayed(message, address));
+                        books(|books| books.relayed(attempt.0, address));
                     }
                     Some(address) => {
-                        books(|books| books.notified(message, address, mark.as_ref()));
+                        books(|books| books.notified(attempt, address, mark.as_ref()));
                     }
                     None => {}
                 }
