@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 
 use super::channel::Channel;
-use super::ledger::{Attempt, Hit, Side};
+use super::ledger::{Attempt, Connection, Hit, Side};
 use super::world::World;
 use crate::mail;
 use crate::sink::Protocol;
@@ -71,7 +71,7 @@ impl Downstream {
     }
 
     fn serve(&self, stream: TcpStream) -> Option<()> {
-        let connection = (Side::Downstream, stream.peer_addr().ok()?);
+        let connection = Connection::of_server(Side::Downstream, &stream).ok()?;
         let mut channel = Channel::new(stream, PATIENCE)?;
         let offers_tls = self.dane || self.world.chance.one_in(3);
         let mut envelope = Envelope::default();
@@ -155,7 +155,8 @@ impl Downstream {
             None if misdeed == Misdeed::Permanent => Hit::Anybody,
             _ => attempt.into(),
         };
-        self.world.ledger.struck(Side::Downstream, &kind, hit);
+        let about: Vec<String> = recipient.map(str::to_owned).into_iter().collect();
+        self.world.ledger.struck_for(Side::Downstream, &kind, hit, &about);
         if self.inside && misdeed == Misdeed::Permanent && at != "data" {
             self.world.ledger.turned_away(recipient);
         }
@@ -218,7 +219,7 @@ impl Downstream {
         if let Some((misdeed, kept)) = misdeed {
             let kind =
                 format!("sink {misdeed:?} at dot, {}", if kept { "kept" } else { "not kept" });
-            self.world.ledger.struck(Side::Downstream, &kind, attempt.into());
+            self.world.ledger.struck_for(Side::Downstream, &kind, attempt.into(), to);
         }
         if misdeed.is_none_or(|(_, kept)| kept) {
             let answered = misdeed.is_none_or(|(misdeed, _)| misdeed == Misdeed::AnswerThenClose);

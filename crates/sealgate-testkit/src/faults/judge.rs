@@ -70,9 +70,14 @@ impl<'b> Case<'b> {
             summary.unexplained.push(self.said());
         }
         // REQUIREMENTS O5: not even the first copy.
-        for copy in self.copies.iter().filter(|copy| !self.entry.attempts[copy.number].dot) {
+        let is_without_dot = |copy: &&Kept| {
+            let attempt = &self.entry.attempts[copy.number];
+            !attempt.dot || attempt.cut_short
+        };
+        for copy in self.copies.iter().filter(is_without_dot) {
             let number = copy.number;
-            summary.unexplained.push(format!("{}: no dot came for {number}", self.said()));
+            let word = if self.entry.attempts[number].dot { "passed" } else { "was sent" };
+            summary.unexplained.push(format!("{}: no dot {word} in {number}", self.said()));
         }
     }
 
@@ -106,8 +111,13 @@ impl<'b> Case<'b> {
             *with == status && is_about
         };
         let is_refused_by_a_sink = || {
-            self.is_struck(number, Side::Downstream, &["sink Permanent"])
-                || self.was_turned_away(number)
+            let is_about = |strike: &Strike| {
+                let is_joint = self.entry.mail.door != Door::InsideLmtp;
+                let to = &strike.recipients;
+                is_joint || to.is_empty() || to.iter().any(|one| one == self.recipient)
+            };
+            let mut strikes = self.strikes(number, Side::Downstream, &["sink Permanent"]);
+            strikes.any(is_about) || self.was_turned_away(number)
         };
         self.entry.mail.refused.iter().any(is_to_be)
             || SINK_STATUSES.contains(&status) && is_refused_by_a_sink()
@@ -193,15 +203,24 @@ impl<'b> Case<'b> {
     /// Whether such a fault of this side hit this attempt, or may have: where nobody knows whom it hit, one that came while
     /// the attempt lasted.
     fn is_struck(self, number: usize, side: Side, kinds: &[&str]) -> bool {
+        self.strikes(number, side, kinds).next().is_some()
+    }
+
+    fn strikes<'k>(
+        self,
+        number: usize,
+        side: Side,
+        kinds: &'k [&str],
+    ) -> impl Iterator<Item = &'b Strike> + use<'b, 'k> {
         let attempt = &self.entry.attempts[number];
         let (began, ended) = (attempt.began, attempt.ended.unwrap_or_else(Instant::now));
-        let hits = |strike: &&Strike| match strike.hit {
+        let hits = move |strike: &&Strike| match strike.hit {
             Hit::Nobody => false,
             Hit::One(hit) => hit.message == self.message && hit.number == number,
             Hit::Anybody => began <= strike.when && strike.when <= ended + NOTICED_WITHIN,
         };
-        let mut strikes = self.books.strikes.iter().filter(|strike| strike.side == side);
-        strikes.any(|strike| hits(&strike) && strike.is_one_of(kinds))
+        let strikes = self.books.strikes.iter().filter(move |strike| strike.side == side);
+        strikes.filter(hits).filter(|strike| strike.is_one_of(kinds))
     }
 
     /// All that was told and is held, to be read.
@@ -284,8 +303,10 @@ const CLOCK_WRONG_MAX: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
-    use crate::faults::ledger::{Attempt, Ledger, Mail};
+    use crate::faults::ledger::{Attempt, Connection, Ledger, Mail};
 
     fn mail(door: Door, recipients: &[&str]) -> Mail {
         let recipients = recipients.iter().map(|name| (*name).to_owned()).collect();
@@ -299,6 +320,13 @@ mod tests {
         }
     }
 
+    /// A client's.
+    fn connection() -> (TcpListener, Connection) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener, Connection::of_client(Side::Upstream, &stream).unwrap())
+    }
+
     /// An attempt whose client comes to its final dot.
     fn begin(ledger: &Ledger, message: usize) -> Attempt {
         let (attempt, _) = ledger.begin(message);
@@ -308,17 +336,22 @@ mod tests {
 
     #[test]
     fn no_copy_comes_of_an_attempt_whose_client_never_sent_its_dot() {
-        for dot in [false, true] {
+        let (_listener, connection) = connection();
+        for (dot, cut) in [(false, false), (true, false), (true, true)] {
             let ledger = Ledger::default();
             let message = ledger.submit(|_| mail(Door::InsideLmtp, &["x@abc.example"]));
             let (attempt, _) = ledger.begin(message);
             ledger.struck(Side::Upstream, "client LeaveInContent", Hit::One(attempt));
+            ledger.carries(connection, Some(attempt));
             if dot {
                 ledger.dot(attempt);
             }
+            if cut {
+                ledger.cut_short(connection);
+            }
             ledger.stored(attempt, "x@abc.example", true);
             ledger.end(attempt);
-            assert_eq!(ledger.judge().unexplained.is_empty(), dot);
+            assert_eq!(ledger.judge().unexplained.is_empty(), dot && !cut);
         }
     }
 
@@ -380,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_client_that_was_told_nothing_needs_what_broke_its_own_line_or_the_relay() {
-        let line = (Side::Upstream, "127.0.0.1:1".parse().unwrap());
+        let (_listener, line) = connection();
         let cases = [
             (Side::Upstream, "line Cut", true),
             (Side::Upstream, "line Garbled", true),
@@ -467,6 +500,20 @@ mod tests {
             ledger.told(attempt, X, code, said);
             ledger.end(attempt);
             assert_eq!(ledger.judge().refused.is_empty(), is_due, "{befell:?} {code} {said}");
+        }
+    }
+
+    #[test]
+    fn what_a_sink_said_of_another_recipient_is_no_cause_where_each_has_a_reply() {
+        let to = ["x@abc.example", "y@abc.example"];
+        for (door, count) in [(Door::InsideLmtp, 1), (Door::InsideSmtp, 0)] {
+            let ledger = Ledger::default();
+            let message = ledger.submit(|_| mail(door, &to));
+            let attempt = begin(&ledger, message);
+            let (kind, about) = ("sink Permanent at rcpt", [to[0].to_owned()]);
+            ledger.struck_for(Side::Downstream, kind, Hit::One(attempt), &about);
+            to.iter().for_each(|to| ledger.told(attempt, to, 554, "5.7.0 never"));
+            assert_eq!(ledger.judge().refused.len(), count, "{door:?}");
         }
     }
 

@@ -2,7 +2,8 @@
 //! The judgement over them is [`super::judge`]'s.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -103,6 +104,31 @@ impl From<Option<Attempt>> for Hit {
     }
 }
 
+/// A client's connection to its line, or a line's to a sink. One end alone may be that of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Connection {
+    side: Side,
+    client: SocketAddr,
+    server: SocketAddr,
+}
+
+impl Connection {
+    /// As the end that connected knows it.
+    pub(super) fn of_client(side: Side, stream: &TcpStream) -> io::Result<Self> {
+        Ok(Self { side, client: stream.local_addr()?, server: stream.peer_addr()? })
+    }
+
+    /// As the end that listened knows it.
+    pub(super) fn of_server(side: Side, stream: &TcpStream) -> io::Result<Self> {
+        Ok(Self { side, client: stream.peer_addr()?, server: stream.local_addr()? })
+    }
+
+    /// Where it may break.
+    pub(super) fn side(self) -> Side {
+        self.side
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Books {
     mails: Vec<Entry>,
@@ -110,8 +136,8 @@ pub(super) struct Books {
     /// The attempts whose notifications name a recipient.
     pub(super) notified: HashMap<(usize, String), Vec<usize>>,
     pub(super) strikes: Vec<Strike>,
-    /// Whose transaction a connection carries, by the address of the client's, or of the line's to a sink.
-    carried: HashMap<(Side, SocketAddr), Attempt>,
+    /// Whose transaction a connection carries.
+    carried: HashMap<Connection, Attempt>,
     /// When the relay could not use its done-record.
     pub(super) forgot: Vec<Instant>,
     /// Whom the mail server inside refused for good before a dot, everybody perhaps: that is believed for a while.
@@ -145,6 +171,8 @@ pub(super) struct Try {
     pub(super) ended: Option<Instant>,
     /// Whether the client sent its final dot.
     pub(super) dot: bool,
+    /// Whether its line ended before the dot had passed.
+    pub(super) cut_short: bool,
     pub(super) told: HashMap<String, Told>,
 }
 
@@ -161,6 +189,8 @@ pub(super) struct Strike {
     pub(super) side: Side,
     pub(super) kind: String,
     pub(super) hit: Hit,
+    /// Which of an attempt's recipients; none: all.
+    pub(super) recipients: Vec<String>,
 }
 
 impl Told {
@@ -209,7 +239,7 @@ impl Ledger {
         let entry = &mut books.mails[message];
         let number = entry.attempts.len();
         let (began, told) = (Instant::now(), HashMap::new());
-        entry.attempts.push(Try { began, ended: None, dot: false, told });
+        entry.attempts.push(Try { began, ended: None, dot: false, cut_short: false, told });
         let recipients = entry.open.iter().map(|index| entry.mail.recipients[*index].clone());
         let mail = Mail { recipients: recipients.collect(), ..entry.mail.clone() };
         (Attempt { message, number, jointly: mail.door != Door::InsideLmtp }, mail)
@@ -219,6 +249,14 @@ impl Ledger {
     pub(super) fn dot(&self, attempt: Attempt) {
         let mut books = self.books.lock().unwrap();
         books.mails[attempt.message].attempts[attempt.number].dot = true;
+    }
+
+    /// A client's line ended, and the dot has not passed.
+    pub(super) fn cut_short(&self, connection: Connection) {
+        let mut books = self.books.lock().unwrap();
+        if let Some(attempt) = books.carried.get(&connection).copied() {
+            books.mails[attempt.message].attempts[attempt.number].cut_short = true;
+        }
     }
 
     /// A recipient's reply, as soon as it was read.
@@ -295,14 +333,19 @@ impl Ledger {
 
     /// A fault was injected.
     pub(super) fn struck(&self, side: Side, kind: &str, hit: Hit) {
+        self.struck_for(side, kind, hit, &[]);
+    }
+
+    /// A fault was injected that concerns these recipients only.
+    pub(super) fn struck_for(&self, side: Side, kind: &str, hit: Hit, recipients: &[String]) {
         let mut books = self.books.lock().unwrap();
         *books.faults.entry(format!("{side:?}: {kind}").to_lowercase()).or_default() += 1;
-        let kind = kind.to_owned();
-        books.strikes.push(Strike { when: Instant::now(), side, kind, hit });
+        let (when, kind, recipients) = (Instant::now(), kind.to_owned(), recipients.to_vec());
+        books.strikes.push(Strike { when, side, kind, hit, recipients });
     }
 
     /// From now on this connection carries this attempt's transaction, or nobody's.
-    pub(super) fn carries(&self, connection: (Side, SocketAddr), attempt: Option<Attempt>) {
+    pub(super) fn carries(&self, connection: Connection, attempt: Option<Attempt>) {
         let carried = &mut self.books.lock().unwrap().carried;
         match attempt {
             Some(attempt) => carried.insert(connection, attempt),
@@ -311,13 +354,13 @@ impl Ledger {
     }
 
     /// A fault was injected into a connection.
-    pub(super) fn struck_connection(&self, connection: (Side, SocketAddr), kind: &str) {
+    pub(super) fn struck_connection(&self, connection: Connection, kind: &str) {
         let hit = self.books.lock().unwrap().carried.get(&connection).copied();
-        if hit.is_none() && connection.0 == Side::Downstream && kind == GARBLED {
+        if hit.is_none() && connection.side == Side::Downstream && kind == GARBLED {
             // Who has the connection opened takes the greeting for a refusal; nobody misses an answer.
-            return self.struck(connection.0, GREETING_GARBLED, Hit::Anybody);
+            return self.struck(connection.side, GREETING_GARBLED, Hit::Anybody);
         }
-        self.struck(connection.0, kind, hit.into());
+        self.struck(connection.side, kind, hit.into());
     }
 
     /// The mail server inside refuses a recipient for good before a dot, or whoever is asked about.

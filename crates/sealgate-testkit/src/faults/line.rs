@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use super::ledger::Side;
+use super::ledger::{Connection, Side};
 use super::world::World;
 
 /// What goes wrong on one connection.
@@ -110,9 +110,12 @@ fn carry(world: &Arc<World>, side: Side, client: &TcpStream, target: SocketAddr)
     let server = TcpStream::connect(target).ok()?;
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let plan = world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(world));
-    // Each party knows whose transaction it is by its own end of the connection, within TLS as well.
-    let known_by = if side == Side::Upstream { client.peer_addr() } else { server.local_addr() };
-    let connection = (side, known_by.ok()?);
+    // Each party knows whose transaction its own connection carries, within TLS as well.
+    let connection = match side {
+        Side::Upstream => Connection::of_server(side, client),
+        _ => Connection::of_client(side, &server),
+    };
+    let connection = connection.ok()?;
     world.ledger.carries(connection, None);
     let back = {
         let carrier = Carrier::new(world, connection, plan, false);
@@ -136,22 +139,55 @@ fn choose(world: &World) -> Plan {
 struct Carrier {
     world: Arc<World>,
     /// As the ledger knows it.
-    connection: (Side, SocketAddr),
+    connection: Connection,
     plan: Option<Plan>,
     toward_server: bool,
     /// How many orders this direction has heard of.
     heard: u64,
+    /// What of a client's transaction has passed.
+    progress: Progress,
+}
+
+/// How far a client has come, as its line sees it.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The last octets.
+    end: Vec<u8>,
+    has_dot: bool,
+    /// From there on nothing is seen.
+    is_within_tls: bool,
+}
+
+impl Progress {
+    fn pass(&mut self, octets: &[u8]) {
+        self.is_within_tls |= octets == b"STARTTLS\r\n";
+        self.end.extend_from_slice(octets);
+        self.end.drain(..self.end.len().saturating_sub(DOT.len()));
+        self.has_dot |= self.end == DOT;
+    }
+
+    /// Whether nothing that was passed can have been a whole message.
+    fn is_short(&self) -> bool {
+        !self.is_within_tls && !self.has_dot
+    }
 }
 
 impl Carrier {
     fn new(
         world: &Arc<World>,
-        connection: (Side, SocketAddr),
+        connection: Connection,
         plan: Option<Plan>,
         toward_server: bool,
     ) -> Self {
         let plan = plan.filter(|plan| plan.toward_server == toward_server);
-        Self { world: Arc::clone(world), connection, plan, toward_server, heard: 0 }
+        Self {
+            world: Arc::clone(world),
+            connection,
+            plan,
+            toward_server,
+            heard: 0,
+            progress: Progress::default(),
+        }
     }
 
     fn run(mut self, from: &TcpStream, to: &TcpStream) {
@@ -166,10 +202,10 @@ impl Carrier {
             let count = from.read(&mut buffer).ok().filter(|count| *count > 0)?;
             let octets = &mut buffer[..count];
             // Whose transaction a sink had before is over; whose it has now, it says when it has read this.
-            if self.connection.0 == Side::Downstream && octets.starts_with(b"MAIL ") {
+            if self.connection.side() == Side::Downstream && octets.starts_with(b"MAIL ") {
                 self.world.ledger.carries(self.connection, None);
             }
-            let ordered = self.world.orders.due(self.connection.0, &mut self.heard);
+            let ordered = self.world.orders.due(self.connection.side(), &mut self.heard);
             // Content is left as it is, whoever orders it.
             let ordered = ordered.filter(|one| *one != Trouble::Garbled || !self.toward_server);
             let toward_server = self.toward_server;
@@ -181,9 +217,17 @@ impl Carrier {
                 None => to.write_all(octets).ok()?,
                 Some(plan) => {
                     let at = plan.after_octets - (passed - count).min(plan.after_octets);
-                    self.strike(plan.trouble, octets, at, from, to)?;
+                    let struck = self.strike(plan.trouble, octets, at, from, to);
+                    let ends = matches!(plan.trouble, Trouble::Cut | Trouble::Truncated);
+                    let is_client_s =
+                        self.toward_server && self.connection.side() == Side::Upstream;
+                    if ends && is_client_s && self.progress.is_short() {
+                        self.world.ledger.cut_short(self.connection);
+                    }
+                    struck?;
                 }
             }
+            self.progress.pass(octets);
         }
     }
 
@@ -235,6 +279,8 @@ impl Carrier {
     }
 }
 
+/// The end of a message (RFC 5321 §4.1.1.4).
+const DOT: &[u8] = b"\r\n.\r\n";
 /// How many connections are spared.
 const TROUBLE_ONE_IN: u64 = 14;
 /// At one octet in ten milliseconds.
@@ -243,6 +289,21 @@ const SLOW_OCTETS: usize = 60;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_sees_a_dot_that_comes_in_pieces_and_none_within_tls() {
+        for (pieces, is_short) in [
+            (&["DATA\r\n", "x\r\n"][..], true),
+            (&["x\r\n.", "\r\n"], false),
+            (&["x\r\n.\r\n", "QUIT\r\n"], false),
+            (&["x\r\n..\r\n"], true),
+            (&["EHLO x\r\n", "STARTTLS\r\n", "\x16"], false),
+        ] {
+            let mut progress = Progress::default();
+            pieces.iter().for_each(|piece| progress.pass(piece.as_bytes()));
+            assert_eq!(progress.is_short(), is_short, "{pieces:?}");
+        }
+    }
 
     #[test]
     fn an_order_is_obeyed_once_by_each_line_of_its_side_as_long_as_it_lasts() {

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 
 use super::channel::Channel;
 use super::downstream::BLAMED_ON_NAMES;
-use super::ledger::{Attempt, Door, Hit, Mail, Side};
+use super::ledger::{Attempt, Connection, Door, Hit, Mail, Side};
 use super::world::World;
 use crate::mail;
 
@@ -114,7 +114,7 @@ impl Shared {
             Door::OutsideSmtp => (self.doors.outside, "EHLO"),
         };
         let stream = TcpStream::connect(address).ok()?;
-        let connection = (Side::Upstream, stream.local_addr().ok()?);
+        let connection = Connection::of_client(Side::Upstream, &stream).ok()?;
         let mut channel = Channel::new(stream, PATIENCE)?;
         let greeted =
             channel.reply()? == 220 && channel.command(&format!("{hello} client.example"))? == 250;
