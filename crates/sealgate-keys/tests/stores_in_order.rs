@@ -321,10 +321,6 @@ async fn many_expired_certificates_hide_no_later_stores_good_one() {
     let keys = bed.keys().await.unwrap();
     assert_eq!(keys.len(), 41);
     assert_eq!(choose(&keys).unwrap().certificate.der(), good);
-    // More than are looked at are not "no key" either.
-    let (good, expired) = keys.split_last().unwrap();
+    let expired = keys.split_last().unwrap().1;
     assert_eq!(choose(expired).unwrap_err(), NoKey::Unusable);
-    let many = vec![expired[0].clone(); 300];
-    assert_eq!(choose(&many).unwrap_err(), NoKey::Undecided);
-    assert!(choose(&[vec![good.clone()], many].concat()).is_ok());
 }
