@@ -107,11 +107,12 @@ fn judge(candidate: &PublicKey, trust: &TrustStore, now: Timestamp) -> Trust {
     if !certificate.may_encrypt() || !certificate.is_for_mail() {
         return Trust::WrongUsage;
     }
+    let intermediates = &candidate.intermediates;
     if candidate.pinned {
         // The administrator bound it to this address himself.
-        return trust.judge_pinned(certificate, Purpose::Encrypt, now);
+        return trust.judge_pinned(certificate, intermediates, Purpose::Encrypt, now);
     }
-    trust.judge(certificate, &candidate.intermediates, Purpose::Encrypt, now)
+    trust.judge(certificate, intermediates, Purpose::Encrypt, now)
 }
 
 fn chosen(candidate: &PublicKey) -> Option<Chosen> {

@@ -24,7 +24,7 @@ use link::Link;
 use path::{Path, Searched, Sources};
 use revocation::{Crls, Status};
 use signature::{Checks, KeyFitness, Strength, TooManyChecks};
-use standing::Authorities;
+use standing::{Authorities, may_sign_for};
 use validate::{Validator, Validity};
 use verdicts::{HelpedBy, Question, Verdicts};
 
@@ -113,7 +113,7 @@ impl TrustStore {
             let mut clock = Clock::new(at);
             let found = if self.is_anchor(fingerprint) {
                 // Only lists that the administrator supplied are checked for it, as for what he pinned.
-                self.judge_without_path(target, purpose, &mut clock)
+                self.judge_without_path(target, &[], purpose, &mut clock)
             } else {
                 let is_whole = budget.is_whole();
                 let found = self.judge_with_path(target, &[], purpose, &mut clock, budget);
@@ -133,23 +133,33 @@ impl TrustStore {
     }
 
     /// The same without a path: validity, usage, size, revocation by a CRL that its issuer signed
-    /// where one is held. For certificates that the administrator imported himself.
+    /// where one is held. For certificates that the administrator imported himself; `chain`
+    /// (bounded) came with it.
     ///
     /// Where a CRL is held under the issuer's name and the issuer's certificate is not among
-    /// anchors and intermediates, the CRL cannot be checked: [`Trust::RevocationUnknown`].
-    pub fn judge_pinned(&self, target: &Certificate, purpose: Purpose, at: Timestamp) -> Trust {
-        let question = Question { target: target.fingerprint(), purpose, helped_by: HelpedBy::Pin };
+    /// anchors, intermediates and chain, the CRL cannot be checked: [`Trust::RevocationUnknown`].
+    pub fn judge_pinned(
+        &self,
+        target: &Certificate,
+        chain: &[Arc<Certificate>],
+        purpose: Purpose,
+        at: Timestamp,
+    ) -> Trust {
+        let chain: Vec<&Certificate> =
+            chain.iter().take(OFFERED_MAX).map(|certificate| &**certificate).collect();
+        let helped_by = HelpedBy::Pin(digest_of(&chain));
+        let question = Question { target: target.fingerprint(), purpose, helped_by };
         if let Some(trust) = self.verdicts.recall(&question, at) {
             return trust;
         }
         let mut clock = Clock::new(at);
-        let trust = self.judge_without_path(target, purpose, &mut clock);
+        let trust = self.judge_without_path(target, &chain, purpose, &mut clock);
         self.verdicts.remember(question, clock.span(), trust);
         trust
     }
 
-    /// Whether a certificate of our own, or one of the authorities above it, is revoked. Whether it is trusted otherwise is
-    /// its readers' affair. `chain`: its issuers upwards.
+    /// Whether a certificate of our own, or one of the authorities above it on a path to an anchor, is revoked. Whether it is
+    /// trusted otherwise is its readers' affair. `chain`: its issuers upwards.
     pub fn is_revoked(
         &self,
         target: &Certificate,
@@ -157,9 +167,9 @@ impl TrustStore {
         purpose: Purpose,
         at: Timestamp,
     ) -> bool {
-        [self.judge_pinned(target, purpose, at), self.judge(target, chain, purpose, at)]
-            .iter()
-            .any(|trust| matches!(trust, Trust::Revoked { .. }))
+        let is_revocation = |trust| matches!(trust, Trust::Revoked { .. });
+        is_revocation(self.judge_pinned(target, chain, purpose, at))
+            || is_revocation(self.judge(target, chain, purpose, at))
     }
 
     fn judge_aided(
@@ -255,6 +265,7 @@ impl TrustStore {
     fn judge_without_path(
         &self,
         target: &Certificate,
+        chain: &[&Certificate],
         purpose: Purpose,
         clock: &mut Clock,
     ) -> Trust {
@@ -262,8 +273,7 @@ impl TrustStore {
         if link.fitness() == KeyFitness::RsaOverLimit {
             return Trust::OverLimit;
         }
-        let checks = Checks::default();
-        let status = match self.status_of_pinned(&link, clock, &checks) {
+        let status = match self.status_of_pinned(&link, chain, clock) {
             Ok(status) => status,
             Err(TooManyChecks) => return Trust::OverLimit,
         };
@@ -272,31 +282,47 @@ impl TrustStore {
         conclude(weigh(status, is_current, Strength::Strong), &link, purpose)
     }
 
+    /// What CRLs say of a certificate for which no path is asked. Whoever signed it answers for it, held or come with it.
+    /// What others that are held of that name revoke counts too: after a change of keys the new key's CRL may say more. What
+    /// they alone call good is good where it is on a path, because a namesake vouches for nothing.
     fn status_of_pinned(
         &self,
         link: &Link,
+        chain: &[&Certificate],
         clock: &mut Clock,
-        checks: &Checks,
     ) -> Result<Status, TooManyChecks> {
         if !self.crls.are_held_for(link) {
             return Ok(Status::NotChecked);
         }
+        let budget = Budget::default();
+        let checks = &budget.0;
+        let chain: Vec<Link> = chain.iter().filter_map(|c| Link::parse(c)).collect();
         let anchors = self.anchors.iter().map(Anchor::link);
-        let intermediates = self.intermediates.iter().map(|link| &**link);
-        let mut best = Status::Unknown;
-        for issuer in anchors.chain(intermediates) {
-            if issuer.subject_fold() != link.issuer_fold()
-                || checks.verify(link.signed(), issuer.key())?.is_none()
+        let held = anchors.chain(self.intermediates.iter().map(|link| &**link));
+        let mut signers: Vec<&Link> = Vec::new();
+        for other in held.clone().chain(&chain) {
+            if other.subject_fold() == link.issuer_fold()
+                && checks.verify(link.signed(), other.key())?.is_some()
             {
-                continue;
-            }
-            match self.crls.status(link, &[issuer], clock, checks)? {
-                revoked @ Status::Revoked { .. } => return Ok(revoked),
-                Status::Good => best = Status::Good,
-                Status::NotChecked | Status::Unknown => {}
+                signers.push(other);
             }
         }
-        Ok(best)
+        if signers.is_empty() {
+            return Ok(Status::Unknown);
+        }
+        let by_signers = self.crls.status(link, &signers, clock, checks)?;
+        if matches!(by_signers, Status::Revoked { .. }) {
+            return Ok(by_signers);
+        }
+        signers.extend(held.filter(|other| may_sign_for(other, link)));
+        match self.crls.status(link, &signers, clock, checks)? {
+            Status::Good if by_signers != Status::Good => {
+                let on_paths = self.judge_paths(link, &chain, clock, &budget, |_| {});
+                Ok(if on_paths == Trust::Trusted { Status::Good } else { by_signers })
+            }
+            revoked @ Status::Revoked { .. } => Ok(revoked),
+            _ => Ok(by_signers),
+        }
     }
 }
 

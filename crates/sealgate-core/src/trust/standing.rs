@@ -111,7 +111,7 @@ impl Authorities<'_> {
 }
 
 /// Whether a certificate bears the name of another's issuer, and may sign CRLs.
-fn may_sign_for(signer: &Link, certificate: &Link) -> bool {
+pub(super) fn may_sign_for(signer: &Link, certificate: &Link) -> bool {
     signer.subject_fold() == certificate.issuer_fold()
         && compare_names(signer.subject(), certificate.issuer())
         && signer.may_sign_crls()

@@ -100,7 +100,7 @@ fn a_revocation_counts_from_its_date_on_and_in_an_old_list_too() {
     ] {
         let person = root.person_adjusted(serial, |params| set_years(params, (2022, 2032)));
         assert_eq!(sign_in(&store, &person, at), expected, "serial {serial} in {at}");
-        assert_eq!(store.judge_pinned(&person, Purpose::Sign, year(at)), expected, "pinned");
+        assert_eq!(store.judge_pinned(&person, &[], Purpose::Sign, year(at)), expected, "pinned");
     }
 }
 
@@ -220,6 +220,61 @@ fn a_list_of_the_issuers_other_key_revokes_what_its_own_calls_good() {
     assert_eq!(judged(&[(2, 2025, None)]), Trust::Trusted);
 }
 
+/// A pinned certificate has no path, and its authority's other key may say more all the same.
+#[test]
+fn a_list_of_the_issuers_other_key_revokes_what_is_pinned() {
+    let root = Authority::root("Root");
+    let (old, new) = (root.under("Below"), root.under("Below"));
+    let person = old.person(1);
+    let pinned = |store: &TrustStore| store.judge_pinned(&person, &[], Purpose::Sign, year(2026));
+    let both = |lists| store(&root, &[&old, &new], lists);
+    let (current, lapsed) = (old.crl((2024, 2028), &[]), old.crl((2024, 2025), &[]));
+    let of_new = |revoked: &[_]| new.crl((2024, 2028), revoked);
+    let ended = Trust::Revoked { key_compromise: false };
+    for of_old in [&current, &lapsed] {
+        let judged = |revoked: &[_]| pinned(&both(vec![of_old.clone(), of_new(revoked)]));
+        assert_eq!(judged(&[]), Trust::Trusted);
+        assert_eq!(judged(&[(2, 2025, None)]), Trust::Trusted);
+        assert_eq!(judged(&[(1, 2025, None)]), ended);
+    }
+    // Whoever holds below no anchor in common says what is revoked, not what is good.
+    let namesake = Authority::root("Below");
+    for (revoked, expected) in [(1, ended), (2, Trust::RevocationUnknown)] {
+        let lists = vec![lapsed.clone(), namesake.crl((2024, 2028), &[(revoked, 2025, None)])];
+        let anchors = vec![root.certificate.clone(), namesake.certificate.clone()];
+        let intermediates = vec![old.certificate.clone()];
+        assert_eq!(pinned(&TrustStore::new(anchors, intermediates, lists)), expected);
+    }
+    let root_renewed = Authority::root("Root");
+    let person = root.person(1);
+    let lists =
+        vec![root.crl((2024, 2028), &[]), root_renewed.crl((2024, 2028), &[(1, 2025, None)])];
+    let anchors = vec![root.certificate, root_renewed.certificate];
+    let store = TrustStore::new(anchors, vec![], lists);
+    assert!(store.is_revoked(&person, &[], Purpose::Sign, year(2026)));
+}
+
+/// Authorities above our own keys need not be among those that we trust.
+#[test]
+fn a_list_of_an_authority_that_came_with_the_certificate_counts() {
+    let below = Authority::root("Root").under("Below");
+    let person = below.person(1);
+    let holding =
+        |revoked: &[_]| TrustStore::new(vec![], vec![], vec![below.crl((2024, 2028), revoked)]);
+    let chain = [Authority::root("Below").certificate, below.certificate.clone()];
+    let is_revoked = |store: &TrustStore, chain: &[_]| {
+        store.is_revoked(&person, chain, Purpose::Sign, year(2026))
+    };
+    let revoking = holding(&[(1, 2025, None)]);
+    assert!(is_revoked(&revoking, &chain));
+    assert!(!is_revoked(&revoking, &chain[..1]), "it did not sign the certificate");
+    let good = holding(&[(2, 2025, None)]);
+    assert!(!is_revoked(&good, &chain));
+    let pinned = |chain: &[_]| good.judge_pinned(&person, chain, Purpose::Sign, year(2026));
+    assert_eq!(pinned(&chain[..1]), Trust::RevocationUnknown);
+    assert_eq!(pinned(&chain), Trust::Trusted);
+}
+
 /// An authority may cut its list into more parts than one message may have signatures checked.
 #[test]
 fn lists_for_other_certificates_cost_no_signature_check() {
@@ -269,11 +324,14 @@ fn a_pinned_certificate_needs_no_path_but_its_revocation_counts() {
     let root = Authority::root("Root");
     let person = root.person(1);
     let stranger = TrustStore::default();
-    let pinned = |store: &TrustStore, at| store.judge_pinned(&person, Purpose::Sign, year(at));
+    let pinned = |store: &TrustStore, at| store.judge_pinned(&person, &[], Purpose::Sign, year(at));
     assert_eq!(sign_in(&stranger, &person, 2026), Trust::Untrusted);
     assert_eq!(pinned(&stranger, 2026), Trust::Trusted);
     assert_eq!(pinned(&stranger, 2030), Trust::Expired);
-    assert_eq!(stranger.judge_pinned(&person, Purpose::Encrypt, year(2026)), Trust::WrongUsage);
+    assert_eq!(
+        stranger.judge_pinned(&person, &[], Purpose::Encrypt, year(2026)),
+        Trust::WrongUsage
+    );
     let crl = root.crl((2024, 2028), &[(1, 2025, None)]);
     let without_issuer = TrustStore::new(vec![], vec![], vec![crl]);
     assert_eq!(pinned(&without_issuer, 2026), Trust::RevocationUnknown);
@@ -309,8 +367,8 @@ fn a_store_that_remembers_answers_as_one_that_does_not() {
                     assert_eq!(found, fresh().judge(person, others, purpose, at), "{at:?}");
                     outcomes.insert(found);
                 }
-                let found = remembering.judge_pinned(person, purpose, at);
-                assert_eq!(found, fresh().judge_pinned(person, purpose, at), "{at:?} pinned");
+                let found = remembering.judge_pinned(person, &[], purpose, at);
+                assert_eq!(found, fresh().judge_pinned(person, &[], purpose, at), "{at:?} pinned");
             }
         }
     }

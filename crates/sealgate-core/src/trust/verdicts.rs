@@ -31,8 +31,9 @@ pub(super) enum HelpedBy {
     Message([u8; 32]),
     /// Nothing.
     Nothing,
-    /// The administrator, who imported the certificate: no path is asked for.
-    Pin,
+    /// The administrator, who imported the certificate: no path is asked for. SHA-256 as above of
+    /// what came with it.
+    Pin([u8; 32]),
 }
 
 impl Verdicts {

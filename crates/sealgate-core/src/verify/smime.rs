@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::cms::{SignatureFault, SignedData, SignerInfo};
-use crate::keys::{Certificate, KeyKind};
+use crate::keys::{Certificate, KeyKind, PublicKey};
 use crate::report::{Format, Layer, Reason, SignatureStatus, Signer, Verdict};
 use crate::trust::{Purpose, Trust};
 use crate::verify::{Checked, Harvest, Judge};
@@ -50,7 +50,7 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
     let trust = trust_in(certificate, signed, judge);
     let is_authors_own = judge
         .author
-        .is_some_and(|author| certificate.names(author) || is_pinned(certificate, judge));
+        .is_some_and(|author| certificate.names(author) || pinned(certificate, judge).is_some());
     let for_domain =
         judge.author.filter(|_| trust == Trust::Trusted && !is_authors_own).and_then(|author| {
             certificate.addresses().iter().find(|address| signs_for_domain_of(address, author))
@@ -95,8 +95,11 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
 /// By a path to an anchor, else because the administrator imported this very certificate.
 fn trust_in(certificate: &Arc<Certificate>, signed: &SignedData, judge: &Judge<'_>) -> Trust {
     let by_path = judge.judge(certificate, signed, Purpose::Sign);
-    if by_path == Trust::Untrusted && is_pinned(certificate, judge) {
-        return judge.trust.judge_pinned(certificate, Purpose::Sign, judge.now);
+    if by_path == Trust::Untrusted
+        && let Some(pinned) = pinned(certificate, judge)
+    {
+        let intermediates = &pinned.intermediates;
+        return judge.trust.judge_pinned(certificate, intermediates, Purpose::Sign, judge.now);
     }
     by_path
 }
@@ -109,9 +112,9 @@ impl Judge<'_> {
     }
 }
 
-fn is_pinned(certificate: &Certificate, judge: &Judge<'_>) -> bool {
+fn pinned<'k>(certificate: &Certificate, judge: &Judge<'k>) -> Option<&'k PublicKey> {
     let fingerprint = certificate.fingerprint();
-    judge.known.iter().any(|key| key.pinned && key.certificate.fingerprint() == fingerprint)
+    judge.known.iter().find(|key| key.pinned && key.certificate.fingerprint() == fingerprint)
 }
 
 /// Whether an address is the one by which the author's domain, or one above it, signs for its

@@ -30,7 +30,7 @@ fn rsa_keys_are_taken_from_2048_to_8192_bits_with_an_exponent_of_64() {
     ] {
         let person = root.person_with_key(&RsaShaped::new(bits, exponent), 1, |_| {});
         assert_eq!(sign_in(&store, &person, 2026), expected, "{bits} bits, {exponent:?}");
-        let pinned = store.judge_pinned(&person, Purpose::Sign, year(2026));
+        let pinned = store.judge_pinned(&person, &[], Purpose::Sign, year(2026));
         assert_eq!(pinned, expected, "pinned: {bits} bits, {exponent:?}");
     }
 }
