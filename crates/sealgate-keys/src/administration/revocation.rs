@@ -1,4 +1,5 @@
-//! Revocation lists that were imported (RFC 5280 §5): they come, take the place of older ones of the same scope, and go.
+//! Revocation lists that were imported (RFC 5280 §5): they come, take the place of older ones of the same scope, and go. Of
+//! changes to a list that is not held several may be needed.
 //!
 //! An issuer may have several at once: for each of its keys, for parts of its certificates, and of changes. None of these takes
 //! another's place: what it does not cover would be good again, or unknown.
@@ -68,21 +69,30 @@ impl Administration<'_> {
             return Err(StoreError::Input(what));
         }
         let mut change = self.database.begin_change().await?;
-        for held in of_issuer(&mut change, &list.scope.issuer).await? {
-            // One that came while its issuer was unknown, and turns out to be nobody's, keeps no other out.
-            if held.list.scope == list.scope
-                && signature(&held.list) != Some(ListSignature::IsFalse)
-            {
-                if list.is_older_than(&held.list) {
+        let base = list.scope.base();
+        let mut all = of_issuer(&mut change, &list.scope.issuer).await?;
+        all.retain(|held| held.list.scope.base() == base);
+        // One that came while its issuer was unknown, and turns out to be nobody's, keeps no other out.
+        let is_forged = |held: &Held| signature(&held.list) == Some(ListSignature::IsFalse);
+        let (forged, genuine): (Vec<_>, Vec<_>) = all.into_iter().partition(is_forged);
+        let complete = || genuine.iter().map(|held| &held.list).filter(|one| one.scope == base);
+        let of_scope = |held: &&Held| held.list.scope == list.scope;
+        for held in genuine.iter().filter(of_scope) {
+            if held.list.der == list.der {
+                return Ok(ListImport::Held);
+            }
+            if list.is_older_than(&held.list) {
+                if held.list.replaces(&list, complete()) {
                     return Ok(ListImport::Older(digest(&held.list.der)));
                 }
-                if list.is_as_new_as(&held.list) {
-                    return Ok(ListImport::Held);
-                }
-            }
-            if held.list.scope == list.scope {
+            } else if list.is_as_new_as(&held.list) && held.list.replaces(&list, complete()) {
+                return Ok(ListImport::Held);
+            } else if list.replaces(&held.list, complete()) {
                 remove(&mut change, &held.id).await?;
             }
+        }
+        for held in forged.iter().filter(of_scope) {
+            remove(&mut change, &held.id).await?;
         }
         let id = certificates::random_id()?;
         let insert = Statement::new(

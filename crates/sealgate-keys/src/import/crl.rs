@@ -19,6 +19,8 @@ pub(crate) struct Crl {
     pub(crate) der: Vec<u8>,
     pub(crate) scope: ListScope,
     pub(crate) number: Option<ListNumber>,
+    /// Of a list of changes, and where it can be read: since which list (BaseCRLNumber).
+    base: Option<ListNumber>,
     pub(crate) this_update: i64,
     pub(crate) next_update: Option<i64>,
 }
@@ -36,7 +38,7 @@ pub struct ListScope {
     point: Option<Vec<u8>>,
 }
 
-/// CRLNumber (RFC 5280 §5.2.3): the authority's own count, which no later list lowers.
+/// CRLNumber and BaseCRLNumber (RFC 5280 §5.2.3, §5.2.4): the authority's own count, which no later list lowers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListNumber(Uint);
 
@@ -53,6 +55,20 @@ impl Crl {
     /// Whether it is the same issue as another of its scope.
     pub(crate) fn is_as_new_as(&self, other: &Self) -> bool {
         self.this_update == other.this_update && self.number == other.number
+    }
+
+    /// Whether it leaves nothing out that an older one of its scope says. Of two lists of changes the newer one may begin later:
+    /// then what became of the certificates in between is in one of these complete lists, or nowhere else than in the older.
+    pub(crate) fn replaces<'c>(
+        &self,
+        older: &Self,
+        mut complete: impl Iterator<Item = &'c Self>,
+    ) -> bool {
+        let begins_later = match (&self.base, &older.base) {
+            (Some(own), Some(others)) => own > others,
+            _ => self.scope.is_delta,
+        };
+        !begins_later || complete.any(|list| !list.is_older_than(older))
     }
 }
 
@@ -103,6 +119,7 @@ pub(crate) fn parse(der: &[u8]) -> Option<Crl> {
     let fields = list.tbs_cert_list;
     let seconds = |time: Time| i64::try_from(time.to_unix_duration().as_secs()).ok();
     let extensions = fields.crl_extensions.unwrap_or_default();
+    let number = |der| Uint::from_der(der).ok().map(ListNumber);
     let value = |id| {
         let extension = extensions.iter().find(|one| one.extn_id == id);
         extension.map(|extension| extension.extn_value.as_bytes())
@@ -115,7 +132,8 @@ pub(crate) fn parse(der: &[u8]) -> Option<Crl> {
             is_delta: value(DELTA_CRL_INDICATOR).is_some(),
             point: value(ISSUING_DISTRIBUTION_POINT).map(<[u8]>::to_vec),
         },
-        number: value(CRL_NUMBER).and_then(|der| Uint::from_der(der).ok()).map(ListNumber),
+        number: value(CRL_NUMBER).and_then(number),
+        base: value(DELTA_CRL_INDICATOR).and_then(number),
         this_update: seconds(fields.this_update)?,
         next_update: fields.next_update.and_then(seconds),
     })

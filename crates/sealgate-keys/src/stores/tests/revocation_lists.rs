@@ -7,6 +7,7 @@ use crate::administration::ListImport;
 on_both_databases! {
     a_list_that_its_issuer_did_not_sign_is_refused,
     a_list_takes_no_newer_ones_place,
+    changes_to_a_list_that_is_not_there_take_nobodys_place,
     lists_of_another_scope_take_nobodys_place,
     lists_of_the_version_before_are_kept_and_replaced,
 }
@@ -29,7 +30,8 @@ impl<'b> Lists<'b> {
         let configuration = format!(
             "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ndefault_md=sha256\ncrlnumber=number\n\
              [nothing]\ndatabase=empty.txt\ndefault_md=sha256\ncrlnumber=number\n\
-             [base]\n{key}[delta]\n{key}2.5.29.27=critical,DER:020101\n[part]\n{key}issuingDistributionPoint=critical,@idp\n\
+             [base]\n{key}[delta]\n{key}2.5.29.27=critical,DER:020101\n\
+             [of10]\n{key}2.5.29.27=critical,DER:02010A\n[of20]\n{key}2.5.29.27=critical,DER:020114\n[part]\n{key}issuingDistributionPoint=critical,@idp\n\
              [idp]\nfullname=URI:http://ca.example/authorities.crl\nonlyCA=TRUE\n"
         );
         std::fs::write(bed.path("lists.cnf"), configuration).unwrap();
@@ -90,6 +92,46 @@ async fn lists_of_another_scope_take_nobodys_place(bed: Bed) {
     assert!(administration.remove_revocation_lists(&sha256).await.is_err());
     assert_eq!(administration.remove_revocation_lists("CN=ca").await, Ok(3));
     assert_eq!(lists.judge(&stores).await, Trust::Trusted);
+}
+
+async fn changes_to_a_list_that_is_not_there_take_nobodys_place(bed: Bed) {
+    let stores = bed.open().await;
+    let lists = Lists::new(&bed);
+    let administration = stores.administration();
+    administration.import_anchor(&lists.authority.read("ca.pem")).await.unwrap();
+    let import = async |number, date, more: &str| {
+        let list = lists.list(number, date, "ca", more);
+        administration.import_crl(&list).await.unwrap()
+    };
+    let numbers = async || {
+        let held = administration.revocation_lists().await.unwrap();
+        held.into_iter().filter_map(|list| list.number).collect::<Vec<_>>()
+    };
+    assert_eq!(import(10, "250110", "-crlexts base").await, ListImport::Taken);
+    lists.authority.revoke();
+    assert_eq!(import(11, "250111", "-crlexts of10").await, ListImport::Taken);
+    let revoked = Trust::Revoked { key_compromise: true };
+    assert_eq!(lists.judge(&stores).await, revoked);
+    // What list 20 says is not known here.
+    for (number, date) in [(21, "250121"), (22, "250122")] {
+        let more = "-name nothing -crlexts of20";
+        assert_eq!(import(number, date, more).await, ListImport::Taken);
+        assert_eq!(lists.judge(&stores).await, revoked, "{number}");
+    }
+    assert_eq!(numbers().await, ["0x0a", "0x0b", "0x16"], "22 says what 21 did");
+    assert_eq!(import(11, "250111", "-crlexts of10").await, ListImport::Held);
+    assert_eq!(
+        import(12, "250112", "-crlexts of10").await,
+        ListImport::Taken,
+        "22 does not say it"
+    );
+    assert_eq!(numbers().await, ["0x0a", "0x0c", "0x16"]);
+    assert_eq!(import(20, "250120", "-crlexts base").await, ListImport::Taken);
+    assert_eq!(import(23, "250123", "-name nothing -crlexts of20").await, ListImport::Taken);
+    assert_eq!(numbers().await, ["0x14", "0x17"], "20 says the rest");
+    assert_eq!(lists.judge(&stores).await, revoked);
+    let older = import(12, "250112", "-crlexts of10").await;
+    assert!(matches!(older, ListImport::Older(_)), "{older:?}");
 }
 
 async fn a_list_takes_no_newer_ones_place(bed: Bed) {
