@@ -364,7 +364,7 @@ impl Stores {
     }
 
     async fn look_up_by(&self, round: &Round<'_>, query: &KeyQuery) -> Result<Answer, LookupError> {
-        let look_up = self.look_up(round.settings, query);
+        let look_up = self.look_up(round, query);
         let found = tokio::time::timeout_at(round.deadline, look_up).await;
         let answer = match found {
             Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -385,7 +385,8 @@ impl Stores {
         Ok(answer.keys)
     }
 
-    async fn look_up(&self, settings: &Settings, query: &KeyQuery) -> Result<Found, StoreError> {
+    async fn look_up(&self, round: &Round<'_>, query: &KeyQuery) -> Result<Found, StoreError> {
+        let settings = round.settings;
         let (database, secret_keys) = (&self.database, &settings.secret_keys);
         match query {
             KeyQuery::Decryption(address) => {
@@ -401,8 +402,14 @@ impl Stores {
             KeyQuery::Signing(address) => {
                 let mut keys = secret_keys.own_keys(database, address, KeyPurpose::Sign).await?;
                 keys.retain(|key| key.certificate.may_sign());
+                // Where nobody knows whom we trust, mail waits anyway.
+                let trust = self.trust_of(round).await;
                 let now = Timestamp(unix_now());
-                let usable = keys.iter().any(|key| key.certificate.is_valid_at(now));
+                let chosen = trust.and_then(|trust| choose_key(&keys, address, trust, now));
+                if chosen.is_none_or(|key| key.address.is_none()) {
+                    secret_keys.domain_signs_here(database, address).await?;
+                }
+                let usable = chosen.is_some();
                 Ok(Found { keys: Answer::Own(keys.into()), complete: true, usable })
             }
         }

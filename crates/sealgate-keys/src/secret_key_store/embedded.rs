@@ -6,14 +6,13 @@
 use std::sync::Arc;
 
 use sealgate_core::address::Address;
-use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey, Timestamp};
+use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey};
 use zeroize::Zeroizing;
 
 use crate::certificates;
 use crate::database::{self, Database, Statement};
 use crate::error::StoreError;
 use crate::key_check;
-use crate::learning::unix_now;
 use crate::master_key::{MasterKey, Row};
 use crate::secret_key_store::{
     KeyPurpose, KeyState, NewSecretKey, SecretKeyEntry, SecretKeyStoreKind,
@@ -118,7 +117,7 @@ impl StoredKey {
 }
 
 /// Keys of an owner that are for the purpose, the newest first; the mailbox's before its domain's. Of those that were revoked
-/// only what decrypts.
+/// only what decrypts. Whoever lets a domain's keys sign asks [`domain_signs_here`] as well.
 pub(crate) async fn keys_for(
     database: &Database,
     address: &Address,
@@ -134,15 +133,22 @@ pub(crate) async fn keys_for(
     let mailbox = address.lookup_key();
     let select = select.bind(&mailbox).bind(&domain).bind(purpose.as_str());
     let keys = collect(database, select).await?;
-    // What the mailbox signs with itself needs no key of its domain; mail may be encrypted to either, and the domain signs where
-    // the mailbox's keys have expired.
-    let now = Timestamp(unix_now());
-    let signs = |key: &StoredKey| Ok(!key.is_of_domain() && key.certificate()?.is_valid_at(now));
-    let signs = keys.iter().map(signs).collect::<Result<Vec<bool>, StoreError>>()?;
-    let needs_domain = purpose != KeyPurpose::Sign || !signs.contains(&true);
-    let owners: &[&str] = if needs_domain { &[&mailbox, &domain] } else { &[&mailbox] };
+    // Mail may be encrypted to either; whether the domain's keys are to sign is known where it is known whom we trust.
+    let owners: &[&str] =
+        if purpose == KeyPurpose::Sign { &[&mailbox] } else { &[&mailbox, &domain] };
     moved::refuse(database, owners, purpose).await?;
     Ok(keys)
+}
+
+/// Whether what the domain of an address signs with is in this database, as far as there is anything.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where it was moved to another store.
+pub(crate) async fn domain_signs_here(
+    database: &Database,
+    address: &Address,
+) -> Result<(), StoreError> {
+    moved::refuse(database, &[&format!("@{}", address.domain())], KeyPurpose::Sign).await
 }
 
 /// All keys, or those of one owner.

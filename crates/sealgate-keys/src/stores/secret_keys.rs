@@ -93,6 +93,21 @@ impl SecretKeys {
         }
     }
 
+    /// Asked before a domain's keys sign, or nothing does: for a mailbox that has no key of its own that can.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where they are in another store, so that mail waits for them.
+    pub(crate) async fn domain_signs_here(
+        &self,
+        database: &Database,
+        address: &Address,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(_) => embedded::domain_signs_here(database, address).await,
+            Self::Remote(_) => Ok(()),
+        }
+    }
+
     /// Certificates of our own keys: mail to ourselves. Nothing is encrypted to a key that was revoked.
     pub(crate) async fn own_certificates(
         &self,

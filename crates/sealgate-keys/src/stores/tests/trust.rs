@@ -98,6 +98,17 @@ impl<'b> Authority<'b> {
         Arc::clone(&Material::read(&bytes, None).unwrap().certificates[0])
     }
 
+    /// Gives eve her key for the certificate.
+    async fn import_secret_key(&self, stores: &Stores) {
+        let mut material = Material::default();
+        for name in ["leaf.key", "leaf.pem"] {
+            let bytes = std::fs::read(self.bed.path(name)).unwrap();
+            material.append(Material::read(&bytes, None).unwrap());
+        }
+        let (eve, keys) = (owner("eve@abc.example"), material.into_keys().unwrap());
+        stores.administration().import_secret_keys(&eve, keys).await.unwrap();
+    }
+
     /// Stores that trust it and read its list.
     pub(super) async fn trusted(&self) -> Stores {
         let config =
@@ -146,6 +157,41 @@ async fn a_remembered_certificate_that_is_revoked_is_looked_up_again() {
     let query = KeyQuery::Public(address("eve@abc.example"));
     let is_of_use = async || {
         assert_eq!(public(&stores, "eve@abc.example").await.len(), 1);
+        let generation = stores.watch.generation.load(Ordering::Acquire);
+        stores.cache.find(generation, &query).unwrap().usable
+    };
+    assert!(is_of_use().await && is_of_use().await);
+    authority.revoke();
+    assert!(!is_of_use().await);
+}
+
+/// No mailbox's own key signs then, and what the domain signs with is not here.
+#[tokio::test]
+async fn mail_of_a_mailbox_whose_key_is_revoked_waits_while_its_domains_is_elsewhere() {
+    let (bed, _stores) = Bed::new().await;
+    let authority = Authority::new(&bed);
+    let stores = authority.trusted().await;
+    authority.import_secret_key(&stores).await;
+    let mark = "INSERT INTO moved_keys (owner, purpose, store, moved_at) \
+                VALUES ('@abc.example', 'sign', 'pkcs11', 0)";
+    stores.database.execute(Statement::new(mark)).await.unwrap();
+    let query = || KeyQuery::Signing(address("eve@abc.example"));
+    assert_eq!(own(&stores, query()).await.unwrap().len(), 1, "her own signs");
+    authority.revoke();
+    let waits = own(&stores, query()).await.unwrap_err().to_string();
+    assert!(waits.contains("store = \"pkcs11\""), "{waits}");
+}
+
+/// What can sign nothing is remembered as such, and not asked for with every mail.
+#[tokio::test]
+async fn a_revoked_signing_key_is_remembered_as_of_no_use() {
+    let (bed, _stores) = Bed::new().await;
+    let authority = Authority::new(&bed);
+    let stores = authority.trusted().await;
+    authority.import_secret_key(&stores).await;
+    let query = KeyQuery::Signing(address("eve@abc.example"));
+    let is_of_use = async || {
+        assert_eq!(signing(&stores, "eve@abc.example").await.len(), 1);
         let generation = stores.watch.generation.load(Ordering::Acquire);
         stores.cache.find(generation, &query).unwrap().usable
     };
