@@ -45,7 +45,7 @@ impl<'s> StoredPolicies<'s> {
         policies.map_err(|error| self.database.error(&error))
     }
 
-    /// Puts one in the place of the domain's last; says whether there was room.
+    /// Puts one in the place of the domain's last, where that was not fetched later; says whether there was room.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -57,8 +57,13 @@ impl<'s> StoredPolicies<'s> {
             .bind(one.fetched_at)
             .bind(one.expires_at)
             .bind(unix_now())
-            .bind(ROWS_MAX);
-        Ok(self.database.execute(statement).await? > 0)
+            .bind(ROWS_MAX)
+            .bind(CLOCKS_APART_SECS);
+        if self.database.execute(statement).await? > 0 {
+            return Ok(true);
+        }
+        let newer = Statement::new("SELECT domain FROM mta_sts_policies WHERE domain = $1");
+        Ok(self.database.fetch_optional(newer.bind(&one.domain)).await?.is_some())
     }
 
     /// Deletes those that have expired; says how many.
@@ -84,7 +89,10 @@ fn read(row: &Row) -> Result<StoredPolicy, sqlx::Error> {
 pub const ROWS_MAX: i64 = 10_000;
 const SINCE: &str = "SELECT domain, record_id, policy, fetched_at, expires_at FROM mta_sts_policies \
                      WHERE written_at >= $1 AND expires_at > $2 LIMIT $3";
-/// A full table takes no new domain: else whoever has many domains could have others' policies forgotten.
+/// By how much the clocks of two copies of sealgate may differ.
+pub const CLOCKS_APART_SECS: i64 = 600;
+/// A full table takes no new domain: else whoever has many domains could have others' policies forgotten. What a copy writes late
+/// takes no newer one's place, but one of a wrong clock, which nothing would be newer than.
 const PUT: &str = "INSERT INTO mta_sts_policies \
                    (domain, record_id, policy, fetched_at, expires_at, written_at) \
                    SELECT $1, $2, $3, $4, $5, $6 \
@@ -92,7 +100,9 @@ const PUT: &str = "INSERT INTO mta_sts_policies \
                    OR EXISTS (SELECT 1 FROM mta_sts_policies WHERE domain = $1) \
                    ON CONFLICT (domain) DO UPDATE SET record_id = excluded.record_id, \
                    policy = excluded.policy, fetched_at = excluded.fetched_at, \
-                   expires_at = excluded.expires_at, written_at = excluded.written_at";
+                   expires_at = excluded.expires_at, written_at = excluded.written_at \
+                   WHERE mta_sts_policies.fetched_at <= excluded.fetched_at \
+                   OR mta_sts_policies.fetched_at > excluded.written_at + $8";
 const SWEEP: &str = "DELETE FROM mta_sts_policies WHERE expires_at <= $1";
 
 #[cfg(test)]
@@ -130,6 +140,30 @@ mod tests {
         assert_eq!(policies.written_since(0).await.unwrap(), [new]);
         assert_eq!(policies.written_since(unix_now() + 60).await.unwrap(), []);
         assert_eq!((policies.sweep().await.unwrap(), policies.sweep().await.unwrap()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn one_that_was_fetched_earlier_takes_no_newer_ones_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(&directory).await;
+        let policies = StoredPolicies::new(&database);
+        let fetched = |record_id: &str, ago_secs: i64| StoredPolicy {
+            record_id: record_id.to_owned(),
+            fetched_at: unix_now() - ago_secs,
+            ..policy("abc.example", 3600)
+        };
+        let put = async |one: &StoredPolicy| {
+            assert!(policies.put(one).await.unwrap(), "there is room");
+            policies.written_since(0).await.unwrap().remove(0).record_id
+        };
+        assert_eq!(put(&fetched("1", 100)).await, "1");
+        assert_eq!(put(&fetched("0", 200)).await, "1");
+        assert_eq!(put(&fetched("2", 50)).await, "2");
+        // A copy's clock may go before ours; one that is wrong does not keep its policy here.
+        assert_eq!(put(&fetched("3", -500)).await, "3");
+        assert_eq!(put(&fetched("2", 50)).await, "3");
+        assert_eq!(put(&fetched("9", -10_000)).await, "9");
+        assert_eq!(put(&fetched("2", 50)).await, "2");
     }
 
     #[tokio::test]

@@ -120,6 +120,11 @@ async fn mta_sts_policies_learned_through_one_are_the_others_too() {
         assert!(one.mta_sts_policies().put(&learned).await.unwrap());
         assert_eq!(other.mta_sts_policies().written_since(2).await.unwrap(), [learned]);
     }
+    let earlier = StoredPolicy { fetched_at: 0, ..policy("0", i64::MAX) };
+    assert!(other.mta_sts_policies().put(&earlier).await.unwrap());
+    assert_eq!(one.mta_sts_policies().written_since(2).await.unwrap(), [policy("2", i64::MAX)]);
+    let wrong_clock = StoredPolicy { fetched_at: i64::MAX, ..policy("9", i64::MAX) };
+    assert!(other.mta_sts_policies().put(&wrong_clock).await.unwrap());
     assert!(one.mta_sts_policies().put(&policy("3", 1)).await.unwrap());
     assert_eq!(other.mta_sts_policies().written_since(0).await.unwrap(), []);
     assert_eq!(other.mta_sts_policies().sweep().await.unwrap(), 1);

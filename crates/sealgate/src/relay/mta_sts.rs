@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::{RData, RecordType};
-use sealgate_keys::mta_sts_policies::StoredPolicy;
+use sealgate_keys::mta_sts_policies::{CLOCKS_APART_SECS, StoredPolicy};
 use tokio::sync::Semaphore;
 
 use super::names::Names;
@@ -259,9 +259,6 @@ async fn record_id(domain: &str, names: &Names) -> Option<String> {
         _ => None,
     }
 }
-
-/// By how much the clocks of two copies of sealgate may differ.
-const CLOCKS_APART_SECS: i64 = 600;
 /// RFC 8461 §3.3 suggests five minutes between attempts.
 const RETRY_AFTER: Duration = Duration::from_secs(300);
 /// Renewals under way at once.
