@@ -344,7 +344,8 @@ impl Session {
             record.aborted().write();
             return Ok(Next::End);
         };
-        veil::wait(&settled.report, size_bytes, dot).await;
+        let keys = self.relay.stores.key_place();
+        veil::wait(&settled.report, size_bytes, keys, dot).await;
         failpoint!("session.last_reply");
         let protocol = self.entrance.protocol();
         if protocol == Protocol::Lmtp {

@@ -7,12 +7,14 @@
 use std::time::Duration;
 
 use sealgate_core::report::{Delivered, Direction, Layer, Report, Verdict};
+use sealgate_keys::stores::KeyPlace;
 use tokio::time::Instant;
 
 /// Waits until the reply may go out.
-pub(crate) async fn wait(report: &Report, size_bytes: usize, dot: Instant) {
+pub(crate) async fn wait(report: &Report, size_bytes: usize, keys: KeyPlace, dot: Instant) {
     if is_open_to_guesses(report) {
-        tokio::time::sleep_until(reply_time(dot, Instant::now(), tick(size_bytes))).await;
+        let tick = tick(size_bytes, keys);
+        tokio::time::sleep_until(reply_time(dot, Instant::now(), tick)).await;
     }
 }
 
@@ -38,15 +40,18 @@ fn reply_time(dot: Instant, now: Instant, tick: Duration) -> Instant {
 }
 
 /// The sender knows the size: a longer message may show a longer tick.
-fn tick(size_bytes: usize) -> Duration {
+fn tick(size_bytes: usize, keys: KeyPlace) -> Duration {
     let mebibytes = u32::try_from(size_bytes / MEBIBYTE).unwrap_or(u32::MAX);
-    TICK.saturating_mul(mebibytes.saturating_add(1))
+    let tick = if keys == KeyPlace::Elsewhere { TICK_OF_KEYS_ELSEWHERE } else { TICK };
+    tick.saturating_mul(mebibytes.saturating_add(1))
 }
 
 /// What names of content ciphers with authentication contain.
 const AUTHENTICATED: [&str; 3] = ["gcm", "ccm", "poly1305"];
 /// Far above what opening and judging a message up to a mebibyte takes.
 const TICK: Duration = Duration::from_millis(100);
+/// Far above what another machine's answers take: where a ciphertext may be at fault, it is asked several times.
+const TICK_OF_KEYS_ELSEWHERE: Duration = Duration::from_secs(1);
 const MEBIBYTE: usize = 1 << 20;
 
 #[cfg(test)]
@@ -96,8 +101,14 @@ mod tests {
         for (now, reply) in [(0, 100), (3, 100), (99, 100), (100, 200), (250, 300)] {
             assert_eq!(reply_time(dot, after(now), TICK), after(reply));
         }
-        assert_eq!(tick(0), TICK);
-        assert_eq!(tick(MEBIBYTE - 1), TICK);
-        assert_eq!(tick(3 * MEBIBYTE), 4 * TICK);
+        for (keys, base) in [
+            (KeyPlace::ThisProcess, TICK),
+            (KeyPlace::ThisHost, TICK),
+            (KeyPlace::Elsewhere, TICK_OF_KEYS_ELSEWHERE),
+        ] {
+            assert_eq!(tick(0, keys), base);
+            assert_eq!(tick(MEBIBYTE - 1, keys), base);
+            assert_eq!(tick(3 * MEBIBYTE, keys), 4 * base);
+        }
     }
 }

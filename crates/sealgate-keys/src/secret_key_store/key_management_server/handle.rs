@@ -190,7 +190,7 @@ impl KmipKey {
         {
             // Once more, since what was of the moment is over.
             answer = act.at(there, &place.id, &self.address);
-            if matches!(&answer, Err(NotDone::Never(_) | NotDone::Refused(_))) {
+            if answer.as_ref().is_err_and(NotDone::may_mean_the_ciphertext) {
                 return Err(Trouble::Key(KeyError::Failed));
             }
         }

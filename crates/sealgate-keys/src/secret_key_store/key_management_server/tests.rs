@@ -45,6 +45,8 @@ struct Fake {
     of_bad_ciphertexts: ResultReason,
     /// So often it has troubles of its own with decrypting, and says General Failure.
     troubles: usize,
+    /// Behind so many decryptions it has lost the key.
+    loses_after: Option<usize>,
     takes_links: bool,
     /// It dies after so many registrations.
     registers: usize,
@@ -71,6 +73,7 @@ impl FakeServer {
             decrypts: true,
             of_bad_ciphertexts: ResultReason::CryptographicFailure,
             troubles: 0,
+            loses_after: None,
             takes_links: true,
             registers: usize::MAX,
             asked: Vec::new(),
@@ -253,6 +256,10 @@ impl Fake {
         if let Some(less) = self.troubles.checked_sub(1) {
             self.troubles = less;
             return no(ResultReason::GeneralFailure);
+        }
+        if let Some(left) = self.loses_after {
+            let Some(less) = left.checked_sub(1) else { return no(ResultReason::ItemNotFound) };
+            self.loses_after = Some(less);
         }
         let key = self.usable(used, usage::DECRYPT).filter(|_| self.decrypts);
         let Some(key) = key else { return no(ResultReason::PermissionDenied) };

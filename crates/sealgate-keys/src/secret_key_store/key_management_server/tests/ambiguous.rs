@@ -53,3 +53,15 @@ fn while_the_server_is_in_trouble_mail_waits_and_what_is_over_costs_nothing() {
     bed.servers[0].fake().troubles = 1;
     assert!(found.secret.unwrap(&good).is_ok(), "of the moment");
 }
+
+/// What it says of the key, when it is asked once more, is not about the mail.
+#[test]
+fn a_key_that_goes_meanwhile_makes_mail_wait() {
+    let (bed, _, found) = decrypting(KmipGet::Never);
+    bed.servers[0].fake().of_bad_ciphertexts = ResultReason::GeneralFailure;
+    // The mail's, and ours.
+    bed.servers[0].fake().loses_after = Some(2);
+    let waits = found.secret.unwrap(&NO_POINT).unwrap_err();
+    assert!(matches!(waits, KeyError::Unavailable(_)), "{waits}");
+    assert!(found.secret.is_gone());
+}
