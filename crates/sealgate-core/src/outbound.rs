@@ -91,8 +91,8 @@ impl Outbound {
         if !self.asked {
             self.asked = true;
             let queries = self.queries();
-            // Nothing to ask for, and yet something to compute: whose a client's signature is.
-            if !queries.is_empty() || self.looks_signed() {
+            // Nothing to ask for, and yet something to compute, which is not this thread's to do.
+            if !queries.is_empty() || self.computes() {
                 return Step::Want(queries);
             }
         }
@@ -139,9 +139,11 @@ impl Outbound {
             .is_some()
     }
 
-    fn looks_signed(&self) -> bool {
+    /// Whether a key is used without one being asked for: our domain signs, or it may be a client's signature.
+    fn computes(&self) -> bool {
         let header = self.message.header_section().to_ascii_lowercase();
-        SIGNED_TYPES.iter().any(|word| memchr::memmem::find(&header, word).is_some())
+        let holds = |word: &&[u8]| memchr::memmem::find(&header, word).is_some();
+        self.context.dkim.is_some() || SIGNED_TYPES.iter().any(holds)
     }
 
     fn transform(&mut self, keys: &Keys) -> Result<Made, Refusal> {
@@ -381,8 +383,8 @@ fn usable_key(
     }
 }
 
-/// What the Content-Type of a signed message holds (RFC 8551 §3.5).
-const SIGNED_TYPES: [&[u8]; 3] = [b"multipart/signed", b"pkcs7-mime", b".p7m"];
+/// One of these stands in the Content-Type of a signed message, however it is written (RFC 8551 §3.5, §3.9).
+const SIGNED_TYPES: [&[u8]; 3] = [b"signed", b"pkcs7-mime", b"octet-stream"];
 /// The field by which a user asks for encryption (REQUIREMENTS B18); it does not leave.
 const ENCRYPT_FIELD: &str = "X-Sealgate-Encrypt";
 /// The same in lower case, to look for before the header section is parsed: a question too many harms nothing. White space

@@ -89,6 +89,9 @@ fn nothing_is_verified_in_the_step_that_asks() {
     };
     let signed = first_step(signed_by(&world, &world.bob, "x"));
     assert!(matches!(signed, Step::Want(queries) if queries.is_empty()));
+    let folded =
+        b"Content-Type: multipart/\r\n signed; boundary=b\r\nFrom: bob@abc.example\r\n\r\nx\r\n";
+    assert!(matches!(first_step(folded.to_vec()), Step::Want(_)));
     let plain = first_step(b"From: bob@abc.example\r\n\r\nx\r\n".to_vec());
     assert!(matches!(plain, Step::Done(_)));
 }
