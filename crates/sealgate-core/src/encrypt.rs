@@ -62,6 +62,7 @@ pub fn choose_certificate(
         .iter()
         .filter(|candidate| clock_is_doubtful || candidate.certificate.is_valid_at(now))
         .filter(|candidate| candidate.pinned || candidate.certificate.names(recipient))
+        .filter(|candidate| !is_too_long(candidate.certificate.key_kind()))
         .collect();
     // What is not looked at may be the one.
     let mut undecided = eligible.len() > CANDIDATES_MAX;
@@ -69,7 +70,8 @@ pub fn choose_certificate(
     for candidate in eligible.into_iter().take(CANDIDATES_MAX) {
         match judge(candidate, trust, now) {
             Trust::Trusted => usable.extend(chosen(candidate)),
-            Trust::RevocationUnknown => undecided = true,
+            // A search that was cut short might have found better.
+            Trust::OverLimit | Trust::RevocationUnknown => undecided = true,
             Trust::Expired if clock_is_doubtful => undecided = true,
             _ => {}
         }
@@ -115,6 +117,11 @@ fn judge(candidate: &PublicKey, trust: &TrustStore, now: Timestamp) -> Trust {
     trust.judge(certificate, intermediates, Purpose::Encrypt, now)
 }
 
+/// REQUIREMENTS K5: for good, unlike a search for its path that was cut short.
+fn is_too_long(kind: KeyKind) -> bool {
+    matches!(kind, KeyKind::Rsa { bits } if bits > RSA_BITS_MAX)
+}
+
 fn chosen(candidate: &PublicKey) -> Option<Chosen> {
     let capabilities = merged(candidate.certificate.capabilities(), candidate.capabilities);
     let wrap = cms::key_wrap_for(candidate.certificate.key_kind(), capabilities.as_ref())?;
@@ -146,5 +153,7 @@ fn preference(chosen: &Chosen) -> (Timestamp, bool, bool, crate::keys::Fingerpri
     (certificate.not_before(), elliptic, chosen.reads_gcm, certificate.fingerprint())
 }
 
+/// REQUIREMENTS K5.
+const RSA_BITS_MAX: u32 = 8192;
 /// Certificates judged for one address; a directory may hold many.
 const CANDIDATES_MAX: usize = 32;

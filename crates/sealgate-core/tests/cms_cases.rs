@@ -12,14 +12,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sealgate_core::address::Address;
 use sealgate_core::cms::{
     CmsError, ContentCipher, EnvelopedData, KeyWrap, OpenFault, SignatureFault, SignedData,
     Signing, default_scheme, encrypt, sign_detached,
 };
+use sealgate_core::encrypt::{NoKey, choose_certificate};
 use sealgate_core::keys::{
-    Certificate, Digest, KeyError, KeyKind, KeyTransport, OwnKey, SecretKey, SignatureScheme,
-    SoftwareKey, Timestamp,
+    Certificate, Digest, KeyError, KeyKind, KeyTransport, OwnKey, PublicKey, SecretKey,
+    SignatureScheme, SoftwareKey, Timestamp,
 };
+use sealgate_core::trust::TrustStore;
 use zeroize::Zeroizing;
 
 #[path = "support/cms_people.rs"]
@@ -468,6 +471,16 @@ fn absurd_rsa_keys_cost_nothing() {
     assert_eq!(parsed.signers[0].verify(CONTENT, &longest), Err(SignatureFault::Falsified));
     let huge = with_rsa_key(&odd(2048), &[1, 0, 1]);
     assert_eq!(huge.key_kind(), KeyKind::Rsa { bits: 16384 });
+    let pinned = PublicKey {
+        certificate: Arc::new(huge.clone()),
+        intermediates: Vec::new(),
+        capabilities: None,
+        pinned: true,
+    };
+    let anybody = Address::parse("alice@smime.example").unwrap();
+    let at = huge.not_before();
+    let chosen = choose_certificate(&[pinned], &anybody, &TrustStore::default(), at, false);
+    assert_eq!(chosen.unwrap_err(), NoKey::Unusable);
     let named = [(&huge, KeyWrap::RsaPkcs1)];
     assert!(encrypt(&[CONTENT], ContentCipher::Aes256Gcm, &named).is_err());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());

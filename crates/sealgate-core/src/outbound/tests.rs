@@ -254,6 +254,13 @@ fn many_certificates_do_not_hide_the_one_that_is_usable() {
         assert_eq!(send(&other, false), Ok(Delivered::Signed));
     }
     assert_eq!(send(&untrusted, true), Err(Refusal::KeysUnavailable));
+    // Nor do more authorities than are looked at.
+    let authorities = vec![Arc::clone(&foreign.certificate); 65];
+    let cut_short = PublicKey { intermediates: authorities, ..untrusted };
+    let mut keys = world.keys(true);
+    keys.public.insert(world.bob.address.clone(), Ok(vec![cut_short]));
+    let sent = world.send(prefer, MAIL, &["bob@abc.example"], &keys);
+    assert_eq!(sent.unwrap_err(), Refusal::KeysUnavailable);
 }
 
 #[test]
