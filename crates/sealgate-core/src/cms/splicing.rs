@@ -1,7 +1,8 @@
-//! What an attacker can do to a captured ciphertext without any key, for tests.
+//! CMS objects that we do not write, made of those that we do, for tests: what an attacker can do to a captured ciphertext
+//! without any key, and content inside of its signature.
 
 use super::CmsError;
-use super::element::{CONSTRUCTED_0, Element, Reader, SEQUENCE, SET, set_of, tlv};
+use super::element::{CONSTRUCTED_0, Element, OCTET_STRING, Reader, SEQUENCE, SET, set_of, tlv};
 
 /// A ContentInfo to whose recipients those of another one are added.
 pub(crate) fn with_recipients_of(captured: &[u8], other: &[u8]) -> Result<Vec<u8>, CmsError> {
@@ -15,6 +16,24 @@ pub(crate) fn with_recipients_of(captured: &[u8], other: &[u8]) -> Result<Vec<u8
         .iter()
         .map(|member| if member.tag == SET { &recipients[..] } else { member.whole })
         .collect();
+    Ok(tlv(SEQUENCE, &[kind, &tlv(CONSTRUCTED_0, &[&tlv(SEQUENCE, &parts)])]))
+}
+
+/// A SignedData without content with that content put into it, which its signature covers already.
+pub(crate) fn with_content(detached: &[u8], signed: &[u8]) -> Result<Vec<u8>, CmsError> {
+    let mut info = Reader::only(detached, SEQUENCE)?.reader();
+    let kind = info.element()?.whole;
+    let members: Vec<Element<'_>> = content(detached)?.collect::<Result<_, _>>()?;
+    let octets = tlv(CONSTRUCTED_0, &[&tlv(OCTET_STRING, &[signed])]);
+    let mut parts = Vec::new();
+    for member in &members {
+        // The one SEQUENCE is encapContentInfo (RFC 5652 §5.1).
+        parts.push(match member.tag {
+            SEQUENCE => tlv(SEQUENCE, &[member.body, &octets]),
+            _ => member.whole.to_vec(),
+        });
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
     Ok(tlv(SEQUENCE, &[kind, &tlv(CONSTRUCTED_0, &[&tlv(SEQUENCE, &parts)])]))
 }
 

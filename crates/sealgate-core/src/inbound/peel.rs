@@ -154,16 +154,12 @@ impl Peeler<'_> {
         }
         if !matches!(layer, Cryptographic::None) && !mime::agrees_with_reader(entity) {
             // A reader that sees other parts than we do would show what we did not verify. Behind an encryption the signature
-            // is looked at all the same: one that proves nothing needs it to show that nobody changed it on the way (D14), and
-            // whose it is decides who may have sent it (D20).
+            // is looked at all the same: one that proves nothing needs it to show that nobody changed it on the way (D14).
             if walk.behind.is_encryption()
                 && let Cryptographic::ClearSigned(parts) = &layer
                 && mime::root_agrees_with_reader(entity)
             {
                 self.clear_signed(parts, walk, layers)?;
-                if walk.signature.as_ref().is_some_and(Checked::is_anothers) {
-                    return Ok(Next::End);
-                }
             }
             return self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous);
         }
@@ -443,6 +439,11 @@ impl Peeler<'_> {
     fn not_judged(&self, walk: &mut Walk, verdict: Verdict, reason: Reason) -> Result<Next, End> {
         if walk.behind == Behind::Unauthenticated {
             return self.unauthenticated_failure();
+        }
+        if walk.behind.is_encryption() && walk.signature.as_ref().is_some_and(Checked::is_anothers)
+        {
+            // Whose it is decides who may have sent it (D20), whatever is inside.
+            return Ok(Next::End);
         }
         walk.signature = None;
         walk.peeled.verdict = verdict;

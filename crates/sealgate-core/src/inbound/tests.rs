@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rcgen::KeyUsagePurpose;
 
 use super::*;
-use crate::cms::ContentCipher;
+use crate::cms::{self, ContentCipher, Signing};
 use crate::encrypt::{self, Chosen};
 use crate::keys::{LookupError, OwnKey};
 use crate::policy::Rule;
@@ -95,6 +95,15 @@ impl World {
 
     fn signed(&self, payload: &[u8], key: &OwnKey) -> Vec<Bytes> {
         sign::smime::sign(&[Bytes::copy_from_slice(payload)], key, None, NOW).unwrap().entity
+    }
+
+    /// As one object, content and signature (RFC 8551 §3.5.2).
+    fn opaque(&self, payload: &[u8], key: &OwnKey) -> Vec<Bytes> {
+        let scheme = cms::default_scheme(&key.certificate).unwrap();
+        let signing = Signing { key, scheme, encryption_certificate: None, signed_at: NOW };
+        let detached = cms::sign_detached(&signing, &[payload]).unwrap();
+        let whole = cms::splicing::with_content(&detached, payload).unwrap();
+        vec![mime::write::pkcs7_mime(&[], "signed-data", whole)]
     }
 
     fn sealed(&self, entity: &[Bytes], cipher: ContentCipher, to: &Person) -> Vec<Bytes> {

@@ -162,3 +162,23 @@ fn an_odd_attachment_is_no_reason_to_refuse_what_is_validly_signed() {
         }
     }
 }
+
+/// D20: whatever stands inside, and in whatever form it was signed.
+#[test]
+fn what_another_signed_is_withheld_though_its_inside_cannot_be_judged() {
+    let world = World::new();
+    for payload in [
+        "Content-Type: text\r\n\r\nquick brown fox\r\n",
+        "Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64\r\n\r\nMA0GCyqGSIb3DQEJEAEJ\r\n",
+    ] {
+        let opaque = world.opaque(payload.as_bytes(), &world.alice.signing);
+        let clear = world.signed(payload.as_bytes(), &world.alice.signing);
+        for (signed, cipher) in [(&opaque, GCM), (&opaque, CBC), (&clear, GCM), (&clear, CBC)] {
+            let outcome =
+                world.take(&mail(FROM_MALLORY, &world.sealed(signed, cipher, &world.bob)));
+            let mismatch = Some(Reason::SignerMismatch);
+            row(&outcome, "250", Delivered::AsReceived, Verdict::Policy, mismatch);
+            assert!(!outcome.message(0).contains("quick brown fox"));
+        }
+    }
+}
