@@ -100,14 +100,13 @@ impl Server {
             return Some(Event::NeedInput);
         }
         self.phase = Phase::Command;
-        if last && body.refusal.is_some() {
-            return self.end_of_message();
-        }
         if last {
-            return match body.decoder.finish_chunks(&mut body.content) {
-                Ok(()) => self.end_of_message(),
-                Err(violation) => self.violation(violation),
-            };
+            if body.refusal.is_none()
+                && let Err(violation) = body.decoder.finish_chunks(&mut body.content)
+            {
+                return self.violation(violation);
+            }
+            return self.end_of_message();
         }
         let refusal = body.refusal.clone();
         match refusal {
