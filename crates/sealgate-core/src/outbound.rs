@@ -4,6 +4,7 @@
 //! one refusal. All or nothing: where one recipient must not get the mail, nobody gets it (REQUIREMENTS B5).
 //! Connections, look-ups and time are the relay's.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -112,11 +113,13 @@ impl Outbound {
         let from = self.envelope.reverse_path.as_ref();
         let mut queries = Vec::new();
         let mut signs = false;
+        // Where policy encrypts for everybody the header section need not be searched.
+        let asks_for_encryption = LazyCell::new(|| self.header_holds(&[ENCRYPT_SIGNAL]));
         for recipient in &self.envelope.recipients {
             let decision = self.context.policy.decide(from, &recipient.address);
             signs |= decision.sign != Sign::Never;
             let query = KeyQuery::Public(recipient.address.clone());
-            if (decision.encrypt != Encrypt::Never || self.asks_for_encryption())
+            if (decision.encrypt != Encrypt::Never || *asks_for_encryption)
                 && !queries.contains(&query)
             {
                 queries.push(query);
@@ -134,16 +137,15 @@ impl Outbound {
         queries
     }
 
-    fn asks_for_encryption(&self) -> bool {
-        memchr::memmem::find(&self.message.header_section().to_ascii_lowercase(), ENCRYPT_SIGNAL)
-            .is_some()
+    /// Whether the header section has one of these words, given in lower case; it is not parsed yet.
+    fn header_holds(&self, words: &[&[u8]]) -> bool {
+        let header = self.message.header_section().to_ascii_lowercase();
+        words.iter().any(|word| memchr::memmem::find(&header, word).is_some())
     }
 
     /// Whether a key is used without one being asked for: our domain signs, or it may be a client's signature.
     fn computes(&self) -> bool {
-        let header = self.message.header_section().to_ascii_lowercase();
-        let holds = |word: &&[u8]| memchr::memmem::find(&header, word).is_some();
-        self.context.dkim.is_some() || SIGNED_TYPES.iter().any(holds)
+        self.context.dkim.is_some() || self.header_holds(&SIGNED_TYPES)
     }
 
     fn transform(&mut self, keys: &Keys) -> Result<Made, Refusal> {
