@@ -6,32 +6,29 @@ use super::element::{CONSTRUCTED_0, Element, OCTET_STRING, Reader, SEQUENCE, SET
 
 /// A ContentInfo to whose recipients those of another one are added.
 pub(crate) fn with_recipients_of(captured: &[u8], other: &[u8]) -> Result<Vec<u8>, CmsError> {
-    let mut info = Reader::only(captured, SEQUENCE)?.reader();
-    let kind = info.element()?.whole;
-    let mut recipients = recipients(captured)?;
-    recipients.extend(self::recipients(other)?);
-    let recipients = set_of(SET, recipients);
-    let members: Vec<Element<'_>> = content(captured)?.collect::<Result<_, _>>()?;
-    let parts: Vec<&[u8]> = members
-        .iter()
-        .map(|member| if member.tag == SET { &recipients[..] } else { member.whole })
-        .collect();
-    Ok(tlv(SEQUENCE, &[kind, &tlv(CONSTRUCTED_0, &[&tlv(SEQUENCE, &parts)])]))
+    let mut all = recipients(captured)?;
+    all.extend(recipients(other)?);
+    with_member(captured, SET, |_| set_of(SET, all.clone()))
 }
 
 /// A SignedData without content with that content put into it, which its signature covers already.
 pub(crate) fn with_content(detached: &[u8], signed: &[u8]) -> Result<Vec<u8>, CmsError> {
-    let mut info = Reader::only(detached, SEQUENCE)?.reader();
-    let kind = info.element()?.whole;
-    let members: Vec<Element<'_>> = content(detached)?.collect::<Result<_, _>>()?;
     let octets = tlv(CONSTRUCTED_0, &[&tlv(OCTET_STRING, &[signed])]);
+    // The one SEQUENCE is encapContentInfo (RFC 5652 §5.1).
+    with_member(detached, SEQUENCE, |info| tlv(SEQUENCE, &[info.body, &octets]))
+}
+
+/// A ContentInfo in whose content the members of this tag are others.
+fn with_member(
+    info: &[u8],
+    tag: u8,
+    change: impl Fn(&Element<'_>) -> Vec<u8>,
+) -> Result<Vec<u8>, CmsError> {
+    let kind = Reader::only(info, SEQUENCE)?.reader().element()?.whole;
     let mut parts = Vec::new();
-    for member in &members {
-        // The one SEQUENCE is encapContentInfo (RFC 5652 §5.1).
-        parts.push(match member.tag {
-            SEQUENCE => tlv(SEQUENCE, &[member.body, &octets]),
-            _ => member.whole.to_vec(),
-        });
+    for member in content(info)? {
+        let member = member?;
+        parts.push(if member.tag == tag { change(&member) } else { member.whole.to_vec() });
     }
     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
     Ok(tlv(SEQUENCE, &[kind, &tlv(CONSTRUCTED_0, &[&tlv(SEQUENCE, &parts)])]))
