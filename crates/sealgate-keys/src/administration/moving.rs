@@ -103,7 +103,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::authority::{Algorithm, Authority};
+    use crate::authority::{Algorithm, Authority, KeyAndCertificate};
     use crate::secret_key_store::{KeyPurpose, RemoteKey, SecretKeyEntry};
 
     /// Has a key, what it does with that depends.
@@ -155,6 +155,16 @@ mod tests {
         }
     }
 
+    fn new_key(owner: &Owner, made: &KeyAndCertificate) -> NewSecretKey {
+        NewSecretKey {
+            owner: owner.lookup_key(),
+            purpose: KeyPurpose::of(&made.certificate).unwrap(),
+            pkcs8: made.pkcs8.clone(),
+            certificate: Arc::clone(&made.certificate),
+            chain: Vec::new(),
+        }
+    }
+
     /// What was in use here would be a key that nobody encrypts to.
     #[test]
     fn a_key_that_was_revoked_there_stays_here() {
@@ -165,17 +175,12 @@ mod tests {
         let [_, made] = authority.issue(&owner, Algorithm::P256, SystemTime::now()).unwrap();
         for is_active in [true, false] {
             let key = SoftwareKey::from_pkcs8(&made.pkcs8).unwrap();
-            let new = NewSecretKey {
-                owner: owner.lookup_key(),
-                purpose: KeyPurpose::of(&made.certificate).unwrap(),
-                pkcs8: made.pkcs8.clone(),
-                certificate: Arc::clone(&made.certificate),
-                chain: Vec::new(),
-            };
             let certificate = Arc::clone(&made.certificate);
             let key =
                 RemoteKey { certificate, chain: Vec::new(), secret: Arc::new(key), is_active };
-            let taken = take_in(&Having { key }, new).map(|_| ()).map_err(|e| e.to_string());
+            let taken = take_in(&Having { key }, new_key(&owner, &made))
+                .map(|_| ())
+                .map_err(|e| e.to_string());
             match is_active {
                 true => assert_eq!(taken, Ok(())),
                 false => {
@@ -198,17 +203,12 @@ mod tests {
             let [_, made] = authority.issue(&owner, algorithm, SystemTime::now()).unwrap();
             for lacks in ways.iter().copied().chain(["nothing"]) {
                 let key = SoftwareKey::from_pkcs8(&made.pkcs8).unwrap();
-                let new = NewSecretKey {
-                    owner: owner.lookup_key(),
-                    purpose: KeyPurpose::of(&made.certificate).unwrap(),
-                    pkcs8: made.pkcs8.clone(),
-                    certificate: Arc::clone(&made.certificate),
-                    chain: Vec::new(),
-                };
                 let certificate = Arc::clone(&made.certificate);
                 let secret = Arc::new(Lacking { key, lacks });
                 let key = RemoteKey { certificate, chain: Vec::new(), secret, is_active: true };
-                let taken = take_in(&Having { key }, new).map(|_| ()).map_err(|e| e.to_string());
+                let taken = take_in(&Having { key }, new_key(&owner, &made))
+                    .map(|_| ())
+                    .map_err(|e| e.to_string());
                 match lacks {
                     "nothing" => assert_eq!(taken, Ok(())),
                     way => {
