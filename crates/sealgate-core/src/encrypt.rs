@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::cms::{self, KeyWrap};
-use crate::keys::{Capabilities, Certificate, KeyKind, OwnKey, PublicKey, Timestamp};
+use crate::keys::{Capabilities, Certificate, KeyKind, OwnKey, PublicKey, RSA_BITS_MAX, Timestamp};
 use crate::trust::{Purpose, Trust, TrustStore};
 
 pub mod smime;
@@ -153,7 +153,5 @@ fn preference(chosen: &Chosen) -> (Timestamp, bool, bool, crate::keys::Fingerpri
     (certificate.not_before(), elliptic, chosen.reads_gcm, certificate.fingerprint())
 }
 
-/// REQUIREMENTS K5.
-const RSA_BITS_MAX: u32 = 8192;
 /// Certificates judged for one address; a directory may hold many.
 const CANDIDATES_MAX: usize = 32;

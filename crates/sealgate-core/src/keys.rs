@@ -109,6 +109,9 @@ pub enum KeyTransport<'a> {
     },
 }
 
+/// Bits of an RSA modulus that is used for anything (REQUIREMENTS K5).
+pub(crate) const RSA_BITS_MAX: u32 = 8192;
+
 /// The kind of a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -25,7 +25,7 @@ use super::element::{
 };
 use super::key_agreement::Scheme;
 use super::recipient::{RECIPIENTS_MAX, write_issuer_and_serial};
-use crate::keys::{Capabilities, Certificate, Digest, KeyKind};
+use crate::keys::{Capabilities, Certificate, Digest, KeyKind, RSA_BITS_MAX};
 
 /// How a content-encryption key is given to a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,7 +182,7 @@ fn recipient_info(
     match (way, certificate.key_kind()) {
         (KeyWrap::Ecdh, kind) => agreement_info(certificate, kind, key),
         (KeyWrap::RsaOaepSha256 | KeyWrap::RsaPkcs1, KeyKind::Rsa { bits })
-            if (MODULUS_BITS_MIN..=MODULUS_BITS_MAX).contains(&bits) =>
+            if (MODULUS_BITS_MIN..=RSA_BITS_MAX).contains(&bits) =>
         {
             transport_info(certificate, way, key)
         }
@@ -266,4 +266,3 @@ const HEAD_BYTES: usize = 64;
 const HEADER_BYTES: usize = 512;
 /// RSA keys that are encrypted to (REQUIREMENTS K5).
 const MODULUS_BITS_MIN: u32 = 2048;
-const MODULUS_BITS_MAX: u32 = 8192;

@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{
 use super::algorithm::Signature;
 use super::element::{INTEGER, Reader, SEQUENCE};
 use super::signed_data::SignatureFault;
-use crate::keys::{Certificate, Digest, KeyKind};
+use crate::keys::{Certificate, Digest, KeyKind, RSA_BITS_MAX};
 
 /// Checks a signature value.
 pub(super) fn verify_signature(
@@ -73,7 +73,7 @@ fn rsa_components(key: &[u8], bits: u32) -> Result<PublicKeyComponents<&[u8]>, S
     let is_odd = |digits: &[u8]| digits.last().is_some_and(|last| last & 1 == 1);
     let n = unsigned(modulus).filter(|digits| is_odd(digits)).ok_or(unsupported)?;
     let e = unsigned(exponent).filter(|digits| is_odd(digits)).ok_or(unsupported)?;
-    let sizes_fit = (MODULUS_BITS_MIN..=MODULUS_BITS_MAX).contains(&bits)
+    let sizes_fit = (MODULUS_BITS_MIN..=RSA_BITS_MAX).contains(&bits)
         && bit_length(e) <= EXPONENT_BITS_MAX
         && e != [1];
     if sizes_fit { Ok(PublicKeyComponents { n, e }) } else { Err(unsupported) }
@@ -141,7 +141,6 @@ fn ecdsa(
 /// RSA keys that are verified with (REQUIREMENTS K5); those under 2048 are for `crate::trust` to
 /// call weak.
 const MODULUS_BITS_MIN: u32 = 1024;
-const MODULUS_BITS_MAX: u32 = 8192;
 /// Longer public exponents are within REQUIREMENTS K5 (64 bits), but aws-lc takes none: what is signed with one is not
 /// judged, and not falsified.
 const EXPONENT_BITS_MAX: usize = 33;
