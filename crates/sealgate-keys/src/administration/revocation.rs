@@ -75,7 +75,12 @@ impl Administration<'_> {
         // One that came while its issuer was unknown, and turns out to be nobody's, keeps no other out.
         let is_forged = |held: &Held| signature(&held.list) == Some(ListSignature::IsFalse);
         let (forged, genuine): (Vec<_>, Vec<_>) = all.into_iter().partition(is_forged);
-        let complete = || genuine.iter().map(|held| &held.list).filter(|one| one.scope == base);
+        let mut in_files = self.lists_in_files();
+        in_files.retain(|list| signature(list) != Some(ListSignature::IsFalse));
+        let complete = || {
+            let stored = genuine.iter().map(|held| &held.list);
+            stored.chain(&in_files).filter(|one| one.scope == base)
+        };
         let of_scope = |held: &&Held| held.list.scope == list.scope;
         for held in genuine.iter().filter(of_scope) {
             if held.list.der == list.der {
@@ -109,6 +114,14 @@ impl Administration<'_> {
             Some(ListSignature::Holds) => ListImport::Taken,
             _ => ListImport::TakenUnchecked,
         })
+    }
+
+    /// Lists of `[trust] crls`. A file that cannot be read takes no list's place, and is named where it is used.
+    fn lists_in_files(&self) -> Vec<Crl> {
+        let settings = self.stores.settings();
+        let files = settings.trust.files().iter();
+        let ders = files.filter_map(|path| crl::read_file(path).ok()).flatten();
+        ders.filter_map(|der| crl::parse(&der)).collect()
     }
 
     /// The revocation lists in use, those of the database first.

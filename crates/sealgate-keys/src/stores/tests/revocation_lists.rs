@@ -3,10 +3,12 @@
 use super::trust::Authority;
 use super::*;
 use crate::administration::ListImport;
+use crate::import::crl;
 
 on_both_databases! {
     a_list_that_its_issuer_did_not_sign_is_refused,
     a_list_takes_no_newer_ones_place,
+    changes_to_a_list_in_a_file_do_not_pile_up,
     changes_to_a_list_that_is_not_there_take_nobodys_place,
     lists_of_another_scope_take_nobodys_place,
     lists_of_the_version_before_are_kept_and_replaced,
@@ -132,6 +134,35 @@ async fn changes_to_a_list_that_is_not_there_take_nobodys_place(bed: Bed) {
     assert_eq!(lists.judge(&stores).await, revoked);
     let older = import(12, "250112", "-crlexts of10").await;
     assert!(matches!(older, ListImport::Older(_)), "{older:?}");
+}
+
+async fn changes_to_a_list_in_a_file_do_not_pile_up(bed: Bed) {
+    let (unreadable, file) = (bed.path("unreadable.crl"), bed.path("complete.crl"));
+    let config = StoresConfig { crls: vec![unreadable, file.clone()], ..bed.config.clone() };
+    let stores = Stores::open(&config).await.unwrap();
+    let lists = Lists::new(&bed);
+    let administration = stores.administration();
+    administration.import_anchor(&lists.authority.read("ca.pem")).await.unwrap();
+    let import = async |number, date, more: &str| {
+        let list = lists.list(number, date, "ca", more);
+        assert_eq!(administration.import_crl(&list).await, Ok(ListImport::Taken), "{number}");
+    };
+    let numbers = async || {
+        let stored = crate::trust_source::stored_crls(&stores.database).await.unwrap();
+        let list = |der: &Vec<u8>| crl::parse(der)?.number.map(|number| number.to_string());
+        stored.iter().filter_map(list).collect::<Vec<_>>()
+    };
+    for (number, date, key, more, expected) in [
+        (11, "250111", "ca", "-crlexts of10", &["0x0b"][..]),
+        // What a list says that somebody else signed replaces nothing.
+        (21, "250121", "new", "-crlexts of20", &["0x0b", "0x15"]),
+        (22, "250122", "ca", "-crlexts of20", &["0x16"]),
+    ] {
+        let complete = lists.list(number / 10 * 10, "250120", key, "-crlexts base");
+        std::fs::write(&file, complete).unwrap();
+        import(number, date, more).await;
+        assert_eq!(numbers().await, expected, "{number}");
+    }
 }
 
 async fn a_list_takes_no_newer_ones_place(bed: Bed) {
