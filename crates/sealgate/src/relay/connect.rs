@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::dane::Tlsa;
-use super::deliver::{Downstream, passed_on};
+use super::deliver::{Downstream, turned_away};
 use super::introduction::Introduction;
 use super::link::{Asked, Link};
 use super::route::{FAILURES, Hop, Reach, Sts, Target};
@@ -129,7 +129,9 @@ impl Downstream {
                     let kind = "starttls-not-supported";
                     return Err(plan.tls_refusal(address, kind, "STARTTLS is not offered"));
                 }
-                Ok(Err(OpenError::Refused(reply))) => return Err(passed_on(plan.hop, &reply)),
+                Ok(Err(OpenError::Refused { reply, is_introduced })) => {
+                    return Err(turned_away(plan.hop, &reply, is_introduced));
+                }
                 Ok(Err(OpenError::Io)) | Err(_) => return Err(Refusal::NextHopUnreachable),
             }
         }
@@ -171,7 +173,8 @@ impl Downstream {
                 },
                 Event::StartTls => link = start_tls(link, plan).await?,
                 Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
-                    return Err(OpenError::Refused(reply));
+                    let is_introduced = plan.hop.introduces_client() && identity.is_none();
+                    return Err(OpenError::Refused { reply, is_introduced });
                 }
                 Event::Failed(failure @ Failure::XclientNotOffered) => {
                     tracing::error!(%address, %failure, "[inside] client_address: authorise us there");
@@ -332,7 +335,11 @@ fn assurance(target: &Target, reach: &Reach) -> Result<(Assurance, &'static str)
 enum OpenError {
     Io,
     NotOffered,
-    Refused(Reply),
+    /// The client had been introduced by then, or not.
+    Refused {
+        reply: Reply,
+        is_introduced: bool,
+    },
     Tls(io::Error),
 }
 
@@ -405,6 +412,43 @@ pub(super) mod tests {
             assert!(refusal.to_string().starts_with(status), "{offer} {says:?}: {refusal}");
             let heard = heard.lock().unwrap();
             assert_eq!(heard.matches("EHLO").count(), 1, "a second attempt, in plain: {heard}");
+        }
+    }
+
+    /// A server that greets with one of these and answers to whatever else with the other.
+    fn unwilling(greeting: &'static str, answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes());
+                if say(greeting).is_ok() {
+                    lines.map_while(Result::ok).all(|_| say(answer).is_ok());
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn mail_waits_for_a_server_that_will_not_talk_to_us_but_not_for_one_that_takes_none() {
+        let introduced = || Introduction::Proxy {
+            client: "192.0.2.7:4025".parse().unwrap(),
+            server: "192.0.2.1:25".parse().unwrap(),
+        };
+        for (greeting, answer, is_introduced, status) in [
+            ("554 5.7.1 your address is on a list", "", false, "451 4.7.1"),
+            ("554 no SMTP service here", "", false, "451 4.0.0"),
+            ("220 mx.abc.example", "550 5.7.1 what a name", false, "451 4.7.1"),
+            ("421 4.3.2 too many", "", false, "451 4.3.2"),
+            ("521 5.3.2 no mail here", "", false, "554 5.3.2"),
+            ("554 5.7.1 your address is on a list", "", true, "554 5.7.1"),
+        ] {
+            let mut hop = hop(unwilling(greeting, answer), Demand::default());
+            hop.introduction = is_introduced.then(introduced);
+            let refusal = downstream(1).connect(&hop).await.unwrap_err().to_string();
+            assert!(refusal.starts_with(status), "{greeting} {answer}: {refusal}");
         }
     }
 

@@ -465,6 +465,19 @@ pub(super) fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
     Refusal::NextHop(Reply::new(code, enhanced, text))
 }
 
+/// What a server said before it heard of any mail. 5xx says no more than that it will not talk to us now: it may be set up wrongly,
+/// or have our address on a list, and mail waits. Only 521 says that it takes none at all (RFC 7504 §3); and once a client was
+/// introduced, it is that client who is refused.
+pub(super) fn turned_away(hop: &Hop, reply: &Reply, is_introduced: bool) -> Refusal {
+    match passed_on(hop, reply) {
+        Refusal::NextHop(said) if said.is_permanent() && reply.code != 521 && !is_introduced => {
+            let (_, subject, detail) = said.enhanced.unwrap_or((5, 0, 0));
+            Refusal::NextHop(Reply::new(451, (4, subject, detail), said.text()))
+        }
+        refusal => refusal,
+    }
+}
+
 /// Counts a failure against a hop. What the server said to whom a client was introduced to may be meant for that one alone, who
 /// must not shut it for everybody.
 pub(super) fn count_failure(attempt: Attempt, hop: &Hop, refusal: &Refusal) {

@@ -63,7 +63,7 @@ struct Refusal {
 /// Whom a server's reply is about.
 #[derive(Clone, Debug)]
 pub(super) enum About {
-    /// Whoever the connection was opened for.
+    /// The client that was introduced.
     Connection,
     /// Everybody whom this attempt, or whichever, has here.
     Everybody(Option<(usize, usize)>),

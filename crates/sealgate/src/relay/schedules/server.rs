@@ -61,8 +61,9 @@ enum Fate {
 /// Serves one connection.
 pub(super) async fn serve(line: Line, plan: ServerPlan, number: usize) {
     let transaction = Transaction::default();
+    let introduced = plan.proxy;
     let mut session =
-        Session { line, plan, number, transaction, patience: PATIENCE, garbled: false };
+        Session { line, plan, number, transaction, patience: PATIENCE, introduced, garbled: false };
     let _ = session.run().await;
     session.line.hang_up(draw(|chance| chance.per_mille(300)));
     session.note("is closed");
@@ -74,6 +75,8 @@ struct Session {
     number: usize,
     transaction: Transaction,
     patience: Duration,
+    /// The Internet's client was named to it.
+    introduced: bool,
     /// It has said what is no SMTP: nothing that follows is believed.
     garbled: bool,
 }
@@ -98,6 +101,14 @@ impl Session {
         note(|| format!("#{} {} {what}", self.number, self.plan.address));
     }
 
+    /// Whom a reply before any mail is about. Who does not talk to the relay itself has refused nobody's mail.
+    fn about_client(&self) -> About {
+        match self.introduced {
+            true => About::Connection,
+            false => About::Nothing,
+        }
+    }
+
     async fn run(&mut self) -> Result<(), Over> {
         if self.plan.proxy {
             while self.line.input.len() < 16 {
@@ -110,7 +121,7 @@ impl Session {
             }
             self.line.input.advance(length);
         }
-        self.answer("220 sink ready", About::Connection).await?;
+        self.answer("220 sink ready", self.about_client()).await?;
         loop {
             let trouble = self.plan.trouble();
             if draw(|chance| chance.per_mille(trouble / 2)) {
@@ -139,12 +150,13 @@ impl Session {
                     text.push_str(keyword);
                 }
                 text.push_str("\r\n250 HELP");
-                self.answer(&text, About::Connection).await.map(drop)
+                self.answer(&text, self.about_client()).await.map(drop)
             }
-            "HELO" => self.answer("250 sink", About::Connection).await.map(drop),
+            "HELO" => self.answer("250 sink", self.about_client()).await.map(drop),
             "XCLI" => {
                 self.transaction = Transaction::default();
-                self.answer("220 sink ready again", About::Connection).await.map(drop)
+                self.introduced = true;
+                self.answer("220 sink ready again", self.about_client()).await.map(drop)
             }
             "MAIL" => {
                 let attempt = find_attempt(line, "ENVID=");
