@@ -21,6 +21,7 @@ use sealgate_core::cms::{
     encrypt, sign_detached,
 };
 use sealgate_core::keys::{Certificate, Digest, SignatureScheme, SoftwareKey, Timestamp};
+use sealgate_core::trust::{Purpose, Trust, TrustStore};
 
 #[path = "support/cms_people.rs"]
 mod people;
@@ -410,5 +411,40 @@ fn keys_for_pss_alone_work_both_ways() {
         let signer = &SignedData::parse(&wrong).unwrap().signers[0];
         let fault = signer.verify(CONTENT, &person.certificate);
         assert_eq!(fault, Err(SignatureFault::Unsupported));
+    }
+}
+
+/// OpenSSL 3.0 takes the longest salt that the key has room for where nobody says another.
+#[test]
+fn certificates_under_pss_signatures_are_trusted_whatever_the_salt() {
+    let folder = Folder::new("pss-path");
+    let run = |line: &str| {
+        let done = Command::new("openssl")
+            .args(line.split_whitespace())
+            .current_dir(&folder.0)
+            .output()
+            .expect("the openssl program is installed");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let read = |name: &str| {
+        Arc::new(Certificate::from_der(&std::fs::read(folder.0.join(name)).unwrap()).unwrap())
+    };
+    let new = "req -nodes -newkey rsa:2048 -days 90";
+    run(&format!("{new} -x509 -subj /CN=ca -keyout ca.key -outform DER -out ca.der"));
+    run(&format!("{new} -new -subj /CN=leaf -keyout leaf.key -out leaf.csr"));
+    let trust = TrustStore::new(vec![read("ca.der")], Vec::new(), Vec::new());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = Timestamp(i64::try_from(now.as_secs()).unwrap() + 60);
+    for salt in ["20", "digest", "222"] {
+        run(&format!(
+            "x509 -req -in leaf.csr -CA ca.der -CAform DER -CAkey ca.key -set_serial 1 -days 80 -sha256 \
+             -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:{salt} -outform DER -out leaf.der"
+        ));
+        let leaf = read("leaf.der");
+        assert_eq!(trust.judge(&leaf, &[], Purpose::Sign, now), Trust::Trusted, "{salt}");
+        let mut bytes = leaf.der().to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        let falsified = Certificate::from_der(&bytes).unwrap();
+        assert_eq!(trust.judge(&falsified, &[], Purpose::Sign, now), Trust::Untrusted);
     }
 }

@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::signature as aws;
-use aws_lc_rs::signature::{UnparsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::signature::{
+    RsaParameters, RsaPssSaltLength, UnparsedPublicKey, VerificationAlgorithm,
+};
 use certval::{Error, PathValidationStatus, PkiEnvironment, VerifySignatureMessage};
 use const_oid::ObjectIdentifier;
 use const_oid::db::{rfc5912, rfc8410};
@@ -173,6 +175,16 @@ fn curve_of(key: &SubjectPublicKeyInfoOwned) -> Option<ObjectIdentifier> {
 fn verify(signed: Signed<'_>, key: &SubjectPublicKeyInfoOwned) -> Option<Strength> {
     let signature = signed.signature.as_bytes()?;
     let public_key = key.subject_public_key.as_bytes()?;
+    if signed.algorithm.oid == rfc5912::ID_RSASSA_PSS {
+        let is_for_rsa =
+            matches!(key.algorithm.oid, rfc5912::RSA_ENCRYPTION | rfc5912::ID_RSASSA_PSS);
+        let parameters = pss_parameters(signed.algorithm)?;
+        if !is_for_rsa || rsa_fitness(key) != KeyFitness::Rsa {
+            return None;
+        }
+        parameters.verify_sig(public_key, signed.message, signature).ok()?;
+        return Some(Strength::Strong);
+    }
     let (algorithm, strength) = match key.algorithm.oid {
         rfc5912::RSA_ENCRYPTION | rfc5912::ID_RSASSA_PSS => rsa_algorithm(signed.algorithm, key)?,
         rfc5912::ID_EC_PUBLIC_KEY => ecdsa_algorithm(signed.algorithm.oid, curve_of(key)?)?,
@@ -197,9 +209,6 @@ fn rsa_algorithm(
         KeyFitness::RsaWeak => true,
         _ => return None,
     };
-    if algorithm.oid == rfc5912::ID_RSASSA_PSS {
-        return if is_weak { None } else { pss_algorithm(algorithm) };
-    }
     // A key marked for PSS verifies nothing else (RFC 4055 §1.2).
     if key.algorithm.oid == rfc5912::ID_RSASSA_PSS {
         return None;
@@ -231,9 +240,9 @@ fn rsa_algorithm(
     })
 }
 
-/// RSASSA-PSS-params (RFC 4055 §3.1), taken where MGF1 uses the same digest and the salt is as long
-/// as the digest: what RFC 4056 §3 recommends and everyone makes.
-fn pss_algorithm(algorithm: &AlgorithmIdentifierOwned) -> Option<Algorithm> {
+/// RSASSA-PSS-params (RFC 4055 §3.1), taken where MGF1 uses the same digest. Not every salt is as long as the digest, which RFC 4056
+/// §3 recommends: OpenSSL's longest possible is.
+fn pss_parameters(algorithm: &AlgorithmIdentifierOwned) -> Option<RsaParameters> {
     let parameters = algorithm.parameters.as_ref()?.to_der().ok()?;
     let parameters = PssParameters::from_der(&parameters).ok()?;
     let digest = parameters.hash?.oid;
@@ -246,14 +255,18 @@ fn pss_algorithm(algorithm: &AlgorithmIdentifierOwned) -> Option<Algorithm> {
     if parameters.trailer_field.is_some_and(|field| field != 1) {
         return None;
     }
-    let (algorithm, salt_length): (&'static dyn VerificationAlgorithm, u8) = match digest {
-        rfc5912::ID_SHA_256 => (&aws::RSA_PSS_2048_8192_SHA256, 32),
-        rfc5912::ID_SHA_384 => (&aws::RSA_PSS_2048_8192_SHA384, 48),
-        rfc5912::ID_SHA_512 => (&aws::RSA_PSS_2048_8192_SHA512, 64),
+    let of_digest = match digest {
+        rfc5912::ID_SHA_256 => aws::RSA_PSS_2048_8192_SHA256,
+        rfc5912::ID_SHA_384 => aws::RSA_PSS_2048_8192_SHA384,
+        rfc5912::ID_SHA_512 => aws::RSA_PSS_2048_8192_SHA512,
         _ => return None,
     };
-    (parameters.salt_length == Some(salt_length)).then_some((algorithm, Strength::Strong))
+    let salt_bytes = parameters.salt_length.unwrap_or(PSS_SALT_BYTES);
+    Some(of_digest.with_pss_salt_length(RsaPssSaltLength::Custom(salt_bytes)))
 }
+
+/// Where the parameters say nothing (RFC 4055 §3.1).
+const PSS_SALT_BYTES: u16 = 20;
 
 #[derive(Sequence)]
 struct PssParameters {
@@ -262,7 +275,7 @@ struct PssParameters {
     #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
     mask: Option<AlgorithmIdentifierOwned>,
     #[asn1(context_specific = "2", tag_mode = "EXPLICIT", optional = "true")]
-    salt_length: Option<u8>,
+    salt_length: Option<u16>,
     #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
     trailer_field: Option<u8>,
 }

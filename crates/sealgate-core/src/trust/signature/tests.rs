@@ -63,7 +63,7 @@ fn rsa_signatures_verify_under_the_algorithm_that_made_them_only() {
         (pkcs1(rfc5912::SHA_256_WITH_RSA_ENCRYPTION), &of_pss, &signer.key, None),
         (pkcs1(rfc5912::SHA_1_WITH_RSA_ENCRYPTION), &sha_256, &signer.key, None),
         (pss(1, 32), &sha_256, &signer.key, None),
-        // Another digest in MGF1, another length of salt: not taken.
+        // Another digest in MGF1: not taken. Another length of salt than was signed with.
         (pss(3, 32), &of_pss, &signer.key, None),
         (pss(1, 20), &of_pss, &signer.key, None),
         // Ed25519's identifier with an RSA key.
