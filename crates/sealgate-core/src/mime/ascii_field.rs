@@ -4,8 +4,11 @@
 //! without knowing more (addresses in quoted strings, doubtful parameters). Names and values stay the same for a reader;
 //! comments and folds do not.
 
+use std::borrow::Cow;
+
 use super::content_type::{ContentType, Parameter};
 use super::header::Field;
+use super::structured::remove_folds;
 use super::{LINE_BYTES_MAX, is_seven_bit};
 
 /// The field, rewritten, with its CRLF.
@@ -22,7 +25,7 @@ pub(super) fn rewritten(field: &Field<'_>) -> Option<Vec<u8>> {
         if memchr::memmem::find(field.value(), b"=?").is_some() {
             return None;
         }
-        encoded_words(&field.value_unfolded())
+        encoded_words(&text_of(&remove_folds(field.value())))
     } else {
         return None;
     };
@@ -69,7 +72,6 @@ fn parameter_text(parameter: &Parameter) -> Option<String> {
         }
         _ if name.contains('*') => return None,
         known => {
-            // What is not UTF-8 in a header is almost always of this family, and every octet has a meaning in it.
             let charset = if known.is_ok() { "utf-8" } else { "iso-8859-1" };
             format!("{name}*={charset}''{}", percent_encoded(value))
         }
@@ -93,6 +95,13 @@ fn percent_encoded(value: &[u8]) -> String {
         }
     }
     out
+}
+
+/// What is not UTF-8 in a header is almost always of this family (ISO 8859-1), and every octet has a meaning in it.
+fn text_of(value: &[u8]) -> Cow<'_, str> {
+    let value = value.trim_ascii();
+    std::str::from_utf8(value)
+        .map_or_else(|_| value.iter().copied().map(char::from).collect(), Cow::Borrowed)
 }
 
 /// The whole text in encoded words of at most 75 characters, a line each (RFC 2047 §2, §5).
@@ -168,6 +177,10 @@ mod tests {
         assert_eq!(
             rewrite("Content-Description: \u{e4}\r\n".as_bytes()).unwrap(),
             "Content-Description: =?utf-8?B?w6Q=?=\r\n"
+        );
+        assert_eq!(
+            rewrite(b"Subject: Gr\xfc\xdfe\r\n").unwrap(),
+            rewrite("Subject: Gr\u{fc}\u{df}e\r\n".as_bytes()).unwrap()
         );
     }
 
