@@ -28,7 +28,11 @@ pub(super) fn parse(value: &[u8]) -> Result<Vec<Address>, MimeError> {
             if addresses.len() >= ADDRESSES_MAX {
                 return Err(MimeError::OverLimit("the mailboxes of an address field"));
             }
-            addresses.push(element.mailbox()?);
+            let mailbox = element.mailbox()?;
+            if element.names_other_than(&mailbox) {
+                return Err(NO_MAILBOX);
+            }
+            addresses.push(mailbox);
         }
         match separator {
             Some(b';') if in_group => in_group = false,
@@ -70,6 +74,10 @@ struct Element {
     angle: Option<Vec<u8>>,
     /// Whether white space or a comment stands between two pieces of `text`.
     spaced: bool,
+    /// `text` without its quoted strings.
+    bare: Vec<u8>,
+    /// Words of it that have an @ in them.
+    naked: Vec<Vec<u8>>,
 }
 
 impl Element {
@@ -89,6 +97,17 @@ impl Element {
             return Err(NO_MAILBOX);
         }
         Address::parse_foreign(&without_needless_quotes(spec)).map_err(|_| NO_MAILBOX)
+    }
+
+    /// Whether it names another mailbox than this one outside of quotes: of `alice@nec.example <mallory@evil.example>` some take the
+    /// first for the author (Python).
+    fn names_other_than(&self, address: &Address) -> bool {
+        let is_other = |text: &Vec<u8>| {
+            let named = std::str::from_utf8(text).map(Address::parse_foreign);
+            matches!(named, Ok(Ok(named)) if named != *address)
+        };
+        let mut words = self.naked.iter().chain(self.naked.first().map(|_| &self.bare));
+        self.angle.is_some() && words.any(is_other)
     }
 }
 
@@ -113,7 +132,15 @@ fn next_element(cursor: &mut Cursor<'_>) -> Result<(Element, Option<u8>), MimeEr
             Some(b'<') => element.angle = Some(angle_address(cursor)?),
             Some(next) => {
                 element.spaced |= gap && !element.text.is_empty();
+                let start = element.text.len();
                 text_piece(cursor, next, &mut element.text)?;
+                if next != b'"' {
+                    let piece = element.text.get(start..).unwrap_or_default();
+                    element.bare.extend_from_slice(piece);
+                    if piece.contains(&b'@') {
+                        element.naked.push(piece.to_vec());
+                    }
+                }
             }
         }
         gap = false;
