@@ -27,15 +27,17 @@ impl ContentType {
     pub fn parse(value: &[u8]) -> Result<Self, MimeError> {
         let value = unfold(value)?;
         let mut cursor = Cursor::new(&value);
-        cursor.skip_cfws()?;
+        // A comment, or a space beside the slash, makes some take the whole for text (Python).
+        cursor.take_while(is_wsp);
+        let mut regular = !has_cfws(&mut cursor)?;
         let kind = lower_token(&mut cursor)?;
-        cursor.skip_cfws()?;
+        regular &= !has_cfws(&mut cursor)?;
         if !cursor.eat(b'/') {
             return Err(NO_TYPE);
         }
-        cursor.skip_cfws()?;
+        regular &= !has_cfws(&mut cursor)?;
         let subtype = lower_token(&mut cursor)?;
-        let mut found = Self { kind, subtype, parameters: Vec::new(), regular: true };
+        let mut found = Self { kind, subtype, parameters: Vec::new(), regular };
         found.read_parameters(&mut cursor)?;
         Ok(found)
     }
@@ -193,6 +195,13 @@ fn read_parameter(cursor: &mut Cursor<'_>) -> Result<Option<Parameter>, MimeErro
         value.to_vec()
     };
     Ok(Some(Parameter { name, value }))
+}
+
+/// Skips white space and comments; whether there were any.
+fn has_cfws(cursor: &mut Cursor<'_>) -> Result<bool, MimeError> {
+    let is_there = matches!(cursor.peek(), Some(b'(' | b' ' | b'\t'));
+    cursor.skip_cfws()?;
+    Ok(is_there)
 }
 
 fn lower_token(cursor: &mut Cursor<'_>) -> Result<String, MimeError> {

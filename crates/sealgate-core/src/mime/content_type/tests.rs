@@ -52,10 +52,14 @@ fn doubtful_syntax_is_marked() {
         "a/b; =y",
         "a/b; x=a\"; y=b\"",
         "a/b (; x=y",
+        "(c)a/b; x=y",
+        "a /b; x=y",
+        "a/(c)b; x=y",
     ] {
         assert!(!read(text).is_regular(), "{text}");
     }
     assert!(read("a/b; x=----=_Part_1:2/3?4; y=z ;").is_regular());
+    assert!(read(" \r\n\ta/b (c) ; x=y").is_regular());
     assert_eq!(read("a/b; x=----=_Part_1:2/3?4").parameter("x").unwrap(), "----=_Part_1:2/3?4");
 }
 
