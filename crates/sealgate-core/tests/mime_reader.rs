@@ -98,6 +98,12 @@ fn known_traps_count_as_disagreement() {
             "an inner multipart that is encoded",
             format!("Content-Transfer-Encoding: base64\r\n{ok}"),
         ),
+        ("a comment before the type", ok.replace("multipart", "(c)multipart")),
+        ("a space in the type", ok.replace("multipart/", "multipart /")),
+        (
+            "a comment before a message",
+            "Content-Type: (c)message/rfc822\r\n\r\nA: b\r\n\r\nx".to_owned(),
+        ),
         ("a line that is no field", format!("no field\r\n{ok}")),
         ("a header section without end", "Content-Type: text/plain\r\n".to_owned()),
         ("a second delimiter behind the end", format!("{ok}--i\r\n")),
@@ -108,18 +114,44 @@ fn known_traps_count_as_disagreement() {
     }
 }
 
+/// It would look for the end of each of these words to the end of its field.
+#[test]
+fn what_would_keep_the_reader_busy_counts_as_disagreement() {
+    let words = |name: &str, count: usize| format!("{name}: (a {})\r\n", "=?ab?Q?x".repeat(count));
+    let part = |name: &str, count: usize| {
+        format!("{}Content-Type: text/plain\r\n\r\nx", words(name, count))
+    };
+    let agrees =
+        |part: &str| agrees_with_reader(&Entity::parse(signed_around(part.as_bytes())).unwrap());
+    for name in ["From", "Content-Transfer-Encoding"] {
+        assert!(agrees(&part(name, 100)), "{name}");
+        assert!(!agrees(&part(name, 300)), "{name}");
+    }
+    // Each within the limit, and together beyond another one.
+    let many = |count: usize| {
+        let inner = format!("--i\r\n{}\r\n", part("From", 200)).repeat(count);
+        format!("Content-Type: multipart/mixed; boundary=i\r\n\r\n{inner}--i--\r\n")
+    };
+    assert!(agrees(&many(50)));
+    assert!(!agrees(&many(150)));
+    let root = format!("From: a@b\r\n{}\r\nx", words("Content-Transfer-Encoding", 300));
+    assert!(!agrees_with_reader(&Entity::parse(Bytes::from(root)).unwrap()));
+}
+
 #[test]
 fn roots_that_are_read_differently_are_told() {
     let agrees =
         |text: &str| agrees_with_reader(&Entity::parse(Bytes::from(text.to_owned())).unwrap());
     assert!(agrees("From: Alice <a@b>\r\nContent-Type: text/plain\r\n\r\nx"));
     assert!(agrees("Date: Sat, 24 Mar 2007 23:00:00 Z\r\nFrom: a@b\r\n\r\nx"));
-    assert!(agrees("From: c@d <a@b>\r\n\r\nx"));
+    assert!(agrees("From: a@b <a@b>\r\n\r\nx"));
+    assert!(agrees("From: \"c@d\" <a@b>\r\n\r\nx"));
     assert!(agrees("Content-Type: application/pkcs7-mime\r\n\r\nx"));
     for text in [
         "From: a@b\r\nFrom: c@d\r\n\r\nx",
         "From: a@b\nFrom: c@d\r\n\r\nx",
         "From: a@b c@d\r\n\r\nx",
+        "From: c@d <a@b>\r\n\r\nx",
         "Content-Type: text/plain\r\nContent-Type: text/html\r\n\r\nx",
         "Content-Type: text\r\n\r\nx",
         " From: a@b\r\n\r\nx",

@@ -47,7 +47,21 @@ impl Header {
             fields.push(Span { range: start..end, name_len, value_start });
             start = end;
         }
-        Ok(Self { section, fields })
+        let header = Self { section, fields };
+        if header.decoding_steps(&["From"]) > DECODING_STEPS_MAX {
+            return Err(MimeError::OverLimit("the encoded words of From"));
+        }
+        Ok(header)
+    }
+
+    /// What a decoder of encoded words may have to do with the fields of these names: at each `=?` it looks for the end of a word, in
+    /// vain perhaps, to the end of the field.
+    pub(super) fn decoding_steps(&self, names: &[&str]) -> usize {
+        let fields = self.fields().filter(|field| names.iter().any(|name| field.is(name)));
+        fields.fold(0_usize, |steps, field| {
+            let words = memchr::memmem::find_iter(field.raw(), b"=?").count();
+            steps.saturating_add(words.saturating_mul(field.raw().len()))
+        })
     }
 
     /// The section as received, with its empty line.
@@ -276,6 +290,9 @@ fn name_of(field: &[u8]) -> (usize, usize) {
 /// RFC 5322 §3.6 and RFC 2045 §3: what may stand once, and what readers that differ would each take another of.
 const SINGLE_FIELDS: [&str; 5] =
     ["From", "Subject", "Content-Type", "MIME-Version", "Content-Transfer-Encoding"];
+
+/// Of one section, which a library may read a second time: eighty mailboxes with an encoded word each take as much, and some milliseconds.
+pub(super) const DECODING_STEPS_MAX: usize = 512 * 1024;
 
 #[cfg(test)]
 mod tests;

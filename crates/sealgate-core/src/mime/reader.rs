@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use mail_parser::{Address as TheirAddress, HeaderName, HeaderValue, Message, MessageParser};
 
+use super::header::DECODING_STEPS_MAX;
 use super::structured::is_wsp;
 use super::{
     ContentType, DEPTH_MAX, Entity, Field, Header, MimeError, Multipart, PARTS_MAX,
@@ -38,9 +39,10 @@ pub fn root_agrees_with_reader(entity: &Entity) -> bool {
 }
 
 fn authors_agree(header: &Header) -> bool {
-    match READER.parse_headers(header.bytes()) {
-        Some(theirs) => from_agrees(header, &theirs),
-        None => header.count("From") == 0,
+    match read(header) {
+        Read::TooMuch => false,
+        Read::Found(theirs) => from_agrees(header, &theirs),
+        Read::Nothing => header.count("From") == 0,
     }
 }
 
@@ -48,12 +50,13 @@ fn authors_agree(header: &Header) -> bool {
 fn tree_agrees(root: &Entity) -> bool {
     let mut todo = vec![Node { bytes: root.bytes.clone(), depth: 0, parent: Parent::Other }];
     let mut entities = 0_usize;
+    let mut steps = 0_usize;
     while let Some(node) = todo.pop() {
         entities = entities.saturating_add(1);
         if entities > PARTS_MAX || node.depth > DEPTH_MAX {
             return false;
         }
-        match children(node) {
+        match children(node, &mut steps) {
             Ok(Some(nodes)) => todo.extend(nodes),
             Ok(None) | Err(_) => return false,
         }
@@ -77,12 +80,16 @@ enum Parent {
 }
 
 /// The entities directly inside; `None` where programs may read this one differently.
-fn children(node: Node) -> Result<Option<Vec<Node>>, MimeError> {
+fn children(node: Node, steps: &mut usize) -> Result<Option<Vec<Node>>, MimeError> {
     let depth = node.depth.saturating_add(1);
     let nodes = |parts: Vec<Bytes>, parent| {
         Some(parts.into_iter().map(|bytes| Node { bytes, depth, parent }).collect())
     };
     let entity = Entity::parse(node.bytes)?;
+    *steps = steps.saturating_add(entity.header.decoding_steps(&DECODED));
+    if *steps > TREE_STEPS_MAX {
+        return Ok(None);
+    }
     let ended = entity.header.bytes().ends_with(b"\r\n\r\n") || entity.header.bytes() == "\r\n";
     if !ended || !structure_agrees(&entity.header) {
         return Ok(None);
@@ -119,15 +126,33 @@ fn structure_agrees(header: &Header) -> bool {
     if header.bytes().first().is_some_and(|&b| is_wsp(b)) || header.fields().any(odd) {
         return false;
     }
-    match READER.parse_headers(header.bytes()) {
-        Some(theirs) => {
+    match read(header) {
+        Read::TooMuch => false,
+        Read::Found(theirs) => {
             fields_agree(header, &theirs)
                 && type_agrees(header, &theirs)
                 && encoding_agrees(header, &theirs)
         }
-        // It saw no field at all.
-        None => header.count("Content-Type") == 0 && header.count("Content-Transfer-Encoding") == 0,
+        Read::Nothing => {
+            header.count("Content-Type") == 0 && header.count("Content-Transfer-Encoding") == 0
+        }
     }
+}
+
+/// What the reader makes of a header section.
+enum Read<'a> {
+    Found(Message<'a>),
+    /// It saw no field at all.
+    Nothing,
+    /// It was not asked: it would be busy for too long.
+    TooMuch,
+}
+
+fn read(header: &Header) -> Read<'_> {
+    if header.decoding_steps(&DECODED) > DECODING_STEPS_MAX {
+        return Read::TooMuch;
+    }
+    READER.parse_headers(header.bytes()).map_or(Read::Nothing, Read::Found)
 }
 
 /// Whether they see each field begin and end where we do: a value that makes a reader run over the end of its field can
@@ -183,6 +208,7 @@ fn type_agrees(header: &Header, theirs: &Message<'_>) -> bool {
 fn same_type(ours: &ContentType, theirs: &mail_parser::ContentType<'_>) -> bool {
     theirs.ctype().eq_ignore_ascii_case(&ours.kind)
         && theirs.subtype().is_some_and(|found| found.eq_ignore_ascii_case(&ours.subtype))
+        && (ours.kind != "message" || ours.is_regular())
         && (ours.kind != "multipart"
             || ours.is_regular()
                 && ours.parameter("boundary").as_deref() == theirs.attribute("boundary"))
@@ -226,6 +252,11 @@ fn has_plain_line_ends(field: &[u8]) -> bool {
         && memchr::memchr_iter(b'\r', field).count() == pairs
         && memchr::memchr_iter(b'\n', field).count() == pairs
 }
+
+/// Fields whose encoded words the reader decodes.
+const DECODED: [&str; 3] = ["From", "Content-Type", "Content-Transfer-Encoding"];
+/// Of all entities together: a thousand attachments, each with a long name in twenty encoded words.
+const TREE_STEPS_MAX: usize = 32 * 1024 * 1024;
 
 /// It reads the fields that matter and takes the others as they are: its reading of dates runs over the end of a field
 /// that ends in a zone of one letter, which says nothing about other readers.

@@ -93,3 +93,18 @@ fn printable_means_printable() {
     }
     assert!(!Header::parse(Bytes::from_static(b"A: \xff\r\n\r\n")).unwrap().is_printable());
 }
+
+/// A decoder that looks for the end of each word, in vain, reads the whole field each time.
+#[test]
+fn encoded_words_are_bounded_where_they_are_decoded() {
+    let field = |name: &str, count: usize| {
+        format!("{name}: (a\r\n {}\r\n x)\r\n\r\n", "=?ab?Q?x".repeat(count))
+    };
+    let is_within = |text: String| Header::parse(Bytes::from(text)).is_ok();
+    assert!(is_within(field("From", 250)));
+    assert!(!is_within(field("from", 260)));
+    let twice = [field("From", 250).trim_end(), field("From", 250).as_str()].join("\r\n");
+    assert!(!is_within(twice));
+    // Where the author is not at stake nothing is refused.
+    assert!(is_within(field("Content-Type", 8_000)));
+}
