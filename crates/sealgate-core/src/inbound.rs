@@ -5,6 +5,7 @@
 //! tests of this module go through it row by row.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
@@ -126,6 +127,7 @@ impl Inbound {
         })?;
         self.report.verdict = peeled.verdict;
         self.report.reason = peeled.reason;
+        self.report.author_layer = peeled.author_layer;
         let awaits_clock = self.context.clock_is_doubtful && peeled.verdict == Verdict::TempError;
         if decision.expect_signed && awaits_clock {
             return Err(Refusal::KeysUnavailable);
@@ -168,15 +170,17 @@ impl Inbound {
     /// anybody, and what is expected of anybody is expected.
     fn decision(&self, from: Option<&[Address]>) -> Decision {
         let policy = &self.context.policy;
+        let from = from.map(|from| from.iter().collect::<HashSet<_>>());
+        let from = from.filter(|from| !from.is_empty() && from.len() <= AUTHORS_MAX);
         let mut strictest: Option<Decision> = None;
         for recipient in &self.envelope.recipients {
             let to = &recipient.address;
             let mut one = policy.decide(self.envelope.reverse_path.as_ref(), to);
-            one.expect_signed |= match from {
-                Some(from) if !from.is_empty() => {
+            one.expect_signed |= match &from {
+                Some(from) => {
                     from.iter().any(|author| policy.decide(Some(author), to).expect_signed)
                 }
-                _ => policy.expects_signatures(to),
+                None => policy.expects_signatures(to),
             };
             strictest = Some(strictest.map_or(one, |so_far| stricter(so_far, one)));
         }
@@ -195,6 +199,7 @@ impl Inbound {
         theirs.delivered = Delivered::AsReceived;
         theirs.verdict = Verdict::None;
         theirs.reason = Some(Reason::NoKey);
+        theirs.author_layer = None;
         theirs.layers = outermost_encryption(&report.layers);
         let mut parcels = Vec::new();
         match &peeled.deliver {
@@ -299,6 +304,9 @@ fn transportable(inner: &Entity) -> Vec<Bytes> {
     let body = if is_whole { body } else { mime::canonical_line_ends(body) };
     vec![Bytes::from(fields), body]
 }
+
+/// Mailboxes of From that policy is asked for, each for each recipient. With more what is expected of anybody is expected.
+const AUTHORS_MAX: usize = 16;
 
 /// What everybody can see: the layers down to the first encryption.
 fn outermost_encryption(layers: &[Layer]) -> Vec<Layer> {

@@ -29,6 +29,9 @@ pub struct Report {
     /// reply's time and the count of failures go by it.
     #[serde(skip)]
     pub named_in_vain: bool,
+    /// Inbound: which of the layers the verdict is on; `None`: the innermost.
+    #[serde(skip)]
+    pub author_layer: Option<usize>,
 }
 
 /// The result of one method of e-mail authentication (RFC 8601 §2.2).
@@ -55,6 +58,7 @@ impl Report {
             layers: Vec::new(),
             authentication: Vec::new(),
             named_in_vain: false,
+            author_layer: None,
         }
     }
 }

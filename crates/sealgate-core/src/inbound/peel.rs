@@ -12,7 +12,7 @@ use crate::cms::{self, CmsError, ContentKind, EnvelopedData, SignedData};
 use crate::decrypt::{self, Opened, Opening};
 use crate::envelope::Envelope;
 use crate::keys::{LookupError, PublicKey};
-use crate::mime::{self, Cryptographic, Entity, MimeError, SignedParts};
+use crate::mime::{self, Cryptographic, Entity, Field, MimeError, SignedParts};
 use crate::outbound::Context;
 use crate::policy::{Decision, Falsified, UnauthenticatedEncryption};
 use crate::refusal::Refusal;
@@ -44,6 +44,8 @@ pub(super) struct Peeled {
     pub(super) verdict: Verdict,
     pub(super) reason: Option<Reason>,
     pub(super) harvest: Option<Harvest>,
+    /// Which of the layers is the author's signature, where it passes.
+    pub(super) author_layer: Option<usize>,
     /// A valid signature behind an encryption, by someone who is not the author (D20).
     mismatch_behind_encryption: bool,
 }
@@ -105,8 +107,8 @@ enum Next {
 /// The state between two layers.
 struct Walk {
     behind: Behind,
-    /// The signature that would be the author's if nothing encrypted follows inside (D19).
-    signature: Option<Checked>,
+    /// The signature that would be the author's if nothing encrypted follows inside (D19), and which layer it is.
+    signature: Option<(Checked, usize)>,
     peeled: Peeled,
 }
 
@@ -152,7 +154,10 @@ impl Peeler<'_> {
         if walk.behind == Behind::Unauthenticated && !is_signed(&layer, entity) {
             return self.unsigned_behind_unauthenticated(entity, &layer, walk);
         }
-        if !matches!(layer, Cryptographic::None) && !mime::agrees_with_reader(entity) {
+        if !matches!(layer, Cryptographic::None)
+            && !walk.passes()
+            && !mime::agrees_with_reader(entity)
+        {
             // A reader that sees other parts than we do would show what we did not verify. Behind an encryption the signature
             // is looked at all the same: one that proves nothing needs it to show that nobody changed it on the way (D14).
             if walk.behind.is_encryption()
@@ -160,6 +165,9 @@ impl Peeler<'_> {
                 && mime::root_agrees_with_reader(entity)
             {
                 self.clear_signed(parts, walk, layers)?;
+                if walk.passes() {
+                    walk.signature = None;
+                }
             }
             return self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous);
         }
@@ -237,15 +245,17 @@ impl Peeler<'_> {
         let content = match &signed.content {
             Some(content) if signed.content_is_data => content.clone(),
             Some(_) => return self.not_judged(walk, Verdict::Neutral, Reason::Unsupported),
+            // The content is elsewhere (RFC 5652 §5.2): nothing was found wrong with it.
+            None if !signed.signers.is_empty() => {
+                return self.not_judged(walk, Verdict::Neutral, Reason::Unsupported);
+            }
             None => Bytes::new(),
         };
         if !self.signature(&signed, &content, walk, layers)? {
             return Ok(Next::End);
         }
-        let Some(inner) = entity_of(content) else { return Ok(Next::End) };
-        let passes =
-            walk.signature.as_ref().is_some_and(|checked| checked.verdict == Verdict::Pass);
-        if passes || walk.behind.is_encryption() {
+        let Some(inner) = shown_entity(content) else { return Ok(Next::End) };
+        if walk.passes() || walk.behind.is_encryption() {
             walk.peeled.deliver = Some(inner.clone());
         }
         Ok(Next::Inner(inner))
@@ -284,6 +294,11 @@ impl Peeler<'_> {
             }
             return Ok(false);
         };
+        if walk.passes() && checked.verdict != Verdict::Pass {
+            // The author answers for all that his own signature covers, whoever signed in it before, and whatever became of that.
+            layers.push(checked.layer);
+            return Ok(true);
+        }
         let settled =
             checked.verdict == Verdict::Pass || checked.status == SignatureStatus::Falsified;
         if matches!(stored, Some(Err(_))) && !settled {
@@ -311,17 +326,17 @@ impl Peeler<'_> {
         if checked.key_compromised {
             return Err(End::Refuse(Fault::falsified(Reason::Revoked)));
         }
-        walk.signature = Some(checked);
+        walk.signature = Some((checked, layers.len().saturating_sub(1)));
         Ok(true)
     }
 
     fn encrypted(&self, cms: &[u8], walk: &mut Walk, layers: &mut Vec<Layer>) -> Result<Next, End> {
+        // A signature outside an encryption says who sent the ciphertext, not who wrote the content (D19).
+        walk.signature = None;
         let enveloped = match EnvelopedData::parse(cms) {
             Ok(enveloped) => enveloped,
             Err(error) => return self.bad_cms(&error, walk),
         };
-        // A signature outside an encryption says who sent the ciphertext, not who wrote the content (D19).
-        walk.signature = None;
         let reached = walk.peeled.entitled.as_deref();
         // J1: whether the store is needed for the signature inside is for the plaintext to tell. Where the encryption
         // proves nothing, that must not decide about the reply: the store is waited for before anything is opened.
@@ -371,13 +386,14 @@ impl Peeler<'_> {
     }
 
     fn opened(&self, opened: Opened, walk: &mut Walk) -> Result<Next, End> {
-        // D14 asks for printable fields where nothing but the form tells plaintext from noise.
-        let is_sound = |entity: &Entity| match opened.is_authenticated {
-            true => has_fields(entity),
-            false => is_well_formed(entity),
+        let sound = match opened.is_authenticated {
+            true => entity_of(opened.content.clone())
+                .filter(|entity| is_empty_section(entity) || has_fields(entity))
+                .and_then(|_| shown_entity(opened.content)),
+            // D14 asks for printable fields where nothing but the form tells plaintext from noise.
+            false => entity_of(opened.content).filter(is_well_formed),
         };
-        let well_formed = entity_of(opened.content).filter(is_sound);
-        let Some(inner) = well_formed else {
+        let Some(inner) = sound else {
             return if opened.is_authenticated {
                 Err(End::Refuse(Fault::behind_key()))
             } else {
@@ -425,6 +441,7 @@ impl Peeler<'_> {
     /// CMS that is malformed is falsified (F-g); what is merely not supported is not judged.
     fn bad_cms(&self, error: &CmsError, walk: &mut Walk) -> Result<Next, End> {
         match (error, walk.behind) {
+            _ if walk.passes() => Ok(Next::End),
             (_, Behind::Unauthenticated) => self.unauthenticated_failure(),
             (CmsError::Malformed, Behind::Nothing) => {
                 Err(End::Refuse(Fault::falsified(Reason::Malformed)))
@@ -440,8 +457,11 @@ impl Peeler<'_> {
         if walk.behind == Behind::Unauthenticated {
             return self.unauthenticated_failure();
         }
-        if walk.behind.is_encryption() && walk.signature.as_ref().is_some_and(Checked::is_anothers)
-        {
+        if walk.passes() {
+            return Ok(Next::End);
+        }
+        let is_anothers = walk.signature.as_ref().is_some_and(|(checked, _)| checked.is_anothers());
+        if walk.behind.is_encryption() && is_anothers {
             // Whose it is decides who may have sent it (D20), whatever is inside.
             return Ok(Next::End);
         }
@@ -453,10 +473,16 @@ impl Peeler<'_> {
 }
 
 impl Walk {
+    /// Whether the author's signature, with nothing encrypted inside so far, is found good.
+    fn passes(&self) -> bool {
+        self.signature.as_ref().is_some_and(|(checked, _)| checked.verdict == Verdict::Pass)
+    }
+
     fn conclude(self) -> Peeled {
         let mut peeled = self.peeled;
         match self.signature {
-            Some(checked) => {
+            Some((checked, layer)) => {
+                peeled.author_layer = (checked.verdict == Verdict::Pass).then_some(layer);
                 peeled.verdict = checked.verdict;
                 peeled.reason = checked.reason;
                 peeled.mismatch_behind_encryption =
@@ -506,6 +532,31 @@ fn entity_of(plaintext: Bytes) -> Option<Entity> {
         .is_none_or(|at| plaintext.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n")));
     let content = if has_crlf { plaintext } else { mime::canonical_line_ends(plaintext) };
     Entity::parse(content).ok()
+}
+
+/// What a layer had inside as a mail program can show it: an entity, or text that its author did not make one (`openssl smime -sign`
+/// without `-text`). Nothing of it may be taken for a header section that is not shown.
+fn shown_entity(content: Bytes) -> Option<Entity> {
+    let says_what_it_is = |field: Field<'_>| field.is_content() || field.is("MIME-Version");
+    let is_entity = |entity: &Entity| {
+        is_empty_section(entity)
+            || has_fields(entity) && entity.header.fields().any(says_what_it_is)
+    };
+    entity_of(content.clone()).filter(is_entity).or_else(|| entity_of_text(&content))
+}
+
+/// An entity of no fields, which is text (RFC 2045 §5.2).
+fn is_empty_section(entity: &Entity) -> bool {
+    entity.header.bytes() == "\r\n"
+}
+
+fn entity_of_text(text: &[u8]) -> Option<Entity> {
+    let is_text = |&byte: &u8| byte >= b' ' || matches!(byte, b'\t' | b'\r' | b'\n' | 0x0c);
+    if std::str::from_utf8(text).is_err() || !text.iter().all(is_text) {
+        return None;
+    }
+    let entity = [b"Content-Type: text/plain; charset=utf-8\r\n\r\n", text].concat();
+    Entity::parse(mime::canonical_line_ends(Bytes::from(entity))).ok()
 }
 
 /// Whether a plaintext is an entity at all: one field or more, and nothing among them that is none.

@@ -13,8 +13,10 @@ pub(super) fn looks_like_ours(field: &Field<'_>, authserv_id: &str) -> bool {
     if !field.is("Authentication-Results") {
         return false;
     }
-    claimed_authserv_id(&field.value_unfolded())
-        .is_none_or(|claimed| is_same_host(&claimed, authserv_id))
+    let value = field.value_unfolded();
+    // Some decode an encoded word even here, where none may stand (RFC 2047 §5).
+    value.contains("=?")
+        || claimed_authserv_id(&value).is_none_or(|claimed| is_same_host(&claimed, authserv_id))
 }
 
 /// The fields to put on top, each line ended by CRLF and below 998 octets; with or without the recipient whose key opened it.
@@ -53,9 +55,13 @@ pub(super) fn results(report: &Report) -> String {
     text
 }
 
-/// The innermost signature: the author's, if any is.
+/// Who signed what the verdict is on.
 fn author_signer(report: &Report) -> Option<&Signer> {
-    match report.layers.last()? {
+    let layer = match report.author_layer {
+        Some(index) => report.layers.get(index),
+        None => report.layers.last(),
+    };
+    match layer? {
         Layer::Signed { signer, .. } => signer.as_ref(),
         Layer::Encrypted { .. } => None,
     }
@@ -134,13 +140,18 @@ fn plain(text: &str) -> String {
 }
 
 /// The authserv-id of a value: comments and white space skipped, quotes taken off (RFC 8601 §2.2). `None` where it has
-/// none, or a version that is not 1 (E2).
+/// none, or one that is neither token nor quoted, or a version that is not 1 (E2).
 fn claimed_authserv_id(value: &str) -> Option<String> {
     let bare = without_comments(value);
     let first = bare.split(';').next()?.trim();
     let (id, rest) = match first.strip_prefix('"') {
         Some(inside) => inside.split_once('"')?,
-        None => first.split_once(char::is_whitespace).unwrap_or((first, "")),
+        None => {
+            let (id, rest) = first.split_once(char::is_whitespace).unwrap_or((first, ""));
+            // RFC 2045 §5.1, and letters of all scripts (RFC 8616 §4).
+            let is_token = |c: char| c.is_alphanumeric() || "!#$%&'*+-.^_`{|}~".contains(c);
+            (id.chars().all(is_token).then_some(id)?, rest)
+        }
     };
     let version = rest.trim();
     (!id.is_empty() && (version.is_empty() || version == "1")).then(|| id.to_owned())

@@ -15,6 +15,7 @@ use crate::testing::{Authority, NOW, Person, context, envelope, joined, keys};
 mod behind_key;
 mod efail;
 mod limits;
+mod shown;
 mod transport;
 
 const PAYLOAD: &[u8] = b"Content-Type: text/plain\r\n\r\nThe quick brown fox.\r\n";
@@ -349,12 +350,12 @@ fn all_failures_behind_a_key_look_alike() {
         let good = mail(FROM_ALICE, &world.sealed(&signed, cipher, &world.bob));
         let entity = Entity::parse(good.clone()).unwrap();
         let length = mime::decode_body(&entity).unwrap().len();
-        let replies: std::collections::HashSet<String> = (0..length / 2)
+        let replies: HashSet<String> = (0..length / 2)
             .step_by(7)
             .map(|from_end| world.take(&altered_cms(&good, from_end)).reply())
             .collect();
         let expected = "550 5.7.7 message integrity failure: refused".to_owned();
-        assert_eq!(replies, std::collections::HashSet::from([expected]));
+        assert_eq!(replies, HashSet::from([expected]));
     }
 }
 
@@ -616,14 +617,25 @@ fn an_expected_signature_cannot_be_escaped_by_an_odd_from() {
         overrides: crate::policy::Overrides { expect_signed: Some(true), ..Default::default() },
     });
     context.policy = std::sync::Arc::new(policy);
-    for from in ["boss@nec.example, x@evil.example", "<boss(x)@nec.example>", "\"boss@nec.example"]
-    {
+    let many = |count: usize| {
+        let one = |number| format!("{number}@evil.example");
+        (0..count).map(one).collect::<Vec<_>>().join(", ")
+    };
+    for (from, is_expected) in [
+        ("boss@nec.example, x@evil.example", true),
+        ("<boss(x)@nec.example>", true),
+        ("\"boss@nec.example", true),
+        (&many(AUTHORS_MAX), false),
+        // More than are looked at one by one.
+        (&many(AUTHORS_MAX + 1), true),
+    ] {
         let whole = mail(&format!("From: {from}\r\n"), &[Bytes::from_static(PAYLOAD)]);
         let message = Message::new(whole);
         let envelope = envelope("x@evil.example", &["bob@abc.example"]);
         let id = "ID".to_owned();
         let mut inbound = Inbound::new(context.clone(), id, envelope, message, Vec::new());
-        assert!(matches!(inbound.step(&Keys::default()), Step::Refused(_)), "{from}");
+        let is_refused = matches!(inbound.step(&Keys::default()), Step::Refused(_));
+        assert_eq!(is_refused, is_expected, "{from}");
     }
 }
 

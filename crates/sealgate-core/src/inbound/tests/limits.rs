@@ -4,14 +4,15 @@ use super::*;
 use crate::testing::mails_at_header_limits;
 use crate::trust::TrustStore;
 
-/// K6: both layers' signers cost what so many authorities of one name, tried first, make them cost.
+/// K6: the signers of both layers cost what so many authorities of one name, tried first, make them cost.
 #[test]
 fn the_signatures_of_all_layers_are_checked_within_one_budget() {
     let world = World::new();
     let usage = KeyUsagePurpose::DigitalSignature;
     let other = world.authority.key("alice@nec.example", usage);
+    // The outer one is not the author's, or nothing would hang on the inner one.
     let inner = joined(&world.signed(PAYLOAD, &other));
-    let mail = mail(FROM_ALICE, &world.signed(&inner, &world.alice.signing));
+    let mail = mail(FROM_ALICE, &world.signed(&inner, &world.carol.signing));
     let taken = |impostors: usize| {
         let mut anchors: Vec<_> =
             (0..impostors).map(|_| Authority::new("Test Authority").certificate).collect();
