@@ -230,6 +230,40 @@ async fn who_may_read_is_who_binds_with_password_or_certificate() {
     assert!(DirectoryServer::new(plain).unwrap_err().to_string().contains("needs ldaps://"));
 }
 
+/// As a directory does whose administrator has changed the password, or that has locked the account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_password_is_not_tried_until_the_account_is_locked() {
+    let settings = Settings { wrong_passwords_max: Some(3), ..Settings::default() };
+    let (mut slapd, certificate) = with_alice(settings);
+    let relay = slapd.add_person(&person("relay@nec.example", &[]));
+    slapd.set_password(&relay, "right-canary");
+    let dir = tempfile::tempdir().unwrap();
+    let file = private_file(dir.path(), "password", "wrong-canary\n");
+    let bind = LdapBind::Simple { name: relay.clone(), password: SecretSource::File(file.clone()) };
+    // Two names of one directory.
+    let servers = vec![slapd.tls_url(), slapd.plain_url()];
+    let config = LdapConfig { servers, bind, ..config(&slapd, String::new()) };
+    let directory = DirectoryServer::new(config.clone()).unwrap();
+
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        let why = why(find(&directory, ALICE).await);
+        assert!(why.contains(&format!("password of {relay} was refused by")), "{why}");
+        assert!(why.contains("invalidCredentials") && why.contains("not tried again before"));
+        assert!(!why.contains("canary"), "{why}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let checked = why(directory.check().await);
+    assert!(checked.contains(&slapd.tls_url()) && checked.contains(&slapd.plain_url()));
+    // Another process: one try more, for both servers.
+    let again = why(DirectoryServer::new(config).unwrap().check().await);
+    assert!(again.contains("not tried again before"), "{again}");
+
+    // The right one is tried at once, and the account is not locked: 3 wrong ones would have done that.
+    private_file(dir.path(), "password", "right-canary\n");
+    assert_eq!(found_within(&directory, Duration::from_secs(5)).await, certificate);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_finds_nothing_but_itself() {
     let (mut slapd, certificate) = with_alice(Settings::default());

@@ -37,11 +37,13 @@ pub struct Settings {
     pub is_public: bool,
     /// Entries of one answer; more is sizeLimitExceeded.
     pub entries_max: usize,
+    /// Wrong passwords that lock an account, of whoever gives them (ppolicy); `None` where nothing locks one.
+    pub wrong_passwords_max: Option<u32>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { is_public: true, entries_max: 500 }
+        Self { is_public: true, entries_max: 500, wrong_passwords_max: None }
     }
 }
 
@@ -71,10 +73,19 @@ impl Slapd {
         let [plain, tls] = [(); 2].map(|()| process::loopback(process::free_port()));
         let mut slapd = Self { plain, tls, pki, dir, running: None, people: 0 };
         fs::write(slapd.configuration(), slapd_conf(&slapd, settings)).unwrap();
-        let tree = format!(
+        let mut tree = format!(
             "dn: {BASE}\nobjectClass: organization\nobjectClass: dcObject\no: NEC\ndc: nec\n\n\
              dn: {PEOPLE}\nobjectClass: organizationalUnit\nou: people\n\n"
         );
+        if let Some(most) = settings.wrong_passwords_max {
+            let name = POLICY.split(['=', ',']).nth(1).unwrap();
+            writeln!(
+                tree,
+                "dn: {POLICY}\nobjectClass: organizationalRole\nobjectClass: pwdPolicy\ncn: {name}\n\
+                 pwdAttribute: userPassword\npwdLockout: TRUE\npwdMaxFailure: {most}\n"
+            )
+            .unwrap();
+        }
         slapd.load(&tree);
         slapd.start_again();
         slapd
@@ -168,6 +179,12 @@ impl Slapd {
         self.start_again();
     }
 
+    /// Gives the entry of this name a password to bind with.
+    pub fn set_password(&self, name: &str, password: &str) {
+        let change = "changetype: modify\nreplace: userPassword\nuserPassword";
+        self.change("ldapmodify", &format!("dn: {name}\n{change}: {password}\n"));
+    }
+
     /// Runs `ldapadd` or `ldapmodify` as the administrator.
     pub fn change(&self, program: &str, ldif: &str) {
         let mut command = Command::new(program);
@@ -215,11 +232,18 @@ fn slapd_conf(slapd: &Slapd, settings: Settings) -> String {
     let dir = slapd.dir.path().display();
     let everybody = if settings.is_public { "read" } else { "none" };
     let entries_max = settings.entries_max;
+    let [load, policy] = match settings.wrong_passwords_max {
+        None => [String::new(), String::new()],
+        Some(_) => [
+            "moduleload ppolicy\n".to_owned(),
+            format!("overlay ppolicy\nppolicy_default \"{POLICY}\"\n"),
+        ],
+    };
     format!(
         "\
 {schemas}modulepath /usr/lib/ldap
 moduleload back_mdb
-pidfile {dir}/pid
+{load}pidfile {dir}/pid
 argsfile {dir}/args
 TLSCACertificateFile {root}
 TLSCertificateFile {certificate}
@@ -235,7 +259,7 @@ directory {dir}/db
 maxsize 1073741824
 index objectClass,mail eq
 access to * by users read by * {everybody}
-"
+{policy}"
     )
 }
 
@@ -266,6 +290,8 @@ pub const BASE: &str = "dc=nec,dc=example";
 pub const PEOPLE: &str = "ou=people,dc=nec,dc=example";
 /// Who may write.
 pub const ADMIN: &str = "cn=admin,dc=nec,dc=example";
+/// What locks accounts, where something does; the administrator's never is.
+const POLICY: &str = "cn=policy,dc=nec,dc=example";
 /// The password of [`ADMIN`].
 pub const ADMIN_PASSWORD: &str = "directory-canary-password";
 

@@ -23,14 +23,16 @@ mod connection;
 mod entry;
 mod filter;
 mod guard;
+mod login;
 mod publish;
 mod search;
 mod server;
 mod way;
 
-use connection::{Connections, Login};
+use connection::Connections;
 use entry::Entry;
 use filter::FilterTemplate;
+use login::Login;
 use publish::Change;
 use search::{Fault, Question};
 use server::Server;

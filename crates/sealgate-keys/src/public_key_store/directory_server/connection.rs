@@ -5,73 +5,18 @@
 //! for [`RETRY_AFTER`]; an earlier server is preferred again once it is back. Whoever needs a connection while one is
 //! being made waits for that one.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
-use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::search::{self, Fault, Question, SUCCESS, reason};
-use super::server::{Security, Server};
-use super::{LdapBind, STORE, TABLE, fault, way};
+use super::login::Login;
+use super::search::{self, Fault, Question};
+use super::server::Server;
+use super::{STORE, way};
 use crate::error::StoreError;
-use crate::tls::{self, ClientIdentity};
-
-/// Who we are, with what the configuration's files say.
-pub(super) struct Login {
-    bind: LdapBind,
-    tls: Option<Arc<ClientConfig>>,
-}
-
-impl Login {
-    /// Reads the files.
-    pub(super) fn new(
-        servers: &[Server],
-        ca: Option<&Path>,
-        bind: LdapBind,
-    ) -> Result<Self, StoreError> {
-        let is_plain = |server: &Server| server.security == Security::Plain;
-        match &bind {
-            LdapBind::Certificate { .. } if servers.iter().any(is_plain) => {
-                return Err(fault("certificate", "needs ldaps:// or starttls = true"));
-            }
-            // RFC 4513 §5.1.2: a password without a name would be nobody.
-            LdapBind::Simple { name, .. } if name.trim().is_empty() => {
-                return Err(fault("bind_dn", "give the name that the password is for"));
-            }
-            _ => {}
-        }
-        let needs_tls = !servers.iter().all(is_plain);
-        let identity = match &bind {
-            LdapBind::Anonymous | LdapBind::Simple { .. } => None,
-            LdapBind::Certificate { certificate, key } => Some(ClientIdentity { certificate, key }),
-        };
-        let tls = needs_tls.then(|| tls::client_config(TABLE, ca, identity)).transpose()?;
-        Ok(Self { bind, tls })
-    }
-
-    /// Binds (RFC 4511 §4.2). Says who we are now.
-    async fn bind(&self, ldap: &mut Ldap) -> Result<String, String> {
-        let (result, who) = match &self.bind {
-            LdapBind::Anonymous => return Ok("anonymous".to_owned()),
-            LdapBind::Certificate { .. } => {
-                (ldap.sasl_external_bind().await, "our certificate".to_owned())
-            }
-            LdapBind::Simple { name, password } => {
-                let secret = password.read_line().map_err(|error| error.to_string())?;
-                (ldap.simple_bind(name, &secret).await, name.clone())
-            }
-        };
-        let result = result.map_err(|error| Fault::of_connection(error).into_reason())?;
-        if result.rc == SUCCESS {
-            return Ok(who);
-        }
-        Err(format!("refuses {who}: {}", reason(&result)))
-    }
-}
 
 /// The connection of all look-ups.
 pub(super) struct Connections {
@@ -97,9 +42,22 @@ struct Session {
 struct Failure {
     at: Instant,
     why: String,
+    /// When the log was told this.
+    told: Option<Instant>,
 }
 
 impl Failure {
+    /// One more; the log is told what is new, and what stays now and then.
+    fn tell(server: &Server, why: String, last: Option<&Self>) -> Self {
+        let now = Instant::now();
+        let same = last.filter(|last| last.why == why).and_then(|last| last.told);
+        let told = same.filter(|told| now.saturating_duration_since(*told) < TOLD_AGAIN_AFTER);
+        if told.is_none() {
+            tracing::warn!(%server, why, "directory server is away");
+        }
+        Self { at: now, why, told: told.or(Some(now)) }
+    }
+
     fn is_fresh(&self) -> bool {
         self.at.elapsed() < RETRY_AFTER
     }
@@ -229,14 +187,14 @@ impl Connections {
                 }
                 Err(why) => why,
             };
-            tracing::warn!(%server, why, "directory server is away");
             reasons.push(format!("{server}: {why}"));
-            *failure = Some(Failure { at: Instant::now(), why });
+            *failure = Some(Failure::tell(server, why, failure.as_ref()));
         }
         Err(unavailable(reasons.join("; ")))
     }
 
     async fn open(&self, server: &Server) -> Result<(Ldap, String), String> {
+        let password = self.login.password()?;
         let stream = way::open(server, self.login.tls.as_ref()).await?;
         let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
         let (connection, mut ldap) = LdapConnAsync::with_settings(settings, LIBRARY_URL)
@@ -248,7 +206,7 @@ impl Connections {
                 tracing::debug!(server = name, %error, "the connection to the directory server ended");
             }
         });
-        let who = self.login.bind(&mut ldap).await?;
+        let who = self.login.bind(server, &mut ldap, password).await?;
         Ok((ldap, who))
     }
 
@@ -285,7 +243,7 @@ impl Connections {
             && let Ok(mut failures) = self.failures.try_lock()
             && let Some(failure) = failures.get_mut(session.server)
         {
-            *failure = Some(Failure { at: Instant::now(), why: why.clone() });
+            *failure = Some(Failure { at: Instant::now(), why: why.clone(), told: None });
         }
     }
 
@@ -316,3 +274,23 @@ const OPERATIONS_MAX: usize = 64;
 const LIBRARY_URL: &str = "ldapi:///";
 /// How long a server that failed is not asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long the log is not told again what it was told.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_told_what_is_new_and_what_stays_only_now_and_then() {
+        let server = Server::parse("ldap://localhost", false).unwrap();
+        let tell = |why: &str, last: &Failure| Failure::tell(&server, why.to_owned(), Some(last));
+        let first = Failure::tell(&server, "refused".to_owned(), None);
+        let told = first.told.unwrap();
+        let second = tell("refused", &first);
+        assert_eq!((second.told, second.at >= first.at), (Some(told), true));
+        assert!(tell("hangs", &second).told > Some(told), "another reason is news");
+        let long_ago = told.checked_sub(TOLD_AGAIN_AFTER);
+        assert!(tell("refused", &Failure { told: long_ago, ..second }).told >= Some(told));
+    }
+}
