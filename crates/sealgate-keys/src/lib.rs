@@ -28,6 +28,7 @@ mod certificates;
 mod error;
 mod key_check;
 mod learning;
+mod tcp;
 mod tls;
 mod trust_source;
 

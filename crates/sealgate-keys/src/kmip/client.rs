@@ -152,7 +152,7 @@ impl Client {
                 let config = self.tls.as_ref().ok_or_else(|| other("no TLS files are given"))?;
                 let name = ServerName::try_from(host.clone()).map_err(other)?;
                 let addresses = server.resolve(host, *port, deadline)?;
-                let socket = Socket::tcp(addresses.into_iter(), deadline)?;
+                let socket = Socket::tcp(&addresses, deadline)?;
                 let tls = ClientConnection::new(Arc::clone(config), name).map_err(other)?;
                 Stream::Tls(Box::new(StreamOwned::new(tls, socket)))
             }

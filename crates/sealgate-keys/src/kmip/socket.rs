@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::waiting::Waiting;
+use crate::tcp;
 
 /// TCP or unix.
 #[derive(Debug)]
@@ -25,21 +26,9 @@ enum Inner {
 
 impl Socket {
     /// Connects to the first address that answers.
-    pub(super) fn tcp(
-        addresses: impl Iterator<Item = SocketAddr>,
-        deadline: Instant,
-    ) -> io::Result<Self> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "no address for this name");
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, remaining(deadline)?) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(Self::new(Inner::Tcp(stream), deadline));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+    pub(super) fn tcp(addresses: &[SocketAddr], deadline: Instant) -> io::Result<Self> {
+        let stream = tcp::connect_blocking(addresses, deadline)?;
+        Ok(Self::new(Inner::Tcp(stream), deadline))
     }
 
     /// Connects to a unix socket, which waits while the server's backlog is full.

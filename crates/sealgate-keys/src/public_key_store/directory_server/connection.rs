@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::login::Login;
 use super::search::{self, Fault, Question};
@@ -116,7 +116,9 @@ impl Connections {
     pub(super) async fn check(&self, question: &Question) -> Result<String, StoreError> {
         let (mut lines, mut failed) = (Vec::new(), Vec::new());
         for server in &self.servers {
-            let line = match timeout(self.timeout, self.check_server(server, question)).await {
+            let deadline = Instant::now() + self.timeout;
+            let checked = timeout_at(deadline, self.check_server(server, question, deadline)).await;
+            let line = match checked {
                 Ok(Ok(who)) => {
                     lines.push(format!("{server}: bound as {who}, {} is there", question.base));
                     continue;
@@ -134,10 +136,14 @@ impl Connections {
         Err(unavailable(failed.join("; ")))
     }
 
-    async fn check_server(&self, server: &Server, question: &Question) -> Result<String, String> {
-        let (ldap, who) = self.open(server).await?;
-        let until = Instant::now() + self.timeout;
-        let entries = search::entries(ldap, until, question.clone());
+    async fn check_server(
+        &self,
+        server: &Server,
+        question: &Question,
+        deadline: Instant,
+    ) -> Result<String, String> {
+        let (ldap, who) = self.open(server, deadline).await?;
+        let entries = search::entries(ldap, deadline, question.clone());
         let found = entries.await.map_err(Fault::into_reason)?;
         if let Some(why) = found.cut_off {
             return Err(why);
@@ -176,7 +182,8 @@ impl Connections {
                 reasons.push(format!("{server}: {}", last.why));
                 continue;
             }
-            let opened = timeout(self.connect_timeout(), self.open(server)).await;
+            let deadline = Instant::now() + self.connect_timeout();
+            let opened = timeout_at(deadline, self.open(server, deadline)).await;
             let why = match opened.unwrap_or_else(|_| Err("no connection in time".to_owned())) {
                 Ok((ldap, _)) => {
                     *failure = None;
@@ -193,9 +200,9 @@ impl Connections {
         Err(unavailable(reasons.join("; ")))
     }
 
-    async fn open(&self, server: &Server) -> Result<(Ldap, String), String> {
+    async fn open(&self, server: &Server, deadline: Instant) -> Result<(Ldap, String), String> {
         let password = self.login.password()?;
-        let stream = way::open(server, self.login.tls.as_ref()).await?;
+        let stream = way::open(server, self.login.tls.as_ref(), deadline).await?;
         let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
         let (connection, mut ldap) = LdapConnAsync::with_settings(settings, LIBRARY_URL)
             .await

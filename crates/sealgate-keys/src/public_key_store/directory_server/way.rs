@@ -1,5 +1,6 @@
 //! The way to a directory server: TCP, TLS from the start or begun by StartTLS (RFC 4511 §4.14), and the guard before the library.
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -8,29 +9,27 @@ use ldap3::asn1::{PL, parse_tag};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::guard::{guarded, next_message};
 use super::one_line;
 use super::server::{Security, Server};
+use crate::tcp;
 
-/// Connects; what comes out is a stream for the library.
+/// Connects, by this time; what comes out is a stream for the library. Whoever calls keeps the time after that.
 ///
 /// # Errors
 /// What went wrong, in one line.
 pub(super) async fn open(
     server: &Server,
     tls: Option<&Arc<ClientConfig>>,
+    deadline: Instant,
 ) -> Result<UnixStream, String> {
     let Server { host, port, security } = server;
-    let stream = TcpStream::connect((host.as_str(), *port)).await.and_then(|stream| {
-        // Questions of several look-ups go out at once, each in a small packet.
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    });
-    let mut stream = stream.map_err(|error| error.to_string())?;
+    let mut stream = connect(host, *port, deadline).await.map_err(|error| error.to_string())?;
     if *security == Security::StartTls {
         start_tls(&mut stream).await?;
     }
@@ -40,6 +39,11 @@ pub(super) async fn open(
         (Security::StartTls | Security::Tls, None) => return Err("TLS is not set up".to_owned()),
     };
     guarded.map_err(|error| error.to_string())
+}
+
+async fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+    tcp::connect(&addresses, deadline.into_std()).await
 }
 
 async fn begin(
@@ -55,7 +59,7 @@ async fn begin(
 
 /// Asks for TLS. Nothing may stand behind the answer: whoever put it there was not the server that TLS will show.
 async fn start_tls(stream: &mut TcpStream) -> Result<(), String> {
-    let failed = |error: std::io::Error| one_line(&error.to_string());
+    let failed = |error: io::Error| one_line(&error.to_string());
     stream.write_all(START_TLS).await.map_err(failed)?;
     let mut received = BytesMut::new();
     let answer = next_message(stream, &mut received).await.map_err(failed)?;
