@@ -1,15 +1,15 @@
 //! A client of key management servers: requests in, answers out, each within a deadline.
 //!
 //! Calls block; whoever calls does so on a thread for that. Connections are kept and come back by themselves: a request
-//! that may be repeated is sent again over a new connection when a kept one turns out to be dead. A server that cannot
-//! be reached is left alone for [`AWAY`], so that nobody waits for it with every message. Whoever asks goes through
+//! that may be repeated is sent again over a new connection when a kept one turns out to be dead, for which half of the
+//! time is left: a firewall that forgot a connection says nothing. A server that cannot be reached is left alone for [`AWAY`], so that nobody waits for it with every message. Whoever asks goes through
 //! [`Client::in_order`] and [`At::visit`]: identifiers and abilities are one server's own.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
@@ -79,13 +79,21 @@ pub struct Client {
 #[derive(Debug)]
 struct Server {
     address: KmipServer,
-    kept: Mutex<Vec<Connection>>,
+    /// Those that were used last stand at the end.
+    kept: Mutex<Vec<Kept>>,
     away: Mutex<Option<Away>>,
     /// How often it went away: what was learned of it before may be true no longer.
     times_away: AtomicU64,
     permits: Permits,
     /// Threads that resolve its name or wait for its backlog.
     waiting: Waiting,
+}
+
+/// A connection that nobody uses.
+#[derive(Debug)]
+struct Kept {
+    connection: Connection,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -205,14 +213,18 @@ impl Visit<'_> {
     pub fn call(&self, request: &Request) -> Result<Response, CallError> {
         let At { client, server, limit, .. } = self.at;
         // The wait for one's turn is not the server's: it has its whole share.
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let deadline = began + limit;
         if is_repeatable(request)
-            && let Some(mut kept) = server.take()
+            && let Some(mut kept) = server.take(began)
         {
-            // Closed while nobody used it, say: a new connection will tell.
-            if let Ok(answer) = kept.exchange(request, deadline) {
-                server.keep(kept);
-                return answer.map_err(|why| server.no_answer(why));
+            match kept.exchange(request, began + limit / 2) {
+                Ok(answer) => {
+                    server.keep(kept);
+                    return answer.map_err(|why| server.no_answer(why));
+                }
+                // Closed while nobody used it, say, or forgotten on the way: a new connection will tell.
+                Err(_) => server.forget(began),
             }
         }
         let answered = client.connect(server, deadline).and_then(|mut connection| {
@@ -254,15 +266,28 @@ impl Visit<'_> {
 }
 
 impl Server {
-    fn take(&self) -> Option<Connection> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    /// The one that was used last, unless that is too long ago.
+    fn take(&self, now: Instant) -> Option<Connection> {
+        let mut kept = self.kept();
+        let is_of_use = |kept: &Kept| now.saturating_duration_since(kept.since) < IDLE_MAX;
+        kept.retain(is_of_use);
+        kept.pop().map(|kept| kept.connection)
     }
 
     fn keep(&self, connection: Connection) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         if kept.len() < KEPT_MAX {
-            kept.push(connection);
+            kept.push(Kept { connection, since: Instant::now() });
         }
+    }
+
+    /// One that was kept was dead at this time: so may those be that nobody used since, and each would take its time.
+    fn forget(&self, at: Instant) {
+        self.kept().retain(|kept| kept.since > at);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_away(&self) -> Option<String> {
@@ -276,7 +301,7 @@ impl Server {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         *away = Some(Away { until: Instant::now() + pause, why: why.clone() });
         // Those that were kept are as dead as this one.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.kept().clear();
         why
     }
 
@@ -488,14 +513,19 @@ pub const CONNECTIONS_MAX: usize = 24;
 const _: () = assert!(CONNECTIONS_MAX < super::waiting::LEFT_MAX);
 /// Connections kept to one server while nobody uses them.
 const KEPT_MAX: usize = 16;
+/// How long, below the minutes after which a firewall or a server ends what is not used.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// A signature or a content-encryption key comes in less.
 const READ_BYTES: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::kmip::enumeration::Operation;
+    use crate::kmip::message::ResponseItem;
 
     const QUERY: Request = Request::DiscoverVersions;
 
@@ -522,6 +552,88 @@ mod tests {
         assert_eq!(both.why_away().len(), 1);
         // The one that is left has all the time.
         assert_eq!(both.in_order().first().unwrap().limit, timeout);
+    }
+
+    /// A server on whose connections from now on nothing comes any more, except on those that are made now.
+    #[derive(Default)]
+    struct Forgetful {
+        forgets_before: AtomicUsize,
+        connections: AtomicUsize,
+    }
+
+    impl Forgetful {
+        fn start(socket: &std::path::Path) -> Arc<Self> {
+            let server = Arc::new(Self::default());
+            let (listener, shared) = (UnixListener::bind(socket).unwrap(), Arc::clone(&server));
+            std::thread::spawn(move || {
+                for stream in listener.incoming().map_while(Result::ok) {
+                    let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+                    let server = Arc::clone(&shared);
+                    std::thread::spawn(move || server.serve(number, stream));
+                }
+            });
+            server
+        }
+
+        fn serve(&self, number: usize, mut stream: UnixStream) {
+            let mut header = [0; HEADER_BYTES];
+            while stream.read_exact(&mut header).is_ok() {
+                let mut rest = vec![0; message_bytes(&header).unwrap() - HEADER_BYTES];
+                stream.read_exact(&mut rest).unwrap();
+                if number < self.forgets_before.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let operation = Some(Operation::DiscoverVersions);
+                let result = Ok(Response::Versions(Version::SPOKEN.to_vec()));
+                let items = vec![ResponseItem { operation, batch_id: None, result }];
+                let version = Version::SPOKEN[0];
+                stream.write_all(&ResponseMessage { version, items }.encode(0)).unwrap();
+            }
+        }
+
+        fn forget(&self) {
+            self.forgets_before.store(self.connections.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+    }
+
+    /// As behind a firewall that has forgotten connections: open on our side, and nothing comes.
+    #[test]
+    fn kept_connections_that_died_silently_are_replaced_within_one_call() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("forgetful");
+        let server = Forgetful::start(&path);
+        let timeout = Duration::from_secs(4);
+        let client = client(&[&path], timeout);
+        let order = client.in_order();
+        let visit = order.first().unwrap().visit().unwrap();
+        let at = &client.servers[0];
+        let several = [(); 3].map(|()| client.connect(at, Instant::now() + timeout).unwrap());
+        several.into_iter().for_each(|one| at.keep(one));
+        visit.call(&QUERY).unwrap();
+        assert_eq!((server.connections.load(Ordering::SeqCst), at.kept().len()), (3, 3));
+
+        server.forget();
+        let began = Instant::now();
+        visit.call(&QUERY).unwrap();
+        assert!(began.elapsed() >= timeout / 2, "the old one was given its time");
+        let began = Instant::now();
+        visit.call(&QUERY).unwrap();
+        assert!(began.elapsed() < timeout / 2, "none of the others is tried");
+        assert_eq!((server.connections.load(Ordering::SeqCst), visit.times_away()), (4, 0));
+    }
+
+    #[test]
+    fn a_connection_that_was_long_not_used_is_not_used_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server");
+        let _server = Forgetful::start(&path);
+        let client = client(&[&path], Duration::from_secs(20));
+        let at = &client.servers[0];
+        let connect = || client.connect(at, Instant::now() + client.timeout).unwrap();
+        [connect(), connect()].into_iter().for_each(|one| at.keep(one));
+        let now = Instant::now();
+        assert!(at.take(now).is_some() && at.kept().len() == 1);
+        assert!(at.take(now + IDLE_MAX).is_none() && at.kept().is_empty());
     }
 
     /// Those who have waited for a hung server do not hang one after another.
