@@ -143,6 +143,13 @@ impl Client {
         there.into_iter().map(at).collect()
     }
 
+    /// Every server, whether it was away or not, with the whole time for each: for those who look after them.
+    pub fn each(&self) -> impl Iterator<Item = (&KmipServer, At<'_>)> {
+        self.servers.iter().enumerate().map(|(index, server)| {
+            (&server.address, At { client: self, server, index, limit: self.timeout })
+        })
+    }
+
     /// Why the others are left alone.
     pub fn why_away(&self) -> Vec<String> {
         self.servers.iter().filter_map(Server::is_away).collect()

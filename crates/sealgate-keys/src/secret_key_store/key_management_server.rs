@@ -133,6 +133,20 @@ impl KeyManagementServer {
         Ok(owners)
     }
 
+    fn check_at(server: &KmipServer, there: &There<'_>) -> Result<String, Fault> {
+        let answer = there.ask(&state_of_server())?;
+        let Response::Query { operations, vendor } = answer else {
+            return Err(keeper::odd(&answer));
+        };
+        let has = |operation| if operations.contains(&operation) { "yes" } else { "no" };
+        Ok(format!(
+            "{} at {server}, signs itself: {}, decrypts itself: {}",
+            vendor.unwrap_or_else(|| "a key management server".to_owned()),
+            has(Operation::Sign),
+            has(Operation::Decrypt)
+        ))
+    }
+
     fn remove_at(&self, there: &There<'_>, owner: &str) -> Result<u64, Fault> {
         let keys = self.names.keys(there, owner)?;
         for id in &keys {
@@ -188,22 +202,35 @@ impl RemoteStore for KeyManagementServer {
         self.keeper.on_a_server(|there| self.remove_at(there, owner))
     }
 
+    /// Asks every server: one that fails is a fault, although the others serve, and is missed only when they fail too.
     fn check(&self) -> Result<String, StoreError> {
-        let functions = vec![QueryFunction::Operations, QueryFunction::ServerInformation];
-        let query = Request::Query(functions);
-        let answer = self.keeper.on_a_server(|there| there.ask(&query))?;
-        let Response::Query { operations, vendor } = answer else {
-            return Err(keeper::odd(&answer).into_error());
-        };
-        let has = |operation| if operations.contains(&operation) { "yes" } else { "no" };
-        Ok(format!(
-            "{} at {}; signs itself: {}, decrypts itself: {}",
-            vendor.unwrap_or_else(|| "a key management server".to_owned()),
-            self.keeper.client.names(),
-            has(Operation::Sign),
-            has(Operation::Decrypt)
-        ))
+        let (mut lines, mut failed) = (Vec::new(), Vec::new());
+        for (server, at) in self.keeper.client.each() {
+            match self.keeper.visit(at).and_then(|there| Self::check_at(server, &there)) {
+                Ok(line) => lines.push(line),
+                Err(Fault::Away(why)) => failed.push(why),
+                Err(Fault::Said(StoreError::Unavailable { why, .. })) => {
+                    failed.push(format!("{server}: {why}"));
+                }
+                Err(Fault::Said(error)) => failed.push(format!("{server}: {error}")),
+            }
+        }
+        // What fails stands first, where it is seen.
+        if failed.is_empty() {
+            return Ok(lines.join("; "));
+        }
+        failed.append(&mut lines);
+        Err(keeper::unavailable(failed.join("; ")))
     }
+
+    fn ping(&self) -> Result<(), StoreError> {
+        self.keeper.on_a_server(|there| there.ask(&state_of_server())).map(drop)
+    }
+}
+
+/// What every server answers.
+fn state_of_server() -> Request {
+    Request::Query(vec![QueryFunction::Operations, QueryFunction::ServerInformation])
 }
 
 fn usage_of(purpose: KeyPurpose) -> i32 {

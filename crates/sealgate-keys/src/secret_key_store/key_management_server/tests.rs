@@ -566,6 +566,24 @@ fn identifiers_and_abilities_are_each_servers_own() {
 }
 
 #[test]
+fn a_check_asks_every_server_and_a_ping_is_content_with_one() {
+    let bed = Bed::new(2);
+    bed.servers[1].fake().operations = vec![Operation::Sign];
+    let line = bed.store(KmipGet::Never).check().unwrap();
+    assert!(line.contains("/0, signs itself: yes, decrypts itself: yes; "), "{line}");
+    assert!(line.ends_with("/1, signs itself: yes, decrypts itself: no"), "{line}");
+    // One that is away, and one that is none.
+    std::fs::remove_file(bed.directory.path().join("1")).unwrap();
+    let store = bed.store(KmipGet::Never);
+    for _ in 0..2 {
+        let line = store.check().unwrap_err().to_string();
+        assert!(line.starts_with("key management server: unix:"), "{line}");
+        assert!(line.contains("/1: No such file") && line.contains("/0, signs"), "{line}");
+        store.ping().unwrap();
+    }
+}
+
+#[test]
 fn a_key_is_taken_in_with_a_link_where_the_server_takes_links() {
     for takes_links in [true, false] {
         let bed = Bed::new(1);
