@@ -385,6 +385,10 @@ async fn an_answer_that_is_not_whole_is_an_error() {
     assert_eq!(find(&directory, ALICE).await.unwrap(), [certificate]);
     let why = why(find(&directory, "dave@nec.example").await);
     assert!(why.contains("refers to other servers"), "{why}");
+    // Before mail waits for that, as below the root of an Active Directory.
+    let checked = self::why(directory.check().await);
+    assert!(checked.contains("refers to other servers"), "{checked}");
+    assert!(checked.contains(&slapd.tls_url()) && checked.contains(":3269"), "{checked}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

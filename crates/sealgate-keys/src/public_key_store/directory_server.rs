@@ -205,14 +205,16 @@ impl DirectoryServer {
         self.change(Change::Remove, address, certificates).await
     }
 
-    /// Connects to every server anew and reads the base there: one line for `sealgate check`.
+    /// Connects to every server anew, reads the base there and looks an address up that nobody has: one line for
+    /// `sealgate check`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] that names each which does not answer as it must.
     pub async fn check(&self) -> Result<String, StoreError> {
-        let question = self.question_of_base();
+        let nobody = Address::parse(NOBODY).map_err(|error| fault("filter", error))?;
+        let (base, nobody) = (self.question_of_base(), self.question(&nobody));
         let connections = Arc::clone(&self.connections);
-        detached(async move { connections.check(&question).await }).await
+        detached(async move { connections.check(&base, &nobody).await }).await
     }
 
     /// Asks for something over the connection of look-ups: whether one of the servers answers, whatever it says.
@@ -343,6 +345,8 @@ const SERVERS_MAX: usize = 8;
 const REASON_CHARS_MAX: usize = 200;
 /// Values that are read where they came in: some certificates.
 const READ_AT_ONCE_BYTES_MAX: usize = 16 * 1024;
+/// RFC 2606 §2: in a domain that will never be.
+const NOBODY: &str = "nobody-has-this-address@sealgate.invalid";
 /// RFC 4511 §4.5.1.8: the entry without attributes.
 const NO_ATTRIBUTES: &[&str] = &["1.1"];
 

@@ -111,16 +111,21 @@ impl Connections {
         }
     }
 
-    /// Asks every server, on a connection of its own. One that fails is a fault, although look-ups go on with the others: it
-    /// is missed only when they fail too.
-    pub(super) async fn check(&self, question: &Question) -> Result<String, StoreError> {
+    /// Asks every server, on a connection of its own: for the base, and for an address that nobody has. One that fails is a
+    /// fault, although look-ups go on with the others: it is missed only when they fail too.
+    pub(super) async fn check(
+        &self,
+        base: &Question,
+        nobody: &Question,
+    ) -> Result<String, StoreError> {
         let (mut lines, mut failed) = (Vec::new(), Vec::new());
         for server in &self.servers {
             let deadline = Instant::now() + self.timeout;
-            let checked = timeout_at(deadline, self.check_server(server, question, deadline)).await;
+            let checked =
+                timeout_at(deadline, self.check_server(server, [base, nobody], deadline)).await;
             let line = match checked {
                 Ok(Ok(who)) => {
-                    lines.push(format!("{server}: bound as {who}, {} is there", question.base));
+                    lines.push(format!("{server}: bound as {who}, {} is there", base.base));
                     continue;
                 }
                 Ok(Err(why)) => format!("{server}: {why}"),
@@ -139,11 +144,11 @@ impl Connections {
     async fn check_server(
         &self,
         server: &Server,
-        question: &Question,
+        [base, nobody]: [&Question; 2],
         deadline: Instant,
     ) -> Result<String, String> {
         let (ldap, who) = self.open(server, deadline).await?;
-        let entries = search::entries(ldap, deadline, question.clone());
+        let entries = search::entries(ldap.clone(), deadline, base.clone());
         let found = entries.await.map_err(Fault::into_reason)?;
         if let Some(why) = found.cut_off {
             return Err(why);
@@ -151,10 +156,16 @@ impl Connections {
         if found.entries.is_empty() {
             return Err(format!(
                 "`{}` cannot be read: correct `base`, or let us read it",
-                question.base
+                base.base
             ));
         }
-        Ok(who)
+        // As the look-ups of all who have no certificate are answered: what is not whole makes their mail wait.
+        let entries = search::entries(ldap, deadline, nobody.clone());
+        let found = entries.await.map_err(Fault::into_reason)?;
+        match found.not_whole() {
+            Some(why) => Err(format!("a search below `{}`: {why}", base.base)),
+            None => Ok(who),
+        }
     }
 
     async fn session(self: &Arc<Self>) -> Result<Session, StoreError> {

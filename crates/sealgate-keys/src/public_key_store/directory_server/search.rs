@@ -197,7 +197,9 @@ pub(super) fn reason(result: &LdapResult) -> String {
 
 /// Why what is missing here may be elsewhere.
 pub(super) fn elsewhere() -> String {
-    "refers to other servers: name in `base` what this server holds".to_owned()
+    "refers to other servers: name in `base` what this server holds, or, of Active Directory, ask the global catalogue \
+     (ldaps://HOST:3269)"
+        .to_owned()
 }
 
 fn too_many(entries_max: usize) -> String {
