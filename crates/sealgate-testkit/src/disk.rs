@@ -16,7 +16,13 @@ use crate::process;
 #[derive(Debug)]
 pub struct SmallDisk {
     dir: TempDir,
-    is_read_only: bool,
+    read_only: Option<ReadOnly>,
+}
+
+/// A directory that nobody can write to, root included, as long as this is held.
+#[derive(Debug)]
+pub struct ReadOnly {
+    directory: PathBuf,
 }
 
 impl SmallDisk {
@@ -26,7 +32,7 @@ impl SmallDisk {
         let mut command = Command::new("mount");
         command.args(["-t", "tmpfs", "-o", &format!("size={octets},mode=0755"), "tmpfs"]);
         process::run(command.arg(dir.path()), b"").expect_ok("mount (this needs root)");
-        Self { dir, is_read_only: false }
+        Self { dir, read_only: None }
     }
 
     /// Where it is.
@@ -56,22 +62,11 @@ impl SmallDisk {
 
     /// From now on nobody can open anything on it for writing, or everybody again. Whoever has opened it before, writes on.
     pub fn set_read_only(&mut self, is_read_only: bool) {
-        if self.is_read_only == is_read_only {
-            return;
+        if is_read_only && self.read_only.is_none() {
+            self.read_only = Some(ReadOnly::make(self.path()));
+        } else if !is_read_only {
+            self.read_only = None;
         }
-        self.is_read_only = is_read_only;
-        let script = match is_read_only {
-            // Whoever opens something for writing between the two keeps it from becoming read-only: then once more.
-            true => {
-                "for try in 1 2 3 4 5 6 7 8 9; do mount --bind \"$0\" \"$0\" || exit 1; \
-                 mount -o remount,bind,ro \"$0\" && exit 0; umount -l \"$0\"; done; exit 1"
-            }
-            // Lazily: who opened something for reading meanwhile keeps it.
-            false => "umount -l \"$0\"",
-        };
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).arg(self.path());
-        process::run(&mut command, b"").expect_ok(script);
     }
 
     fn ballast(&self) -> PathBuf {
@@ -81,12 +76,35 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        for _ in 0..1 + u8::from(self.is_read_only) {
-            let ran = process::run(Command::new("umount").arg("-l").arg(self.path()), b"");
-            if !ran.ok() {
-                println!("umount {}: {}", self.path().display(), ran.stderr);
-            }
-        }
+        self.read_only = None;
+        unmount(self.path());
+    }
+}
+
+impl ReadOnly {
+    /// From now on nobody can open anything there for writing. Whoever has opened it before, writes on.
+    pub fn make(directory: &Path) -> Self {
+        // Whoever opens something for writing between the two keeps it from becoming read-only: then once more.
+        let script = "for try in 1 2 3 4 5 6 7 8 9; do mount --bind \"$0\" \"$0\" || exit 1; \
+                      mount -o remount,bind,ro \"$0\" && exit 0; umount -l \"$0\"; done; exit 1";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(directory);
+        process::run(&mut command, b"").expect_ok(script);
+        Self { directory: directory.to_owned() }
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        unmount(&self.directory);
+    }
+}
+
+/// Lazily: who opened something for reading meanwhile keeps it.
+fn unmount(directory: &Path) {
+    let ran = process::run(Command::new("umount").arg("-l").arg(directory), b"");
+    if !ran.ok() {
+        println!("umount {}: {}", directory.display(), ran.stderr);
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::disk::ReadOnly;
 use crate::pki::Identity;
 use crate::process::{self, Running};
 
@@ -117,6 +118,11 @@ impl SoftHsm {
             fs::rename(&inside, &outside).unwrap();
             fs::create_dir(&inside).unwrap();
         }
+    }
+
+    /// Keeps everybody from writing to the token's objects, as a hardened unit does.
+    pub fn write_protected(&self) -> ReadOnly {
+        ReadOnly::make(&self.directory.join("tokens"))
     }
 
     /// Puts the token behind a socket, as one on another machine.

@@ -40,6 +40,32 @@ fn a_token_pulled_and_put_back_works_again_with_the_same_handle() {
     });
 }
 
+/// As in a unit with ProtectSystem=strict: SoftHSM signs and decrypts there, and says no more what it is.
+#[test]
+fn a_token_that_cannot_write_is_ready_as_long_as_it_signs() {
+    inside("away::a_token_that_cannot_write_is_ready_as_long_as_it_signs", |bed| {
+        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&person, "r@nec.example", "01");
+        let protected = bed.token.write_protected();
+        let token = Token::open(bed.config()).unwrap();
+        let key = only(token.find("r@nec.example").unwrap());
+        for _ in 0..3 {
+            signs(&key);
+            assert_eq!(token.ping(), Ok(()));
+            let line = token.check().unwrap();
+            assert!(line.ends_with("model SoftHSM v2, secret keys: 1"), "{line}");
+        }
+        decrypts_rsa(&key);
+        drop(protected);
+        // And not any longer.
+        bed.token.set_present(false);
+        assert!(matches!(token.ping(), Err(StoreError::Unavailable { .. })));
+        bed.token.set_present(true);
+        assert!(works_within(&key, RETURN_PATIENCE));
+        assert_eq!(token.ping(), Ok(()));
+    });
+}
+
 /// A token at the other end of a socket, and the one key in it.
 fn rsa_key_behind_a_socket(bed: &Bed) -> (Remoting, Token, RemoteKey) {
     let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);

@@ -35,6 +35,8 @@ struct Standing {
     generation: u64,
     slot: Slot,
     has_login: bool,
+    /// What the token said that it is.
+    model: String,
     anchor: Session,
     /// Sessions of threads.
     open: usize,
@@ -71,7 +73,6 @@ pub(super) struct Here<'a> {
     pub(super) session: &'a Session,
     /// Object handles are good as long as this is the same.
     pub(super) generation: u64,
-    slot: Slot,
     has_login: bool,
 }
 
@@ -168,7 +169,7 @@ impl Connection {
             }
             let own = own.as_ref().ok_or_else(|| Fault::Away("no session".to_owned()))?;
             let session = &own.session;
-            work(&Here { connection: self, session, generation, slot, has_login })
+            work(&Here { connection: self, session, generation, has_login })
         });
         if matches!(result, Err(Fault::Away(_) | Fault::Gone(_)))
             && let Some(own) = own.take().filter(|own| own.generation == generation)
@@ -235,7 +236,10 @@ impl Connection {
                 return Err(error.into());
             }
         };
-        *standing = Some(Standing { generation, slot, has_login, anchor, open: 0, has_shown_keys });
+        let model = token.model().to_owned();
+        let open = 0;
+        *standing =
+            Some(Standing { generation, slot, has_login, model, anchor, open, has_shown_keys });
         Ok((slot, has_login))
     }
 
@@ -377,9 +381,11 @@ impl Here<'_> {
         }
     }
 
-    /// The token's description.
-    pub(super) fn token(&self) -> Result<TokenInfo, Fault> {
-        Ok(self.connection.module.functions().get_token_info(self.slot)?)
+    /// What the token said that it is when it was found. It is not asked again: one that signs may not be able to say, as SoftHSM's
+    /// after a login where it cannot write.
+    pub(super) fn model(&self) -> String {
+        let standing = lock(&self.connection.standing);
+        standing.as_ref().map_or_else(String::new, |standing| standing.model.clone())
     }
 }
 

@@ -132,8 +132,13 @@ impl RemoteStore for Token {
     fn ping(&self) -> Result<(), StoreError> {
         self.call(CALL_PATIENCE, |connection, own| {
             connection.run(own, |here| {
+                // What a use of a key begins with, and no more.
                 here.confirm()?;
-                here.token().map(drop)
+                here.confirm_keys()?;
+                match here.answers() {
+                    true => Ok(()),
+                    false => Err(Fault::Away("the token does not answer".to_owned())),
+                }
             })
         })
     }
@@ -145,13 +150,9 @@ impl RemoteStore for Token {
                 for owner in owners(here)? {
                     find_keys(here, &Selector::of_owner(&here.connection.config, &owner))?;
                 }
-                let token = here.token()?;
                 let keys = secret_keys(here, &[], OBJECTS_MAX)?.len();
-                Ok(format!(
-                    "token `{}`, model {}, secret keys: {keys}",
-                    token.label(),
-                    token.model()
-                ))
+                let label = &here.connection.config.token;
+                Ok(format!("token `{label}`, model {}, secret keys: {keys}", here.model()))
             })
         })
     }
