@@ -35,7 +35,7 @@ use sealgate_core::keys::{
     Certificate, Digest, KeyError, KeyTransport, SecretKey, SignatureScheme, SoftwareKey,
 };
 use sealgate_keys::StoreError;
-use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Key, Token};
+use sealgate_keys::secret_key_store::pkcs11::{Pkcs11Config, Pkcs11Key, Token};
 use sealgate_keys::secret_key_store::{KeyPurpose, RemoteStore};
 use sealgate_testkit::pki::pem_body;
 use sealgate_testkit::process;
@@ -515,6 +515,24 @@ fn a_wrong_pin_of_another_process_is_not_followed_by_a_try_of_this_one() {
         bed.token.tool(&["--list-objects"]);
         signs(&only(token.find("r@nec.example").unwrap()));
         assert_eq!(bed.calls("C_Login"), 1);
+    });
+}
+
+#[test]
+fn a_key_of_another_label_than_was_asked_for_is_nobodys_and_is_not_destroyed() {
+    inside("a_key_of_another_label_than_was_asked_for_is_nobodys_and_is_not_destroyed", |bed| {
+        let [alice, bob] = ["alice@nec.example", "bob@nec.example"];
+        let person = bed.person(alice, RSA, SIGN_AND_ENCRYPT);
+        bed.import(&person, alice, "01");
+        let config = Pkcs11Config { module: bed.labels_not_minded(), ..bed.config() };
+        let token = Token::open(config).unwrap();
+        signs(&only(token.find(alice).unwrap()));
+        for error in [token.find(bob).unwrap_err(), token.remove(bob).unwrap_err()] {
+            assert!(matches!(error, StoreError::Unavailable { .. }), "mail waits: {error}");
+            let text = error.to_string();
+            assert!(text.contains("`alice@nec.example` for label `bob@nec.example`"), "{text}");
+        }
+        signs(&only(token.find(alice).unwrap()));
     });
 }
 

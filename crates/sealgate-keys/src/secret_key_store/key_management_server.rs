@@ -111,7 +111,7 @@ impl KeyManagementServer {
         let certificates = self.names.certificates(there, owner)?;
         let chain = certificates.iter().map(|found| &found.certificate);
         let chain: Vec<_> = chain.filter(|one| one.is_authority()).map(Arc::clone).collect();
-        let pairs = pairing::pair(there, owner, ids, &certificates)?;
+        let pairs = pairing::pair(there, &self.names, owner, ids, &certificates)?;
         let key = |pair: Pair| {
             let certificate = Arc::clone(&pair.certificate);
             let (whose, server) = ([owner, address], there.visit.index());
@@ -149,6 +149,8 @@ impl KeyManagementServer {
 
     fn remove_at(&self, there: &There<'_>, owner: &str) -> Result<u64, Fault> {
         let keys = self.names.keys(there, owner)?;
+        // All of them before the first is destroyed.
+        keys.iter().try_for_each(|id| self.names.confirm(owner, id, &there.facts(id)?))?;
         for id in &keys {
             // Only what is revoked can be destroyed; what was never active need not be.
             let _ = there.visit.call(&keeper::revocation(id));

@@ -163,12 +163,21 @@ impl Bed {
 
     /// SoftHSM as a module that says that it opens so many sessions, and opens so many.
     pub(crate) fn few_sessions(&self, said: &str, opened: usize) -> PathBuf {
-        let module = self.directory.join("few_sessions.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pkcs11/few_sessions.c");
+        let defined = [format!("-DSAID={said}"), format!("-DOPENED={opened}")];
+        self.compiled("few_sessions", &defined)
+    }
+
+    /// SoftHSM as a module that finds objects whatever their label.
+    pub(crate) fn labels_not_minded(&self) -> PathBuf {
+        self.compiled("labels_not_minded", &[])
+    }
+
+    fn compiled(&self, name: &str, defined: &[String]) -> PathBuf {
+        let module = self.directory.join(format!("{name}.so"));
         let mut command = Command::new("cc");
-        command.args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&module).arg(source);
-        command.arg(format!("-DSAID={said}")).arg(format!("-DOPENED={opened}"));
-        process::run(&mut command, b"").expect_ok("cc");
+        command.args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&module);
+        command.arg(format!("{}/tests/pkcs11/{name}.c", env!("CARGO_MANIFEST_DIR")));
+        process::run(command.args(defined), b"").expect_ok("cc");
         module
     }
 

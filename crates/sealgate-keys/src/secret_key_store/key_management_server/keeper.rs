@@ -95,6 +95,8 @@ pub(super) struct KeyFacts {
     pub(super) algorithm: Option<CryptographicAlgorithm>,
     /// Where it is in its life; a server may not say.
     pub(super) state: Option<State>,
+    /// Its names; a server may not say.
+    pub(super) names: Vec<String>,
 }
 
 impl KeyFacts {
@@ -184,8 +186,13 @@ impl There<'_> {
     }
 
     pub(super) fn facts(&self, id: &str) -> Result<KeyFacts, Fault> {
-        let names =
-            [attribute::LINK, attribute::USAGE_MASK, attribute::STATE, attribute::ALGORITHM];
+        let names = [
+            attribute::LINK,
+            attribute::USAGE_MASK,
+            attribute::STATE,
+            attribute::ALGORITHM,
+            attribute::NAME,
+        ];
         let mut facts = KeyFacts::default();
         for attribute in self.attributes(id, &names)? {
             match attribute {
@@ -193,6 +200,7 @@ impl There<'_> {
                 Attribute::Algorithm(algorithm) => facts.algorithm = Some(algorithm),
                 Attribute::UsageMask(mask) => facts.mask = Some(mask),
                 Attribute::State(state) => facts.state = Some(state),
+                Attribute::Name(name) => facts.names.push(name),
                 _ => {}
             }
         }

@@ -9,6 +9,7 @@ use sealgate_core::keys::{Certificate, Fingerprint, KeyKind, KeyTransport, Softw
 
 use super::keeper::{Fault, Found, KeyFacts, There, unusable};
 use super::key_use::{Act, NotDone};
+use super::names::Names;
 use super::{KmipGet, usage_of};
 use crate::kmip::enumeration::{CryptographicAlgorithm, Operation, ResultReason, State, usage};
 use crate::secret_key_store::KeyPurpose;
@@ -55,11 +56,12 @@ pub(super) enum Proof {
 /// All keys of an owner with their certificates. Of keys that are the same the first that is in use is taken.
 pub(super) fn pair(
     there: &There<'_>,
+    names: &Names,
     owner: &str,
     ids: Vec<String>,
     certificates: &[Found],
 ) -> Result<Vec<Pair>, Fault> {
-    let claims = claims(there, ids, certificates)?;
+    let claims = claims(there, names, owner, ids, certificates)?;
     let mut links: HashMap<Fingerprint, usize> = HashMap::new();
     for linked in claims.iter().filter_map(|claim| claim.linked.as_ref()) {
         let count = links.entry(linked.fingerprint()).or_default();
@@ -106,12 +108,15 @@ pub(super) fn pair(
 /// What is known of the keys, without those that are done with; those that have no link come first.
 fn claims(
     there: &There<'_>,
+    names: &Names,
+    owner: &str,
     ids: Vec<String>,
     certificates: &[Found],
 ) -> Result<Vec<Claim>, Fault> {
     let mut claims = Vec::with_capacity(ids.len());
     for id in ids {
         let facts = there.facts(&id)?;
+        names.confirm(owner, &id, &facts)?;
         let link = facts.link.clone();
         let linked = link.map(|link| linked(there, link, certificates)).transpose()?;
         claims.push(Claim { id, facts, linked });

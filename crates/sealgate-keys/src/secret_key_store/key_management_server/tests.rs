@@ -48,6 +48,8 @@ struct Fake {
     /// Behind so many decryptions it has lost the key.
     loses_after: Option<usize>,
     takes_links: bool,
+    /// Whether it looks at names where it is asked for one.
+    minds_names: bool,
     /// It dies after so many registrations.
     registers: usize,
     /// What it was asked: the operation and the object.
@@ -75,6 +77,7 @@ impl FakeServer {
             troubles: 0,
             loses_after: None,
             takes_links: true,
+            minds_names: true,
             registers: usize::MAX,
             asked: Vec::new(),
             connections: [0, 0],
@@ -192,6 +195,7 @@ impl Fake {
                 let is = |kept: &&Kept| {
                     attributes.iter().all(|wanted| match wanted {
                         Attribute::ObjectType(kind) => kept.object.object_type() == *kind,
+                        Attribute::Name(_) if !self.minds_names => true,
                         other => kept.attributes.contains(other),
                     })
                 };
@@ -563,6 +567,33 @@ fn identifiers_and_abilities_are_each_servers_own() {
     assert!(found[0].secret.unwrap(&transport).is_ok(), "with the other server's key");
     assert_eq!(bed.servers[1].times(Operation::Get, &there), 1, "fetched: it does not decrypt");
     assert_eq!(bed.servers[1].times(Operation::Decrypt, &there), 0, "and is not asked to");
+}
+
+#[test]
+fn a_key_of_another_name_than_was_asked_for_is_nobodys_and_is_not_destroyed() {
+    let bed = Bed::new(1);
+    let person = Person::signing();
+    bed.servers[0].put_certificate(&person);
+    let id = bed.servers[0].put_key(&person, usage::SIGN);
+    bed.servers[0].fake().minds_names = false;
+    let store = bed.store(KmipGet::Never);
+    let bob = "bob@nec.example";
+    let errors = [store.find(bob).map(drop), store.find_for(bob, bob).map(drop)];
+    for error in errors.into_iter().chain([store.remove(bob).map(drop)]) {
+        let error = error.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "mail waits: {error}");
+        let names = ["sealgate/bob@nec.example/key", "sealgate/alice@nec.example/key"];
+        assert!(names.iter().all(|name| error.to_string().contains(name)), "{error}");
+    }
+    assert_eq!(bed.servers[0].fake().kept.len(), 2);
+    let asked = bed.servers[0].times(Operation::GetAttributes, &id);
+    assert!(person.is_signed_by(&store.find(ALICE).unwrap()[0]));
+    let again = bed.servers[0].times(Operation::GetAttributes, &id);
+    assert_eq!(again - asked, 1, "the name comes with what is asked anyway");
+    // Addresses are compared whatever their case.
+    let name = Attribute::Name(format!("sealgate/{}/key", ALICE.to_uppercase()));
+    bed.servers[0].fake().kept[1].attributes[0] = name;
+    assert!(person.is_signed_by(&store.find(ALICE).unwrap()[0]));
 }
 
 #[test]

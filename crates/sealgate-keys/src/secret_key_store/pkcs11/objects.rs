@@ -55,6 +55,15 @@ impl Selector {
         Self { template, certificate: key.certificate.clone() }
     }
 
+    /// Whether a key is what was looked for, as far as it says so.
+    fn names(&self, facts: &KeyFacts) -> bool {
+        self.template.iter().all(|wanted| match wanted {
+            Attribute::Label(label) => is_label(&facts.label, label),
+            Attribute::Id(id) => facts.id.is_empty() || facts.id == *id,
+            _ => true,
+        })
+    }
+
     /// All of one owner.
     pub(super) fn of_owner(config: &Pkcs11Config, owner: &str) -> Vec<Self> {
         let named = config.keys.iter().filter(|key| key.owner == owner).map(Self::of_key);
@@ -76,6 +85,36 @@ pub(super) struct Found {
     pub(super) generation: u64,
     pub(super) certificate: Arc<Certificate>,
     pub(super) chain: Vec<Arc<Certificate>>,
+}
+
+/// Whether an object's label is this one, as addresses are compared. Modules may write nothing, or more behind it.
+fn is_label(label: &[u8], wanted: &[u8]) -> bool {
+    let label = std::str::from_utf8(label)
+        .map_or(label, |text| text.trim_end_matches([' ', '\0']).as_bytes());
+    label.is_empty() || label.eq_ignore_ascii_case(wanted)
+}
+
+/// Sees that all of these objects have this label: before something is done to them because of it.
+pub(super) fn confirm_label(
+    here: &Here<'_>,
+    objects: &[ObjectHandle],
+    wanted: &str,
+) -> Result<(), Fault> {
+    for object in objects {
+        for attribute in here.session.get_attributes(*object, &[AttributeType::Label])? {
+            if let Attribute::Label(label) = attribute
+                && !is_label(&label, wanted.as_bytes())
+            {
+                return Err(not_it(&label, &format!("label `{wanted}`")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn not_it(label: &[u8], wanted: &str) -> Fault {
+    let label = String::from_utf8_lossy(label);
+    Fault::Incapable(format!("the token's module gave the object `{label}` for {wanted}"))
 }
 
 /// The label of an owner's objects, where there is a template.
@@ -182,6 +221,15 @@ pub(super) fn search(
         ObjectClass::CERTIFICATE => "certificates",
         _ => "public keys",
     };
+    let named = named(template);
+    let of = if named.is_empty() { "in it".to_owned() } else { format!("of {named}") };
+    Err(Fault::Incapable(format!(
+        "more than {most} {what} {of}: take those out that are no longer used, or give them another label"
+    )))
+}
+
+/// A template in words.
+fn named(template: &[Attribute]) -> String {
     let named = template.iter().filter_map(|attribute| match attribute {
         Attribute::Label(label) => Some(format!("label `{}`", String::from_utf8_lossy(label))),
         Attribute::Id(id) => {
@@ -191,11 +239,7 @@ pub(super) fn search(
         }
         _ => None,
     });
-    let named: Vec<_> = named.collect();
-    let of = if named.is_empty() { "in it".to_owned() } else { format!("of {}", named.join(", ")) };
-    Err(Fault::Incapable(format!(
-        "more than {most} {what} {of}: take those out that are no longer used, or give them another label"
-    )))
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// So many of the objects of a class with these attributes.
@@ -269,6 +313,10 @@ fn pairs(
     read: &mut ReadCertificates,
 ) -> Result<Vec<Found>, Fault> {
     let facts = facts(here, object)?;
+    if !selector.names(&facts) {
+        // Somebody would sign with another's key.
+        return Err(not_it(&facts.label, &named(&selector.template)));
+    }
     let name = KeyName { label: facts.label.clone(), id: facts.id.clone() };
     let label = name.label_text();
     let token = &here.connection.config.token;

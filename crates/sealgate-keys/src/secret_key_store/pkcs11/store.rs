@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::connection::{Connection, Here, OwnSession};
 use super::fault::Fault;
 use super::objects::{
-    Found, OBJECTS_MAX, PLACEHOLDER, Selector, facts, find_keys, first, label_of, owner_of, search,
-    secret_keys,
+    Found, OBJECTS_MAX, PLACEHOLDER, Selector, confirm_label, facts, find_keys, first, label_of,
+    owner_of, search, secret_keys,
 };
 use super::operation::TokenKey;
 use super::worker::Workers;
@@ -302,17 +302,14 @@ fn insert(here: &Here<'_>, new: &New) -> Result<(), Fault> {
 
 fn remove(here: &Here<'_>, label: &str) -> Result<u64, Fault> {
     let by_label = [Attribute::Label(label.as_bytes().to_vec())];
-    let mut removed = 0;
-    for object in secret_keys(here, &by_label, OBJECTS_MAX)? {
-        here.session.destroy_object(object)?;
-        removed += 1;
-    }
+    let keys = secret_keys(here, &by_label, OBJECTS_MAX)?;
+    let mut objects = keys.clone();
     for class in [ObjectClass::PUBLIC_KEY, ObjectClass::CERTIFICATE] {
-        for object in search(here, class, &by_label, OBJECTS_MAX)? {
-            here.session.destroy_object(object)?;
-        }
+        objects.extend(search(here, class, &by_label, OBJECTS_MAX)?);
     }
-    Ok(removed)
+    confirm_label(here, &objects, label)?;
+    objects.into_iter().try_for_each(|object| here.session.destroy_object(object))?;
+    Ok(u64::try_from(keys.len()).unwrap_or(u64::MAX))
 }
 
 /// How long a look-up or one use of a key may take, with starting anew; then the token is away.
