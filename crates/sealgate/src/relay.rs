@@ -61,7 +61,6 @@ pub(crate) mod transport;
 mod veil;
 mod wall_clock;
 
-use authentication::Authenticator;
 use budget::{Entrances, Memory};
 use confirm::Confirmations;
 use crypto_threads::CryptoThreads;
@@ -138,7 +137,6 @@ pub(crate) struct Relay {
     recipients: Recipients,
     confirmations: Confirmations,
     decryption_failures: DecryptionFailures,
-    authenticator: Authenticator,
     absence: Absence,
     readiness: Readiness,
     memory: Arc<Memory>,
@@ -154,7 +152,6 @@ impl Relay {
         let hostname = settings.config.hostname.clone();
         let router =
             Router::new(&settings.config.dns, settings.config.outside.ca.as_deref(), &hostname)?;
-        let authenticator = Authenticator::new(router.resolver().clone());
         let hops = Hops::new(settings.config.limits.connections_per_next_hop_max);
         let started = Arc::new(settings);
         Ok(Arc::new(Self {
@@ -166,7 +163,6 @@ impl Relay {
             recipients: Recipients::new(),
             confirmations: Confirmations::default(),
             decryption_failures: DecryptionFailures::new(),
-            authenticator,
             absence: Absence::default(),
             readiness: Readiness::default(),
             memory: Arc::default(),
@@ -242,10 +238,7 @@ impl Relay {
         for (entrance, listener) in entrances {
             tokio::spawn(listener::serve(Arc::clone(self), entrance, listener));
         }
-        if config.outside.next_hop == NextHop::Mx {
-            let relay = Arc::clone(self);
-            tokio::spawn(async move { relay.downstream.router.probe().await });
-        }
+        self.probe_resolvers();
         let relay = Arc::downgrade(self);
         tokio::spawn(async move {
             for round in 0_u64.. {
@@ -253,6 +246,7 @@ impl Relay {
                 let Some(relay) = relay.upgrade() else { return };
                 relay.downstream.pool.sweep();
                 relay.downstream.hops.sweep();
+                relay.follow_resolvers();
                 crate::observe::drain();
                 if round % DONE_SWEEP_ROUNDS == 0 {
                     done::sweep(&relay).await;
@@ -264,6 +258,20 @@ impl Relay {
             }
         });
         Ok(line)
+    }
+
+    /// The system's resolvers are others after a DHCP lease, a VPN or the boot.
+    fn follow_resolvers(self: &Arc<Self>) {
+        if self.downstream.router.follow_resolvers() {
+            self.probe_resolvers();
+        }
+    }
+
+    fn probe_resolvers(self: &Arc<Self>) {
+        if self.settings().config.outside.next_hop == NextHop::Mx {
+            let relay = Arc::clone(self);
+            tokio::spawn(async move { relay.downstream.router.probe().await });
+        }
     }
 
     /// Reads the MTA-STS policies that were learned before, and keeps what is learned from now on.
@@ -288,7 +296,7 @@ impl Relay {
     }
 
     /// Until SIGTERM or SIGINT; SIGHUP reloads.
-    async fn wait_for(&self, mut signals: Signals) {
+    async fn wait_for(self: &Arc<Self>, mut signals: Signals) {
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return,
@@ -298,10 +306,11 @@ impl Relay {
         }
     }
 
-    /// Takes configuration, TLS files and stores anew; where one of them is unusable nothing is changed. Listeners, database
-    /// and resolvers stay as they are, and what is under way ends with what it began with.
-    async fn reload(&self) {
+    /// Takes configuration, TLS files and stores anew; where one of them is unusable nothing of these is changed. Listeners,
+    /// database and configured resolvers stay as they are, and what is under way ends with what it began with.
+    async fn reload(self: &Arc<Self>) {
         self.clock.confirm();
+        self.follow_resolvers();
         let path = self.settings().config.path.clone();
         match self.load(&path).await {
             Ok(settings) => {

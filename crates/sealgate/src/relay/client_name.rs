@@ -134,10 +134,10 @@ mod tests {
             ("192.0.2.11", ClientName::Unavailable),
             ("192.0.2.12", ClientName::Unavailable),
         ] {
-            let found = of(client.parse().unwrap(), known.resolver()).await;
+            let found = of(client.parse().unwrap(), &known.resolver()).await;
             assert_eq!(found, expected, "{client}");
         }
-        let found = of("192.0.2.7".parse().unwrap(), silent.resolver()).await;
+        let found = of("192.0.2.7".parse().unwrap(), &silent.resolver()).await;
         assert_eq!(found, ClientName::TemporarilyUnavailable);
     }
 }

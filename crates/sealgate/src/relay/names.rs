@@ -4,9 +4,10 @@
 //! are validated from the root's keys; an answer that ought to be signed and is not correctly so is a failed look-up. The
 //! names that an administrator wrote are his own network's and are asked for as any program does, with search domains.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -14,22 +15,39 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{Resolver, TokioResolver};
 
 use self::bailiwick::Connections;
+use self::resolv_conf::ResolvConf;
 use self::wildcard::SecondLook;
 use crate::config::{Dns, Resolvers};
 
 pub(super) mod bailiwick;
+mod resolv_conf;
 pub(super) mod wildcard;
 
-/// The resolvers.
-#[derive(Debug)]
+/// Looks names up.
 pub(crate) struct Names {
+    /// What is asked now; a look-up ends with what it began with.
+    resolver: RwLock<Arc<Both>>,
+    /// None where nothing is validated.
+    anchors: Option<Arc<TrustAnchors>>,
+    /// What says whom to ask, where the configuration does not.
+    system: Option<Mutex<ResolvConf>>,
+}
+
+/// The resolvers.
+struct Both {
     plain: TokioResolver,
     /// None where nothing is validated.
     validating: Option<(Resolver<Connections>, SecondLook)>,
+    servers: Vec<IpAddr>,
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names").field("servers", &self.now().servers).finish_non_exhaustive()
+    }
 }
 
 /// What a look-up found.
@@ -69,33 +87,70 @@ impl Names {
     /// # Errors
     /// What is wrong with the resolvers or the trust anchor.
     pub(crate) fn new(dns: &Dns) -> Result<Self, String> {
+        Self::with_system(dns, Path::new(resolv_conf::SYSTEM))
+    }
+
+    fn with_system(dns: &Dns, system: &Path) -> Result<Self, String> {
         let anchors = match &dns.trust_anchor {
             Some(path) => trust_anchors(path)?,
             None => TrustAnchors::default(),
         };
-        let (config, options) = configuration(&dns.resolvers);
-        let validating = match dns.dnssec {
-            true => Some(validating(&config, options.clone(), Arc::new(anchors))?),
-            false => None,
+        let anchors = dns.dnssec.then(|| Arc::new(anchors));
+        let of = |servers| ResolverConfig::from_parts(None, Vec::new(), servers);
+        let (servers, system) = match &dns.resolvers {
+            Resolvers::System => (Vec::new(), Some(Mutex::new(ResolvConf::new(system)))),
+            Resolvers::Servers(servers) => (servers.iter().map(name_server).collect(), None),
         };
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let plain = builder.with_options(options).build().map_err(|error| unusable(&error))?;
-        Ok(Self { plain, validating })
+        let both = Both::new(of(servers), ResolverOpts::default(), anchors.as_ref())?;
+        let names = Self { resolver: RwLock::new(Arc::new(both)), anchors, system };
+        names.follow();
+        Ok(names)
+    }
+
+    /// Asks whom the system's file names, where it says something else than before; says whether that is so. As long as
+    /// nothing can be made of the file, those are asked that it named last.
+    pub(crate) fn follow(&self) -> bool {
+        let Some(system) = &self.system else { return false };
+        let mut system = system.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(changed) = system.changed() else { return false };
+        let path = system.path().display();
+        let anchors = self.anchors.as_ref();
+        let both = changed.and_then(|(config, options)| Both::new(config, options, anchors));
+        match both {
+            Ok(both) => {
+                let servers = &both.servers;
+                tracing::info!(%path, ?servers, "these resolvers are asked from now on");
+                *self.resolver.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(both);
+                true
+            }
+            Err(error) if self.now().servers.is_empty() => {
+                tracing::warn!(%path, %error, "no resolver is known: names cannot be looked up until it names one");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%path, %error, "names no resolver: those that it named before are asked");
+                false
+            }
+        }
+    }
+
+    fn now(&self) -> Arc<Both> {
+        Arc::clone(&self.resolver.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the resolvers pass on what is needed to validate their answers; `false` only where they know the Internet's
     /// root and do not.
     pub(crate) async fn is_able_to_validate(&self) -> bool {
         match self.look_up(".", RecordType::SOA).await {
-            Ok(found) => found.secure || self.validating.is_none(),
-            Err(NotFound::Bogus) => self.plain.lookup(".", RecordType::SOA).await.is_err(),
+            Ok(found) => found.secure || self.anchors.is_none(),
+            Err(NotFound::Bogus) => self.plain().lookup(".", RecordType::SOA).await.is_err(),
             Err(_) => true,
         }
     }
 
-    /// What looks names up without validating.
-    pub(crate) fn plain(&self) -> &TokioResolver {
-        &self.plain
+    /// What looks names up without validating; for one task only, since others may be asked after that.
+    pub(crate) fn plain(&self) -> TokioResolver {
+        self.now().plain.clone()
     }
 
     /// The addresses of a name that an administrator wrote.
@@ -103,7 +158,7 @@ impl Names {
     /// # Errors
     /// [`NotFound`].
     pub(crate) async fn addresses_of_ours(&self, name: &str) -> Result<Vec<IpAddr>, NotFound> {
-        let found = self.plain.lookup_ip(name).await.map_err(|error| not_found(&error))?;
+        let found = self.plain().lookup_ip(name).await.map_err(|error| not_found(&error))?;
         Ok(found.iter().collect())
     }
 
@@ -135,8 +190,9 @@ impl Names {
     pub(crate) async fn look_up(&self, name: &str, kind: RecordType) -> Result<Found, NotFound> {
         let mut name = Name::from_ascii(name).map_err(|_| NotFound::NoSuchName)?;
         name.set_fqdn(true);
-        let Some((validating, second_look)) = &self.validating else {
-            let answer = self.plain.lookup(name.clone(), kind).await;
+        let now = self.now();
+        let Some((validating, second_look)) = &now.validating else {
+            let answer = now.plain.lookup(name.clone(), kind).await;
             let answer = answer.map_err(|error| not_found(&error))?;
             return read(answer.answers(), &name, kind, false);
         };
@@ -156,6 +212,20 @@ impl Names {
             },
             other => Err(other),
         }
+    }
+}
+
+impl Both {
+    fn new(
+        config: ResolverConfig,
+        options: ResolverOpts,
+        anchors: Option<&Arc<TrustAnchors>>,
+    ) -> Result<Self, String> {
+        let servers = config.name_servers().iter().map(|one| one.ip).collect();
+        let validating = anchors.map(|anchors| validating(&config, options.clone(), anchors));
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let plain = builder.with_options(options).build().map_err(|error| unusable(&error))?;
+        Ok(Self { plain, validating: validating.transpose()?, servers })
     }
 }
 
@@ -256,30 +326,16 @@ pub(super) fn not_found(error: &NetError) -> NotFound {
     }
 }
 
-/// Whom to ask, and how.
-fn configuration(resolvers: &Resolvers) -> (ResolverConfig, ResolverOpts) {
-    let of = |servers| ResolverConfig::from_parts(None, Vec::new(), servers);
-    match resolvers {
-        Resolvers::System => read_system_conf().unwrap_or_else(|error| {
-            tracing::warn!(%error, "no usable /etc/resolv.conf: names cannot be looked up");
-            (of(Vec::new()), ResolverOpts::default())
-        }),
-        Resolvers::Servers(servers) => {
-            (of(servers.iter().map(name_server).collect()), ResolverOpts::default())
-        }
-    }
-}
-
 fn validating(
     config: &ResolverConfig,
     options: ResolverOpts,
-    anchors: Arc<TrustAnchors>,
+    anchors: &Arc<TrustAnchors>,
 ) -> Result<(Resolver<Connections>, SecondLook), String> {
     let options = validating_options(options);
-    let second_look = SecondLook::new(config, &options, Arc::clone(&anchors))?;
+    let second_look = SecondLook::new(config, &options, Arc::clone(anchors))?;
     let resolver = Resolver::builder_with_config(config.clone(), Connections::default())
         .with_options(options)
-        .with_trust_anchor(anchors)
+        .with_trust_anchor(Arc::clone(anchors))
         .build()
         .map_err(|error| unusable(&error))?;
     Ok((resolver, second_look))
@@ -429,6 +485,54 @@ mod tests {
         let options = validating_options(system);
         assert!(options.edns0 && options.validate);
         assert_eq!(options.use_hosts_file, ResolveHosts::Never);
+    }
+
+    #[tokio::test]
+    async fn the_resolvers_of_the_system_are_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("resolv.conf");
+        for dnssec in [true, false] {
+            std::fs::write(&file, "").unwrap();
+            let dns = Dns { resolvers: Resolvers::System, dnssec, trust_anchor: None };
+            let names = Names::with_system(&dns, &file).unwrap();
+            assert!(names.now().servers.is_empty(), "as at boot");
+            let write = |text: &str| std::fs::write(&file, text).unwrap();
+            let asked = || {
+                let now = names.now();
+                assert_eq!(now.validating.is_some(), dnssec);
+                let patience = now.plain.options().timeout.as_secs();
+                (now.servers.iter().map(ToString::to_string).collect::<Vec<_>>(), patience)
+            };
+            write("nameserver 192.0.2.1\n");
+            assert!(names.follow());
+            assert_eq!(asked(), (vec!["192.0.2.1".to_owned()], 5));
+            assert!(!names.follow(), "it is the same");
+            write("nameserver 2001:db8::1\noptions timeout:3\n");
+            let before = names.now();
+            assert!(names.follow());
+            let after = (vec!["2001:db8::1".to_owned()], 3);
+            assert_eq!(asked(), after);
+            assert_eq!(before.servers.len(), 1, "what is under way ends with these");
+            for useless in ["", "options timeout:7\n", "nameserver ns.example\n"] {
+                write(useless);
+                assert!(!names.follow(), "{useless}");
+                assert_eq!(asked(), after, "{useless}");
+            }
+            std::fs::remove_file(&file).unwrap();
+            assert!(!names.follow());
+            assert_eq!(asked(), after);
+            write("nameserver 192.0.2.2\nnameserver 192.0.2.3\n");
+            assert!(names.follow());
+            assert_eq!(asked().0, ["192.0.2.2", "192.0.2.3"]);
+        }
+    }
+
+    #[test]
+    fn resolvers_of_the_configuration_are_not_those_of_the_system() {
+        let servers = vec!["192.0.2.1:5353".parse().unwrap()];
+        let resolvers = Resolvers::Servers(servers);
+        let dns = Dns { resolvers, dnssec: false, trust_anchor: None };
+        assert!(!Names::with_system(&dns, Path::new("/dev/null")).unwrap().follow());
     }
 
     #[test]

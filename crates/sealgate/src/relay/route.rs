@@ -171,9 +171,14 @@ impl Router {
         &self.policies
     }
 
-    /// What names are looked up with.
-    pub(crate) fn resolver(&self) -> &hickory_resolver::TokioResolver {
+    /// What names are looked up with, for one task.
+    pub(crate) fn resolver(&self) -> hickory_resolver::TokioResolver {
         self.names.plain()
+    }
+
+    /// Asks the resolvers that the system names now; says whether these are others.
+    pub(crate) fn follow_resolvers(&self) -> bool {
+        self.names.follow()
     }
 
     /// The hop for mail to a domain.

@@ -177,7 +177,7 @@ impl Session {
         let inbound = self.entrance.direction() == Direction::Inbound;
         if told && inbound && self.client_name.is_none() {
             let resolver = self.relay.downstream.router.resolver();
-            self.client_name = Some(client_name::of(self.peer.ip(), resolver).await);
+            self.client_name = Some(client_name::of(self.peer.ip(), &resolver).await);
         }
     }
 

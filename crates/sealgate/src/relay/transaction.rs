@@ -20,7 +20,7 @@ use sealgate_core::verify::Harvest;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
-use super::authentication::{Authentication, Sender};
+use super::authentication::{Authentication, Authenticator, Sender};
 use super::budget::CopiesRoom;
 use super::decryption_failures::{self, Attempt};
 use super::deliver::Outcome;
@@ -366,7 +366,7 @@ impl Transaction {
             from: self.envelope.reverse_path.as_ref(),
             deadline: Instant::now() + Duration::from_secs(config.limits.authentication_secs_max),
         };
-        let authenticator = &self.relay.authenticator;
+        let authenticator = Authenticator::new(self.relay.downstream.router.resolver());
         let found = authenticator.authenticate(sender, &config.hostname, message).await;
         match &found.rejected_by {
             Some(domain) if config.outside.dmarc == Dmarc::Refuse => {
