@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use sealgate_keys::secret_key_store::pkcs11::end_modules;
 
-use crate::config::Config;
+use crate::config::{Config, Place};
 
 mod anchor;
 mod ca;
@@ -61,8 +61,13 @@ pub(crate) struct Globals {
 impl Globals {
     /// The configuration that `--config` names, or the usual one.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
-        let path = Config::find(self.config.as_deref())?;
-        Ok(Config::load(&path)?)
+        let place = Place::find(self.config.as_deref())?;
+        if let Some(why) = place.passed_over {
+            let path = place.path.display();
+            // Nobody to tell if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "sealgate: {why}; {path} is used");
+        }
+        Ok(Config::load(&place.path)?)
     }
 
     /// With `-v`, what the libraries say goes to standard error.

@@ -17,6 +17,7 @@ mod file_v1;
 mod key_server;
 mod limits;
 mod network;
+mod place;
 mod server;
 mod stores_v1;
 
@@ -24,6 +25,7 @@ pub(crate) use error::ConfigError;
 pub(crate) use key_server::{Identity, KeyOperation, KeyServerConfig, RelayEntry};
 pub(crate) use limits::Limits;
 pub(crate) use network::Network;
+pub(crate) use place::Place;
 pub(crate) use server::{NextHop, Server};
 
 /// Everything that an administrator decides.
@@ -76,18 +78,6 @@ impl Config {
     /// [`ConfigError::Invalid`] with file, line and what to do.
     pub(crate) fn read(text: &str, path: &Path) -> Result<Self, ConfigError> {
         file_v1::parse(text, path, &absolute_directory(path))
-    }
-
-    /// The file that `--config` names, or the first of the usual places.
-    ///
-    /// # Errors
-    /// [`ConfigError::NotFound`] where there is none.
-    pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
-        if let Some(path) = given {
-            return Ok(path.to_owned());
-        }
-        let usual = USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists());
-        usual.ok_or(ConfigError::NotFound)
     }
 }
 
@@ -222,9 +212,6 @@ fn absolute_directory(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
-
-/// Where a configuration is looked for without `--config`.
-pub(crate) const USUAL_PLACES: [&str; 2] = ["./sealgate.toml", "/etc/sealgate/sealgate.toml"];
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::place::USUAL_PLACES;
+
 /// A configuration that cannot be used.
 #[derive(Debug)]
 pub(crate) enum ConfigError {
@@ -15,8 +17,11 @@ pub(crate) enum ConfigError {
         /// What is wrong and what to do.
         message: String,
     },
-    /// There is none.
-    NotFound,
+    /// There is none that is taken without being named.
+    NotFound {
+        /// Why one that is there is not.
+        passed_over: Option<String>,
+    },
     /// It cannot be read.
     Unreadable {
         /// The file.
@@ -32,11 +37,12 @@ impl fmt::Display for ConfigError {
             Self::Invalid { path, line, message } => {
                 write!(f, "{}:{line}: {message}", path.display())
             }
-            Self::NotFound => write!(
+            Self::NotFound { passed_over: Some(why) } => write!(f, "no configuration: {why}"),
+            Self::NotFound { passed_over: None } => write!(
                 f,
                 "no configuration: neither {} exists; make one with `sealgate init --domain \
                  DOMAIN` or name one with --config FILE",
-                super::USUAL_PLACES.join(" nor ")
+                USUAL_PLACES.join(" nor ")
             ),
             Self::Unreadable { path, error } => {
                 write!(f, "{}: {error}; name another with --config FILE", path.display())

@@ -1,0 +1,169 @@
+//! Where the configuration is: the file that `--config` names, or the first of the usual places.
+//!
+//! A configuration decides what is run: root must not take that of whoever happened to lay one into the working directory. So
+//! `./sealgate.toml` counts only where nobody but root and the user himself can have written it (CWE-427); a file that was named, and
+//! the one in /etc, are the administrator's affair.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::ConfigError;
+
+/// The file to read.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Why one that comes before it is not taken, and what to do.
+    pub(crate) passed_over: Option<String>,
+}
+
+impl Place {
+    /// Finds it.
+    ///
+    /// # Errors
+    /// [`ConfigError::NotFound`] where there is none.
+    pub(crate) fn find(given: Option<&Path>) -> Result<Self, ConfigError> {
+        if let Some(path) = given {
+            return Ok(Self { path: path.to_owned(), passed_over: None });
+        }
+        let [here, system] = USUAL_PLACES.map(Path::new);
+        Self::first_of(here, system, [0, rustix::process::geteuid().as_raw()])
+    }
+
+    /// The file in the working directory where it is theirs, else the system's.
+    fn first_of(here: &Path, system: &Path, trusted: [u32; 2]) -> Result<Self, ConfigError> {
+        let mut passed_over = None;
+        if here.exists() {
+            passed_over = doubt(here, trusted);
+            if passed_over.is_none() {
+                return Ok(Self { path: here.to_owned(), passed_over });
+            }
+        }
+        if !system.exists() {
+            return Err(ConfigError::NotFound { passed_over });
+        }
+        if is_same(here, system) {
+            // In the directory of the system's: that is the one that is meant.
+            passed_over = None;
+        }
+        Ok(Self { path: system.to_owned(), passed_over })
+    }
+}
+
+/// Why a file may be somebody else's, where it may. Whose the link and the directory are counts as well: they decide which
+/// file it is, and relative paths in it start there.
+fn doubt(path: &Path, trusted: [u32; 2]) -> Option<String> {
+    let advice = |why: String| {
+        let path = path.display();
+        format!("{path} is not taken: {why}; where it is the right one, give --config {path}")
+    };
+    let directory = path.parent().unwrap_or(path);
+    let found = [path.symlink_metadata(), path.metadata(), directory.metadata()];
+    let [link, file, directory] = found.map(Result::ok);
+    let owner = |what: &str, of: &Option<Metadata>| {
+        let uid = of.as_ref()?.uid();
+        let is_foreign = !trusted.contains(&uid);
+        is_foreign.then(|| format!("{what} belongs to the user with id {uid}"))
+    };
+    let foreign = owner("it", &link).or_else(|| owner("what it links to", &file));
+    let foreign = foreign.or_else(|| owner("its directory", &directory));
+    let writable = || {
+        let mode = file.as_ref()?.mode();
+        let is_writable = mode & WRITABLE_BY_OTHERS != 0;
+        is_writable.then(|| format!("others may write it (mode {:04o}; chmod go-w)", mode & 0o7777))
+    };
+    foreign.or_else(writable).map(advice)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    identity(one).is_some() && identity(one) == identity(other)
+}
+
+/// Where a configuration is looked for without `--config`.
+pub(super) const USUAL_PLACES: [&str; 2] = ["./sealgate.toml", "/etc/sealgate/sealgate.toml"];
+/// Of a file's mode: its group, and everybody.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    struct Bed {
+        _directory: tempfile::TempDir,
+        here: PathBuf,
+        system: PathBuf,
+        own: [u32; 2],
+    }
+
+    fn bed() -> Bed {
+        let directory = tempfile::tempdir().unwrap();
+        let [here, system] = ["here", "system"].map(|name| {
+            let path = directory.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path.join("sealgate.toml")
+        });
+        write(&here, 0o644);
+        write(&system, 0o666);
+        let uid = here.metadata().unwrap().uid();
+        Bed { _directory: directory, here, system, own: [uid, uid] }
+    }
+
+    fn write(path: &Path, mode: u32) {
+        std::fs::write(path, "").unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// No user has it.
+    const NOBODY: [u32; 2] = [u32::MAX; 2];
+
+    #[test]
+    fn a_file_of_ones_own_in_the_working_directory_comes_first() {
+        let Bed { here, system, own, _directory } = &bed();
+        let place = Place::first_of(here, system, *own).unwrap();
+        assert_eq!((&place.path, place.passed_over), (here, None));
+        std::fs::remove_file(here).unwrap();
+        let place = Place::first_of(here, system, *own).unwrap();
+        assert_eq!((&place.path, place.passed_over), (system, None));
+        std::fs::remove_file(system).unwrap();
+        let error = Place::first_of(here, system, *own).unwrap_err().to_string();
+        assert!(error.contains("sealgate init") && error.contains("--config"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_passed_over() {
+        let Bed { here, system, own, _directory } = &bed();
+        let place = Place::first_of(here, system, NOBODY).unwrap();
+        assert_eq!(&place.path, system);
+        let said = place.passed_over.unwrap();
+        let owner = format!("user with id {}", own[0]);
+        let name = here.display().to_string();
+        assert!(said.contains(&owner) && said.contains(&format!("--config {name}")), "{said}");
+        std::fs::remove_file(system).unwrap();
+        let error = Place::first_of(here, system, NOBODY).unwrap_err().to_string();
+        assert!(error.contains(&owner) && error.contains(&name), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+        let named = Place::find(Some(here)).unwrap();
+        assert_eq!((&named.path, named.passed_over), (here, None));
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_passed_over() {
+        let Bed { here, system, own, _directory } = &bed();
+        for mode in [0o646, 0o664, 0o666] {
+            write(here, mode);
+            let place = Place::first_of(here, system, *own).unwrap();
+            assert_eq!(&place.path, system);
+            let said = place.passed_over.unwrap();
+            assert!(said.contains(&format!("0{mode:o}")) && said.contains("go-w"), "{said}");
+        }
+        std::fs::remove_file(here).unwrap();
+        symlink(system, here).unwrap();
+        let place = Place::first_of(here, system, *own).unwrap();
+        assert_eq!((&place.path, place.passed_over), (system, None), "it is the system's own");
+    }
+}
