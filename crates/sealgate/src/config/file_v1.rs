@@ -4,7 +4,7 @@
 //! are refused. What no single value can tell (a listener without a need, a key without its certificate) is checked
 //! in [`parse`] afterwards.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -321,9 +321,8 @@ impl File {
             let message = "this takes mail for your mail server: say where that is with [inside] \
                            mail_server = \"smtp://HOST:PORT\"";
             ("outside", "smtp", message)
-        } else if self.takes_its_own_mail() {
-            let message = "this is where sealgate itself takes mail ([outside] smtp): name the port of your mail server";
-            ("inside", "mail_server", message)
+        } else if let Some(found) = self.takes_its_own_mail() {
+            return Some(found);
         } else if self.observe.listen.is_some_and(|at| !at.ip().to_canonical().is_loopback()) {
             let message = "`listen` needs a loopback address, such as 127.0.0.1:9725: metrics are for this machine only";
             ("observe", "listen", message)
@@ -335,16 +334,31 @@ impl File {
         Some((table, key, message.to_owned()))
     }
 
-    /// Whether opened mail would come back as mail from the Internet.
-    fn takes_its_own_mail(&self) -> bool {
-        let Some((open, server)) = self.outside.smtp.zip(self.inside.mail_server.as_ref()) else {
-            return false;
+    /// A server to hand mail to that is an entrance of our own: all that goes there would come back.
+    fn takes_its_own_mail(&self) -> Option<(&'static str, &'static str, String)> {
+        let next_hop = match &self.outside.next_hop {
+            Some(Parsed(NextHop::Fixed(server))) => Some(server),
+            _ => None,
         };
-        let is_there = server.0.host.parse::<IpAddr>().is_ok_and(|address| {
-            let (address, open) = (address.to_canonical(), open.ip().to_canonical());
-            address == open || (open.is_unspecified() && address.is_loopback())
-        });
-        is_there && open.port() == server.0.port && open.port() != 0
+        let servers = [
+            ("inside", "mail_server", self.inside.mail_server.as_ref().map(|server| &server.0)),
+            ("outside", "next_hop", next_hop),
+        ];
+        let entrances = [
+            ("[inside] lmtp", self.inside.lmtp),
+            ("[inside] smtp", self.inside.smtp),
+            ("[outside] smtp", self.outside.smtp),
+        ];
+        servers.into_iter().find_map(|(table, key, server)| {
+            let server = server?;
+            let is_there = |open: Option<SocketAddr>| open.is_some_and(|open| server.is_at(open));
+            let (entrance, _) = entrances.into_iter().find(|(_, open)| is_there(*open))?;
+            let message = format!(
+                "this is where sealgate itself takes mail ({entrance}), which would come back without end: name the \
+                 port of another server"
+            );
+            Some((table, key, message))
+        })
     }
 
     fn into_config(self, path: &Path, directory: &Path) -> Config {

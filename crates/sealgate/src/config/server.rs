@@ -1,7 +1,7 @@
 //! Where mail is handed to: a fixed server, or what the recipient's MX records say.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use sealgate_core::address::Domain;
@@ -24,6 +24,17 @@ pub(crate) struct Server {
     pub(crate) host: String,
     /// TCP port.
     pub(crate) port: u16,
+}
+
+impl Server {
+    /// Whether it is named by an address at which somebody who listens here is reached. What a name leads to is not looked at.
+    pub(super) fn is_at(&self, open: SocketAddr) -> bool {
+        let is_there = self.host.parse::<IpAddr>().is_ok_and(|address| {
+            let (address, open) = (address.to_canonical(), open.ip().to_canonical());
+            address == open || (open.is_unspecified() && address.is_loopback())
+        });
+        is_there && open.port() == self.port && open.port() != 0
+    }
 }
 
 impl FromStr for Server {

@@ -108,16 +108,6 @@ fn faults_are_named_with_their_line() {
         ("[inside]\nmail_server = \"mail\"", 4, "smtp://HOST:PORT"),
         ("[outside]\nnext_hop = \"mail\"", 4, "\"mx\""),
         ("[inside]\nsmtp = \"127.0.0.1:1\"\n[outside]\nsmtp = \"127.0.0.1:2\"", 6, "mail_server"),
-        (
-            "[inside]\nmail_server = \"smtp://127.0.0.1\"\n[outside]\nsmtp = \"0.0.0.0:25\"",
-            4,
-            "sealgate itself",
-        ),
-        (
-            "[outside]\nsmtp = \"[::1]:25\"\n[inside]\nmail_server = \"lmtp://[::1]:25\"",
-            6,
-            "sealgate itself",
-        ),
         ("[observe]\nlisten = \"0.0.0.0:9725\"", 4, "loopback"),
         ("[policy]\nencrypt = \"maybe\"", 4, "maybe"),
         ("[[rule]]\nto = [\"a\"]", 4, "address pattern"),
@@ -151,6 +141,50 @@ fn faults_are_named_with_their_line() {
 }
 
 #[test]
+fn a_server_that_is_sealgate_itself_is_refused() {
+    for (tail, line, entrance) in [
+        (
+            "[inside]\nmail_server = \"smtp://127.0.0.1\"\n[outside]\nsmtp = \"0.0.0.0:25\"",
+            4,
+            "[outside] smtp",
+        ),
+        (
+            "[outside]\nsmtp = \"[::1]:25\"\n[inside]\nmail_server = \"lmtp://[::1]:25\"",
+            6,
+            "[outside] smtp",
+        ),
+        (
+            "[inside]\nmail_server = \"lmtp://127.0.0.1:24\"\nlmtp = \"127.0.0.1:24\"",
+            4,
+            "[inside] lmtp",
+        ),
+        ("[inside]\nsmtp = \"0.0.0.0:26\"\nmail_server = \"smtp://[::1]:26\"", 5, "[inside] smtp"),
+        (
+            "[outside]\nnext_hop = \"smtp://127.0.0.1:26\"\n[inside]\nsmtp = \"127.0.0.1:26\"",
+            4,
+            "[inside] smtp",
+        ),
+        (
+            "[inside]\nlmtp = \"[::]:24\"\n[outside]\nnext_hop = \"lmtp://[::1]:24\"",
+            6,
+            "[inside] lmtp",
+        ),
+        (
+            "[inside]\nmail_server = \"smtp://127.0.0.1:26\"\n[outside]\nsmtp = \"0.0.0.0:25\"\n\
+             next_hop = \"smtp://127.0.0.1\"",
+            7,
+            "[outside] smtp",
+        ),
+    ] {
+        let (found, message) =
+            line_and_message(&format!("version = 1\ndomains = [\"a.example\"]\n{tail}"));
+        assert_eq!(found, line, "{tail}: {message}");
+        assert!(message.contains("sealgate itself"), "{tail}: {message}");
+        assert!(message.contains(entrance), "{tail}: {message}");
+    }
+}
+
+#[test]
 fn a_mail_server_beside_us_is_another() {
     for (open, server) in [
         ("192.0.2.1:25", "smtp://127.0.0.1:25"),
@@ -164,6 +198,9 @@ fn a_mail_server_beside_us_is_another() {
              [outside]\nsmtp = \"{open}\""
         );
         assert!(parse(&text).is_ok(), "{open} {server}");
+        let next_hop = text.replace("mail_server", "smtp = \"127.0.0.1:26\"\nmail_server");
+        let next_hop = format!("{next_hop}\nnext_hop = \"{server}\"");
+        assert!(parse(&next_hop).is_ok(), "{open} {server}");
     }
 }
 
