@@ -23,7 +23,7 @@ mod stores_v1;
 
 pub(crate) use error::ConfigError;
 pub(crate) use key_server::{Identity, KeyOperation, KeyServerConfig, RelayEntry};
-pub(crate) use limits::Limits;
+pub(crate) use limits::{Limits, MEMORY_FACTOR};
 pub(crate) use network::Network;
 pub(crate) use place::Place;
 pub(crate) use server::{NextHop, Server};

@@ -32,6 +32,7 @@ fn gate(outside: &Sink) -> Gate {
     gate.generate_key(ALICE, "p256");
     gate.set(&["hostname"], "gate.nec.example");
     gate.set(&["limits", "memory_bytes_max"], MEMORY_BYTES);
+    gate.set(&["limits", "message_bytes_max"], MEMORY_BYTES / 3);
     gate.set(&["outside", "next_hop"], format!("smtp://{}", outside.address));
     gate.start();
     gate

@@ -9,7 +9,7 @@
     reason = "test code"
 )]
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,14 +134,18 @@ fn limits_hold() {
     let sink = Sink::smtp();
     let gate = gate(&sink, |gate| {
         gate.set(&["limits", "message_bytes_max"], 100_000);
-        gate.set(&["limits", "memory_bytes_max"], 200_000);
+        gate.set(&["limits", "memory_bytes_max"], 300_000);
         gate.set(&["limits", "connections_per_address_max"], 2);
         gate.set(&["limits", "recipients_max"], 3);
         gate.set(&["limits", "idle_secs_max"], 2);
     });
     let inside = gate.ready().inside_smtp.unwrap();
     let of = |size: usize| [MAIL, "0123456789abcde\r\n".repeat(size / 17).as_bytes()].concat();
-    assert_eq!(send_smtp(inside, ALICE, &[BOB], &of(50_000)).code, 250);
+    assert_eq!(send_smtp(inside, ALICE, &[BOB], &of(90_000)).code, 250);
+    let mut holding = half_sent(inside, &of(40_000));
+    await_that("content is held", || {
+        metric(&gate, "sealgate_memory_in_flight_kibibytes").unwrap() > 100.0
+    });
     let overloaded = send_smtp(inside, ALICE, &[BOB], &of(90_000));
     assert_eq!(overloaded.status(), "452 4.3.1", "{overloaded:?}");
     let large = send_smtp(inside, ALICE, &[BOB], &of(110_000));
@@ -154,6 +158,9 @@ fn limits_hold() {
     for code in [250, 250, 250, 452] {
         assert_eq!(client.command("RCPT TO:<bob@abc.example>").code, code);
     }
+    holding.send(b"\r\n.\r\n");
+    assert_eq!(holding.reply().code, 250, "there was room for it");
+    drop(holding);
     let outside = gate.ready().outside_smtp.unwrap();
     drop(client);
     await_that("the session's end", || metric(&gate, "sealgate_connections_open") == Some(0.0));
@@ -162,6 +169,17 @@ fn limits_hold() {
     assert_eq!(Session::connect(outside).1.code, 421);
     let (mut idle, _) = one;
     assert_eq!(idle.reply().code, 421, "idle for two seconds");
+}
+
+/// Content that does not end.
+fn half_sent(inside: SocketAddr, content: &[u8]) -> Session {
+    let (mut client, _) = Session::connect(inside);
+    client.command("EHLO c");
+    client.command("MAIL FROM:<alice@nec.example>");
+    client.command("RCPT TO:<bob@abc.example>");
+    assert_eq!(client.command("DATA").code, 354);
+    client.send(content);
+    client
 }
 
 #[test]
@@ -354,7 +372,10 @@ fn a_message_counts_as_memory_until_its_reply_is_out() {
 #[test]
 fn content_that_was_taken_back_costs_no_memory() {
     let sink = Sink::smtp();
-    let gate = gate(&sink, |gate| gate.set(&["limits", "memory_bytes_max"], 400_000));
+    let gate = gate(&sink, |gate| {
+        gate.set(&["limits", "memory_bytes_max"], 400_000);
+        gate.set(&["limits", "message_bytes_max"], 133_000);
+    });
     let inside = gate.ready().inside_smtp.unwrap();
     let (mut client, _) = Session::connect(inside);
     client.command("EHLO c");

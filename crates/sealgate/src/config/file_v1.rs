@@ -326,8 +326,8 @@ impl File {
         } else if self.observe.listen.is_some_and(|at| !at.ip().to_canonical().is_loopback()) {
             let message = "`listen` needs a loopback address, such as 127.0.0.1:9725: metrics are for this machine only";
             ("observe", "listen", message)
-        } else if let Some((name, why)) = limit {
-            return Some(("limits", name, format!("`{name}` {why}")));
+        } else if let Some((name, message)) = limit {
+            return Some(("limits", name, message));
         } else {
             return None;
         };

@@ -24,7 +24,7 @@ pub(crate) struct Limits {
     pub(crate) data_bytes_per_sec_min: u64,
     /// K9: for this long DATA may be as slow as it likes.
     pub(crate) data_grace_secs: u64,
-    /// K10: messages in flight, all copies counted.
+    /// K10: messages in flight, all copies counted; at least what one of `message_bytes_max` takes.
     pub(crate) memory_bytes_max: usize,
     /// K11: how long a message waits for a crypto thread.
     pub(crate) crypto_wait_secs_max: u64,
@@ -78,8 +78,8 @@ impl Limits {
         Duration::from_secs(self.lookup_secs_max)
     }
 
-    /// The first limit that cannot be meant, and why.
-    pub(crate) fn mistake(&self) -> Option<(&'static str, &'static str)> {
+    /// The first limit that cannot be meant, and what is wrong with it.
+    pub(crate) fn mistake(&self) -> Option<(&'static str, String)> {
         let times = [
             ("idle_secs_max", self.idle_secs_max),
             ("data_grace_secs", self.data_grace_secs),
@@ -91,8 +91,27 @@ impl Limits {
             ("drain_secs_max", self.drain_secs_max),
         ];
         let endless = times.into_iter().find(|(_, seconds)| *seconds > SECONDS_MAX);
-        let endless = endless.map(|(name, _)| (name, "is more than a day (86400)"));
-        self.first_zero().map(|name| (name, "is 0, which lets nothing through")).or(endless)
+        let zero = self.first_zero().map(|name| (name, "is 0, which lets nothing through"));
+        let of_one = zero.or(endless.map(|(name, _)| (name, "is more than a day (86400)")));
+        of_one.map(|(name, why)| (name, format!("`{name}` {why}"))).or_else(|| self.too_narrow())
+    }
+
+    /// Messages that are taken by their size and never fit: they would be put off for ever.
+    fn too_narrow(&self) -> Option<(&'static str, String)> {
+        let (message, memory) = (self.message_bytes_max, self.memory_bytes_max);
+        let needed = message.saturating_mul(MEMORY_FACTOR);
+        if needed <= memory {
+            return None;
+        }
+        // The one that is written in the file, where only one is.
+        let is_default = memory == Self::default().memory_bytes_max;
+        let key = if is_default { "message_bytes_max" } else { "memory_bytes_max" };
+        let why = format!(
+            "a message of `message_bytes_max` ({message}) takes {MEMORY_FACTOR} times as much memory, more than `memory_bytes_max` \
+             ({memory}): give `memory_bytes_max` {needed} or more, or `message_bytes_max` {} or less",
+            memory / MEMORY_FACTOR
+        );
+        Some((key, why))
     }
 
     fn first_zero(&self) -> Option<&'static str> {
@@ -119,5 +138,7 @@ impl Limits {
     }
 }
 
+/// Memory of a message in flight, copies and transformation included, as a multiple of its size.
+pub(crate) const MEMORY_FACTOR: usize = 3;
 /// No time limit is longer: times are added up, and must end.
 pub(super) const SECONDS_MAX: u64 = 86_400;

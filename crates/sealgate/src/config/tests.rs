@@ -127,6 +127,10 @@ fn faults_are_named_with_their_line() {
         ("[limits]\ndrain_secs_max = 9223372036854775807", 4, "drain_secs_max"),
         ("[limits]\ndrain_secs_max = 86401", 4, "more than a day"),
         ("[limits]\nrecipients = 1", 4, "recipients"),
+        ("[limits]\nmessage_bytes_max = 100\nmemory_bytes_max = 299", 5, "300 or more"),
+        ("[limits]\nmemory_bytes_max = 1000000", 4, "333333 or less"),
+        ("[limits]\nmessage_bytes_max = 1000000000", 4, "3000000000 or more"),
+        ("[limits]\nmessage_bytes_max = 9223372036854775807", 4, "or less"),
         ("[tls]\ncertificate = \"a\"", 3, "key"),
         ("[inside", 3, ""),
     ] {
@@ -138,6 +142,12 @@ fn faults_are_named_with_their_line() {
     assert_eq!(line_and_message("version = 1\ndomains = []").0, 2);
     assert_eq!(line_and_message("version = 1\ndomains = [\"a b\"]").0, 2);
     assert!(line_and_message("version = 1").1.contains("domains"));
+}
+
+#[test]
+fn memory_for_one_message_will_do() {
+    let text = "version = 1\ndomains = [\"a.example\"]\n[limits]\nmessage_bytes_max = 100\nmemory_bytes_max = 300";
+    assert_eq!(parse(text).unwrap().limits.memory_bytes_max, 300);
 }
 
 #[test]

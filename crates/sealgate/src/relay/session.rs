@@ -40,7 +40,7 @@ use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::transport::{Demand, Transport};
 use super::{Relay, Settings, client_name, off_the_clock, veil};
-use crate::config::ClientAddress;
+use crate::config::{ClientAddress, MEMORY_FACTOR};
 use crate::observe::record::Record;
 
 mod patience;
@@ -546,8 +546,6 @@ impl Session {
     }
 }
 
-/// Memory of a message in flight, copies and transformation included, as a multiple of its size.
-const MEMORY_FACTOR: usize = 3;
 /// While a message is delivered, no more is read once so much is there.
 const INPUT_BYTES: usize = 64 << 10;
 /// A reply that took longer goes out by itself.
