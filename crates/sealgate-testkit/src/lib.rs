@@ -30,6 +30,7 @@ pub mod gate;
 pub mod gpgsm;
 pub mod key_server;
 pub mod mail;
+pub mod nameless;
 pub mod netns;
 pub mod nsd;
 pub mod opensmtpd;

@@ -70,6 +70,33 @@ impl Settings {
             config: server,
         })
     }
+
+    /// How many relays are entitled to something.
+    pub(crate) fn relays(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// Whether the audit file could be written, as far as can be told without a change to it.
+    ///
+    /// # Errors
+    /// A line that says why not.
+    pub(crate) fn look_at_audit(&self) -> Result<(), String> {
+        let path = self.config.audit.as_deref();
+        audit::look(path).map_err(|error| self.of_audit(&error))
+    }
+
+    /// Whether the socket could be made; where a server listens there already it may be this one.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(crate) fn look_at_socket(&self) -> io::Result<()> {
+        self.config.socket.as_deref().map_or(Ok(()), listener::look)
+    }
+
+    fn of_audit(&self, error: &io::Error) -> String {
+        let path = self.config.audit.as_deref().unwrap_or(&self.path);
+        format!("{}: {error}: the audit file", path.display())
+    }
 }
 
 /// What all sessions share.
@@ -96,9 +123,7 @@ impl KeyServer {
     /// A line that says why the audit file cannot be written, or no thread be started.
     pub(crate) fn new(settings: Settings, ring: KeyRing) -> Result<Arc<Self>, String> {
         let path = settings.config.audit.as_deref();
-        let audit = Audit::open(path).map_err(|error| {
-            format!("{}: {error}: the audit file", path.unwrap_or(&settings.path).display())
-        })?;
+        let audit = Audit::open(path).map_err(|error| settings.of_audit(&error))?;
         Ok(Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             ring,

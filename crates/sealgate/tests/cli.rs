@@ -14,6 +14,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use sealgate_testkit::nameless;
+
 /// A folder with a configuration of its own.
 struct Bed(tempfile::TempDir);
 
@@ -366,7 +368,8 @@ fn a_lapsed_revocation_list_is_named_replaced_and_removed() {
              {begins}01000000Z -crl_nextupdate {ends}0101000000Z -out {name}{more}"
         ));
     }
-    // No server that it looks for is there, which is another row.
+    // The mail server that it looks for is not there, which is another row.
+    lay_servers(&bed);
     let row = || {
         let stdout = String::from_utf8(bed.run_with(&["check"], b"").stdout).unwrap();
         stdout.lines().find(|line| line.starts_with("revocation lists")).unwrap().to_owned()
@@ -517,13 +520,115 @@ fn several_copies_need_a_directory() {
     assert_eq!(recipients, [serde_json::json!([to]), serde_json::json!(["carol@nec.example"])]);
 }
 
-#[test]
-fn check_is_good_only_if_all_is_well() {
-    let bed = bed_with_keys();
+/// A mail server that takes connections, as long as it is kept, and resolvers that answer.
+fn lay_servers(bed: &Bed) -> std::net::TcpListener {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let configuration = bed.read("sealgate.toml").replace("2526", &port.to_string());
-    bed.write("sealgate.toml", configuration);
+    let resolver = nameless::start();
+    let resolvers = format!("\n[dns]\nresolvers = [\"{resolver}\"]\n");
+    bed.write("sealgate.toml", configuration + &resolvers);
+    server
+}
+
+/// The exit status of `check`, and what it says of one thing.
+fn checked(bed: &Bed, what: &str) -> (i32, bool, String) {
+    let output = bed.run_with(&["check", "--json"], b"");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["checks"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["check"] == what);
+    let row = row.unwrap_or_else(|| panic!("{what}: {report}"));
+    let detail = row["detail"].as_str().unwrap().to_owned();
+    (output.status.code().unwrap(), row["ok"].as_bool().unwrap(), detail)
+}
+
+#[test]
+fn check_fails_where_no_resolver_answers() {
+    let bed = bed_with_keys();
+    let _server = lay_servers(&bed);
+    let (status, is_good, said) = checked(&bed, "next hop");
+    assert!(status == 0 && is_good && said.contains("127.0.0.1:"), "{said}");
+    let there = bed.read("sealgate.toml");
+    let (before, _) = there.split_once("[dns]").unwrap();
+    // Nobody is at port 9.
+    bed.write("sealgate.toml", format!("{before}[dns]\nresolvers = [\"127.0.0.1:9\"]\n"));
+    let (status, is_good, said) = checked(&bed, "next hop");
+    assert!(status == 69 && !is_good, "{said}");
+    assert!(said.contains("127.0.0.1:9") && said.contains("[dns] resolvers"), "{said}");
+    // Nobody is asked where nothing goes out.
+    let without = bed.read("sealgate.toml").replace("lmtp = ", "# lmtp = ");
+    bed.write("sealgate.toml", without);
+    assert_eq!(bed.run_with(&["check"], b"").status.code(), Some(0));
+}
+
+#[test]
+fn check_fails_where_the_relay_would_not_start() {
+    let bed = bed_with_keys();
+    let server = lay_servers(&bed);
+    let there = bed.read("sealgate.toml");
+    let address = server.local_addr().unwrap();
+    for next_hop in ["mx".to_owned(), format!("smtp://{address}")] {
+        let fixed = there.replace("next_hop = \"mx\"", &format!("next_hop = \"{next_hop}\""));
+        bed.write("sealgate.toml", &fixed);
+        assert_eq!(bed.run_with(&["check"], b"").status.code(), Some(0), "{next_hop}");
+        let missing = format!("{fixed}trust_anchor = \"no.key\"\n");
+        bed.write("sealgate.toml", missing);
+        let (status, _, said) = checked(&bed, "resolvers");
+        assert!(status == 78 && said.contains("no.key"), "{next_hop}: {said}");
+        assert_eq!(bed.run_with(&["relay"], b"").status.code(), Some(78));
+        let missing = fixed.replace("[outside]", "[outside]\nca = \"no.pem\"");
+        bed.write("sealgate.toml", missing);
+        let (status, _, said) = checked(&bed, "authorities");
+        assert!(status == 78 && said.contains("no.pem"), "{next_hop}: {said}");
+        assert_eq!(bed.run_with(&["relay"], b"").status.code(), Some(78));
+    }
+}
+
+#[test]
+fn check_fails_where_the_key_server_would_not_start() {
+    let bed = bed_with_keys();
+    let head = "version = 1\ndomains = [\"nec.example\"]\n[key_server]\n";
+    let relay = |identity: &str| {
+        format!("[[key_server.relay]]\n{identity}\nkeys = [\"*\"]\noperations = [\"sign\"]\n")
+    };
+    let write = |text: &str, identity: &str| {
+        bed.write("sealgate.toml", format!("{head}{text}{}", relay(identity)))
+    };
+    let (by_uid, audit) = ("uid = 1", "socket = \"keys.sock\"\naudit = \"audit.log\"\n");
+    write(audit, by_uid);
+    let (status, is_good, said) = checked(&bed, "key server");
+    assert!(status == 0 && is_good, "{said}");
+    for name in ["keys.sock", "audit.log"] {
+        assert!(!bed.path(name).exists(), "{name}: looking makes nothing");
+    }
+    bed.write("audit.log", "{\"previous\"");
+    assert_eq!(checked(&bed, "key server").0, 0);
+    assert_eq!(bed.read("audit.log"), "{\"previous\"", "looking ends nothing");
+    bed.openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem \
+         -subj /CN=x -days 90 -out c.pem -addext basicConstraints=CA:FALSE",
+    );
+    let tls = "listen = \"127.0.0.1:0\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n";
+    for (text, identity, status, named) in [
+        (format!("{tls}client_ca = \"no.pem\"\n"), "identity = \"x\"", 78, "no.pem"),
+        (audit.replace("audit.log", "away/audit.log"), by_uid, 78, "away/audit.log"),
+        (audit.replace("audit.log", "."), by_uid, 78, "audit"),
+        (audit.replace("keys.sock", "away/keys.sock"), by_uid, 69, "away/keys.sock"),
+        (audit.replace("keys.sock", "k.pem"), by_uid, 69, "is no socket"),
+    ] {
+        write(&text, identity);
+        let (found, is_good, said) = checked(&bed, "key server");
+        assert!(found == status && !is_good && said.contains(named), "{text}: {found} {said}");
+        let ended = bed.run_with(&["key-server"], b"").status.code();
+        assert_eq!(ended, Some(status), "{text}");
+    }
+    assert!(!bed.path("away").exists());
+}
+
+#[test]
+fn check_is_good_only_if_all_is_well() {
+    let bed = bed_with_keys();
+    let server = lay_servers(&bed);
     let table = bed.good(&["check"]);
     assert!(table.contains("mail server") && !table.contains("FAILED"), "{table}");
     let report: serde_json::Value = serde_json::from_str(&bed.good(&["check", "--json"])).unwrap();
@@ -544,6 +649,7 @@ fn check_is_good_only_if_all_is_well() {
 #[test]
 fn check_warns_of_certificates_that_end_soon() {
     let bed = bed_with_keys();
+    lay_servers(&bed);
     bed.openssl(
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem \
         -subj /CN=x -days 10 -out c.pem -addext basicConstraints=CA:FALSE",
@@ -557,6 +663,7 @@ fn check_warns_of_certificates_that_end_soon() {
 #[test]
 fn check_finds_a_tls_key_of_another_certificate_and_one_whose_certificate_ends_soon() {
     let bed = bed_with_keys();
+    lay_servers(&bed);
     for (name, days) in [("good", "90"), ("other", "90"), ("soon", "10")] {
         bed.openssl(&format!(
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key \

@@ -26,6 +26,7 @@ use rcgen::{
 };
 use sealgate_testkit::gate::{Gate, Ready};
 use sealgate_testkit::key_server::KeyServer;
+use sealgate_testkit::nameless;
 use sealgate_testkit::pki::{KeyKind, Pki, Reads};
 use sealgate_testkit::postgres::Postgres;
 use sealgate_testkit::process;
@@ -232,6 +233,14 @@ impl Example {
         let expected = listeners.map(|path| self.has(path));
         for path in listeners.into_iter().filter(|path| self.has(*path)).collect::<Vec<_>>() {
             self.replace(&path, "127.0.0.1:0");
+        }
+        if !self.has(["outside", "next_hop"])
+            || self.config["outside"]["next_hop"].as_str() == Some("mx")
+        {
+            // There is no DNS here but what the test brings.
+            let dns = self.config.entry("dns").or_insert_with(|| Table::new().into());
+            let resolvers = vec![nameless::start().to_string()];
+            dns.as_table_mut().unwrap().insert("resolvers".to_owned(), resolvers.into());
         }
         let mail_server = format!("smtp://{}", self.mail_server.address);
         self.replace(&["inside", "mail_server"], mail_server);

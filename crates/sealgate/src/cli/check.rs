@@ -1,9 +1,7 @@
 //! `sealgate check`: whether the relay would run well: configuration, stores, certificates, next hops.
 
-use std::net::ToSocketAddrs as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use sealgate_core::keys::{Certificate, Timestamp};
@@ -16,14 +14,14 @@ use sealgate_keys::secret_key_store::SecretKeyStoreKind;
 use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::Stores;
 use serde_json::json;
-use tokio::net::TcpStream;
 
 use super::session::{block_on, now};
 use super::{Failure, Globals, failure, output};
-use crate::config::{Config, NextHop, Server, TlsFiles};
-use crate::relay::names::{NOT_ABLE, Names};
+use crate::config::{Config, TlsFiles};
+use crate::key_management_server;
 use crate::relay::tls;
-use crate::relay::tls::client::Clients;
+
+mod servers;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -117,20 +115,33 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
             Err(why) => Finding::failed("dkim key", &Failure::Configuration(why)),
         });
     }
-    if config.outside.smtp.is_some() {
-        findings.push(check_server("mail server", &config.inside.mail_server).await);
+    if config.key_server.is_some() {
+        findings.push(check_key_server(config));
     }
     let goes_out = config.inside.lmtp.is_some() || config.inside.smtp.is_some();
-    match &config.outside.next_hop {
-        NextHop::Fixed(server) if goes_out => {
-            findings.push(check_server("next hop", server).await);
-        }
-        NextHop::Mx if goes_out => findings.extend(check_dns(config).await),
-        NextHop::Fixed(_) | NextHop::Mx => {}
+    let comes_in = config.outside.smtp.is_some();
+    if goes_out || comes_in || config.key_server.is_none() {
+        servers::check(config, findings).await;
     }
-    if !goes_out && config.outside.smtp.is_none() && config.key_server.is_none() {
+    if !goes_out && !comes_in && config.key_server.is_none() {
         let detail = "no listener: give [inside] lmtp or smtp, or [outside] smtp".to_owned();
         findings.push(Finding::bad("listeners", failure::CONFIGURATION, detail));
+    }
+}
+
+/// What the key server reads and opens at its start.
+fn check_key_server(config: &Config) -> Finding {
+    const WHAT: &str = "key server";
+    let settings = match key_management_server::Settings::new(config.clone()) {
+        Ok(settings) => settings,
+        Err(why) => return Finding::bad(WHAT, failure::CONFIGURATION, why),
+    };
+    if let Err(why) = settings.look_at_audit() {
+        return Finding::bad(WHAT, failure::CONFIGURATION, why);
+    }
+    match settings.look_at_socket() {
+        Ok(()) => Finding::good(WHAT, format!("{} relays are entitled", settings.relays())),
+        Err(error) => Finding::bad(WHAT, failure::UNAVAILABLE, error.to_string()),
     }
 }
 
@@ -318,37 +329,6 @@ fn check_pair(what: &'static str, certificate: &Path, key: &Path) -> Finding {
     finding
 }
 
-/// What is wrong with the way to MX records; a machine that is offline at the moment is not.
-async fn check_dns(config: &Config) -> Option<Finding> {
-    let ca = config.outside.ca.as_deref();
-    let names = match Clients::new(ca).and_then(|_| Names::new(&config.dns)) {
-        Ok(names) => names,
-        Err(why) => return Some(Finding::bad("next hop", failure::CONFIGURATION, why)),
-    };
-    let able = tokio::time::timeout(CONNECT_TIMEOUT, names.is_able_to_validate()).await;
-    let finding = || Finding::bad("next hop", failure::CONFIGURATION, NOT_ABLE.to_owned());
-    (able == Ok(false)).then(finding)
-}
-
-async fn check_server(what: &'static str, server: &Server) -> Finding {
-    match tokio::time::timeout(CONNECT_TIMEOUT, connect(server)).await {
-        Ok(Ok(())) => Finding::good(what, server.to_string()),
-        Ok(Err(error)) => Finding::bad(what, failure::UNAVAILABLE, format!("{server}: {error}")),
-        Err(_) => {
-            let secs = CONNECT_TIMEOUT.as_secs();
-            Finding::bad(what, failure::UNAVAILABLE, format!("{server}: no answer in {secs} s"))
-        }
-    }
-}
-
-async fn connect(server: &Server) -> std::io::Result<()> {
-    let (host, port) = (server.host.clone(), server.port);
-    let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-    let addresses = tokio::task::spawn_blocking(look_up).await.map_err(std::io::Error::other)??;
-    TcpStream::connect(addresses.as_slice()).await.map(drop)
-}
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// REQUIREMENTS G15.
 const WARNING_SECS: i64 = 30 * 24 * 3600;
 const REVOCATION_LISTS: &str = "revocation lists";

@@ -166,6 +166,34 @@ impl Audit {
     }
 }
 
+/// Whether [`Audit::open`] would open the file, without making it or going on with it.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn look(path: Option<&Path>) -> io::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    match OpenOptions::new().read(true).append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => directory_of(path),
+        other => other.map(drop),
+    }
+}
+
+/// Whether a file can be made there, as far as its directory goes.
+///
+/// # Errors
+/// Where there is no such directory, and who might make it.
+pub(super) fn directory_of(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        "its directory is not there: make it (the unit of the package makes its own when it starts)",
+    ))
+}
+
 impl<'a> Event<'a> {
     fn of_the_trail() -> Self {
         Self { operation: "audit", outcome: "done", ..Self::default() }

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::KeyServer;
+use super::audit::directory_of;
 use super::entitlement::Peer;
 use super::session::Session;
 use crate::relay::listener::prepare;
@@ -21,11 +22,9 @@ use crate::relay::listener::prepare;
 /// # Errors
 /// A server listens there already, something else is in the way, or what the system says.
 pub(super) fn open_socket(path: &Path) -> io::Result<UnixListener> {
-    let said = |why: &dyn std::fmt::Display| io::Error::other(format!("{}: {why}", path.display()));
-    if let Ok(metadata) = std::fs::symlink_metadata(path) {
-        if !metadata.file_type().is_socket() {
-            return Err(said(&"exists and is no socket: correct [key_server] socket"));
-        }
+    let said = |why: &dyn std::fmt::Display| of_socket(path, why);
+    if path.symlink_metadata().is_ok() {
+        look(path)?;
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => return Err(said(&"another server listens there")),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -38,6 +37,22 @@ pub(super) fn open_socket(path: &Path) -> io::Result<UnixListener> {
     let mode = std::fs::Permissions::from_mode(SOCKET_MODE);
     std::fs::set_permissions(path, mode).map_err(|error| said(&error))?;
     Ok(listener)
+}
+
+/// Whether the socket could be made, or is there.
+///
+/// # Errors
+/// What is in the way.
+pub(super) fn look(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(found) if found.file_type().is_socket() => Ok(()),
+        Ok(_) => Err(of_socket(path, &"exists and is no socket: correct [key_server] socket")),
+        Err(_) => directory_of(path).map_err(|error| of_socket(path, &error)),
+    }
+}
+
+fn of_socket(path: &Path, why: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {why}", path.display()))
 }
 
 /// Takes connections over TLS until the server drains.

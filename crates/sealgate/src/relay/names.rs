@@ -41,7 +41,7 @@ struct Both {
     plain: TokioResolver,
     /// None where nothing is validated.
     validating: Option<(Resolver<Connections>, SecondLook)>,
-    servers: Vec<IpAddr>,
+    servers: Vec<SocketAddr>,
 }
 
 impl fmt::Debug for Names {
@@ -148,6 +148,23 @@ impl Names {
         }
     }
 
+    /// Whether the resolvers answer: about the root, or about a domain, where they serve a network of its own and know no root.
+    pub(crate) async fn answer_about(&self, domain: &str) -> bool {
+        let is_answered = async |name: &str, kind| {
+            !matches!(self.look_up(name, kind).await, Err(NotFound::Failed))
+        };
+        tokio::select! {
+            true = is_answered(".", RecordType::SOA) => true,
+            true = is_answered(domain, RecordType::MX) => true,
+            else => false,
+        }
+    }
+
+    /// Whom it asks.
+    pub(crate) fn servers(&self) -> Vec<SocketAddr> {
+        self.now().servers.clone()
+    }
+
     /// What looks names up without validating; for one task only, since others may be asked after that.
     pub(crate) fn plain(&self) -> TokioResolver {
         self.now().plain.clone()
@@ -221,7 +238,7 @@ impl Both {
         options: ResolverOpts,
         anchors: Option<&Arc<TrustAnchors>>,
     ) -> Result<Self, String> {
-        let servers = config.name_servers().iter().map(|one| one.ip).collect();
+        let servers = config.name_servers().iter().filter_map(address).collect();
         let validating = anchors.map(|anchors| validating(&config, options.clone(), anchors));
         let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         let plain = builder.with_options(options).build().map_err(|error| unusable(&error))?;
@@ -358,6 +375,11 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
     let mut server = NameServerConfig::udp_and_tcp(address.ip());
     server.connections.iter_mut().for_each(|connection| connection.port = address.port());
     server
+}
+
+/// Where a server is asked.
+fn address(server: &NameServerConfig) -> Option<SocketAddr> {
+    Some(SocketAddr::new(server.ip, server.connections.first()?.port))
 }
 
 fn trust_anchors(path: &Path) -> Result<TrustAnchors, String> {
@@ -501,7 +523,10 @@ mod tests {
                 let now = names.now();
                 assert_eq!(now.validating.is_some(), dnssec);
                 let patience = now.plain.options().timeout.as_secs();
-                (now.servers.iter().map(ToString::to_string).collect::<Vec<_>>(), patience)
+                (
+                    now.servers.iter().map(|server| server.ip().to_string()).collect::<Vec<_>>(),
+                    patience,
+                )
             };
             write("nameserver 192.0.2.1\n");
             assert!(names.follow());
