@@ -28,12 +28,14 @@ mod operations;
 mod places;
 mod rate;
 mod register;
+mod restart;
 mod session;
 
 use audit::Audit;
 use lanes::Lanes;
 use places::Places;
 use rate::Rates;
+use restart::Standing;
 
 /// What a configuration means to the server; replaced as a whole by a reload.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub(crate) struct Settings {
     tls: Option<Arc<ServerConfig>>,
     /// What tells the authorities of clients from those of another configuration.
     authorities: Option<Arc<str>>,
+    standing: Standing,
     drain_max: Duration,
 }
 
@@ -51,23 +54,23 @@ impl Settings {
     /// # Errors
     /// A line that says what is wrong with the TLS files, or that there is no `[key_server]`.
     pub(crate) fn new(config: Config) -> Result<Self, String> {
-        let path = config.path;
-        let server = config.key_server.ok_or_else(|| {
+        let server = config.key_server.as_ref().ok_or_else(|| {
             format!(
                 "{}: no [key_server]: add one, with at least one [[key_server.relay]]",
-                path.display()
+                config.path.display()
             )
         })?;
         let tls = server.tls.as_ref();
         let authorities = tls.map(|tls| digest_of_file(&tls.client_ca)).transpose()?;
         let tls = tls.map(|tls| tls::authenticating_server(&tls.files, &tls.client_ca));
         Ok(Self {
-            path,
+            standing: Standing::new(&config, server),
             tls: tls.transpose()?,
             authorities: authorities.map(Arc::from),
             relays: server.relays.iter().cloned().map(Arc::new).collect(),
             drain_max: Duration::from_secs(config.limits.drain_secs_max),
-            config: server,
+            config: server.clone(),
+            path: config.path,
         })
     }
 
@@ -103,6 +106,8 @@ impl Settings {
 #[derive(Debug)]
 pub(crate) struct KeyServer {
     settings: RwLock<Arc<Settings>>,
+    /// Some of it holds until it is started again.
+    started: Standing,
     ring: KeyRing,
     audit: Audit,
     rates: Rates,
@@ -125,6 +130,7 @@ impl KeyServer {
         let path = settings.config.audit.as_deref();
         let audit = Audit::open(path).map_err(|error| settings.of_audit(&error))?;
         Ok(Arc::new(Self {
+            started: settings.standing.clone(),
             settings: RwLock::new(Arc::new(settings)),
             ring,
             audit,
@@ -180,13 +186,15 @@ impl KeyServer {
     }
 
     /// Takes configuration, TLS files and entitlements anew, and opens the audit file anew; a wrong configuration changes
-    /// nothing. Listeners, the audit file's name and the keys stay as they are.
+    /// nothing. Listeners, the audit file's name, the database and the master key stay as they are, which is said where they
+    /// should not.
     fn reload(&self) {
         self.audit.reopen();
         let path = self.settings().path.clone();
         let loaded = Config::load(&path).map_err(|error| error.to_string()).and_then(Settings::new);
         match loaded {
             Ok(settings) => {
+                self.started.warn(&settings.standing);
                 *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
                 tracing::info!(path = %path.display(), "configuration reloaded");
             }

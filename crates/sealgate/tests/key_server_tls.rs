@@ -243,6 +243,32 @@ fn a_reload_that_replaces_the_clients_authority_ends_their_connections() {
     assert_eq!(near.keys_of(ALICE).len(), 2, "the socket has no authority");
 }
 
+#[test]
+fn a_reload_says_what_takes_a_restart_and_why_nobody_is_served() {
+    let bed = Bed::new(vec![named("gate1")]);
+    let gate1 = bed.authority.client("gate1", &[]);
+    bed.gate.configure(|config| {
+        gate::set(config, &["master_key", "file"], "another.key");
+        let relays = vec![relay(own_uid(&bed.gate), &[ALICE], &["sign"])];
+        gate::set(config, &["key_server", "relay"], relays);
+        let server = config["key_server"].as_table_mut().unwrap();
+        for key in ["listen", "certificate", "key", "client_ca"] {
+            server.remove(key).unwrap();
+        }
+    });
+    bed.server.reload();
+    let log = bed.server.log();
+    let of =
+        |key: &str| log.lines().find(|line| line.contains(key)).unwrap_or_else(|| panic!("{log}"));
+    assert!(of("[master_key]").contains("with a restart only"), "{log}");
+    assert!(of("[key_server] listen").contains("taken and closed"), "{log}");
+    assert!(!bed.answers(Some(&gate1)));
+    await_that("it says why", || bed.server.log().contains("restart to close the port"));
+    assert!(!bed.server.log().contains("too many connections"), "{}", bed.server.log());
+    let mut near = Kmip::unix(bed.server.socket.as_ref().unwrap());
+    assert_eq!(near.keys_of(ALICE).len(), 2, "with the master key that it started with");
+}
+
 /// Who has not shown a certificate takes no place of those who have.
 #[test]
 fn strangers_do_not_keep_relays_out() {

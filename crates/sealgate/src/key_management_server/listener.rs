@@ -87,11 +87,17 @@ fn admit_tls(server: &Arc<KeyServer>, stream: TcpStream, address: SocketAddr) {
     let from = network_of(address.ip());
     // Strangers have places of their own: those who are known are not kept out by them.
     let place = server.strangers.admit(&from, HANDSHAKES_PER_PEER_MAX, HANDSHAKES_MAX);
-    let settings = server.settings();
-    let (Some(place), Some(tls), Some(authorities)) =
-        (place, settings.tls.clone(), settings.authorities.clone())
-    else {
+    let Some(place) = place else {
         tracing::warn!(peer = from, "too many connections that have not shown a certificate");
+        return;
+    };
+    let settings = server.settings();
+    let (Some(tls), Some(authorities)) = (settings.tls.clone(), settings.authorities.clone())
+    else {
+        tracing::warn!(
+            peer = from,
+            "closed: a reload took [key_server] listen away, restart to close the port"
+        );
         return;
     };
     let Ok(stream) = stream.into_std() else { return };
