@@ -57,7 +57,8 @@ impl Inherited {
                 let (table, key) = name.split_once('-').unwrap_or_default();
                 let text = format!(
                     "{name}: a socket at {address} was handed over, but the configuration has no `[{table}] {key}`: \
-                     add it, or disable the unit of the socket"
+                     add it, or keep the socket closed: `systemctl mask --now sealgate.socket` (only disabled, it is opened \
+                     again with sealgate.service, for its Sockets=)"
                 );
                 return Err(io::Error::other(text));
             };
