@@ -11,7 +11,7 @@ use sealgate_core::keys::{Certificate, SoftwareKey};
 
 use crate::authority::{Algorithm, Authority, KeyAndCertificate};
 use crate::certificates;
-use crate::database::{Database, DatabaseUrl, Statement};
+use crate::database::{self, Database, DatabaseUrl, Statement};
 use crate::error::StoreError;
 use crate::import::ImportedKey;
 use crate::learning::unix_now;
@@ -41,8 +41,8 @@ pub struct Administration<'a> {
     database: &'a Database,
 }
 
-/// Makes master key, database and the organisation's own authority; none of the files may exist. Returns the
-/// authority's certificate.
+/// Makes master key, database and the organisation's own authority; none of the files may exist, and none is left where this
+/// fails. Returns the authority's certificate.
 ///
 /// # Errors
 /// [`StoreError::Exists`] where one of them is there, else what went wrong.
@@ -56,19 +56,35 @@ pub async fn establish(
         return Err(StoreError::Exists(what));
     }
     let (url, path) = (database, master_key);
-    let database = Database::create(url).await?;
     let made = Authority::generate(domain, SystemTime::now())?;
     let master_key = MasterKey::create(path)?;
-    let established = establish_in(&database, &master_key, &made).await;
-    database.close().await;
-    if !established? {
-        // Nothing is sealed under it: another `init` was first.
+    let established = establish_at(url, &master_key, &made).await;
+    if established.is_err() {
+        // Nothing is sealed under it.
         let removed = std::fs::remove_file(path);
         removed.map_err(|error| SecretSource::File(path.to_owned()).error(&error.to_string()))?;
-        let what = format!("{url}: holds a sealgate already and is left alone");
-        return Err(StoreError::Exists(what));
     }
-    Ok(made.certificate)
+    established.map(|()| made.certificate)
+}
+
+/// Makes the database with the authority in it.
+async fn establish_at(
+    url: &DatabaseUrl,
+    master_key: &MasterKey,
+    made: &KeyAndCertificate,
+) -> Result<(), StoreError> {
+    let database = Database::create(url).await?;
+    let established = establish_in(&database, master_key, made).await;
+    database.close().await;
+    match established {
+        Ok(true) => Ok(()),
+        // Another `init` was first.
+        Ok(false) => Err(database::taken(url)),
+        Err(error) => {
+            database::remove_new(url);
+            Err(error)
+        }
+    }
 }
 
 /// Seals the authority in an empty database; says whether it was empty. The change keeps all others out: of two at once

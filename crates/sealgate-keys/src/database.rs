@@ -75,19 +75,20 @@ impl Database {
                     Content::Nothing => {}
                     Content::Other => {
                         let what = format!(
-                            "{url}: holds other tables; name an empty database for sealgate"
+                            "{url}: holds other tables; name an empty database with --database"
                         );
                         return Err(StoreError::Exists(what));
                     }
-                    Content::Stores => {
-                        let what = format!("{url}: holds a sealgate already and is left alone");
-                        return Err(StoreError::Exists(what));
-                    }
+                    Content::Stores => return Err(taken(url)),
                 }
             }
             DatabaseUrl::Sqlite(path) => create_file(url, path)?,
         }
-        Self::open(url).await
+        let opened = Self::open(url).await;
+        if opened.is_err() {
+            remove_new(url);
+        }
+        opened
     }
 
     /// Closes all connections.
@@ -243,10 +244,30 @@ impl Change<'_> {
     }
 }
 
+/// Why a database that holds stores already does not become another's.
+pub(crate) fn taken(url: &DatabaseUrl) -> StoreError {
+    let advice = "is left alone; name an empty database with --database";
+    StoreError::Exists(format!("{url}: holds a sealgate already and {advice}"))
+}
+
+/// Takes the file of a new database away where that came to nothing, so that it is not in the way of the next attempt. What
+/// cannot be removed is named by that one.
+pub(crate) fn remove_new(url: &DatabaseUrl) {
+    let DatabaseUrl::Sqlite(path) = url else { return };
+    // What SQLite keeps beside a file that is open (https://www.sqlite.org/tempfiles.html).
+    for end in ["", "-wal", "-shm"] {
+        let mut name = path.clone().into_os_string();
+        name.push(end);
+        let _ = std::fs::remove_file(name);
+    }
+}
+
 fn create_file(url: &DatabaseUrl, path: &Path) -> Result<(), StoreError> {
     SqliteDatabase::create(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
-            StoreError::Exists(format!("{}: exists already and is left alone", path.display()))
+            let path = path.display();
+            let advice = "is left alone; name another file with --database";
+            StoreError::Exists(format!("{path}: exists already and {advice}"))
         }
         _ => database_error(url, &error),
     })

@@ -45,14 +45,18 @@ impl MasterKey {
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         let source = SecretSource::File(path.to_owned());
         let text = new_key_text().map_err(|why| source.error(why))?;
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|error| source.error(&error.to_string()))?;
-        Self::read(&source)
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let made = options.open(path).map_err(|error| source.error(&error.to_string()));
+        let mut file = made?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let written = written.map_err(|error| source.error(&error.to_string()));
+        let read = written.and_then(|()| Self::read(&source));
+        if read.is_err() {
+            // A part of a key would be in the way of the next attempt.
+            let _ = std::fs::remove_file(path);
+        }
+        read
     }
 
     /// Wraps a secret for one row.

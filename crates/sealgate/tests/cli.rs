@@ -129,6 +129,42 @@ fn init_makes_four_things_and_overwrites_none() {
 }
 
 #[test]
+fn init_that_fails_leaves_nothing_behind() {
+    let bed = Bed(tempfile::tempdir().unwrap());
+    let there = || {
+        let entries = std::fs::read_dir(bed.0.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    let init = ["init", "--domain", "nec.example"];
+    for name in ["master.key", "sealgate.toml", "sealgate.db"] {
+        // Not there, and cannot be made either.
+        std::os::unix::fs::symlink("/proc/1/none/none", bed.path(name)).unwrap();
+        let output = bed.run_with(&init, b"");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(name), "{error}");
+        assert_eq!(there(), [name], "{error}");
+        std::fs::remove_file(bed.path(name)).unwrap();
+    }
+    bed.bad(&[&init[..], &["--database", "sqlite:/proc/1/none/a.db"]].concat(), 69);
+    assert_eq!(there().len(), 0);
+    bed.good(&init);
+}
+
+#[test]
+fn init_says_which_option_names_another_file() {
+    let bed = Bed::new();
+    let database = format!("sqlite:{}", bed.path("sealgate.db").display());
+    let elsewhere = ["init", "--domain", "nec.example", "--dir", "other", "--database", &database];
+    let error = bed.bad(&elsewhere, 65);
+    assert!(error.contains("--database") && !error.contains("--dir"), "{error}");
+    for (removed, option) in [("sealgate.toml", "--database"), ("sealgate.db", "--dir")] {
+        std::fs::remove_file(bed.path(removed)).unwrap();
+        let error = bed.bad(&["init", "--domain", "nec.example"], 65);
+        assert!(error.contains(option), "{error}");
+    }
+}
+
+#[test]
 fn wrong_usage_ends_with_64() {
     let bed = Bed::new();
     for arguments in [

@@ -93,7 +93,10 @@ fn a_socket_of_another_name_is_refused() {
 #[test]
 fn a_socket_for_an_entrance_that_is_not_configured_is_refused() {
     let said = Activated::new("outside-smtp", None).failure();
-    assert!(said.contains("`[outside] smtp`") && said.contains("systemctl mask --now sealgate.socket"), "{said}");
+    assert!(
+        said.contains("`[outside] smtp`") && said.contains("systemctl mask --now sealgate.socket"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -43,7 +43,10 @@ pub(crate) fn store_refusal(path: &Path, error: StoreError) -> Failure {
 pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
-    let written = options.open(path).and_then(|mut file| file.write_all(bytes));
+    let written = options.open(path).and_then(|mut file| {
+        // A part of it would be in the way of the next attempt.
+        file.write_all(bytes).inspect_err(|_| drop(std::fs::remove_file(path)))
+    });
     written.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
             Failure::Data(format!("{}: exists already and is left alone", path.display()))

@@ -37,21 +37,34 @@ impl Init {
             DatabaseUrl::Sqlite(path) => Some(path),
             _ => None,
         };
-        for path in [Some(&configuration), file, Some(&master_key)].into_iter().flatten() {
-            if path.exists() {
-                let what = format!(
-                    "{}: exists already and is left alone; name another directory with --dir",
-                    path.display()
-                );
+        let other_directory = "another directory with --dir";
+        let other_file = match &written {
+            // --dir would not change it.
+            DatabaseUrl::Sqlite(path) if path.is_absolute() => "another file with --database",
+            _ => "another file with --database, or another directory with --dir",
+        };
+        for (path, other) in [
+            (Some(&configuration), other_directory),
+            (file, other_file),
+            (Some(&master_key), other_directory),
+        ] {
+            if let Some(path) = path.filter(|path| path.exists()) {
+                let path = path.display();
+                let what = format!("{path}: exists already and is left alone; name {other}");
                 return Err(Failure::Data(what));
             }
         }
         let Some(first) = self.domains.first() else {
             return Err(Failure::Usage("name at least one --domain".to_owned()));
         };
-        let authority = block_on(async { Ok(establish(&master_key, &url, first).await?) })?;
         let mode = if written.has_password() { 0o600 } else { 0o644 };
         files::write_new(&configuration, self.configuration().as_bytes(), mode)?;
+        let established = block_on(async { Ok(establish(&master_key, &url, first).await?) });
+        if established.is_err() {
+            // Or it would be in the way of the next attempt, which names it where it is.
+            let _ = std::fs::remove_file(&configuration);
+        }
+        let authority = established?;
         output::line(&format!("configuration  {}", configuration.display()))?;
         output::line(&format!("database       {url}"))?;
         output::line(&format!(
