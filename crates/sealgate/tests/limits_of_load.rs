@@ -25,6 +25,7 @@ use sealgate_testkit::pki::Pki;
 use sealgate_testkit::process::await_that;
 use sealgate_testkit::session::{Session, send_smtp};
 use sealgate_testkit::sink::Sink;
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -34,7 +35,7 @@ const ALICE: &str = "alice@nec.example";
 const BOB: &str = "bob@abc.example";
 
 /// A relay that seals what Alice sends to Bob, with room for many.
-fn gate(sink: &Sink, connections_max: i64) -> Gate {
+fn gate(sink: &Sink, connections_max: i64, edit: impl FnOnce(&Gate)) -> Gate {
     let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
     gate.set(&["outside", "next_hop"], format!("smtp://{}", sink.address));
     gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
@@ -54,6 +55,7 @@ fn gate(sink: &Sink, connections_max: i64) -> Gate {
         gate.set(&["tls", name], copy.to_str().unwrap());
     }
     std::fs::copy(&pki.root, gate.dir().join("root.pem")).unwrap();
+    edit(&gate);
     gate.start();
     gate
 }
@@ -87,7 +89,7 @@ async fn idle_with_tls(address: SocketAddr, tls: TlsConnector) -> TlsStream<toki
 async fn ten_thousand_idle_tls_connections_cost_less_than_a_gibibyte() {
     const CONNECTIONS: usize = 10_000;
     let sink = Sink::smtp();
-    let gate = gate(&sink, 20_000);
+    let gate = gate(&sink, 20_000, |_| {});
     let outside = gate.ready().outside_smtp.unwrap();
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_file(gate.dir().join("root.pem")).unwrap();
@@ -231,12 +233,11 @@ fn median_of_both(gate: &Gate, load: &Load) -> (f64, f64) {
     (median(measured.map(|(cost, _)| cost)), median(measured.map(|(_, goodput)| goodput)))
 }
 
-/// Connections that the relay has open, by its own word.
-fn connections_open(gate: &Gate) -> usize {
+/// What the relay says of itself.
+fn gauge(gate: &Gate, name: &str) -> usize {
     let metrics = gate.get("/metrics");
-    let mut lines = metrics.lines();
-    let line = lines.find_map(|line| line.strip_prefix("sealgate_connections_open ")).unwrap();
-    line.parse().unwrap()
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap().parse().unwrap()
 }
 
 /// The middle of three measurements: the machine is shared.
@@ -248,7 +249,7 @@ fn median(mut costs: [f64; 3]) -> f64 {
 #[test]
 fn a_thousand_slow_senders_cost_the_others_little() {
     let sink = Sink::smtp();
-    let gate = gate(&sink, 2_000);
+    let gate = gate(&sink, 2_000, |_| {});
     let (outside, inside) = (gate.ready().outside_smtp.unwrap(), gate.ready().inside_smtp.unwrap());
     let load = Load::start(inside, 4);
     cost_and_goodput(&gate, &load, 50);
@@ -277,7 +278,7 @@ fn a_thousand_slow_senders_cost_the_others_little() {
         }
     });
     let (beside, goodput_beside) = median_of_both(&gate, &load);
-    let open = connections_open(&gate);
+    let open = gauge(&gate, "sealgate_connections_open");
     stop.store(true, Ordering::Relaxed);
     dripping.join().unwrap();
     load.end();
@@ -343,7 +344,7 @@ const CAPACITY: usize = 12;
 fn overload_is_put_off_quickly_and_costs_little_of_what_could_be_done() {
     let sink = Sink::smtp();
     // A client that ends its connection begins the next before the relay has let go of the first.
-    let gate = gate(&sink, i64::try_from(CAPACITY).unwrap() + 4);
+    let gate = gate(&sink, i64::try_from(CAPACITY).unwrap() + 4, |_| {});
     let mut measured = Vec::new();
     while measured.len() < 3 {
         let overload = Overload::measure(&gate);
@@ -360,7 +361,7 @@ fn overload_is_put_off_quickly_and_costs_little_of_what_could_be_done() {
 #[test]
 fn one_connection_more_than_allowed_is_put_off_and_one_less_is_served() {
     let sink = Sink::smtp();
-    let gate = gate(&sink, 3);
+    let gate = gate(&sink, 3, |_| {});
     let outside = gate.ready().outside_smtp.unwrap();
     let mut held: Vec<Session> = Vec::new();
     for _ in 0..3 {
@@ -379,4 +380,57 @@ fn one_connection_more_than_allowed_is_put_off_and_one_less_is_served() {
         let _ = TcpStream::connect(outside).unwrap().write_all(b"QUIT\r\n");
     }
     await_that("places are free again", || Session::connect(outside).1.code == 220);
+}
+
+/// A session that is about to send content, of a client with this address.
+fn sending(outside: SocketAddr, client: &str) -> Session {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&format!("{client}:0").parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.connect(&outside.into()).unwrap();
+    let mut session = Session::over(socket.into());
+    session.reply();
+    session.command("EHLO mx.abc.example");
+    session.command(&format!("MAIL FROM:<{BOB}>"));
+    session.command(&format!("RCPT TO:<{ALICE}>"));
+    assert_eq!(session.command("DATA").code, 354);
+    session
+}
+
+/// Found by a review: seven connections of one client, each with a large message without its end, stopped all mail.
+#[test]
+fn content_without_an_end_takes_no_room_of_the_mail_server_and_not_all_of_the_others() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, 100, |gate| {
+        gate.set(&["limits", "message_bytes_max"], 100_000);
+        // For four messages from outside.
+        gate.set(&["limits", "memory_bytes_max"], 2_400_000);
+    });
+    let outside = gate.ready().outside_smtp.unwrap();
+    let content = b"0123456789abcd\r\n".repeat(6_000);
+    let held: Vec<Session> = (0..9)
+        .map(|_| {
+            let mut session = sending(outside, "127.0.0.1");
+            session.send(MAIL);
+            session.send(&content);
+            session
+        })
+        .collect();
+    // Two, half of what is for the Internet.
+    await_that("the memory is taken", || {
+        gauge(&gate, "sealgate_memory_in_flight_kibibytes") >= 600_000 / 1024
+    });
+    let mail = [MAIL, &content].concat();
+    let end = |mut session: Session| {
+        session.send(b".\r\n");
+        session.reply().status()
+    };
+    assert_eq!(send_smtp(gate.ready().inside_smtp.unwrap(), ALICE, &[BOB], &mail).code, 250);
+    let mut other = sending(outside, "127.0.0.2");
+    other.send(&mail);
+    assert_eq!(end(other), "250 2.0.0");
+    let mut same = sending(outside, "127.0.0.1");
+    same.send(&mail);
+    assert_eq!(end(same), "452 4.3.1");
+    let ends: Vec<String> = held.into_iter().map(end).collect();
+    assert_eq!(ends.iter().filter(|status| *status == "250 2.0.0").count(), 2, "{ends:?}");
 }

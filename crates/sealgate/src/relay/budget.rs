@@ -3,21 +3,105 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealgate_core::report::Direction;
 use sealgate_core::step::Room;
 
+use crate::config::Limits;
+
 /// Memory for messages in flight, over all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    used_bytes: AtomicUsize,
+    in_use: Mutex<InUse>,
+}
+
+/// Octets in use: in all, by the Internet's clients, and by each network of theirs.
+#[derive(Debug, Default)]
+struct InUse {
+    bytes: usize,
+    outside_bytes: usize,
+    networks: HashMap<IpAddr, usize>,
+}
+
+/// Who holds memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// Mail from inside.
+    MailServer,
+    /// Mail that a client from this network of the Internet sends.
+    Network(IpAddr),
+}
+
+/// How much memory may be in use. Clients of the Internet leave half of it to the mail server, and each network leaves as
+/// much of the other half to the others as it takes, so that slow or silent content of one stops nobody else's mail. One
+/// message of the greatest size has room in any case.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    bytes: usize,
+    outside_bytes: usize,
+    message_bytes: usize,
+}
+
+impl From<&Limits> for Budget {
+    fn from(limits: &Limits) -> Self {
+        let bytes = limits.memory_bytes_max;
+        let message_bytes = limits.message_bytes_max.saturating_mul(MEMORY_FACTOR);
+        Self { bytes, outside_bytes: (bytes / 2).max(message_bytes).min(bytes), message_bytes }
+    }
+}
+
+impl Holder {
+    /// Whoever came in this way from this address.
+    pub(crate) fn new(direction: Direction, peer: IpAddr) -> Self {
+        match direction {
+            Direction::Inbound => Self::Network(network_of(peer)),
+            Direction::Outbound => Self::MailServer,
+        }
+    }
 }
 
 impl Memory {
     /// Octets in use.
     pub(crate) fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InUse> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InUse {
+    fn has_room(&self, holder: Holder, more: usize, budget: &Budget) -> bool {
+        let within = |used: usize, bytes_max| used.saturating_add(more) <= bytes_max;
+        let Holder::Network(network) = holder else { return within(self.bytes, budget.bytes) };
+        let left = budget.outside_bytes.saturating_sub(self.outside_bytes).saturating_sub(more);
+        let of_network = self.networks.get(&network).copied().unwrap_or_default();
+        within(self.bytes, budget.bytes)
+            && within(self.outside_bytes, budget.outside_bytes)
+            && within(of_network, left.max(budget.message_bytes))
+    }
+
+    fn take(&mut self, holder: Holder, more: usize) {
+        self.bytes = self.bytes.saturating_add(more);
+        if let Holder::Network(network) = holder {
+            self.outside_bytes = self.outside_bytes.saturating_add(more);
+            let of_network = self.networks.entry(network).or_default();
+            *of_network = of_network.saturating_add(more);
+        }
+    }
+
+    fn give_back(&mut self, holder: Holder, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let Holder::Network(network) = holder else { return };
+        self.outside_bytes = self.outside_bytes.saturating_sub(bytes);
+        if let Some(of_network) = self.networks.get_mut(&network) {
+            *of_network = of_network.saturating_sub(bytes);
+            if *of_network == 0 {
+                self.networks.remove(&network);
+            }
+        }
     }
 }
 
@@ -25,37 +109,59 @@ impl Memory {
 #[derive(Debug)]
 pub(crate) struct Reservation {
     memory: Arc<Memory>,
+    holder: Holder,
     bytes: usize,
 }
 
 impl Reservation {
     /// Nothing yet.
-    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
-        Self { memory: Arc::clone(memory), bytes: 0 }
+    pub(crate) fn new(memory: &Arc<Memory>, holder: Holder) -> Self {
+        Self { memory: Arc::clone(memory), holder, bytes: 0 }
     }
 
-    /// Makes the reservation this large; `false` where that passes the budget, and nothing changes.
-    pub(crate) fn resize(&mut self, bytes: usize, budget_bytes: usize) -> bool {
+    /// Whether it could become larger by a message of this size now.
+    pub(crate) fn has_room_for(&self, message_bytes: usize, budget: &Budget) -> bool {
+        let more = message_bytes.saturating_mul(MEMORY_FACTOR);
+        self.memory.lock().has_room(self.holder, more, budget)
+    }
+
+    /// Makes it as large as a message that holds so many octets needs; `false` where that passes the budget, and nothing
+    /// changes.
+    pub(crate) fn resize_for(&mut self, message_bytes: usize, budget: &Budget) -> bool {
+        self.resize(message_bytes.saturating_mul(MEMORY_FACTOR), budget)
+    }
+
+    fn resize(&mut self, bytes: usize, budget: &Budget) -> bool {
         if bytes <= self.bytes {
-            self.memory.used_bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
-            self.bytes = bytes;
+            self.shrink(bytes);
             return true;
         }
         let more = bytes - self.bytes;
-        let fits = self.memory.used_bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more)
-            <= budget_bytes;
+        let mut in_use = self.memory.lock();
+        let fits = in_use.has_room(self.holder, more, budget);
         if fits {
+            in_use.take(self.holder, more);
             self.bytes = bytes;
-        } else {
-            self.memory.used_bytes.fetch_sub(more, Ordering::Relaxed);
         }
         fits
+    }
+
+    /// Gives all of it back.
+    pub(crate) fn release(&mut self) {
+        self.shrink(0);
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        if bytes < self.bytes {
+            self.memory.lock().give_back(self.holder, self.bytes - bytes);
+            self.bytes = bytes;
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.memory.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.release();
     }
 }
 
@@ -64,13 +170,13 @@ impl Drop for Reservation {
 #[derive(Debug)]
 pub(crate) struct CopiesRoom {
     reservation: Mutex<Reservation>,
-    budget_bytes: usize,
+    budget: Budget,
 }
 
 impl CopiesRoom {
-    /// Nothing yet.
-    pub(crate) fn new(memory: &Arc<Memory>, budget_bytes: usize) -> Self {
-        Self { reservation: Mutex::new(Reservation::new(memory)), budget_bytes }
+    /// Nothing yet. Only mail from inside is copied.
+    pub(crate) fn new(memory: &Arc<Memory>, budget: Budget) -> Self {
+        Self { reservation: Mutex::new(Reservation::new(memory, Holder::MailServer)), budget }
     }
 }
 
@@ -78,7 +184,7 @@ impl Room for CopiesRoom {
     fn take(&self, bytes: usize) -> bool {
         let mut reservation = self.reservation.lock().unwrap_or_else(PoisonError::into_inner);
         let all = reservation.bytes.saturating_add(bytes);
-        all <= self.budget_bytes / 2 && reservation.resize(all, self.budget_bytes)
+        all <= self.budget.bytes / 2 && reservation.resize(all, &self.budget)
     }
 }
 
@@ -163,19 +269,29 @@ pub(super) fn network_of(peer: IpAddr) -> IpAddr {
     }
 }
 
+/// Memory of a message in flight, copies and transformation included, as a multiple of its size.
+const MEMORY_FACTOR: usize = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn budget(bytes: usize, message_bytes: usize) -> Budget {
+        Budget { bytes, outside_bytes: bytes / 2, message_bytes }
+    }
+
+    fn from(peer: &str) -> Holder {
+        Holder::new(Direction::Inbound, peer.parse().unwrap())
+    }
+
     #[test]
     fn memory_is_bounded_and_given_back() {
         let memory = Arc::new(Memory::default());
-        let mut one = Reservation::new(&memory);
-        let mut two = Reservation::new(&memory);
-        assert!(one.resize(60, 100));
-        assert!(!two.resize(41, 100));
-        assert!(two.resize(40, 100));
-        assert!(one.resize(10, 100));
+        let budget = budget(100, 10);
+        let [mut one, mut two] = [(); 2].map(|()| Reservation::new(&memory, Holder::MailServer));
+        assert!(one.resize(60, &budget));
+        assert!(!two.resize(41, &budget));
+        assert!(two.resize(40, &budget));
+        assert!(one.resize(10, &budget));
         assert_eq!(memory.used_bytes(), 50);
         drop(two);
         assert_eq!(memory.used_bytes(), 10);
@@ -184,14 +300,60 @@ mod tests {
     #[test]
     fn the_copies_of_one_message_take_half_of_the_memory_and_what_is_free() {
         let memory = Arc::new(Memory::default());
-        let one = CopiesRoom::new(&memory, 100);
+        let one = CopiesRoom::new(&memory, budget(100, 10));
         assert!(one.take(30) && !one.take(21) && one.take(20), "half");
-        let mut others = Reservation::new(&memory);
-        assert!(others.resize(40, 100));
-        let two = CopiesRoom::new(&memory, 100);
+        let mut others = Reservation::new(&memory, Holder::MailServer);
+        assert!(others.resize(40, &budget(100, 10)));
+        let two = CopiesRoom::new(&memory, budget(100, 10));
         assert!(!two.take(11) && two.take(10), "what is free");
         drop((one, two));
         assert_eq!(memory.used_bytes(), 40);
+    }
+
+    #[test]
+    fn whatever_the_internet_sends_leaves_half_of_the_memory_to_the_mail_server() {
+        let memory = Arc::new(Memory::default());
+        let budget = budget(1000, 30);
+        let crowd = (0..40).map(|number| from(&format!("192.0.2.{number}")));
+        let mut held: Vec<_> = crowd.map(|one| Reservation::new(&memory, one)).collect();
+        let taken = held.iter_mut().filter_map(|one| one.resize(30, &budget).then_some(30));
+        assert!((471..=500).contains(&taken.sum::<usize>()), "all of the other half");
+        let mut inside = Reservation::new(&memory, Holder::MailServer);
+        assert!(inside.resize(500, &budget));
+        held.clear();
+        assert!(inside.resize(1000, &budget), "which may have all");
+        let mut outside = Reservation::new(&memory, from("192.0.2.1"));
+        assert!(!outside.resize(1, &budget));
+    }
+
+    #[test]
+    fn a_network_leaves_the_others_as_much_as_it_takes_and_each_has_room_for_a_message() {
+        let memory = Arc::new(Memory::default());
+        let budget = budget(2000, 150);
+        let reserve = |peer| Reservation::new(&memory, from(peer));
+        let mut greedy = [(); 2].map(|()| reserve("2001:db8::1"));
+        assert!(greedy[0].resize(300, &budget) && greedy[1].resize(200, &budget));
+        let mut same = reserve("2001:db8::2");
+        assert!(!same.resize(1, &budget), "a half is left, of which none is for this network");
+        let mut other = reserve("192.0.2.1");
+        assert!(!other.resize(251, &budget) && other.resize(250, &budget));
+        let mut third = reserve("192.0.2.2");
+        assert!(!third.resize(151, &budget) && third.resize(150, &budget), "one message");
+        assert!(!other.resize(251, &budget));
+        drop((greedy, same, other, third));
+        assert_eq!(memory.used_bytes(), 0);
+        assert!(memory.lock().networks.is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn a_message_of_the_greatest_size_has_room_however_small_the_budget() {
+        for (memory_bytes_max, outside_bytes) in [(300, 300), (500, 300), (800, 400)] {
+            let limits = Limits { memory_bytes_max, message_bytes_max: 100, ..Limits::default() };
+            let memory = Arc::new(Memory::default());
+            let budget = Budget::from(&limits);
+            assert_eq!(budget.outside_bytes, outside_bytes);
+            assert!(Reservation::new(&memory, from("192.0.2.1")).resize_for(100, &budget));
+        }
     }
 
     #[test]

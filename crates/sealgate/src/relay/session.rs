@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::answers::Answers;
-use super::budget::{Connection, Reservation};
+use super::budget::{Budget, Connection, Holder, Reservation};
 use super::deliver::Outcome;
 use super::done::Done;
 use super::introduction::Introduction;
@@ -97,7 +97,7 @@ impl Session {
             }
         };
         Self {
-            memory: Reservation::new(&relay.memory),
+            memory: Reservation::new(&relay.memory, Holder::new(entrance.direction(), peer.ip())),
             draining: relay.draining.subscribe(),
             relay,
             settings,
@@ -163,12 +163,14 @@ impl Session {
 
     /// Keeps the memory of all sessions within its budget (K10).
     fn account_for_content(&mut self) {
-        let budget = self.settings.config.limits.memory_bytes_max;
-        let bytes = self.server.held_bytes().saturating_mul(MEMORY_FACTOR);
-        if !self.memory.resize(bytes, budget) {
+        if !self.memory.resize_for(self.server.held_bytes(), &self.budget()) {
             self.server.discard_message(Reply::from(&Refusal::Overloaded));
-            self.memory.resize(0, budget);
+            self.memory.release();
         }
+    }
+
+    fn budget(&self) -> Budget {
+        Budget::from(&self.settings.config.limits)
     }
 
     /// Who the client is by its address, where the mail server is told so by XCLIENT.
@@ -187,10 +189,8 @@ impl Session {
         self.id = trace::transaction_id();
         self.context = None;
         self.server.set_id(&self.id);
-        let budget = self.settings.config.limits.memory_bytes_max;
         let expected = usize::try_from(size_bytes.unwrap_or_default()).unwrap_or(usize::MAX);
-        let free = budget.saturating_sub(self.relay.memory.used_bytes());
-        if expected.saturating_mul(MEMORY_FACTOR) > free {
+        if !self.memory.has_room_for(expected, &self.budget()) {
             self.refused_early(from.as_ref(), None, &Refusal::Overloaded);
         } else {
             self.server.accept();
@@ -306,8 +306,7 @@ impl Session {
 
     /// The engine refused a message by itself, after reading it.
     fn discarded(&mut self, reply: &Reply) -> Next {
-        let budget = self.settings.config.limits.memory_bytes_max;
-        self.memory.resize(0, budget);
+        self.memory.release();
         self.receiving_since = None;
         let report = Report::new(self.entrance.direction(), &self.id);
         self.record(report, reply, &[], 0, Duration::ZERO).write();
@@ -319,8 +318,7 @@ impl Session {
         failpoint!("session.dot");
         let started = self.receiving_since.take().unwrap_or(dot);
         let size_bytes = message.len();
-        let budget = self.settings.config.limits.memory_bytes_max;
-        if !self.memory.resize(size_bytes.saturating_mul(MEMORY_FACTOR), budget) {
+        if !self.memory.resize_for(size_bytes, &self.budget()) {
             let reply = Reply::from(&Refusal::Overloaded);
             while self.server.replies_owed() > 0 {
                 self.server.answer(&reply);
@@ -338,7 +336,7 @@ impl Session {
             // The client is gone and nothing was delivered: it will send again.
             let report = Report::new(transaction.direction, &self.id);
             let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
-            self.memory.resize(0, budget);
+            self.memory.release();
             let recipients = &transaction.envelope.recipients;
             let record = self.record(report, &gone, recipients, size_bytes, started.elapsed());
             record.aborted().write();
@@ -370,7 +368,7 @@ impl Session {
             .write();
         failpoint!("session.recorded");
         transaction.confirm(&reply);
-        self.memory.resize(0, budget);
+        self.memory.release();
         if answers.client_is_gone { Ok(Next::End) } else { written.map(|()| Next::Go) }
     }
 

@@ -99,7 +99,7 @@ impl Transaction {
         let deadline = begun + Duration::from_secs(limits.delivery_secs_max);
         let answer_deadline = begun + Duration::from_secs(limits.answer_secs_max);
         let message = Message::new(self.message.clone());
-        let room = CopiesRoom::new(&self.relay.memory, limits.memory_bytes_max);
+        let room = CopiesRoom::new(&self.relay.memory, limits.into());
         // Held until all copies are gone.
         let room: Arc<dyn Room> = Arc::new(room);
         let transformed = tokio::time::timeout_at(deadline, self.prepare(message, &room));
