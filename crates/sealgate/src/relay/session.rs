@@ -45,6 +45,8 @@ use crate::observe::record::Record;
 
 mod patience;
 
+use patience::Receiving;
+
 /// A session.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -64,7 +66,7 @@ pub(crate) struct Session {
     /// What was learned for this transaction's RCPT commands.
     context: Option<Context>,
     memory: Reservation,
-    receiving_since: Option<Instant>,
+    receiving: Option<Receiving>,
     /// A command that has begun and not ended: how many ended before it, and when it was first waited for.
     unfinished: Option<(u64, Instant)>,
     draining: watch::Receiver<bool>,
@@ -110,7 +112,7 @@ impl Session {
             id,
             client_name: None,
             context: None,
-            receiving_since: None,
+            receiving: None,
             unfinished: None,
             _connection: connection,
         }
@@ -299,7 +301,7 @@ impl Session {
 
     fn data(&mut self) -> Next {
         failpoint!(blocking "session.data");
-        self.receiving_since = Some(Instant::now());
+        self.receiving = Some(Receiving::new(self.settings.config.limits.data_grace_secs));
         self.server.accept();
         Next::Go
     }
@@ -307,7 +309,7 @@ impl Session {
     /// The engine refused a message by itself, after reading it.
     fn discarded(&mut self, reply: &Reply) -> Next {
         self.memory.release();
-        self.receiving_since = None;
+        self.receiving = None;
         let report = Report::new(self.entrance.direction(), &self.id);
         self.record(report, reply, &[], 0, Duration::ZERO).write();
         Next::Go
@@ -316,7 +318,7 @@ impl Session {
     async fn message(&mut self, envelope: Envelope, message: Bytes) -> io::Result<Next> {
         let dot = Instant::now();
         failpoint!("session.dot");
-        let started = self.receiving_since.take().unwrap_or(dot);
+        let started = self.receiving.take().map_or(dot, |receiving| receiving.since);
         let size_bytes = message.len();
         if !self.memory.resize_for(size_bytes, &self.budget()) {
             let reply = Reply::from(&Refusal::Overloaded);

@@ -154,6 +154,32 @@ fn content_may_come_at_the_least_rate_and_not_below_it() {
     );
 }
 
+/// Else who has sent all but the end of a large message holds its memory for hours, with an octet now and then.
+#[test]
+fn content_that_came_fast_earns_no_more_time_than_silence_has() {
+    play(
+        |_| {},
+        |relay| async move {
+            let mut client = connect(&relay).await;
+            client.write_all(b"EHLO c\r\nBDAT 50000000\r\n").await.unwrap();
+            assert!(hear(&mut client).await.starts_with("250-"));
+            client.write_all(&[b'x'; 10_000_000]).await.unwrap();
+            let (heard, after) =
+                drip(&mut client, b"x", 299 * SECOND, 15_000 * SECOND).await.expect("an end");
+            assert!(heard.starts_with("421 4.4.2 "), "{heard}");
+            assert!((300 * SECOND..301 * SECOND).contains(&after), "{after:?}");
+            // Who stops for as long as RFC 5321 §4.5.3.2 lets him, and is fast enough on average, is waited for.
+            let mut client = connect(&relay).await;
+            client.write_all(b"EHLO c\r\nBDAT 50000000\r\n").await.unwrap();
+            assert!(hear(&mut client).await.starts_with("250-"));
+            let burst = vec![b'x'; 300 * 1024];
+            client.write_all(&burst).await.unwrap();
+            let end = drip(&mut client, &burst, 299 * SECOND, 15_000 * SECOND).await;
+            assert_eq!(end, None);
+        },
+    );
+}
+
 /// Ten thousand may be silent at once, and a transaction takes more than that.
 #[test]
 fn a_client_that_is_silent_takes_no_room_for_a_transaction() {

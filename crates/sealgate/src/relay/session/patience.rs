@@ -10,18 +10,48 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Next, Session};
+use crate::config::Limits;
+
+/// Content that is being received.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    pub(super) since: Instant,
+    /// Without another octet it comes too slowly from then on.
+    until: Instant,
+    /// What has put that off so far.
+    counted_bytes: u64,
+}
+
+impl Receiving {
+    /// From now on; for so long it may be as slow as it likes.
+    pub(super) fn new(grace_secs: u64) -> Self {
+        let since = Instant::now();
+        Self { since, until: since + Duration::from_secs(grace_secs), counted_bytes: 0 }
+    }
+
+    /// How long the next octet is waited for, of which so many have come. What comes faster than it must earns time, but no
+    /// more than silence has: else who sent a large message but for its end could hold its memory for hours.
+    fn deadline(&mut self, received_bytes: u64, limits: &Limits) -> Instant {
+        let rate = limits.data_bytes_per_sec_min.max(1);
+        let more = received_bytes.saturating_sub(self.counted_bytes);
+        self.counted_bytes = received_bytes;
+        let earned = Duration::from_nanos(more.saturating_mul(NANOS_PER_SEC) / rate);
+        let (now, idle_secs_max) = (Instant::now(), limits.idle_secs_max);
+        let ahead_max = Duration::from_secs(idle_secs_max.max(limits.data_grace_secs));
+        self.until = (self.until + earned).min(now + ahead_max);
+        self.until.min(now + Duration::from_secs(idle_secs_max))
+    }
+}
 
 impl Session {
     /// Writes what is to be said and waits for what the client says.
     pub(super) async fn more_input(&mut self) -> io::Result<Next> {
         if self.server.is_receiving() {
-            // A chunk that nobody was asked about begins here.
-            let since = *self.receiving_since.get_or_insert_with(Instant::now);
             self.account_for_content();
             self.say().await?;
-            return self.more_content(since).await;
+            return self.more_content().await;
         }
-        self.receiving_since = None;
+        self.receiving = None;
         // RSET between two chunks drops what was received: nothing of it stays on the account.
         self.account_for_content();
         self.say().await?;
@@ -55,13 +85,13 @@ impl Session {
     }
 
     /// Reads content, no slower than the minimum rate averaged.
-    async fn more_content(&mut self, since: Instant) -> io::Result<Next> {
+    async fn more_content(&mut self) -> io::Result<Next> {
         failpoint!("session.content");
-        let rate = self.settings.config.limits.data_bytes_per_sec_min.max(1);
-        let allowed = Duration::from_secs(self.server.received_bytes() / rate);
-        let grace = Duration::from_secs(self.settings.config.limits.data_grace_secs);
-        // What came fast earns no right to be silent without end.
-        let deadline = (since + grace + allowed).min(Instant::now() + self.idle_max());
+        let limits = &self.settings.config.limits;
+        // A chunk that nobody was asked about begins here.
+        let receiving =
+            self.receiving.get_or_insert_with(|| Receiving::new(limits.data_grace_secs));
+        let deadline = receiving.deadline(self.server.received_bytes(), limits);
         let read = timeout_at(deadline, self.stream.read(&mut self.input)).await;
         self.go_on(read, "content comes too slowly")
     }
@@ -83,3 +113,5 @@ impl Session {
         Duration::from_secs(self.settings.config.limits.idle_secs_max)
     }
 }
+
+const NANOS_PER_SEC: u64 = 1_000_000_000;
