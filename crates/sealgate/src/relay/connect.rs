@@ -16,6 +16,7 @@ use sealgate_core::refusal::{Extension, Refusal, Reply};
 use sealgate_core::smtp::client::{Client, Event, Failure, Options, Tls};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::dane::Tlsa;
@@ -40,16 +41,26 @@ struct Plan<'a> {
 }
 
 impl Downstream {
-    /// Tries the targets and their addresses in turn.
+    /// Tries the targets and their addresses in turn, for somebody who does not wait long.
     pub(super) async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
-        self.connect_after(hop, 0).await.map(|(link, _)| link)
+        self.connect_within(hop, 0, OPENING_MAX).await.map(|(link, _)| link)
     }
 
-    /// The same without the first targets; and how many have been tried then.
+    /// The same without the first targets, for a message: where there is no other host or address, a server may take as long
+    /// as RFC 5321 gives it, within the caller's time. And how many targets have been tried then.
     pub(super) async fn connect_after(
         &self,
         hop: &Hop,
         tried: usize,
+    ) -> Result<(Link, usize), Refusal> {
+        self.connect_within(hop, tried, GREETING_MAX).await
+    }
+
+    async fn connect_within(
+        &self,
+        hop: &Hop,
+        tried: usize,
+        last_max: Duration,
     ) -> Result<(Link, usize), Refusal> {
         let mut permanent = None;
         let mut temporary = None;
@@ -75,8 +86,11 @@ impl Downstream {
                     continue;
                 }
             };
-            for address in &reach.addresses {
-                match self.open(&plan, *address).await {
+            let is_last_target = index.saturating_add(1) == hop.targets.len();
+            for (number, address) in (1..).zip(&reach.addresses) {
+                let is_last = is_last_target && number == reach.addresses.len();
+                let patience = if is_last { last_max } else { OPENING_MAX };
+                match self.open(&plan, *address, patience).await {
                     Ok(link) => return Ok((link, index.saturating_add(1))),
                     Err(refusal) => keep(refusal),
                 }
@@ -103,36 +117,40 @@ impl Downstream {
         Ok(Plan { hop, target, assurance, verified, asked_for, config })
     }
 
-    /// Opens one connection; where opportunistic TLS fails, once more without.
-    async fn open(&self, plan: &Plan<'_>, address: SocketAddr) -> Result<Link, Refusal> {
+    /// Opens one connection; where opportunistic TLS fails or does not end, once more without.
+    async fn open(
+        &self,
+        plan: &Plan<'_>,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> Result<Link, Refusal> {
         let attempts = match plan.assurance {
             Assurance::Opportunistic => &[Tls::IfOffered, Tls::Off][..],
             _ => &[Tls::Required],
         };
         let mut failed = None;
         for tls in attempts {
-            let opening = self.open_with(plan, address, *tls);
-            match tokio::time::timeout(OPENING_MAX, opening).await {
-                Ok(Ok(link)) => return plan.accept(link, failed, self.router.clients()),
-                Ok(Err(OpenError::Tls(error))) if *tls == Tls::IfOffered => {
+            match self.open_with(plan, address, *tls, patience).await {
+                Ok(link) => return plan.accept(link, failed, self.router.clients()),
+                Err(OpenError::Tls(error)) if *tls == Tls::IfOffered => {
                     tracing::warn!(%address, %error, "TLS failed downstream, going on without");
                     failed = Some(failure_type(&error));
                 }
-                Ok(Err(OpenError::Tls(error))) => {
+                Err(OpenError::Tls(error)) => {
                     return Err(plan.tls_refusal(
                         address,
                         failure_type(&error),
                         &error.to_string(),
                     ));
                 }
-                Ok(Err(OpenError::NotOffered)) => {
+                Err(OpenError::NotOffered) => {
                     let kind = "starttls-not-supported";
                     return Err(plan.tls_refusal(address, kind, "STARTTLS is not offered"));
                 }
-                Ok(Err(OpenError::Refused { reply, is_introduced })) => {
+                Err(OpenError::Refused { reply, is_introduced }) => {
                     return Err(turned_away(plan.hop, &reply, is_introduced));
                 }
-                Ok(Err(OpenError::Io)) | Err(_) => return Err(Refusal::NextHopUnreachable),
+                Err(OpenError::Io) => return Err(Refusal::NextHopUnreachable),
             }
         }
         Err(Refusal::NextHopUnreachable)
@@ -143,8 +161,10 @@ impl Downstream {
         plan: &Plan<'_>,
         address: SocketAddr,
         tls: Tls,
+        patience: Duration,
     ) -> Result<Link, OpenError> {
         failpoint!("connect.open");
+        let mut deadline = Instant::now() + patience;
         let connecting = tokio::time::timeout(CONNECT_MAX, dial(address));
         let mut stream = connecting.await.map_err(|_| OpenError::Io)?.map_err(|_| OpenError::Io)?;
         if let Some(header) = plan.hop.introduction.as_ref().and_then(Introduction::header) {
@@ -163,7 +183,8 @@ impl Downstream {
         };
         metrics::counter!("sealgate_downstream_connections_total").increment(1);
         loop {
-            match link.next().await.map_err(|_| OpenError::Io)? {
+            let event = timeout_at(deadline, link.next()).await.map_err(|_| OpenError::Io)?;
+            match event.map_err(|_| OpenError::Io)? {
                 Event::Idle => match identity.take() {
                     Some(identity) => link.client.introduce(identity),
                     None => {
@@ -171,7 +192,11 @@ impl Downstream {
                         return Ok(link);
                     }
                 },
-                Event::StartTls => link = start_tls(link, plan).await?,
+                Event::StartTls => {
+                    let began = Instant::now();
+                    link = start_tls(link, plan).await?;
+                    deadline += began.elapsed();
+                }
                 Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
                     let is_introduced = plan.hop.introduces_client() && identity.is_none();
                     return Err(OpenError::Refused { reply, is_introduced });
@@ -290,9 +315,10 @@ async fn start_tls(mut link: Link, plan: &Plan<'_>) -> Result<Link, OpenError> {
         .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
     let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
     failpoint!("connect.starttls");
-    let tls = TlsConnector::from(Arc::clone(&plan.config))
-        .connect(name, plain)
+    let connecting = TlsConnector::from(Arc::clone(&plan.config)).connect(name, plain);
+    let tls = tokio::time::timeout(HANDSHAKE_MAX, connecting)
         .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(OpenError::Tls)?;
     let mut client = link.client;
     client.tls_started();
@@ -345,8 +371,12 @@ enum OpenError {
 
 /// Proven by an authority that we know.
 const CERTIFICATE: &str = "certificate";
-/// From the connection attempt to the answer to EHLO, TLS included.
+/// From the connection attempt to the answer to EHLO, the TLS handshake apart, where there are others to try.
 pub(super) const OPENING_MAX: Duration = Duration::from_secs(30);
+/// The same at the last of them: greet pauses hold off senders of spam (RFC 5321 §4.5.3.2.1).
+const GREETING_MAX: Duration = Duration::from_secs(300);
+/// A TLS handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// To one address: a family or a host that swallows everything does not use up the time of the others.
 const CONNECT_MAX: Duration = Duration::from_secs(8);
 
@@ -413,6 +443,37 @@ pub(super) mod tests {
             let heard = heard.lock().unwrap();
             assert_eq!(heard.matches("EHLO").count(), 1, "a second attempt, in plain: {heard}");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_whose_tls_hangs_is_tried_without_unless_tls_is_demanded() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for mut stream in listener.incoming().flatten() {
+                held.push(stream.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    stream.write_all(b"220 mx.abc.example\r\n").unwrap();
+                    for line in lines.map_while(Result::ok) {
+                        let reply: &[u8] = match line.as_str() {
+                            "STARTTLS" => b"220 go on\r\n",
+                            _ => b"250-mx.abc.example\r\n250 STARTTLS\r\n",
+                        };
+                        stream.write_all(reply).unwrap();
+                    }
+                });
+            }
+        });
+        let demand = Demand { tls: LinkTls::Require, ..Demand::default() };
+        let (wanted, demanded) = (hop(address, Demand::default()), hop(address, demand));
+        let downstream = downstream(2);
+        let (link, refusal) =
+            tokio::join!(downstream.connect(&wanted), downstream.connect(&demanded));
+        assert!(link.unwrap().passage.tls.is_none());
+        let refusal = refusal.unwrap_err().to_string();
+        assert!(refusal.starts_with("451 4.7.5"), "{refusal}");
     }
 
     /// A server that greets with one of these and answers to whatever else with the other.

@@ -142,6 +142,19 @@ fn nothing_is_delivered_for_a_client_that_has_gone_before_the_first_dot() {
     assert!(!trace.contains("has all of m0.0") && trace.contains("has all of m0.1"), "{trace}");
 }
 
+/// RFC 5321 §4.5.3.2.1: some hold off senders of spam so.
+#[test]
+fn a_server_that_greets_late_is_waited_for() {
+    let mut gate = Gate::new();
+    for secs in [33, 200] {
+        let mut course = Course::quiet(Entrance::InsideLmtp, 1, &[1]);
+        course.servers[0].greets_after = Duration::from_secs(secs);
+        let outcome = gate.take(course, Chance::new(1), true);
+        let told = ["told 2xx", "told 4xx"].map(|told| outcome.counts.0.get(told).copied());
+        assert_eq!(told, [Some(1), None], "{}", outcome.trace.join("\n"));
+    }
+}
+
 /// RFC 3461 §5.2.2.
 #[test]
 fn who_asked_for_success_hears_of_a_server_that_confirms_none() {

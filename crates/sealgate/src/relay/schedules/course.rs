@@ -116,6 +116,7 @@ impl Course {
             proxy: false,
             keywords: vec!["DSN"],
             room: wide,
+            greets_after: Duration::ZERO,
             slow: None,
             per_mille: 0,
         };
@@ -179,6 +180,7 @@ impl Course {
                 } else {
                     (wide, wide)
                 },
+                greets_after: Duration::ZERO,
                 slow,
                 per_mille,
             });

@@ -22,6 +22,8 @@ pub(super) struct ServerPlan {
     pub(super) keywords: Vec<&'static str>,
     /// What may be on its way to it and back.
     pub(super) room: (usize, usize),
+    /// How long it waits before it greets.
+    pub(super) greets_after: Duration,
     /// How it reads.
     pub(super) slow: Option<(usize, Duration)>,
     /// So many steps out of a thousand go wrong.
@@ -120,6 +122,9 @@ impl Session {
                 self.line.more().await?;
             }
             self.line.input.advance(length);
+        }
+        if !self.plan.greets_after.is_zero() {
+            sleep(self.plan.greets_after).await;
         }
         self.answer("220 sink ready", self.about_client()).await?;
         loop {
