@@ -93,6 +93,39 @@ fn strangers_are_turned_away_at_the_inside() {
     assert_eq!(Session::connect(gate.ready().outside_smtp.unwrap()).1.code, 220);
 }
 
+/// Who meets a reset while he sends reads no reply, and sends again.
+#[test]
+fn a_client_hears_why_its_content_is_refused_however_much_follows() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |gate| gate.set(&["limits", "message_bytes_max"], 20_000_000));
+    let mail = [MAIL, b"a bare\nline feed\r\n", &b"0123456789abcd\r\n".repeat(1_000_000)].concat();
+    for (address, from, to) in [
+        (gate.ready().outside_smtp.unwrap(), BOB, ALICE),
+        (gate.ready().inside_smtp.unwrap(), ALICE, BOB),
+    ] {
+        let begin = || {
+            let (mut client, _) = Session::connect(address);
+            client.command("EHLO c");
+            client.command(&format!("MAIL FROM:<{from}>"));
+            client.command(&format!("RCPT TO:<{to}>"));
+            client.command("DATA");
+            client
+        };
+        let mut client = begin();
+        client.send(&mail);
+        assert_eq!(client.reply().status(), "550 5.5.2", "{address}");
+        // No more than a message may have.
+        let mut client = begin();
+        client.send(&mail);
+        client.send_unless_closed(&mail);
+        client.send_unless_closed(&mail);
+        await_that("its session has ended", || {
+            metric(&gate, "sealgate_connections_open") == Some(0.0)
+        });
+    }
+    assert!(sink.received().is_empty());
+}
+
 #[test]
 fn smuggled_messages_end_the_session() {
     let sink = Sink::smtp();

@@ -22,7 +22,6 @@ use sealgate_core::smtp::client::{ClientName, Identity};
 use sealgate_core::smtp::command::Greeting;
 use sealgate_core::smtp::server::{Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -517,33 +516,6 @@ impl Session {
             .size(size_bytes)
             .elapsed(elapsed)
     }
-
-    /// Ends the connection so that the last reply arrives: closing with unread input would reset it.
-    async fn linger(&mut self) {
-        failpoint!("session.linger");
-        if self.stream.shutdown().await.is_err() || self.input.is_empty() && self.server.has_quit()
-        {
-            return;
-        }
-        // A mail server of ours that hears nothing tries in vain for days, so that it may say all that it has to say.
-        let (bytes_max, time_max) = match self.entrance.direction() {
-            Direction::Outbound => {
-                (self.settings.config.limits.message_bytes_max, LINGER_INSIDE_MAX)
-            }
-            Direction::Inbound => (LINGER_BYTES_MAX, LINGER_MAX),
-        };
-        let mut rest = vec![0_u8; 4096];
-        let drain = async {
-            let mut drained = 0;
-            while drained < bytes_max {
-                match AsyncReadExt::read(&mut self.stream, &mut rest).await {
-                    Ok(0) | Err(_) => return,
-                    Ok(octets) => drained += octets,
-                }
-            }
-        };
-        let _ = timeout(time_max, drain).await;
-    }
 }
 
 /// While a message is delivered, no more is read once so much is there.
@@ -552,7 +524,3 @@ const INPUT_BYTES: usize = 64 << 10;
 const BATCH_MAX: Duration = Duration::from_secs(1);
 /// TLS handshakes.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
-/// How long, and how much, is read after the last reply.
-const LINGER_MAX: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 1 << 20;
-const LINGER_INSIDE_MAX: Duration = Duration::from_secs(30);

@@ -180,6 +180,28 @@ fn content_that_came_fast_earns_no_more_time_than_silence_has() {
     );
 }
 
+/// What it sends after its last reply is heard for as long as it comes like content, and no longer.
+#[test]
+fn a_client_that_was_refused_is_heard_until_it_is_silent_or_slow() {
+    play(
+        |_| {},
+        |relay| async move {
+            for (octets, is_heard) in [(&b"x"[..], false), (&[b'x'; 2048], true)] {
+                let mut client = connect(&relay).await;
+                let began = Instant::now();
+                client.write_all(&b"WHAT\r\n".repeat(30)).await.unwrap();
+                while !hear(&mut client).await.contains("421 4.7.0 ") {}
+                while began.elapsed() < 600 * SECOND && client.write_all(octets).await.is_ok() {
+                    sleep(SECOND).await;
+                }
+                let heard = began.elapsed();
+                assert_eq!(heard >= 600 * SECOND, is_heard, "{heard:?}");
+                assert!(is_heard || heard < 10 * SECOND, "{heard:?}");
+            }
+        },
+    );
+}
+
 /// Ten thousand may be silent at once, and a transaction takes more than that.
 #[test]
 fn a_client_that_is_silent_takes_no_room_for_a_transaction() {

@@ -1,11 +1,13 @@
 //! How long a session waits for its client (REQUIREMENTS K9): for the next command, for the end of one that has begun, and for
 //! content, which must not come too slowly on average. A client that was waited for long enough is told 421, and so is
-//! one that has nothing under way when the relay drains.
+//! one that has nothing under way when the relay drains. After its last reply it is heard for a while, so that it hears that.
 
 use std::io;
 use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::report::Direction;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
@@ -109,9 +111,48 @@ impl Session {
         }
     }
 
+    /// Ends the connection so that the last reply arrives: closing with unread input would reset it.
+    pub(super) async fn linger(&mut self) {
+        failpoint!("session.linger");
+        // The message is gone, and what comes is not kept.
+        self.memory.release();
+        if self.stream.shutdown().await.is_err() || self.input.is_empty() && self.server.has_quit()
+        {
+            return;
+        }
+        let silence_secs_max = match self.entrance.direction() {
+            Direction::Inbound => SILENCE_OUTSIDE_SECS_MAX,
+            Direction::Outbound => SILENCE_INSIDE_SECS_MAX,
+        };
+        let bytes_max = self.settings.config.limits.message_bytes_max;
+        self.hear_out(bytes_max, silence_secs_max).await;
+    }
+
+    /// Reads what the client still sends and keeps none of it. Who meets a reset while he sends a message reads no reply, and
+    /// tries in vain for days; so he may send a whole one, no slower than any other.
+    async fn hear_out(&mut self, bytes_max: usize, silence_secs_max: u64) {
+        let limits = &self.settings.config.limits;
+        let silence_max = Duration::from_secs(silence_secs_max);
+        let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+        let mut receiving = Receiving::new(silence_secs_max);
+        let mut heard_bytes = 0;
+        let mut rest = vec![0_u8; 4096];
+        while heard_bytes < bytes_max {
+            let pace = receiving.deadline(heard_bytes, limits);
+            let deadline = pace.min(Instant::now() + silence_max);
+            match timeout_at(deadline, AsyncReadExt::read(&mut self.stream, &mut rest)).await {
+                Ok(Ok(0) | Err(_)) | Err(_) => return,
+                Ok(Ok(octets)) => heard_bytes += u64::try_from(octets).unwrap_or(u64::MAX),
+            }
+        }
+    }
+
     fn idle_max(&self) -> Duration {
         Duration::from_secs(self.settings.config.limits.idle_secs_max)
     }
 }
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
+/// Silence after the last reply. A mail server of ours may take its time.
+const SILENCE_INSIDE_SECS_MAX: u64 = 30;
+const SILENCE_OUTSIDE_SECS_MAX: u64 = 5;
