@@ -93,6 +93,29 @@ fn strangers_are_turned_away_at_the_inside() {
     assert_eq!(Session::connect(gate.ready().outside_smtp.unwrap()).1.code, 220);
 }
 
+/// Each of them could hold a descriptor for as long as it is heard.
+#[test]
+fn a_crowd_that_is_turned_away_takes_few_descriptors() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |gate| {
+        gate.set(&["inside", "allow"], vec!["192.0.2.0/24"]);
+        gate.set(&["limits", "connections_per_address_max"], 1);
+    });
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", gate.id())).unwrap().count();
+    let outside = gate.ready().outside_smtp.unwrap();
+    let _one = Session::connect(outside);
+    let before = descriptors();
+    for (address, code) in [(gate.ready().inside_smtp.unwrap(), 554), (outside, 421)] {
+        let crowd: Vec<_> = (0..100).map(|_| Session::connect(address)).collect();
+        sleep(Duration::from_millis(200));
+        let most = descriptors();
+        assert!(crowd.iter().all(|(_, greeting)| greeting.code == code), "each is told why");
+        assert!(most <= before + 40, "{before}, {most} with a hundred of {address}");
+        drop(crowd);
+        await_that("all are gone", || descriptors() <= before);
+    }
+}
+
 /// Who meets a reset while he sends reads no reply, and sends again.
 #[test]
 fn a_client_hears_why_its_content_is_refused_however_much_follows() {

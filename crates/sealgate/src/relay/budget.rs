@@ -193,6 +193,7 @@ impl Room for CopiesRoom {
 pub(crate) struct Entrances {
     inside: Arc<Connections>,
     outside: Arc<Connections>,
+    turned_away: Arc<Connections>,
 }
 
 impl Entrances {
@@ -204,7 +205,12 @@ impl Entrances {
         }
     }
 
-    /// Open connections.
+    /// A place among those who are turned away and still heard; `None` where they are too many, in all or of this client.
+    pub(crate) fn refuse(&self, peer: IpAddr) -> Option<Connection> {
+        self.turned_away.admit(peer, TURNED_AWAY_PER_ADDRESS_MAX, TURNED_AWAY_MAX)
+    }
+
+    /// Open connections that were admitted.
     pub(crate) fn total(&self) -> usize {
         self.inside.total().saturating_add(self.outside.total())
     }
@@ -271,6 +277,10 @@ pub(super) fn network_of(peer: IpAddr) -> IpAddr {
 
 /// Memory of a message in flight, copies and transformation included, as a multiple of its size.
 const MEMORY_FACTOR: usize = 3;
+/// Connections that were turned away and are not closed yet: each holds a descriptor.
+const TURNED_AWAY_MAX: usize = 256;
+const TURNED_AWAY_PER_ADDRESS_MAX: usize = 32;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +375,12 @@ mod tests {
         let _inside = [(); 2].map(|()| admit(Direction::Outbound).unwrap());
         assert!(admit(Direction::Outbound).is_none());
         assert_eq!(entrances.total(), 4);
+        let refused = (0..100).filter_map(|_| entrances.refuse("192.0.2.1".parse().unwrap()));
+        let mut heard: Vec<_> = refused.collect();
+        assert_eq!(heard.len(), TURNED_AWAY_PER_ADDRESS_MAX);
+        let others = (0..255).filter_map(|one| entrances.refuse([192, 0, 3, one].into()));
+        heard.extend(others);
+        assert_eq!((heard.len(), entrances.total()), (TURNED_AWAY_MAX, 4));
     }
 
     #[test]

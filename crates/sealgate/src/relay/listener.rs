@@ -100,13 +100,25 @@ fn admit(relay: &Arc<Relay>, entrance: Entrance, stream: TcpStream, peer: Socket
     tokio::spawn(session.run());
 }
 
+/// A connection that is no session's.
+#[derive(Debug)]
+pub(crate) struct TurnedAway {
+    /// The one thing that is said.
+    pub(super) reply: Reply,
+    /// While the client is heard nevertheless, so that it hears that; none where others are heard who are too many.
+    pub(super) place: Option<Connection>,
+}
+
 /// A session on a connection between these two addresses, ours first.
 pub(super) fn session(
     relay: &Arc<Relay>,
     entrance: Entrance,
     connection: (Stream, SocketAddr, SocketAddr),
 ) -> Session {
-    let admission = admission(relay, entrance, connection.2);
+    let peer = connection.2;
+    let admission = admission(relay, entrance, peer);
+    let admission =
+        admission.map_err(|reply| TurnedAway { reply, place: relay.connections.refuse(peer.ip()) });
     failpoint!(blocking "listener.admitted");
     Session::new(Arc::clone(relay), relay.settings(), entrance, connection, admission)
 }

@@ -31,7 +31,7 @@ use super::budget::{Budget, Connection, Holder, Reservation};
 use super::deliver::Outcome;
 use super::done::Done;
 use super::introduction::Introduction;
-use super::listener::Entrance;
+use super::listener::{Entrance, TurnedAway};
 use super::route::{self, Hop};
 use super::settle::Settled;
 use super::stream::{READ_BYTES_FIRST, Stream, let_go};
@@ -69,7 +69,9 @@ pub(crate) struct Session {
     /// A command that has begun and not ended: how many ended before it, and when it was first waited for.
     unfinished: Option<(u64, Instant)>,
     draining: watch::Receiver<bool>,
-    _connection: Option<Connection>,
+    is_turned_away: bool,
+    /// None where there are too many even of those who are turned away.
+    place: Option<Connection>,
 }
 
 /// Whether the session goes on.
@@ -86,15 +88,16 @@ impl Session {
         settings: Arc<Settings>,
         entrance: Entrance,
         (stream, local, peer): (Stream, SocketAddr, SocketAddr),
-        admission: Result<Connection, Reply>,
+        admission: Result<Connection, TurnedAway>,
     ) -> Self {
         let options = settings.server_options(entrance, &relay.downstream.inside_offers);
         let id = trace::transaction_id();
-        let (server, connection) = match admission {
-            Ok(connection) => (Server::new(options), Some(connection)),
-            Err(reply) => {
+        let is_turned_away = admission.is_err();
+        let (server, place) = match admission {
+            Ok(place) => (Server::new(options), Some(place)),
+            Err(TurnedAway { reply, place }) => {
                 tracing::info!(id, peer = %peer.ip(), %reply, "connection refused");
-                (Server::refusing(options, &reply), None)
+                (Server::refusing(options, &reply), place)
             }
         };
         Self {
@@ -113,7 +116,8 @@ impl Session {
             context: None,
             receiving: None,
             unfinished: None,
-            _connection: connection,
+            is_turned_away,
+            place,
         }
     }
 

@@ -9,7 +9,7 @@ use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::report::Direction;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Next, Session};
 use crate::config::Limits;
@@ -116,8 +116,15 @@ impl Session {
         failpoint!("session.linger");
         // The message is gone, and what comes is not kept.
         self.memory.release();
-        if self.stream.shutdown().await.is_err() || self.input.is_empty() && self.server.has_quit()
+        if self.place.is_none()
+            || self.stream.shutdown().await.is_err()
+            || self.input.is_empty() && self.server.has_quit()
         {
+            return;
+        }
+        if self.is_turned_away {
+            let hearing = self.hear_out(TURNED_AWAY_BYTES_MAX, TURNED_AWAY_SECS_MAX);
+            let _ = timeout(Duration::from_secs(TURNED_AWAY_SECS_MAX), hearing).await;
             return;
         }
         let silence_secs_max = match self.entrance.direction() {
@@ -156,3 +163,6 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// Silence after the last reply. A mail server of ours may take its time.
 const SILENCE_INSIDE_SECS_MAX: u64 = 30;
 const SILENCE_OUTSIDE_SECS_MAX: u64 = 5;
+/// How long in all, and how much, somebody is heard who had no session.
+const TURNED_AWAY_SECS_MAX: u64 = 2;
+const TURNED_AWAY_BYTES_MAX: usize = 1 << 20;
