@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sealgate_core::report::Direction;
 use sealgate_core::step::Room;
 
-use crate::config::Limits;
+use crate::config::{Limits, MEMORY_FACTOR};
 
 /// Memory for messages in flight, over all sessions.
 #[derive(Debug, Default)]
@@ -275,8 +275,6 @@ pub(super) fn network_of(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// Memory of a message in flight, copies and transformation included, as a multiple of its size.
-const MEMORY_FACTOR: usize = 3;
 /// Connections that were turned away and are not closed yet: each holds a descriptor.
 const TURNED_AWAY_MAX: usize = 256;
 const TURNED_AWAY_PER_ADDRESS_MAX: usize = 32;

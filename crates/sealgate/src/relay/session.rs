@@ -39,7 +39,7 @@ use super::trace::{self, Origin};
 use super::transaction::Transaction;
 use super::transport::{Demand, Transport};
 use super::{Relay, Settings, client_name, off_the_clock, veil};
-use crate::config::{ClientAddress, MEMORY_FACTOR};
+use crate::config::ClientAddress;
 use crate::observe::record::Record;
 
 mod patience;
