@@ -11,7 +11,7 @@ use sealgate_core::keys::{Certificate, SoftwareKey};
 
 use crate::authority::{Algorithm, Authority, KeyAndCertificate};
 use crate::certificates;
-use crate::database::{self, Database, DatabaseUrl, Statement};
+use crate::database::{self, Database, DatabaseUrl, Statement, Wiping};
 use crate::error::StoreError;
 use crate::import::ImportedKey;
 use crate::learning::unix_now;
@@ -186,6 +186,11 @@ impl<'a> Administration<'a> {
         let removed = self.stores.secret_keys().remove(self.database, owner.lookup_key()).await?;
         self.stores.changed();
         found(removed, || format!("{owner}: no secret key; see `sealgate secret-key list`"))
+    }
+
+    /// Takes secret keys that were removed or moved out of the database's files. What cannot be done now is said in one line.
+    pub async fn wipe_removed_keys(&self) -> Option<String> {
+        self.database.wipe(Wiping::Removed).await
     }
 
     /// Pins a correspondent's certificate for an owner, with those of the intermediates that may have issued it.

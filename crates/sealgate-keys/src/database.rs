@@ -173,6 +173,30 @@ impl Database {
         Ok(Change { database: self, transaction })
     }
 
+    /// Takes what was removed, or sealed anew, out of the database's files. What cannot be done now is said in one line, with what
+    /// to do about it: what was asked for has been done, and is not to fail for this.
+    pub(crate) async fn wipe(&self, wiping: Wiping) -> Option<String> {
+        let Kind::Sqlite(file) = &self.kind else {
+            return Some(format!(
+                "{}: the server keeps what was removed in its files until somebody runs, as the owner of the tables: \
+                 VACUUM FULL own_authorities, secret_keys",
+                self.url
+            ));
+        };
+        let why = match Box::pin(file.wipe(wiping == Wiping::FreeRoomToo)).await {
+            Ok(true) => return None,
+            Ok(false) => "another process is reading what was there before".to_owned(),
+            Err(error) => self.error(&error).to_string(),
+        };
+        let remedy = match wiping {
+            Wiping::FreeRoomToo => "rotate once more later",
+            Wiping::Removed => "it goes when no process has the database open any more",
+        };
+        Some(format!(
+            "what was removed may still be found in the database's files ({why}): {remedy}"
+        ))
+    }
+
     pub(crate) fn error(&self, error: &sqlx::Error) -> StoreError {
         sqlx_error(&self.url, error)
     }
@@ -184,6 +208,15 @@ impl Database {
             Kind::Sqlite(file) => &file.pool,
         }
     }
+}
+
+/// How much of what is no more is taken out of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wiping {
+    /// All that ever was: the file is written anew.
+    FreeRoomToo,
+    /// What this program removed.
+    Removed,
 }
 
 /// Several statements, all of which hold or none.

@@ -13,7 +13,7 @@ use sealgate_core::keys::{Certificate, SecretKey};
 use zeroize::Zeroizing;
 
 use crate::administration::purpose_for;
-use crate::database::Database;
+use crate::database::{Database, Wiping};
 use crate::error::StoreError;
 use crate::import::Material;
 use crate::learning::unix_now;
@@ -312,6 +312,9 @@ impl KeyRing {
     pub async fn remove(&self, id: &str) -> Result<bool, StoreError> {
         let removed = embedded::remove_one(&self.database, id).await?;
         self.changed();
+        if let Some(remains) = self.database.wipe(Wiping::Removed).await {
+            tracing::warn!(%remains, "a key was removed");
+        }
         Ok(removed)
     }
 

@@ -5,12 +5,15 @@
 //! there. Other processes meet rows that their key does not open and read it again ([`HeldMasterKey`]); whoever writes
 //! looks, within his transaction, whether his key is still the one.
 //!
+//! What was sealed under the old key is wiped before the new one is put in place, so that a rotation that is cut off meanwhile is
+//! finished with that: whoever has the old key and the files finds nothing that it opens.
+//!
 //! [`HeldMasterKey`]: crate::master_key::held::HeldMasterKey
 
 use std::path::{Path, PathBuf};
 
 use super::AUTHORITY_TABLE;
-use crate::database::{Change, Database, Statement};
+use crate::database::{Change, Database, Statement, Wiping};
 use crate::error::StoreError;
 use crate::key_check;
 use crate::master_key::successor::Successor;
@@ -28,6 +31,8 @@ pub struct Rotation {
     pub former: Option<PathBuf>,
     /// How many secrets were sealed anew; `None` where an earlier rotation had done that and was cut off.
     pub secrets: Option<u64>,
+    /// Why what was sealed under the old key may still be in the database's files, and what to do; `None` where it is gone.
+    pub remains: Option<String>,
 }
 
 /// Makes a new master key, seals everything under it, and puts it in the old one's place, or leaves it in `to_file`. A key
@@ -123,7 +128,9 @@ async fn rotate(
             other => other,
         })?)
     };
-    let mut rotation = Rotation { key: successor.path().to_owned(), former: None, secrets };
+    let remains = database.wipe(Wiping::FreeRoomToo).await;
+    let key = successor.path().to_owned();
+    let mut rotation = Rotation { key, former: None, secrets, remains };
     if let (Some(present), SecretSource::File(former), true) = (present, source.former(), swaps) {
         successor.swap(&present, &former)?;
         rotation.key = present;

@@ -46,6 +46,8 @@ impl SqliteDatabase {
             .foreign_keys(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // What is removed, or sealed under another key, is not to be found in the file (REQUIREMENTS L6).
+            .pragma("secure_delete", "ON")
             .disable_statement_logging();
         let read_only = ReadOnly::default();
         let known = read_only.clone();
@@ -102,6 +104,20 @@ impl SqliteDatabase {
         let raised = sqlx::query(super::RAISE_COUNTER).execute(&mut *transaction).await;
         raised.inspect_err(|error| self.note(error))?;
         Ok(transaction)
+    }
+
+    /// Takes what was removed out of the files, from what programs before this one left in free room too where
+    /// `thoroughly` is said; says whether that was possible. Other processes may be reading what was there before.
+    pub(super) async fn wipe(&self, thoroughly: bool) -> Result<bool, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        if thoroughly {
+            let vacuumed = sqlx::raw_sql("VACUUM").execute(&mut *connection).await;
+            vacuumed.inspect_err(|error| self.note(error))?;
+        }
+        // The log has every page that was written since it was last emptied.
+        let checkpoint = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)");
+        let is_busy: i64 = checkpoint.fetch_one(&mut *connection).await?;
+        Ok(is_busy == 0)
     }
 
     /// Looks at an error for what it says of the connection.

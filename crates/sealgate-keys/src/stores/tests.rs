@@ -105,6 +105,7 @@ mod reload;
 mod revocation_lists;
 mod rotation;
 mod trust;
+mod wiping;
 
 trait ParseDomain {
     fn parse_domain(&self) -> Domain;

@@ -45,6 +45,9 @@ fn show(rotation: &Rotation, source: &SecretSource) -> Result<(), Failure> {
         Some(count) => format!("sealed anew    {count} secrets, the authority's among them"),
         None => "sealed anew    before: this finishes a rotation that was cut off".to_owned(),
     })?;
+    if let Some(remains) = &rotation.remains {
+        output::warning(remains);
+    }
     let Some(former) = &rotation.former else {
         return output::line(&format!(
             "master key     {key}  (put it in the place of {source} now, and keep a copy of it)"

@@ -28,6 +28,12 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     write(format!("{text}\n").as_bytes())
 }
 
+/// Writes a line to standard error, about what was done and is not all well.
+pub(crate) fn warning(text: &str) {
+    // Nobody to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "sealgate: warning: {}", printable(text));
+}
+
 /// Writes a JSON value, for people too.
 pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     line(&format!("{value:#}"))

@@ -131,7 +131,11 @@ impl SecretKey {
             Self::Move { owner, to } => move_keys(session, owner.as_ref(), to).await,
             Self::Remove { owner } => {
                 let removed = session.stores.administration().remove_secret_keys(&owner).await?;
-                output::line(&format!("{owner}: {removed} removed"))
+                output::line(&format!("{owner}: {removed} removed"))?;
+                if session.config.stores.secret_keys == SecretKeyStoreKind::Embedded {
+                    wipe(session).await;
+                }
+                Ok(())
             }
         })
     }
@@ -217,14 +221,28 @@ async fn certificate(session: &Session, owner: &Owner) -> Result<(), Failure> {
 async fn move_keys(session: &Session, owner: Option<&Owner>, to: StoreName) -> Result<(), Failure> {
     let administration = session.stores.administration();
     // Told at once: a move of many keys may be cut off.
+    let mut is_any_gone = false;
     let tell = |moved: Moved| {
+        is_any_gone = true;
         let owner = output::printable(&moved.owner);
         let _ = output::line(&format!("{owner}  {}", moved.certificate.fingerprint()));
     };
-    let count = administration.move_secret_keys(to.into(), owner, tell).await?;
+    let outcome = administration.move_secret_keys(to.into(), owner, tell).await;
+    // Some may have gone before one that could not.
+    if is_any_gone {
+        wipe(session).await;
+    }
+    let count = outcome?;
     output::line(&format!(
         "{count} moved; mail of their owners waits until [secret_keys] store is changed"
     ))
+}
+
+/// What was removed is no more to be found in the database's files, or the administrator hears of it.
+async fn wipe(session: &Session) {
+    if let Some(remains) = session.stores.administration().wipe_removed_keys().await {
+        output::warning(&remains);
+    }
 }
 
 async fn entries_of(session: &Session, owner: &Owner) -> Result<Vec<SecretKeyEntry>, Failure> {
