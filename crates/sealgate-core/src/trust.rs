@@ -30,6 +30,7 @@ use verdicts::{HelpedBy, Question, Verdicts};
 
 mod anchor;
 mod clock;
+mod issued;
 mod link;
 mod list_signature;
 mod path;
@@ -40,6 +41,7 @@ mod standing;
 mod validate;
 mod verdicts;
 
+pub use issued::is_issued_by;
 pub use list_signature::ListSignature;
 
 /// Anchors, intermediates and CRLs, with a bounded cache of verdicts.

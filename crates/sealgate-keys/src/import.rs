@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sealgate_core::cms::SignedData;
 use sealgate_core::cms::transcode;
 use sealgate_core::keys::{Certificate, SoftwareKey};
+use sealgate_core::trust::is_issued_by;
 use zeroize::Zeroizing;
 
 use password::{Budget, ITERATIONS_PER_FILE_MAX};
@@ -248,22 +249,37 @@ impl fmt::Debug for ImportedKey {
     }
 }
 
-/// Issuers upwards by name, without the root. Each certificate is taken once, so that cross-certificates end.
+/// Issuers upwards, without the root, the nearest first. Where several bear an issuer's name (its key was changed, or others
+/// certify it too) those are taken whose key made the signature. Each certificate is taken once, so that cross-certificates end.
 pub(crate) fn chain_of(leaf: &Certificate, all: &[Arc<Certificate>]) -> Vec<Arc<Certificate>> {
     let mut chain: Vec<Arc<Certificate>> = Vec::new();
-    let mut wanted = leaf.issuer_der().to_vec();
-    while chain.len() < CHAIN_MAX {
-        let is_next = |candidate: &&Arc<Certificate>| {
-            candidate.is_authority()
-                && candidate.subject_der() == wanted.as_slice()
-                && !candidate.is_self_issued()
-                && !chain.iter().any(|taken| taken.fingerprint() == candidate.fingerprint())
-        };
-        let Some(issuer) = all.iter().find(is_next) else { break };
-        wanted = issuer.issuer_der().to_vec();
-        chain.push(Arc::clone(issuer));
+    let mut issuers = issuers_of(leaf, all);
+    for place in 0..CHAIN_MAX {
+        for issuer in issuers {
+            if chain.len() < CHAIN_MAX && !chain.contains(issuer) {
+                chain.push(Arc::clone(issuer));
+            }
+        }
+        let Some(next) = chain.get(place) else { break };
+        issuers = issuers_of(next, all);
     }
     chain
+}
+
+/// Who may have issued a certificate: all of the name where no signature can be verified, which others may be able to.
+fn issuers_of<'a>(below: &Certificate, all: &'a [Arc<Certificate>]) -> Vec<&'a Arc<Certificate>> {
+    let is_named = |candidate: &&Arc<Certificate>| {
+        candidate.is_authority()
+            && candidate.subject_der() == below.issuer_der()
+            && !candidate.is_self_issued()
+    };
+    let named: Vec<_> = all.iter().filter(is_named).collect();
+    if named.len() < 2 {
+        return named;
+    }
+    let signed = named.iter().copied().filter(|issuer| is_issued_by(below, issuer));
+    let signed: Vec<_> = signed.collect();
+    if signed.is_empty() { named } else { signed }
 }
 
 /// DER of what may be BER: NSS and Windows write such files.
