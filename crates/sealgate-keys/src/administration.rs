@@ -146,7 +146,7 @@ impl<'a> Administration<'a> {
     ///
     /// # Errors
     /// [`StoreError::Input`] where a certificate is for another address or for no mail, [`StoreError::Exists`] where
-    /// the key is there already.
+    /// nothing is new: neither a key, nor, in the embedded store, the chain of one.
     pub async fn import_secret_keys(
         &self,
         owner: &Owner,

@@ -3,6 +3,7 @@
 //! In: the bytes of one or several files, each at most [`FILE_BYTES_MAX`] (REQUIREMENTS K7). Out: certificates, or secret
 //! keys paired with their certificates by the public key, not by names. Encrypted keys and containers take one password.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -118,17 +119,21 @@ impl Material {
         !self.secrets.is_empty()
     }
 
-    /// Pairs every secret key with its certificates; other certificates become the chain where they are issuers.
+    /// Pairs every secret key with its certificates; other certificates become the chain where they are issuers. What is there
+    /// twice, in two files perhaps, counts once.
     ///
     /// # Errors
     /// [`ImportError::NotUsable`] where there is no key, or one without a certificate.
-    pub fn into_keys(self) -> Result<Vec<ImportedKey>, ImportError> {
+    pub fn into_keys(mut self) -> Result<Vec<ImportedKey>, ImportError> {
         if self.secrets.is_empty() {
             return Err(not_usable(
                 "no secret key in it: give PKCS#12, or PEM with key and \
                                    certificates",
             ));
         }
+        let mut seen = HashSet::new();
+        self.certificates.retain(|certificate| seen.insert(certificate.fingerprint()));
+        let mut paired = HashSet::new();
         let mut keys = Vec::new();
         for pkcs8 in self.secrets {
             let key = SoftwareKey::from_pkcs8(&pkcs8).map_err(|_| {
@@ -137,6 +142,9 @@ impl Material {
                             bits, P-256, P-384, P-521, Ed25519 or X25519",
                 )
             })?;
+            if !paired.insert(key.public_key_bytes().to_vec()) {
+                continue;
+            }
             let of_key = |certificate: &&Arc<Certificate>| {
                 certificate.public_key_bytes() == key.public_key_bytes()
             };

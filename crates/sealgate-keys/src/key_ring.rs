@@ -19,7 +19,7 @@ use crate::import::Material;
 use crate::learning::unix_now;
 use crate::master_key::held::HeldMasterKey;
 use crate::owner::Owner;
-use crate::secret_key_store::embedded::{self, StoredKey};
+use crate::secret_key_store::embedded::{self, Held, StoredKey};
 use crate::secret_key_store::{KeyPurpose, KeyState, NewSecretKey};
 use crate::stores::secret_keys::blocking;
 use crate::stores::{StoresConfig, WATCH_INTERVAL};
@@ -281,7 +281,7 @@ impl KeyRing {
         }
         let keys = new.as_slice();
         let insert = move |master_key: Arc<_>| async move {
-            embedded::insert(&self.database, &master_key, keys, unix_now()).await
+            embedded::insert(&self.database, &master_key, keys, unix_now(), Held::Refuse).await
         };
         self.master_key.used(&self.database, insert).await?;
         self.changed();

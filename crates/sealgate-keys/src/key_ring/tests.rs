@@ -147,7 +147,7 @@ async fn an_owner_has_no_more_keys_than_can_be_looked_at() {
     let keys: Vec<_> = (0..OWNER_KEYS_MAX).map(|_| new(person("alice@nec.example"))).collect();
     let insert = |master_key: Arc<_>| {
         let (database, keys) = (&ring.database, &keys);
-        async move { embedded::insert(database, &master_key, keys, unix_now()).await }
+        async move { embedded::insert(database, &master_key, keys, unix_now(), Held::Refuse).await }
     };
     ring.master_key.used(&ring.database, insert).await.unwrap();
     let count = ring.of_owner("alice@nec.example").await.unwrap().len();

@@ -10,7 +10,7 @@ use sealgate_core::keys::{Certificate, OwnKey, SoftwareKey};
 use zeroize::Zeroizing;
 
 use crate::certificates;
-use crate::database::{self, Database, Statement};
+use crate::database::{self, Change, Database, Statement};
 use crate::error::StoreError;
 use crate::key_check;
 use crate::master_key::{MasterKey, Row};
@@ -177,15 +177,30 @@ pub(crate) async fn verify(database: &Database, master_key: &MasterKey) -> Resul
     Ok(count)
 }
 
+/// What is done about a key that is held already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Its chain becomes the one that comes now, unless that is empty: there is no other way to correct it.
+    Correct,
+    /// Nothing is stored.
+    Refuse,
+}
+
 /// Stores keys, all or none; none where the database is sealed under another master key by now.
+///
+/// # Errors
+/// [`StoreError::Exists`] where one is held already that is to be refused, or where nothing of all is new.
 pub(crate) async fn insert(
     database: &Database,
     master_key: &MasterKey,
     keys: &[NewSecretKey],
     now: i64,
+    held: Held,
 ) -> Result<(), StoreError> {
     let mut change = database.begin_change().await?;
     key_check::require(&mut change, master_key).await?;
+    let mut unchanged = None;
+    let mut is_any_new = false;
     for key in keys {
         let id = certificates::random_id()?;
         let row = Row { table: TABLE, id: &id, owner: &key.owner };
@@ -207,13 +222,37 @@ pub(crate) async fn insert(
         .bind(key.certificate.not_before().0)
         .bind(key.certificate.not_after().0)
         .bind(now);
-        if change.execute(insert).await? == 0 {
-            let what = format!("{}: this key is in the store already", key.owner);
-            return Err(StoreError::Exists(what));
+        if change.execute(insert).await? > 0 {
+            is_any_new = true;
+            moved::forget(&mut change, &key.owner, Some(key.purpose)).await?;
+        } else if held == Held::Correct && correct_chain(&mut change, key, &chain, &sha256).await? {
+            is_any_new = true;
+        } else {
+            unchanged = Some(&key.owner);
         }
-        moved::forget(&mut change, &key.owner, Some(key.purpose)).await?;
     }
-    change.commit().await
+    match unchanged {
+        Some(owner) if held == Held::Refuse || !is_any_new => {
+            Err(StoreError::Exists(format!("{owner}: this key is in the store already")))
+        }
+        _ => change.commit().await,
+    }
+}
+
+/// Gives a key that is held the chain that came with it now; says whether it is another.
+async fn correct_chain(
+    change: &mut Change<'_>,
+    key: &NewSecretKey,
+    chain: &[u8],
+    sha256: &str,
+) -> Result<bool, StoreError> {
+    if chain.is_empty() {
+        return Ok(false);
+    }
+    let update = Statement::new(
+        "UPDATE secret_keys SET chain = $1 WHERE owner = $2 AND sha256 = $3 AND chain <> $1",
+    );
+    Ok(change.execute(update.bind(chain).bind(&key.owner).bind(sha256)).await? > 0)
 }
 
 /// Removes all keys of an owner and says how many there were; where none is left, removes the marks that some were moved. One

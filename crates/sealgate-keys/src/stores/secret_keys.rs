@@ -10,7 +10,7 @@ use crate::database::Database;
 use crate::error::StoreError;
 use crate::master_key::held::HeldMasterKey;
 use crate::public_key_store::MailboxAndDomain;
-use crate::secret_key_store::embedded::{self, StoredKey};
+use crate::secret_key_store::embedded::{self, Held, StoredKey};
 use crate::secret_key_store::key_management_server::KeyManagementServer;
 use crate::secret_key_store::pkcs11::Token;
 use crate::secret_key_store::{
@@ -183,7 +183,7 @@ impl SecretKeys {
             Self::Embedded(master_key) => {
                 let keys = keys.as_slice();
                 let insert = move |master_key: Arc<_>| async move {
-                    embedded::insert(database, &master_key, keys, now).await
+                    embedded::insert(database, &master_key, keys, now, Held::Correct).await
                 };
                 master_key.used(database, insert).await
             }

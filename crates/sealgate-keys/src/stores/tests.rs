@@ -99,6 +99,7 @@ on_both_databases! {
 
 mod domains;
 mod gone;
+mod importing;
 mod learning;
 mod moving;
 mod reload;
