@@ -56,7 +56,8 @@ impl Database {
             }
             DatabaseUrl::Sqlite(path) => {
                 let opened = SqliteDatabase::open(path).await;
-                Kind::Sqlite(opened.map_err(|error| migrate_error(url, error))?)
+                let opened = opened.map_err(|error| migrate_error(url, error))?;
+                Kind::Sqlite(opened.ok_or(StoreError::DatabaseEmpty(url.to_string()))?)
             }
         };
         Ok(Self { url: url.clone(), kind })
@@ -82,7 +83,11 @@ impl Database {
                     Content::Stores => return Err(taken(url)),
                 }
             }
-            DatabaseUrl::Sqlite(path) => create_file(url, path)?,
+            DatabaseUrl::Sqlite(path) => {
+                create_file(url, path)?;
+                let filled = SqliteDatabase::fill(path).await;
+                filled.map_err(|error| migrate_error(url, error))?;
+            }
         }
         let opened = Self::open(url).await;
         if opened.is_err() {
@@ -195,6 +200,11 @@ impl Database {
         Some(format!(
             "what was removed may still be found in the database's files ({why}): {remedy}"
         ))
+    }
+
+    /// What is said of a database that was never finished, or that something was taken out of.
+    pub(crate) fn empty_error(&self) -> StoreError {
+        StoreError::DatabaseEmpty(self.url.to_string())
     }
 
     pub(crate) fn error(&self, error: &sqlx::Error) -> StoreError {
@@ -334,6 +344,26 @@ const RAISE_COUNTER: &str = "UPDATE changes SET counter = counter + 1 WHERE id =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Else its keys would be none, and mail would leave unsigned and come in unread.
+    #[tokio::test]
+    async fn a_file_without_our_tables_is_no_new_database() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sealgate.db");
+        let url = DatabaseUrl::Sqlite(path.clone());
+        let refused = async || {
+            let refused = Database::open(&url).await.map(|_| ()).unwrap_err();
+            assert!(matches!(refused, StoreError::DatabaseEmpty(_)), "{refused}");
+        };
+        std::fs::write(&path, b"").unwrap();
+        refused().await;
+        assert_eq!(std::fs::read(&path).unwrap(), b"", "it is left as it was");
+        // Somebody else's, or one that a restoration has begun.
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        sqlx::raw_sql("CREATE TABLE facts (name TEXT)").execute(&mut other).await.unwrap();
+        refused().await;
+    }
 
     #[tokio::test]
     async fn a_change_through_another_connection_is_noticed() {

@@ -30,7 +30,7 @@ pub enum StoreError {
         /// What it says.
         why: String,
     },
-    /// The server's database holds no tables of ours.
+    /// The database holds nothing of ours, or not what tells the right master key: no new one, but one that is missing.
     DatabaseEmpty(String),
     /// There is no such database yet.
     DatabaseMissing(PathBuf),
@@ -76,8 +76,9 @@ impl fmt::Display for StoreError {
             Self::Database { database, why } => write!(f, "database {database}: {why}"),
             Self::DatabaseEmpty(url) => write!(
                 f,
-                "database {url}: holds no sealgate; make its tables with `sealgate init --domain \
-                 DOMAIN --database URL`, or correct [database] url"
+                "database {url}: holds no sealgate: restore it from a backup, or correct [database] url; a new one is \
+                 made, in a file that is not there yet or a server's empty database, with `sealgate init --domain \
+                 DOMAIN --database URL`"
             ),
             Self::DatabaseMissing(path) => write!(
                 f,

@@ -21,7 +21,7 @@ impl Check {
     }
 }
 
-/// What the database holds; `None` in a new one.
+/// What the database holds; `None` in one that was never finished.
 pub(crate) async fn stored(database: &Database) -> Result<Option<Check>, StoreError> {
     let row = database.fetch_optional(Statement::new(SELECT).bind(ROW.id)).await?;
     row.map(|row| Check::from_row(database, &row)).transpose()
@@ -55,17 +55,6 @@ pub(crate) async fn establish(
         "INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
     );
     Ok(change.execute(insert.bind(ROW.id).bind(&wrapped)).await? > 0)
-}
-
-/// The same, where nothing else is to be written.
-///
-/// # Errors
-/// [`StoreError::WrongMasterKey`] where another process was first, with another key.
-pub(crate) async fn establish_in(database: &Database, key: &MasterKey) -> Result<(), StoreError> {
-    let mut change = database.begin_change().await?;
-    establish(&mut change, key).await?;
-    require(&mut change, key).await?;
-    change.commit().await
 }
 
 /// Makes this the key of the database.

@@ -38,8 +38,24 @@ struct Watcher {
 }
 
 impl SqliteDatabase {
-    /// Opens the file and brings its tables up to date.
-    pub(super) async fn open(path: &Path) -> Result<Self, MigrateError> {
+    /// Opens the file and brings its tables up to date; `None` where it has none of ours, as after a restoration that failed or a
+    /// `touch`: taken for a new one, it would answer that nobody has a key.
+    pub(super) async fn open(path: &Path) -> Result<Option<Self>, MigrateError> {
+        // SQLite writes into an empty file as soon as it looks.
+        if std::fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+            return Ok(None);
+        }
+        let file = Self::connect(path).await?;
+        let tables: i64 = sqlx::query_scalar(TABLES).fetch_one(&file.pool).await?;
+        if tables == 0 {
+            file.close().await;
+            return Ok(None);
+        }
+        MIGRATIONS.run(&file.pool).await?;
+        Ok(Some(file))
+    }
+
+    async fn connect(path: &Path) -> Result<Self, sqlx::Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .busy_timeout(BUSY_TIMEOUT)
@@ -60,7 +76,6 @@ impl SqliteDatabase {
             })
             .connect_with(options.clone())
             .await?;
-        MIGRATIONS.run(&pool).await?;
         let connection = SqliteConnection::connect_with(&options).await?;
         let watcher = Mutex::new(Watcher { connection: Some(connection), seen: None, changes: 0 });
         Ok(Self { pool, watcher, read_only })
@@ -69,6 +84,14 @@ impl SqliteDatabase {
     /// Makes a new, empty file, mode 0600.
     pub(super) fn create(path: &Path) -> std::io::Result<()> {
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
+    }
+
+    /// Makes the tables in a file that was just made.
+    pub(super) async fn fill(path: &Path) -> Result<(), MigrateError> {
+        let file = Self::connect(path).await?;
+        let made = MIGRATIONS.run(&file.pool).await;
+        file.close().await;
+        made
     }
 
     /// The last one of all processes to close leaves everything in the one file.
@@ -141,6 +164,9 @@ impl ReadOnly {
 }
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+/// Whether all tables of the first version are there.
+const TABLES: &str = "SELECT COUNT(*) = 3 FROM sqlite_master \
+                      WHERE type = 'table' AND name IN ('changes', 'facts', 'secret_keys')";
 /// The low octet of a result code; what is above it is the reason.
 const SQLITE_READONLY: u32 = 8;
 /// How long a writer waits for another.

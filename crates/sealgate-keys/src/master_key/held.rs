@@ -58,21 +58,19 @@ impl HeldMasterKey {
 }
 
 /// The key that the database is sealed under: the one at `source`, else its successor, which lies there while a rotation
-/// goes on or after it was cut off. A new database takes the one at `source`.
+/// goes on or after it was cut off. A database that is sealed under none is given none: only `init` makes a new one, and another
+/// has lost its keys.
 ///
 /// # Errors
-/// [`StoreError::Secret`] where it cannot be read, [`StoreError::WrongMasterKey`] where neither fits.
+/// [`StoreError::Secret`] where it cannot be read, [`StoreError::WrongMasterKey`] where neither fits,
+/// [`StoreError::DatabaseEmpty`].
 pub(crate) async fn fitting(
     database: &Database,
     source: &SecretSource,
 ) -> Result<MasterKey, StoreError> {
     for _ in 0..READS {
         let first = MasterKey::read(source);
-        let Some(check) = key_check::stored(database).await? else {
-            let key = first?;
-            key_check::establish_in(database, &key).await?;
-            return Ok(key);
-        };
+        let check = key_check::stored(database).await?.ok_or_else(|| database.empty_error())?;
         if let Ok(key) = first
             && check.is_opened_by(&key)
         {

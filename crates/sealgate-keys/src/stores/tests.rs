@@ -87,6 +87,7 @@ on_both_databases! {
     a_cached_look_up_costs_a_fraction_of_a_query,
     a_change_by_another_process_is_noticed,
     a_certificate_of_a_revoked_key_is_not_published,
+    a_database_that_is_sealed_under_no_key_takes_none,
     a_domains_certificate_serves_where_the_mailbox_has_none,
     a_swapped_row_is_refused,
     a_swapped_secret_is_refused,
@@ -330,6 +331,15 @@ async fn another_master_key_is_refused(bed: Bed) {
     MasterKey::create(&bed.path("master.key")).unwrap();
     let refused = Stores::open(&bed.config).await.unwrap_err();
     assert!(matches!(refused, StoreError::WrongMasterKey { .. }), "{refused}");
+}
+
+async fn a_database_that_is_sealed_under_no_key_takes_none(bed: Bed) {
+    let stores = bed.open().await;
+    stores.database.execute(Statement::new("DELETE FROM facts")).await.unwrap();
+    let refused = Stores::open(&bed.config).await.unwrap_err();
+    assert!(matches!(refused, StoreError::DatabaseEmpty(_)), "{refused}");
+    let facts = stores.database.fetch_all(Statement::new("SELECT name FROM facts")).await;
+    assert!(facts.unwrap().is_empty());
 }
 
 #[tokio::test]
