@@ -26,21 +26,25 @@ impl Successor {
     pub(crate) fn take_up(path: &Path, present: Option<&Path>) -> Result<Self, StoreError> {
         let source = SecretSource::File(path.to_owned());
         let failed = |error: io::Error| source.error(&error.to_string());
-        let lock = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        let (mut lock, mut is_new) = match make(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                File::options().read(true).write(true).open(path).map_err(failed)?
+                (File::options().read(true).write(true).open(path).map_err(failed)?, false)
             }
-            other => other.map_err(failed)?,
+            other => (other.map_err(failed)?, true),
         };
-        match lock.try_lock() {
-            Ok(()) if is_still(&lock, path) => {}
-            Ok(()) | Err(TryLockError::WouldBlock) => {
-                return Err(source.error("another rotation of the master key is going on"));
+        take(&lock, path, &source)?;
+        // Made by a process that ended before it wrote the key, which nothing is sealed under then; or by anybody, who may have
+        // it open. No key is written into what was not made for it.
+        if !is_new && lock.metadata().map_err(failed)?.len() == 0 {
+            if !fs::symlink_metadata(path).map_err(failed)?.is_file() {
+                return Err(source.error("no file of its own: name another"));
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            fs::remove_file(path).map_err(failed)?;
+            lock = make(path).map_err(failed)?;
+            take(&lock, path, &source)?;
+            is_new = true;
         }
-        // Empty: just made, or by a process that ended before it wrote the key, which nothing is sealed under then.
-        if lock.metadata().map_err(failed)?.len() == 0 {
+        if is_new {
             Self::write(&lock, path, present).map_err(failed)?;
         }
         Ok(Self { key: MasterKey::read(&source)?, path: path.to_owned(), _lock: lock })
@@ -86,6 +90,22 @@ impl Successor {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         sync_directory(path)
+    }
+}
+
+/// Makes a file that only its owner reads; it must not be there.
+fn make(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Keeps other processes out for as long as the file is open.
+fn take(file: &File, path: &Path, source: &SecretSource) -> Result<(), StoreError> {
+    match file.try_lock() {
+        Ok(()) if is_still(file, path) => Ok(()),
+        Ok(()) | Err(TryLockError::WouldBlock) => {
+            Err(source.error("another rotation of the master key is going on"))
+        }
+        Err(TryLockError::Error(error)) => Err(source.error(&error.to_string())),
     }
 }
 

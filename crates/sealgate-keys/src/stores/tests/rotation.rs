@@ -274,3 +274,30 @@ async fn a_credential_needs_a_file_for_the_new_key() {
     let refused = rotate_master_key(&bed.config, None).await.unwrap_err();
     assert!(matches!(&refused, StoreError::Input(why) if why.contains("--to-file")), "{refused}");
 }
+
+/// Whoever made it may have it open.
+#[tokio::test]
+async fn no_key_is_written_into_a_file_that_was_there() {
+    let bed = Bed::sqlite().await;
+    let (file, key) = (bed.path("next.key"), bed.key());
+    for mode in [0o644, 0o600] {
+        let _ = std::fs::remove_file(&file);
+        std::fs::write(&file, b"").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut opened = std::fs::File::open(&file).unwrap();
+        prepare_master_key(&bed.config, Some(&file)).unwrap();
+        assert_eq!(bed.read("next.key").len(), key.len());
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut seen = Vec::new();
+        std::io::Read::read_to_end(&mut opened, &mut seen).unwrap();
+        assert_eq!(seen, b"", "{mode:o}");
+    }
+    // A device is none to be taken away, nor what a link leads to.
+    let (link, elsewhere) = (bed.path("link"), bed.path("elsewhere"));
+    std::fs::write(&elsewhere, b"").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+    let refused = rotate_master_key(&bed.config, Some(&link)).await.unwrap_err().to_string();
+    assert!(refused.contains("name another"), "{refused}");
+    assert_eq!(bed.read("elsewhere"), b"");
+    all_usable_none(&bed).await;
+}
