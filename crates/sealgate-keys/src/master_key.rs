@@ -100,6 +100,15 @@ impl MasterKey {
         Ok(buffer)
     }
 
+    /// Whether two are one key.
+    ///
+    /// # Errors
+    /// [`StoreError::Secret`] when the cryptographic library fails.
+    pub(crate) fn is_same(&self, other: &Self) -> Result<bool, StoreError> {
+        let row = Row { table: "comparison", id: "", owner: "" };
+        Ok(self.unwrap(&row, &other.wrap(&row, b"")?).is_ok())
+    }
+
     fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.len() == KEY_BYTES {
             return Self::from_bytes(bytes);

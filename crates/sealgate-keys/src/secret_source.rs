@@ -72,6 +72,12 @@ impl SecretSource {
         self.beside(".old")
     }
 
+    /// All that are kept from before this one, the last first.
+    pub(crate) fn formers(&self) -> impl Iterator<Item = Self> {
+        let numbered = (1..=FORMERS_MAX).map(|number| self.beside(&format!(".old.{number}")));
+        std::iter::once(self.former()).chain(numbered)
+    }
+
     /// The same name with an ending; beside the file itself where a link leads to it.
     fn beside(&self, ending: &str) -> Self {
         match self {
@@ -112,6 +118,8 @@ impl SecretSource {
 
 /// A master key has at most 64 digits and white space; a password is not longer.
 const SECRET_BYTES_MAX: usize = 256;
+/// Former secrets that are kept under numbers.
+pub(crate) const FORMERS_MAX: u32 = 999;
 const GROUP_AND_OTHERS: u32 = 0o077;
 const OTHERS_ONLY: u32 = 0o007;
 

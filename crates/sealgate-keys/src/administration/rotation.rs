@@ -29,6 +29,8 @@ pub struct Rotation {
     /// Where the old key is kept, which opens older copies of the database; `None` where the new key was not put in the
     /// old one's place.
     pub former: Option<PathBuf>,
+    /// Where the key is now that was kept there until now, if there was another.
+    pub earlier: Option<PathBuf>,
     /// How many secrets were sealed anew; `None` where an earlier rotation had done that and was cut off.
     pub secrets: Option<u64>,
     /// Why what was sealed under the old key may still be in the database's files, and what to do; `None` where it is gone.
@@ -64,9 +66,19 @@ pub fn prepare_master_key(
 ) -> Result<PathBuf, StoreError> {
     let target = target(&config.master_key, to_file)?;
     // Where the present key is unusable there is nothing to be followed.
-    MasterKey::read(&config.master_key)?;
+    let key = MasterKey::read(&config.master_key)?;
     let successor = Successor::take_up(&target, present(&config.master_key).as_deref())?;
+    if successor.key().is_same(&key)? {
+        return Err(in_use(&target));
+    }
     Ok(successor.path().to_owned())
+}
+
+fn in_use(path: &Path) -> StoreError {
+    StoreError::Input(format!(
+        "{}: holds the key that is in use already, and no new one: remove this file, or name another",
+        path.display()
+    ))
 }
 
 /// Where the new key is made.
@@ -107,13 +119,11 @@ async fn rotate(
     let present = present(source);
     let successor = Successor::take_up(target, present.as_deref())?;
     let secrets = if key_check::fits(database, successor.key()).await? {
-        // The other way a rotation that was cut off looks, and is none.
-        if let (false, Ok(old)) = (swaps, &old)
+        // The other way a rotation that was cut off looks, and is none: nothing would be sealed anew, and a former key given up.
+        if let Ok(old) = &old
             && key_check::fits(database, old).await?
         {
-            let path = target.display();
-            let what = format!("{path}: holds the key that is in use: name another file");
-            return Err(StoreError::Input(what));
+            return Err(in_use(target));
         }
         None
     } else {
@@ -130,9 +140,9 @@ async fn rotate(
     };
     let remains = database.wipe(Wiping::FreeRoomToo).await;
     let key = successor.path().to_owned();
-    let mut rotation = Rotation { key, former: None, secrets, remains };
+    let mut rotation = Rotation { key, former: None, earlier: None, secrets, remains };
     if let (Some(present), SecretSource::File(former), true) = (present, source.former(), swaps) {
-        successor.swap(&present, &former)?;
+        rotation.earlier = successor.swap(&present, &former)?;
         rotation.key = present;
         rotation.former = Some(former);
     }

@@ -94,15 +94,13 @@ pub(crate) async fn fitting(
 
 /// Why no key here opens the database.
 async fn wrong(database: &Database, source: &SecretSource) -> StoreError {
-    let former = source.former();
-    let fits = match (MasterKey::read(&former), key_check::stored(database).await) {
-        (Ok(key), Ok(Some(check))) => check.is_opened_by(&key),
+    let check = key_check::stored(database).await.ok().flatten();
+    let fits = |former: &SecretSource| match (MasterKey::read(former), &check) {
+        (Ok(key), Some(check)) => check.is_opened_by(&key),
         _ => false,
     };
-    StoreError::WrongMasterKey {
-        source: source.to_string(),
-        right: fits.then(|| former.to_string()),
-    }
+    let right = source.formers().find(fits).map(|former| former.to_string());
+    StoreError::WrongMasterKey { source: source.to_string(), right }
 }
 
 /// The files are read again where none fits: they may have been renamed between two looks.

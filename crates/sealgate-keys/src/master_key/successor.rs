@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::MasterKey;
 use crate::error::StoreError;
-use crate::secret_source::SecretSource;
+use crate::secret_source::{FORMERS_MAX, SecretSource};
 
 /// The next key. Its file is locked, so that only one process of this machine rotates.
 #[derive(Debug)]
@@ -60,23 +60,24 @@ impl Successor {
         &self.path
     }
 
-    /// Puts the key in place of the present one, which stays as `former`.
+    /// Puts the key in place of the present one, which stays as `former`. What lay there stays too, under the name that this
+    /// returns: copies of the database need it.
     ///
     /// # Errors
     /// [`StoreError::Secret`] with what the system says; then it can be done again.
-    pub(crate) fn swap(self, present: &Path, former: &Path) -> Result<(), StoreError> {
+    pub(crate) fn swap(self, present: &Path, former: &Path) -> Result<Option<PathBuf>, StoreError> {
         let swap = || {
-            if present.exists() {
-                match fs::remove_file(former) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => fs::hard_link(present, former)?,
-                }
+            let mut earlier = None;
+            if present.exists() && !is_one_file(present, former) {
+                earlier = make_room(former)?;
+                fs::hard_link(present, former)?;
             }
             fs::rename(&self.path, present)?;
-            sync_directory(present)
+            sync_directory(present)?;
+            Ok(earlier)
         };
         let source = SecretSource::File(present.to_owned());
-        swap().map_err(|error| source.error(&error.to_string()))
+        swap().map_err(|error: io::Error| source.error(&error.to_string()))
     }
 
     fn write(mut file: &File, path: &Path, present: Option<&Path>) -> io::Result<()> {
@@ -113,6 +114,33 @@ fn take(file: &File, path: &Path, source: &SecretSource) -> Result<(), StoreErro
 fn is_still(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// Gives what is at a path the first name behind it that is free, and says which.
+fn make_room(path: &Path) -> io::Result<Option<PathBuf>> {
+    for number in 1..=FORMERS_MAX {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        let kept = PathBuf::from(name);
+        match fs::hard_link(path, &kept) {
+            Ok(()) => {
+                fs::remove_file(path)?;
+                return Ok(Some(kept));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let why = format!("more than {FORMERS_MAX} former keys beside it: remove old ones");
+    Err(io::Error::other(why))
+}
+
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
     }
 }

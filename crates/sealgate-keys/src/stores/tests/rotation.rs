@@ -275,6 +275,49 @@ async fn a_credential_needs_a_file_for_the_new_key() {
     assert!(matches!(&refused, StoreError::Input(why) if why.contains("--to-file")), "{refused}");
 }
 
+/// A copy of the key in use is no successor: nothing would be sealed anew, and the last former key would be lost.
+#[tokio::test]
+async fn the_key_in_use_is_no_successor() {
+    let bed = Bed::sqlite().await;
+    generate(&bed.open().await, "alice@nec.example").await;
+    rotate(&bed).await;
+    let (key, former) = (bed.key(), bed.read("master.key.old"));
+    bed.write("master.key.new", &key);
+    let refused = [
+        rotate_master_key(&bed.config, None).await.map(|_| ()),
+        prepare_master_key(&bed.config, None).map(|_| ()),
+    ];
+    for refused in refused {
+        let why = refused.unwrap_err().to_string();
+        assert!(why.contains("master.key.new") && why.contains("in use"), "{why}");
+    }
+    assert_eq!((bed.key(), bed.read("master.key.old")), (key, former));
+    std::fs::remove_file(bed.path("master.key.new")).unwrap();
+    assert_eq!(rotate(&bed).await.secrets, Some(3));
+    all_usable(&bed, 2).await;
+}
+
+/// Copies of the database need the key that they were made under.
+#[tokio::test]
+async fn every_former_key_is_kept() {
+    let bed = Bed::sqlite().await;
+    let mut keys = vec![bed.key()];
+    for _ in 0..3 {
+        rotate(&bed).await;
+        keys.push(bed.key());
+    }
+    let names = ["master.key.old.1", "master.key.old.2", "master.key.old", "master.key"];
+    assert_eq!(names.map(|name| bed.read(name)).to_vec(), keys);
+    let mode = std::fs::metadata(bed.path("master.key.old.1")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Who restored an old copy is told which it needs.
+    let needed = bed.key();
+    bed.write("master.key", &keys[0]);
+    bed.write("master.key.old.2", &needed);
+    let refused = Stores::open(&bed.config).await.unwrap_err().to_string();
+    assert!(refused.contains("master.key.old.2 is the right one"), "{refused}");
+}
+
 /// Whoever made it may have it open.
 #[tokio::test]
 async fn no_key_is_written_into_a_file_that_was_there() {
