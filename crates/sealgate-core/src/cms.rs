@@ -36,7 +36,7 @@ pub use content_info::{ContentKind, content_kind};
 pub use encrypt::{KeyWrap, encrypt, key_wrap_for};
 pub use enveloped_data::{Access, EnvelopedData, OpenFault};
 pub use sign::{Signing, default_scheme, sign_detached, signature_name};
-pub use signed_data::{SignatureFault, SignedData, SignerInfo};
+pub use signed_data::{CERTIFICATES_MAX, CRLS_MAX, SignatureFault, SignedData, SignerInfo};
 
 /// Random bytes, for boundaries.
 ///

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use sealgate_core::cms::SignedData;
-use sealgate_core::cms::transcode;
+use sealgate_core::cms::{CERTIFICATES_MAX, CRLS_MAX, CmsError, ContentKind, SignedData};
+use sealgate_core::cms::{content_kind, transcode};
 use sealgate_core::keys::{Certificate, SoftwareKey};
 use sealgate_core::trust::is_issued_by;
 use zeroize::Zeroizing;
@@ -96,7 +96,9 @@ impl Material {
     ) -> Result<Self, ImportError> {
         let budget = &mut Budget::of(iterations);
         if bytes.len() > FILE_BYTES_MAX {
-            return Err(not_usable(format!("larger than {FILE_BYTES_MAX} bytes")));
+            return Err(not_usable(format!(
+                "larger than {FILE_BYTES_MAX} bytes; a revocation list may be: name its file in [trust] crls"
+            )));
         }
         let mut material = Self::default();
         if bytes.first() == Some(&SEQUENCE) && !bytes.starts_with(b"0\n") {
@@ -178,8 +180,8 @@ impl Material {
             self.secrets.push(secret);
         } else if let Some(secret) = private_key::from_encrypted(bytes, password, budget)? {
             self.secrets.push(secret);
-        } else if let Ok(signed) = SignedData::parse(bytes) {
-            self.take_signed_data(signed);
+        } else if content_kind(bytes) == Ok(ContentKind::SignedData) {
+            self.take_signed_data(bytes)?;
         } else if crl::parse(bytes).is_some() {
             self.crls.push(bytes.to_vec());
         } else if let Some(store) = pkcs12::read(bytes, password, budget)? {
@@ -222,7 +224,7 @@ impl Material {
                     self.secrets.push(secret.ok_or_else(damaged)?);
                 }
                 "PKCS7" | "CMS" => {
-                    self.take_signed_data(SignedData::parse(&block.der).map_err(|_| damaged())?);
+                    self.take_signed_data(&block.der)?;
                 }
                 "X509 CRL" => {
                     crl::parse(&block.der).ok_or_else(damaged)?;
@@ -238,9 +240,29 @@ impl Material {
         Ok(())
     }
 
-    fn take_signed_data(&mut self, signed: SignedData) {
+    /// Takes all that is in a PKCS#7 file, or nothing: who imports believes that what he gave is there.
+    fn take_signed_data(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
+        let signed = SignedData::parse(bytes).map_err(|error| match error {
+            CmsError::OverLimit => not_usable(format!(
+                "a PKCS#7 file with more than {CERTIFICATES_MAX} certificates or {CRLS_MAX} revocation lists: give them as PEM \
+                 (`openssl pkcs7 -print_certs`)"
+            )),
+            _ => not_usable("a damaged PKCS#7 file"),
+        })?;
+        let unread = |what: &str, place: usize| {
+            not_usable(format!(
+                "{what} {place} of the PKCS#7 file cannot be read, and nothing of it is used: leave it out"
+            ))
+        };
+        if let Some(place) = signed.unreadable.first() {
+            return Err(unread("certificate", *place));
+        }
+        if let Some(place) = signed.crls.iter().position(|der| crl::parse(der).is_none()) {
+            return Err(unread("revocation list", place.saturating_add(1)));
+        }
         self.certificates.extend(signed.certificates);
-        self.crls.extend(signed.crls.into_iter().filter(|der| crl::parse(der).is_some()));
+        self.crls.extend(signed.crls);
+        Ok(())
     }
 }
 

@@ -55,7 +55,8 @@ impl SecretSource {
     pub fn read_line(&self) -> Result<Zeroizing<String>, StoreError> {
         let bytes = self.read()?;
         let text = std::str::from_utf8(&bytes).map_err(|_| self.error("not UTF-8 text"))?;
-        let line = text.trim_end_matches(['\r', '\n']);
+        // A byte order mark is an editor's, and no secret's.
+        let line = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
         if line.is_empty() || line.contains('\n') {
             return Err(self.error("write the secret into it, as one line"));
         }
@@ -133,9 +134,14 @@ mod tests {
         let path = directory.path().join("pin");
         let source = SecretSource::File(path.clone());
         assert!(source.read_line().is_err(), "missing");
-        for (text, line) in
-            [("1234\n", Some("1234")), (" 1 \r\n", Some(" 1 ")), ("\n", None), ("a\nb\n", None)]
-        {
+        for (text, line) in [
+            ("1234\n", Some("1234")),
+            (" 1 \r\n", Some(" 1 ")),
+            ("\u{feff}1234\n", Some("1234")),
+            ("\n", None),
+            ("\u{feff}\n", None),
+            ("a\nb\n", None),
+        ] {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
                 .unwrap();

@@ -34,6 +34,8 @@ pub struct SignedData {
     pub content_is_data: bool,
     /// The certificates; those that do not parse are left out.
     pub certificates: Vec<Arc<Certificate>>,
+    /// Which members of the certificates' set do not parse, counted from 1: whoever imports has to know.
+    pub unreadable: Vec<usize>,
     /// CertificateLists as DER.
     pub crls: Vec<Vec<u8>>,
     /// Who signed.
@@ -63,9 +65,9 @@ impl SignedData {
             None => None,
         };
         encapsulated.finish()?;
-        let certificates = match members.optional(CONSTRUCTED_0)? {
+        let (certificates, unreadable) = match members.optional(CONSTRUCTED_0)? {
             Some(set) => read_certificates(&set)?,
-            None => Vec::new(),
+            None => Default::default(),
         };
         let crls = match members.optional(CONSTRUCTED_1)? {
             Some(set) => read_crls(&set)?,
@@ -80,7 +82,7 @@ impl SignedData {
         }
         members.finish()?;
         let content_is_data = content_type == DATA.as_bytes();
-        Ok(Self { content, content_is_data, certificates, crls, signers })
+        Ok(Self { content, content_is_data, certificates, unreadable, crls, signers })
     }
 }
 
@@ -325,22 +327,30 @@ fn read_content(explicit: &Element<'_>, content_type: &[u8]) -> Result<Bytes, Cm
     }
 }
 
-fn read_certificates(set: &Element<'_>) -> Result<Vec<Arc<Certificate>>, CmsError> {
+/// The certificates, and the places of members that should be some.
+fn read_certificates(set: &Element<'_>) -> Result<(Vec<Arc<Certificate>>, Vec<usize>), CmsError> {
     let mut certificates = Vec::new();
+    let mut unreadable = Vec::new();
     for (index, choice) in set.reader().enumerate() {
         if index >= CERTIFICATES_MAX {
             return Err(CmsError::OverLimit);
         }
         // Attribute certificates and other formats, and what does not parse, are no certificates
         // for mail.
-        let Ok(choice) = choice else { break };
-        if choice.tag == SEQUENCE
-            && let Ok(certificate) = known_certificates::parse(choice.whole)
-        {
-            certificates.push(certificate);
+        let place = index.saturating_add(1);
+        let Ok(choice) = choice else {
+            unreadable.push(place);
+            break;
+        };
+        if choice.tag != SEQUENCE {
+            continue;
+        }
+        match known_certificates::parse(choice.whole) {
+            Ok(certificate) => certificates.push(certificate),
+            Err(_) => unreadable.push(place),
         }
     }
-    Ok(certificates)
+    Ok((certificates, unreadable))
 }
 
 fn read_crls(set: &Element<'_>) -> Result<Vec<Vec<u8>>, CmsError> {
@@ -359,8 +369,8 @@ fn read_crls(set: &Element<'_>) -> Result<Vec<Vec<u8>>, CmsError> {
 }
 
 /// Certificates in a message at most (REQUIREMENTS K4).
-pub(super) const CERTIFICATES_MAX: usize = 64;
+pub const CERTIFICATES_MAX: usize = 64;
 /// CRLs in a message at most (REQUIREMENTS K4).
-pub(super) const CRLS_MAX: usize = 4;
+pub const CRLS_MAX: usize = 4;
 /// Signers at most (REQUIREMENTS K4).
 pub(super) const SIGNERS_MAX: usize = 8;

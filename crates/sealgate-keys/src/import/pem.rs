@@ -1,5 +1,6 @@
-//! PEM (RFC 7468), lax: text between the blocks is skipped, as `openssl` and mail clients write it. A block that has begun
-//! must be whole: of a file that was cut, the rest would be believed to be all.
+//! PEM (RFC 7468), lax: text between the blocks is skipped, as `openssl` and mail clients write it, and so are byte order marks,
+//! which editors put before the first line. A block that has begun must be whole: of a file that was cut, the rest would be
+//! believed to be all.
 
 use std::fmt;
 
@@ -49,7 +50,7 @@ impl fmt::Display for Damage {
 pub(crate) fn blocks(bytes: &[u8]) -> Result<Vec<Block>, Damage> {
     let text = String::from_utf8_lossy(bytes);
     let mut found = Vec::new();
-    let mut lines = text.lines().map(str::trim);
+    let mut lines = text.lines().map(|line| line.trim_start_matches(BYTE_ORDER_MARK).trim());
     while let Some(line) = lines.next() {
         let Some(rest) = line.strip_prefix("-----BEGIN ") else { continue };
         let label = rest.trim_end_matches('-');
@@ -88,6 +89,8 @@ fn decode(digits: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(buffer)
 }
 
+/// U+FEFF; where files were put together it stands before the first line of each.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 const BLOCKS_MAX: usize = 1000;
 /// Of a label in an error.
 const LABEL_CHARS_MAX: usize = 64;

@@ -22,6 +22,8 @@ pub(crate) fn read_password(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let bytes = read_bounded(path, PASSWORD_BYTES_MAX)?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|_| Failure::Data(format!("{}: the password is not UTF-8", path.display())))?;
+    // A byte order mark is an editor's, and no password's.
+    let text = text.trim_start_matches('\u{feff}');
     let first = text.split(['\r', '\n']).next().unwrap_or_default();
     Ok(Zeroizing::new(first.to_owned()))
 }
