@@ -377,10 +377,16 @@ pub(crate) fn purpose_for(
     certificate: &Certificate,
 ) -> Result<KeyPurpose, StoreError> {
     let refuse = |why: String| Err(StoreError::Input(format!("{owner}: {why}")));
-    if let Owner::Mailbox(address) = owner
-        && !certificate.names(address)
-    {
-        let names: Vec<_> = certificate.addresses().iter().map(ToString::to_string).collect();
+    let addresses = certificate.addresses();
+    let is_owners = match owner {
+        Owner::Mailbox(address) => certificate.names(address),
+        // Of anybody there: RFC 3183 §3.1.1 and §4.1 have names of roles, others a mailbox or, for a whole gateway, none.
+        Owner::Domain(domain) => {
+            addresses.is_empty() || addresses.iter().any(|one| one.domain() == domain)
+        }
+    };
+    if !is_owners {
+        let names: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         let names = if names.is_empty() { "no address".to_owned() } else { names.join(", ") };
         return refuse(format!("the certificate is for {names}"));
     }

@@ -9,6 +9,7 @@ use super::*;
 use crate::secret_key_store::{KeyPurpose, SecretKeyStoreKind, embedded};
 
 on_both_databases! {
+    a_domains_key_is_of_that_domain,
     an_expired_certificate_of_a_mailbox_does_not_hide_its_domains,
     expired_keys_of_a_mailbox_do_not_hide_its_domains,
 }
@@ -61,6 +62,21 @@ async fn an_expired_certificate_of_a_mailbox_does_not_hide_its_domains(bed: Bed)
     administration.import_public_key(&owner(bob), &own, &[]).await.unwrap();
     assert_eq!(chosen(&stores, bob).await, Ok(own));
     assert!(!public(&stores, bob).await.iter().any(|key| key.certificate == dana));
+}
+
+async fn a_domains_key_is_of_that_domain(bed: Bed) {
+    let stores = bed.open().await;
+    let import = async |mailbox: &str| {
+        let keys = agreement(mailbox, (2020, 2090)).into_keys().unwrap();
+        stores.administration().import_secret_keys(&owner("@nec.example"), keys).await
+    };
+    for mailbox in ["mallory@abc.example", "alice@sub.nec.example", "alice@xnec.example"] {
+        let why = import(mailbox).await.unwrap_err().to_string();
+        assert!(why.contains(mailbox) && why.contains("@nec.example"), "{why}");
+    }
+    for mailbox in ["domain-confidentiality-authority@nec.example", "alice@NEC.example"] {
+        import(mailbox).await.unwrap();
+    }
 }
 
 async fn expired_keys_of_a_mailbox_do_not_hide_its_domains(bed: Bed) {
