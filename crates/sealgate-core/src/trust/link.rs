@@ -101,10 +101,11 @@ impl Link {
         self.key == other.key && self.subject_fold == other.subject_fold
     }
 
-    /// Whether it may issue certificates as an intermediate (RFC 5280 §6.1.4 k, n). certval asks
-    /// the same again; here it keeps certificates of people out of the search.
+    /// Whether it may issue certificates as an intermediate (RFC 5280 §6.1.4 k, n: keyCertSign
+    /// where there is a key usage). It keeps certificates of people out of the search, too.
     pub(super) fn may_issue(&self) -> bool {
-        self.says_authority() && self.key_usage().is_some_and(|usage| usage.key_cert_sign())
+        let signs = self.key_usage().map(|usage| usage.key_cert_sign());
+        self.says_authority() && signs.unwrap_or_else(|| !self.has(rfc5912::ID_CE_KEY_USAGE))
     }
 
     /// Whether it may issue as an anchor. What the administrator imports to trust one person must

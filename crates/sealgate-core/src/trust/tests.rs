@@ -1,6 +1,9 @@
 //! Chains made for each outcome, each way a CRL is signed, and the memory of verdicts.
 
-use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose, RevocationReason};
+use rcgen::{
+    BasicConstraints, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    RevocationReason,
+};
 
 use super::*;
 use making::{Authority, set_years, year};
@@ -27,7 +30,7 @@ fn a_path_to_an_anchor_makes_trusted_and_nothing_else_does() {
     assert_eq!(aided(&offered[..1]), Trust::Untrusted);
     // A person is no authority, whoever offers the certificate.
     let not_an_authority = Authority::adjusted(Some(&root), "Person", |params| {
-        params.is_ca = rcgen::IsCa::ExplicitNoCa;
+        params.is_ca = IsCa::ExplicitNoCa;
     });
     let forged = not_an_authority.person(3);
     let others = [not_an_authority.certificate];
@@ -52,6 +55,38 @@ fn validity_holds_for_every_certificate_of_the_path() {
     // The anchor's own validity is not asked.
     let old = Authority::adjusted(None, "Old", |params| set_years(params, (2000, 2010)));
     assert_eq!(sign_in(&plain_store(&old, &[]), &old.person(1), 2026), Trust::Trusted);
+}
+
+/// RFC 5280 §6.1.4 n asks for keyCertSign where there is a key usage.
+#[test]
+fn an_intermediate_without_key_usage_issues() {
+    let root = Authority::root("Root");
+    let judged = |usages: Vec<KeyUsagePurpose>| {
+        let below = Authority::adjusted(Some(&root), "Below", |params| params.key_usages = usages);
+        sign_in(&plain_store(&root, &[&below]), &below.person(1), 2026)
+    };
+    assert_eq!(judged(Vec::new()), Trust::Trusted);
+    assert_eq!(judged(vec![KeyUsagePurpose::KeyCertSign]), Trust::Trusted);
+    assert_eq!(judged(vec![KeyUsagePurpose::CrlSign]), Trust::Untrusted);
+    // Nothing else is let off: neither below it nor above.
+    let below = Authority::adjusted(Some(&root), "Below", |params| params.key_usages.clear());
+    let critical = below.person_adjusted(2, |params| {
+        let mut unknown =
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+        unknown.set_criticality(true);
+        params.custom_extensions.push(unknown);
+    });
+    assert_eq!(sign_in(&plain_store(&root, &[&below]), &critical, 2026), Trust::Untrusted);
+    let flat = Authority::adjusted(None, "Flat", |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    });
+    let below = Authority::adjusted(Some(&flat), "Below", |params| params.key_usages.clear());
+    assert_eq!(sign_in(&plain_store(&flat, &[&below]), &below.person(3), 2026), Trust::Untrusted);
+    let narrow = Authority::adjusted(Some(&root), "Narrow", |params| {
+        params.key_usages.clear();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    assert_eq!(sign_in(&plain_store(&root, &[&narrow]), &narrow.person(4), 2026), Trust::Untrusted);
 }
 
 #[test]
@@ -150,7 +185,7 @@ fn a_list_signed_with_another_key_of_the_issuer_counts_if_that_key_is_certified(
     let root = Authority::root("Root");
     let below = root.under("Below");
     let for_lists = Authority::adjusted(Some(&root), "Below", |params| {
-        params.is_ca = rcgen::IsCa::ExplicitNoCa;
+        params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::CrlSign];
         params.serial_number = Some(9_u64.into());
         set_years(params, (2024, 2027));

@@ -2,7 +2,7 @@
 //! caller.
 //!
 //! The time is left out here on purpose: whether a path holds apart from time and revocation does
-//! not change, so certval is given none. Ours besides: extended key usage of intermediates, the
+//! not change, so certval is given none. Ours besides: intermediates without a key usage, extended key usage of intermediates, the
 //! number of comparisons with name constraints (REQUIREMENTS K6), and internationalised mailboxes
 //! under constraints of mailboxes.
 
@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use certval::{
     CertificationPath, CertificationPathResults, CertificationPathSettings, Error,
-    PathValidationStatus, PkiEnvironment, TimeOfInterest, validate_path_rfc5280,
+    PathValidationStatus, PkiEnvironment, TimeOfInterest, check_critical_extensions,
+    check_extended_key_usage, validate_path_rfc5280, verify_signatures,
 };
 use x509_cert::ext::pkix::name::GeneralName;
 
@@ -69,7 +70,14 @@ impl Validator {
         let mut settings = issues.settings.clone();
         adjust(&mut settings);
         let mut results = CertificationPathResults::new();
-        match validate_path_rfc5280(&self.environment, &settings, &candidate, &mut results) {
+        let environment = &self.environment;
+        let mut outcome = validate_path_rfc5280(environment, &settings, &candidate, &mut results);
+        if outcome == Err(Error::PathValidation(PathValidationStatus::InvalidKeyUsage))
+            && intermediates.iter().all(|link| link.may_issue())
+        {
+            outcome = after_key_usage(environment, &settings, &candidate, &mut results);
+        }
+        match outcome {
             Ok(()) if results.get_validation_status() == Some(PathValidationStatus::Valid) => {
                 Validity::Holds
             }
@@ -79,6 +87,21 @@ impl Validator {
             _ => Validity::Broken,
         }
     }
+}
+
+/// What certval checks after the key usage of intermediates: it asks for one of each of them, and RFC 5280 §6.1.4 n only that
+/// one that is there allows to issue.
+fn after_key_usage(
+    environment: &PkiEnvironment,
+    settings: &CertificationPathSettings,
+    path: &CertificationPath,
+    results: &mut CertificationPathResults,
+) -> Result<(), Error> {
+    check_extended_key_usage(environment, settings, path, results)?;
+    check_critical_extensions(environment, settings, path, results)?;
+    verify_signatures(environment, settings, path, results)?;
+    results.set_validation_status(PathValidationStatus::Valid);
+    Ok(())
 }
 
 /// The settings that every path has: no time, no revocation, and the anchor is as given.
