@@ -23,7 +23,7 @@ use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
 use crate::secret_source::SecretSource;
 use crate::stores::Stores;
 use crate::stores::secret_keys::SecretKeys;
-use crate::trust_source::{Role, certificates as authorities};
+use crate::trust_source::{Role, certificates as authorities, column};
 
 mod moving;
 mod publishing;
@@ -196,7 +196,7 @@ impl<'a> Administration<'a> {
     /// Pins a correspondent's certificate for an owner, with those of the intermediates that may have issued it.
     ///
     /// # Errors
-    /// [`StoreError::Input`] where the certificate cannot be encrypted to or is for no mail.
+    /// [`StoreError::Input`] where the certificate is for no mail. One that cannot be encrypted to verifies signatures.
     pub async fn import_public_key(
         &self,
         owner: &Owner,
@@ -258,7 +258,7 @@ impl<'a> Administration<'a> {
     /// # Errors
     /// [`StoreError::Input`] where the certificate is no authority's.
     pub async fn import_anchor(&self, certificate: &Certificate) -> Result<(), StoreError> {
-        if !certificate.is_authority() {
+        if !certificate.may_be_anchor() {
             let what = format!("{}: not an authority's certificate", certificate.subject());
             return Err(StoreError::Input(what));
         }
@@ -289,8 +289,19 @@ impl<'a> Administration<'a> {
     /// Trusts an authority no more.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where there is none with this fingerprint.
+    /// [`StoreError::NotFound`] where there is none with this fingerprint, [`StoreError::Input`] where it is our own.
     pub async fn remove_anchor(&self, sha256: &str) -> Result<(), StoreError> {
+        let own = Statement::new("SELECT certificate FROM own_authorities");
+        for der in column(self.database, own, "certificate").await? {
+            if Certificate::from_der(&der).is_ok_and(|own| own.fingerprint().to_string() == sha256)
+            {
+                let what = format!(
+                    "{sha256}: our own authority, which is trusted for as long as this database has it: what is not to be \
+                     believed of it goes into a revocation list"
+                );
+                return Err(StoreError::Input(what));
+            }
+        }
         let delete = Statement::new("DELETE FROM authorities WHERE sha256 = $1").bind(sha256);
         let mut change = self.database.begin_change().await?;
         let removed = change.execute(delete).await?;

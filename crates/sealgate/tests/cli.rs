@@ -419,6 +419,10 @@ fn a_lapsed_revocation_list_is_named_replaced_and_removed() {
     assert_eq!(told.matches(": revocation list taken\n").count(), 2, "{told}");
     let refused = bed.bad(&["anchor", "import", "forged.pem"], 65);
     assert!(refused.contains("forged.pem") && refused.contains("not signed by"), "{refused}");
+    // With others it keeps these out too: a mistake changes nothing.
+    let others = fixture("certs/rsa-ca-root.crt");
+    assert!(bed.bad(&["anchor", "import", &others, "forged.pem"], 65).contains("not signed by"));
+    assert!(!bed.good(&["anchor", "list"]).contains("LAMPS"));
     // A current list of a part of its certificates is none of the others.
     let lapsed = row();
     assert!(lapsed.contains("FAILED") && lapsed.contains("lapsed 2026-01-01"), "{lapsed}");

@@ -162,6 +162,11 @@ impl Certificate {
     pub fn is_authority(&self) -> bool {
         self.facts.extensions.is_authority
     }
+    /// Whether somebody may trust it as an authority: it says that it is one, or it is a root of version 1, which has no
+    /// extension to say so in (RFC 5280 §6.1.4 k leaves it to other means, here who imports it; REQUIREMENTS G1).
+    pub fn may_be_anchor(&self) -> bool {
+        self.is_authority() || (self.facts.is_version_1 && self.is_self_issued())
+    }
     /// Whether issuer and subject are the same name.
     pub fn is_self_issued(&self) -> bool {
         self.issuer_der() == self.subject_der()
@@ -197,6 +202,7 @@ struct Facts {
     /// Written when asked for: most certificates of a message are never shown.
     subject: OnceLock<String>,
     issuer: OnceLock<String>,
+    is_version_1: bool,
     serial: String,
     issuer_der: Box<[u8]>,
     subject_der: Box<[u8]>,
@@ -241,6 +247,7 @@ impl Facts {
             fingerprint: Fingerprint(fingerprint),
             subject: OnceLock::new(),
             issuer: OnceLock::new(),
+            is_version_1: parsed.version() == x509_cert::Version::V1,
             serial: hex::text(serial.body),
             issuer_der: issuer.whole.into(),
             subject_der: subject.whole.into(),

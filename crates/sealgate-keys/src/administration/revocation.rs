@@ -55,19 +55,9 @@ impl Administration<'_> {
     /// # Errors
     /// [`StoreError::Input`] where it is none, or a certificate of its issuer is held and it is not signed with its key.
     pub async fn import_crl(&self, der: &[u8]) -> Result<ListImport, StoreError> {
-        let list = crl::parse(der)
-            .ok_or_else(|| StoreError::Input("not a certificate revocation list".to_owned()))?;
         let known = self.authorities_known().await?;
         let signature = |list: &Crl| ListSignature::check(&list.der, &known);
-        let signed = signature(&list);
-        if matches!(signed, Some(ListSignature::IsFalse) | None) {
-            let what = format!(
-                "the revocation list is not signed by {}: its signature does not verify with the certificates held of \
-                 that name. Where the authority has a new key, import its certificate first",
-                list.scope.issuer
-            );
-            return Err(StoreError::Input(what));
-        }
+        let (list, signed) = signed_list(der, &known)?;
         let mut change = self.database.begin_change().await?;
         let base = list.scope.base();
         let mut all = of_issuer(&mut change, &list.scope.issuer).await?;
@@ -111,7 +101,7 @@ impl Administration<'_> {
         change.commit().await?;
         self.stores.changed();
         Ok(match signed {
-            Some(ListSignature::Holds) => ListImport::Taken,
+            ListSignature::Holds => ListImport::Taken,
             _ => ListImport::TakenUnchecked,
         })
     }
@@ -122,6 +112,23 @@ impl Administration<'_> {
         let files = settings.trust.files().iter();
         let ders = files.filter_map(|path| crl::read_file(path).ok()).flatten();
         ders.filter_map(|der| crl::parse(&der)).collect()
+    }
+
+    /// Looks at lists that are to come in after these authorities, and changes nothing: the first that would be refused is.
+    ///
+    /// # Errors
+    /// As [`Self::import_crl`].
+    pub async fn check_crls(
+        &self,
+        lists: &[Vec<u8>],
+        authorities: &[Arc<Certificate>],
+    ) -> Result<(), StoreError> {
+        let mut known = self.authorities_known().await?;
+        known.extend_from_slice(authorities);
+        for der in lists {
+            signed_list(der, &known)?;
+        }
+        Ok(())
     }
 
     /// The revocation lists in use, those of the database first.
@@ -187,6 +194,20 @@ impl Administration<'_> {
         let mut seen = HashSet::new();
         known.retain(|certificate| seen.insert(certificate.fingerprint().0));
         Ok(known)
+    }
+}
+
+/// A list that its issuer signed, as far as that is known.
+fn signed_list(der: &[u8], known: &[Arc<Certificate>]) -> Result<(Crl, ListSignature), StoreError> {
+    let none = || StoreError::Input("not a certificate revocation list".to_owned());
+    let list = crl::parse(der).ok_or_else(none)?;
+    match ListSignature::check(&list.der, known) {
+        Some(signed @ (ListSignature::Holds | ListSignature::IsUnknown)) => Ok((list, signed)),
+        Some(ListSignature::IsFalse) | None => Err(StoreError::Input(format!(
+            "the revocation list is not signed by {}: its signature does not verify with the certificates held of that \
+             name. Where the authority has a new key, import its certificate first",
+            list.scope.issuer
+        ))),
     }
 }
 

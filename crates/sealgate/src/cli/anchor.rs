@@ -49,11 +49,17 @@ async fn import(session: &Session, paths: &[PathBuf]) -> Result<(), Failure> {
     let mut read = Vec::new();
     for path in paths {
         let material = files::read_material(path, None)?;
-        if let Some(leaf) = material.certificates.iter().find(|c| !c.is_authority()) {
+        if let Some(leaf) = material.certificates.iter().find(|one| !one.may_be_anchor()) {
             let why = format!("{}: not an authority's certificate", leaf.subject());
             return Err(files::of_file(path, &why));
         }
         read.push((path, material));
+    }
+    let all = read.iter().flat_map(|(_, material)| material.certificates.iter().cloned());
+    let certificates: Vec<_> = all.collect();
+    for (path, material) in &read {
+        let checked = administration.check_crls(&material.crls, &certificates).await;
+        checked.map_err(|error| files::store_refusal(path, error))?;
     }
     for (path, material) in &read {
         for certificate in &material.certificates {

@@ -27,6 +27,39 @@ async fn anchors_come_and_go(bed: Bed) {
 }
 
 #[tokio::test]
+async fn our_own_authority_is_called_that_where_somebody_would_remove_it() {
+    let (_bed, stores) = Bed::new().await;
+    let administration = stores.administration();
+    let own = administration.authority_certificate().await.unwrap();
+    let why = administration.remove_anchor(&own.fingerprint().to_string()).await.unwrap_err();
+    assert!(why.to_string().contains("our own authority"), "{why}");
+}
+
+/// REQUIREMENTS G1: version 1 has no extension that could say that it is one.
+#[tokio::test]
+async fn a_root_of_version_1_is_an_anchor() {
+    let (bed, stores) = Bed::new().await;
+    let authority = Authority::new(&bed);
+    authority.openssl("req -new -newkey rsa:2048 -nodes -keyout v1.key -subj /CN=v1 -out v1.csr");
+    authority.openssl("x509 -req -in v1.csr -signkey v1.key -days 90 -out v1.pem");
+    authority.openssl("req -new -newkey rsa:2048 -nodes -keyout p.key -subj /CN=p -out p.csr");
+    std::fs::write(bed.path("san"), "subjectAltName=email:eve@abc.example\n").unwrap();
+    authority.openssl(
+        "x509 -req -in p.csr -CA v1.pem -CAkey v1.key -set_serial 2 -days 60 -extfile san -out p.pem",
+    );
+    let (root, person) = (authority.read("v1.pem"), authority.read("p.pem"));
+    let administration = stores.administration();
+    administration.import_anchor(&root).await.unwrap();
+    let trust = stores.trust().await.unwrap();
+    let now = Timestamp(unix_now());
+    assert_eq!(trust.judge(&person, &[], Purpose::Sign, now), Trust::Trusted);
+    // Of version 1 and issued by somebody is no root.
+    authority
+        .openssl("x509 -req -in p.csr -CA v1.pem -CAkey v1.key -set_serial 3 -days 60 -out q.pem");
+    assert!(administration.import_anchor(&authority.read("q.pem")).await.is_err());
+}
+
+#[tokio::test]
 async fn revocation_lists_are_read_and_bad_ones_named() {
     let (bed, _stores) = Bed::new().await;
     let path = bed.path("bad.crl");
