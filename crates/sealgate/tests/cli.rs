@@ -325,6 +325,11 @@ fn public_keys_are_imported_listed_shown_and_removed() {
     let bed = Bed::new();
     let bob = "bob@smime.example";
     let (encrypt, sign) = (fixture("certs/bob.encrypt.crt"), fixture("certs/bob.sign.crt"));
+    let output = bed.run_with(&["public-key", "import", &sign], b"");
+    let (printed, warned) = (String::from_utf8_lossy(&output.stdout), output.stderr);
+    assert!(output.status.success() && printed.contains(bob), "{printed}");
+    let warned = String::from_utf8(warned).unwrap();
+    assert!(warned.contains(bob) && warned.contains("nothing can be encrypted"), "{warned}");
     let printed = bed.good(&["public-key", "import", &encrypt, &sign]);
     assert_eq!(printed.matches(bob).count(), 2, "{printed}");
     bed.good(&["public-key", "import", "--address", "@abc.example", &encrypt]);

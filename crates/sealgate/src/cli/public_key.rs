@@ -10,8 +10,8 @@ use sealgate_core::address::Address;
 use sealgate_core::keys::Certificate;
 use sealgate_keys::StoreError;
 use sealgate_keys::owner::Owner;
-use sealgate_keys::public_key_store::PublicKeyEntry;
 use sealgate_keys::public_key_store::directory_server::Published;
+use sealgate_keys::public_key_store::{PublicKeyEntry, PublicKeyState};
 use serde_json::{Value, json};
 
 use super::session::Session;
@@ -146,6 +146,7 @@ async fn import_file(
                    import`";
         return Err(files::of_file(path, &why));
     }
+    let mut all_owners: Vec<Owner> = Vec::new();
     for certificate in &leaves {
         let owners = owners_of(owner, certificate)
             .ok_or_else(|| files::of_file(path, &"no address in it: give one with --address"))?;
@@ -156,9 +157,28 @@ async fn import_file(
             imported.map_err(|error| files::store_refusal(path, error))?;
             let line = format!("{owner}  {}", certificate.fingerprint());
             progress.suspend(|| output::line(&line))?;
+            if !all_owners.contains(&owner) {
+                all_owners.push(owner);
+            }
+        }
+    }
+    for owner in &all_owners {
+        if !can_be_encrypted_to(session, owner).await? {
+            let why = "nothing can be encrypted to any certificate imported for this address: its key or key usage only \
+                       allows signatures. Import the one for encryption too";
+            progress.suspend(|| output::warning(&format!("{owner}: {why}")));
         }
     }
     Ok(())
+}
+
+/// Whether the administrator has chosen a certificate of this owner that is for encryption: many people have two.
+async fn can_be_encrypted_to(session: &Session, owner: &Owner) -> Result<bool, Failure> {
+    let entries = session.stores.administration().public_keys(Some(owner)).await?;
+    let is_for_it = |entry: &PublicKeyEntry| {
+        entry.state == PublicKeyState::Pinned && entry.certificate.may_encrypt()
+    };
+    Ok(entries.iter().any(is_for_it))
 }
 
 /// Whose a certificate is: as the administrator says, else all its addresses.
