@@ -127,6 +127,8 @@ enum Command {
 
 /// Parses the command line, runs the command and turns the outcome into an exit status.
 pub(crate) fn main() -> ExitCode {
+    // Before the first key is read, by whatever command.
+    memory::forbid_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -775,3 +775,29 @@ fn manual_pages_and_completions_are_generated() {
         assert!(bed.good(&["completions", shell]).contains("secret-key"), "{shell}");
     }
 }
+
+/// Every command may hold keys or mail (REQUIREMENTS L5). This one waits for its message.
+#[test]
+fn no_command_leaves_a_core() {
+    let bed = bed_with_keys();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .args(["open", "--to", "alice@nec.example"])
+        .current_dir(bed.0.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let limits = || {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        core.split_whitespace().skip(4).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let begun = std::time::Instant::now();
+    while limits() != ["0", "0"] {
+        assert!(begun.elapsed().as_secs() < 5, "{:?}", limits());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}

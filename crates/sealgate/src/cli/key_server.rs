@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use sealgate_keys::key_ring::KeyRing;
 
-use super::{Failure, Globals, memory, output};
+use super::{Failure, Globals, output};
 use crate::key_management_server::audit::{self, Verified};
 use crate::key_management_server::{KeyServer, Settings};
 use crate::observe;
@@ -32,7 +32,6 @@ impl KeyServerCommand {
         }
         let config = globals.load()?;
         observe::start(config.observe.log, globals.verbose);
-        memory::forbid_dumps();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -3,7 +3,7 @@
 use clap::Args;
 use sealgate_keys::stores::Stores;
 
-use super::{Failure, Globals, memory};
+use super::{Failure, Globals};
 use crate::observe;
 use crate::relay::{Relay, Settings, StartError};
 
@@ -19,7 +19,6 @@ impl RelayCommand {
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         let config = globals.load()?;
         observe::start(config.observe.log, globals.verbose);
-        memory::forbid_dumps();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
