@@ -15,7 +15,7 @@ use crate::database::{self, Database, DatabaseUrl, Statement, Wiping};
 use crate::error::StoreError;
 use crate::import::ImportedKey;
 use crate::learning::unix_now;
-use crate::master_key::{MasterKey, Row};
+use crate::master_key::MasterKey;
 use crate::owner::Owner;
 use crate::public_key_store::embedded::NewPublicKey;
 use crate::public_key_store::{self, PublicKeyEntry};
@@ -23,9 +23,10 @@ use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
 use crate::secret_source::SecretSource;
 use crate::stores::Stores;
 use crate::stores::secret_keys::SecretKeys;
-use crate::trust_source::{Role, certificates as authorities, column};
+use crate::trust_source::{Role, certificates as authorities};
 
 mod moving;
+mod own_authority;
 mod publishing;
 mod revocation;
 mod rotation;
@@ -94,22 +95,11 @@ async fn establish_in(
     master_key: &MasterKey,
     made: &KeyAndCertificate,
 ) -> Result<bool, StoreError> {
-    let id = certificates::random_id()?;
-    let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
-    let wrapped = master_key.wrap(&row, &made.pkcs8)?;
     let mut change = database.begin_change().await?;
     if !crate::key_check::establish(&mut change, master_key).await? {
         return Ok(false);
     }
-    let insert = Statement::new(
-        "INSERT INTO own_authorities (id, wrapped, certificate, created_at) \
-         VALUES ($1, $2, $3, $4)",
-    )
-    .bind(&id)
-    .bind(&wrapped)
-    .bind(made.certificate.der())
-    .bind(unix_now());
-    change.execute(insert).await?;
+    own_authority::insert(&mut change, master_key, made, unix_now()).await?;
     change.commit().await?;
     Ok(true)
 }
@@ -291,16 +281,13 @@ impl<'a> Administration<'a> {
     /// # Errors
     /// [`StoreError::NotFound`] where there is none with this fingerprint, [`StoreError::Input`] where it is our own.
     pub async fn remove_anchor(&self, sha256: &str) -> Result<(), StoreError> {
-        let own = Statement::new("SELECT certificate FROM own_authorities");
-        for der in column(self.database, own, "certificate").await? {
-            if Certificate::from_der(&der).is_ok_and(|own| own.fingerprint().to_string() == sha256)
-            {
-                let what = format!(
-                    "{sha256}: our own authority, which is trusted for as long as this database has it: what is not to be \
-                     believed of it goes into a revocation list"
-                );
-                return Err(StoreError::Input(what));
-            }
+        let own = self.own_authorities().await?;
+        if own.iter().any(|own| own.fingerprint().to_string() == sha256) {
+            let what = format!(
+                "{sha256}: our own authority, which is trusted for as long as this database has it: what is not to be \
+                 believed of it goes into a revocation list"
+            );
+            return Err(StoreError::Input(what));
         }
         let delete = Statement::new("DELETE FROM authorities WHERE sha256 = $1").bind(sha256);
         let mut change = self.database.begin_change().await?;
@@ -309,14 +296,6 @@ impl<'a> Administration<'a> {
         self.stores.changed();
         found(removed, || format!("{sha256}: no such anchor; see `sealgate anchor list`"))?;
         Ok(())
-    }
-
-    /// The certificate of our own authority.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] where there is none.
-    pub async fn authority_certificate(&self) -> Result<Arc<Certificate>, StoreError> {
-        Ok(self.authority_row().await?.2)
     }
 
     /// Whether secret keys can be used: every embedded one is opened, a store outside this process is asked. One line
@@ -351,35 +330,6 @@ impl<'a> Administration<'a> {
         self.stores.changed();
         Ok(certificates)
     }
-
-    async fn load_authority(&self) -> Result<Authority, StoreError> {
-        let load = move |master_key: Arc<MasterKey>| async move {
-            let (id, wrapped, certificate) = self.authority_row().await?;
-            let row = Row { table: AUTHORITY_TABLE, id: &id, owner: "" };
-            let secret = master_key.unwrap(&row, &wrapped)?;
-            Authority::load(&secret, &certificate)
-        };
-        self.stores.master_key().await?.used(self.database, load).await
-    }
-
-    async fn authority_row(&self) -> Result<(String, Vec<u8>, Arc<Certificate>), StoreError> {
-        let row = self
-            .database
-            .fetch_optional(Statement::new(
-                "SELECT id, wrapped, certificate FROM own_authorities \
-                 ORDER BY created_at DESC LIMIT 1",
-            ))
-            .await?
-            .ok_or_else(|| {
-                let what = "this database has no authority; make one with `sealgate init`";
-                StoreError::NotFound(what.to_owned())
-            })?;
-        let failed = |error: sqlx::Error| self.database.error(&error);
-        let (id, wrapped) = (row.get("id").map_err(failed)?, row.get("wrapped").map_err(failed)?);
-        let der: Vec<u8> = row.get("certificate").map_err(failed)?;
-        let corrupt = |_| StoreError::Corrupt { table: AUTHORITY_TABLE, owner: "us".to_owned() };
-        Ok((id, wrapped, Certificate::from_der(&der).map(Arc::new).map_err(corrupt)?))
-    }
 }
 
 /// What a certificate is for, if it is for this owner.
@@ -413,5 +363,3 @@ pub(crate) fn purpose_for(
 fn found(count: u64, what: impl FnOnce() -> String) -> Result<u64, StoreError> {
     if count == 0 { Err(StoreError::NotFound(what())) } else { Ok(count) }
 }
-
-const AUTHORITY_TABLE: &str = "own_authorities";

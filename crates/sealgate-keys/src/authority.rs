@@ -3,7 +3,8 @@
 //! `init` makes it, `secret-key generate` uses it. Its key is RSA-3072, because that is the strongest kind that every
 //! correspondent's mail client verifies, gpgsm and old Outlook too; it signs a few certificates a year. A mailbox gets
 //! two certificates, one for signing and one for encryption, because a signing key must never have to be kept for
-//! reading old mail. Ed25519 cannot encrypt: its partner is P-256, which correspondents read, where X25519 is rare.
+//! reading old mail. Certificates end with the authority at the latest; a successor (`ca renew`) is another authority of its
+//! name, beside which it stays trusted. Ed25519 cannot encrypt: its partner is P-256, which correspondents read, where X25519 is rare.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,7 +14,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, RsaKeySize, SanType, SerialNumber,
 };
 use sealgate_core::address::{Address, Domain};
-use sealgate_core::keys::Certificate;
+use sealgate_core::keys::{Certificate, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::error::StoreError;
@@ -107,7 +108,12 @@ impl Authority {
         Ok(Self { issuer, not_after: certificate.not_after().0 })
     }
 
-    /// Makes a signing and an encryption key with their certificates.
+    /// The last moment at which an authority with this certificate issues.
+    pub(crate) fn issues_until(certificate: &Certificate) -> Timestamp {
+        Timestamp(certificate.not_after().0.saturating_sub(REMAINING_SECS_MIN))
+    }
+
+    /// Makes a signing and an encryption key with their certificates, which end with the authority at the latest.
     pub(crate) fn issue(
         &self,
         owner: &Owner,
@@ -126,12 +132,13 @@ impl Authority {
         usage: Usage,
         now: SystemTime,
     ) -> Result<KeyAndCertificate, StoreError> {
-        let not_after = now + CERTIFICATE_VALIDITY;
-        if unix_seconds(not_after) > self.not_after {
-            let why = "it ends before the certificate would; make a new one with `sealgate init` \
-                       in another directory and import keys from here";
+        if unix_seconds(now) > self.not_after.saturating_sub(REMAINING_SECS_MIN) {
+            let why = "it ends within 90 days, and with it what it would issue; make its successor with `sealgate ca renew`";
             return Err(StoreError::Authority(why.to_owned()));
         }
+        // Nobody believes a certificate for longer than its issuer.
+        let end = Duration::from_secs(u64::try_from(self.not_after).unwrap_or_default());
+        let not_after = (now + CERTIFICATE_VALIDITY).min(SystemTime::UNIX_EPOCH + end);
         let address = usage.address(owner)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -241,5 +248,36 @@ const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(824 * 24 * 3600);
 /// Ten years.
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(3652 * DAY.as_secs());
+/// For how long a certificate must be good at least to be worth its issuing.
+const REMAINING_SECS_MIN: i64 = 90 * 24 * 3600;
 /// id-on-SmtpUTF8Mailbox, RFC 9598 §3.
 const SMTP_UTF8_MAILBOX: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 8, 9];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_SECS: u64 = DAY.as_secs();
+
+    /// In its last years it issues for as long as it lasts itself.
+    #[test]
+    fn certificates_end_with_their_authority() {
+        let now = SystemTime::now();
+        let made = Authority::generate(&Domain::parse("nec.example").unwrap(), now).unwrap();
+        let authority = Authority::load(&made.pkcs8, &made.certificate).unwrap();
+        let owner: Owner = "alice@nec.example".parse().unwrap();
+        let issued = |days: u64| {
+            let at = now + Duration::from_secs(days * DAY_SECS);
+            authority.issue(&owner, Algorithm::P256, at).map(|[sign, _]| {
+                (sign.certificate.not_after().0 - unix_seconds(at))
+                    / i64::try_from(DAY_SECS).unwrap()
+            })
+        };
+        assert_eq!(issued(0), Ok(824));
+        assert_eq!(issued(3652 - 825), Ok(824));
+        assert_eq!(issued(3652 - 800), Ok(800));
+        assert_eq!(issued(3652 - 90), Ok(90));
+        let why = issued(3652 - 89).unwrap_err().to_string();
+        assert!(why.contains("sealgate ca renew"), "{why}");
+    }
+}

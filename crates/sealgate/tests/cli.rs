@@ -801,3 +801,43 @@ fn no_command_leaves_a_core() {
     drop(child.stdin.take());
     child.wait().unwrap();
 }
+
+/// Its successor is there before it can issue no more, and what it issued stays good.
+#[test]
+fn an_authority_that_ends_is_named_in_time_and_renewed() {
+    const DAY_SECS: i64 = 24 * 3600;
+    let bed = bed_with_keys();
+    let clock = sealgate_testkit::clock::Clock::right();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        command.args(arguments).current_dir(bed.0.path()).envs(clock.environment());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let generate = || run(&["secret-key", "generate", "carol@nec.example", "--algorithm", "p256"]);
+    let row = || {
+        let (_, table, _) = run(&["check"]);
+        table.lines().find(|line| line.starts_with("own authority")).unwrap_or_default().to_owned()
+    };
+    assert!(row().contains(" ok "), "{}", row());
+    clock.jump((3652 - 200) * DAY_SECS);
+    assert!(row().contains("FAILED") && row().contains("sealgate ca renew"), "{}", row());
+    assert_eq!(generate().0, Some(0));
+    clock.jump((3652 - 50) * DAY_SECS);
+    let (status, _, error) = generate();
+    assert_eq!(status, Some(65), "{error}");
+    assert!(error.contains("sealgate ca renew"), "{error}");
+    let (_, before, _) = run(&["ca", "certificate"]);
+    let (status, renewed, error) = run(&["ca", "renew"]);
+    assert_eq!(status, Some(0), "{error}");
+    assert!(renewed.contains("sealgate ca certificate"), "{renewed}");
+    assert_eq!(generate().0, Some(0));
+    assert!(row().contains(" ok "), "{}", row());
+    assert_ne!(run(&["ca", "certificate"]).1, before);
+    // Both are anchors, and what either issued is ours.
+    assert_eq!(run(&["anchor", "list"]).1.lines().count(), 3);
+    let (status, _, error) = run(&["master-key", "rotate"]);
+    assert_eq!(status, Some(0), "{error}");
+    assert_eq!(generate().0, Some(0));
+}

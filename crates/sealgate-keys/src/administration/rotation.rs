@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::AUTHORITY_TABLE;
+use super::own_authority;
 use crate::database::{Change, Database, Statement, Wiping};
 use crate::error::StoreError;
 use crate::key_check;
@@ -228,7 +228,7 @@ impl Table {
 /// Every table with something that is sealed under the master key.
 const TABLES: [Table; 2] = [
     Table {
-        name: AUTHORITY_TABLE,
+        name: own_authority::TABLE,
         select: "SELECT id, '' AS owner, wrapped FROM own_authorities WHERE id > $1 ORDER BY id LIMIT $2",
         update: "UPDATE own_authorities SET wrapped = $1 WHERE id = $2",
     },

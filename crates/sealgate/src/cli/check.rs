@@ -167,6 +167,7 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
         Ok(Some(detail)) => findings.push(Finding::good("directory server", detail)),
         Err(error) => findings.push(Finding::failed("directory server", &Failure::from(error))),
     }
+    findings.push(check_own_authority(&administration).await);
     findings.push(match stores.trust().await {
         Ok(trust) => check_revocation_lists(&administration, trust.unreadable_crls().len()).await,
         Err(error) => Finding::failed(REVOCATION_LISTS, &Failure::from(error)),
@@ -176,7 +177,11 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
             findings
                 .push(Finding::good("anchors", format!("{}, our own among them", anchors.len())));
             let what = "anchors' validity";
-            findings.push(ending(what, anchors.iter().map(|a| (a.subject().to_owned(), &**a))));
+            // Those of ours that have a successor end in peace.
+            let former = administration.own_authorities().await.unwrap_or_default();
+            let former: Vec<_> = former.iter().skip(1).map(|one| one.fingerprint()).collect();
+            let in_use = anchors.iter().filter(|anchor| !former.contains(&anchor.fingerprint()));
+            findings.push(ending(what, in_use.map(|a| (a.subject().to_owned(), &**a))));
         }
         Err(error) => findings.push(Finding::failed("anchors", &Failure::from(error))),
     }
@@ -210,6 +215,22 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
         }
         Err(error) => findings.push(Finding::failed("public keys", &Failure::from(error))),
     }
+}
+
+/// Whether it will go on issuing for long enough to have its successor known everywhere.
+async fn check_own_authority(administration: &Administration<'_>) -> Finding {
+    const OWN_AUTHORITY: &str = "own authority";
+    let certificate = match administration.authority_certificate().await {
+        Ok(certificate) => certificate,
+        Err(error) => return Finding::failed(OWN_AUTHORITY, &Failure::from(error)),
+    };
+    let until = Administration::issues_until(&certificate);
+    let detail = format!("issues until {}", output::date(until));
+    if until.0.saturating_sub(now().0) > RENEWAL_SECS {
+        return Finding::good(OWN_AUTHORITY, detail);
+    }
+    let remedy = "make its successor with `sealgate ca renew`, and give that to correspondents";
+    Finding::bad(OWN_AUTHORITY, failure::CONFIGURATION, format!("{detail}: {remedy}"))
 }
 
 /// Lists none of whose scope is current: signatures of those whom they are about are `temperror`, and encryption to them
@@ -331,6 +352,8 @@ fn check_pair(what: &'static str, certificate: &Path, key: &Path) -> Finding {
 
 /// REQUIREMENTS G15.
 const WARNING_SECS: i64 = 30 * 24 * 3600;
+/// How long before its end an authority's successor is asked for: correspondents take time to import it.
+const RENEWAL_SECS: i64 = 180 * 24 * 3600;
 const REVOCATION_LISTS: &str = "revocation lists";
 /// Names in one row.
 const NAMED_MAX: usize = 5;
