@@ -264,6 +264,36 @@ async fn a_refused_password_is_not_tried_until_the_account_is_locked() {
     assert_eq!(found_within(&directory, Duration::from_secs(5)).await, certificate);
 }
 
+/// One that has an old password, say, must not take out the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_took_the_password_is_given_it_although_another_refuses_it() {
+    let (mut first, _) = with_alice(Settings::default());
+    let (mut second, certificate) = with_alice(Settings::default());
+    let names =
+        [&mut first, &mut second].map(|slapd| slapd.add_person(&person("r@nec.example", &[])));
+    assert_eq!(names[0], names[1]);
+    first.set_password(&names[0], "old-canary");
+    second.set_password(&names[1], "new-canary");
+    let dir = tempfile::tempdir().unwrap();
+    let file = private_file(dir.path(), "password", "new-canary\n");
+    let [name, _] = names;
+    let bind = LdapBind::Simple { name, password: SecretSource::File(file) };
+    let servers = [&first, &second].map(|slapd| format!("ldap://{}", slapd.plain)).to_vec();
+    let directory =
+        DirectoryServer::new(LdapConfig { servers, bind, ..plain(first.plain) }).unwrap();
+    first.kill();
+    assert_eq!(find(&directory, ALICE).await.unwrap(), std::slice::from_ref(&certificate));
+    first.start_again();
+    // The first is preferred, as soon as it can be reached.
+    let end = Instant::now() + Duration::from_secs(5);
+    while !directory.check().await.is_err_and(|error| error.to_string().contains("was refused")) {
+        assert!(Instant::now() < end, "it is not asked");
+    }
+    second.kill();
+    second.start_again();
+    assert_eq!(found_within(&directory, Duration::from_secs(5)).await, certificate);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_finds_nothing_but_itself() {
     let (mut slapd, certificate) = with_alice(Settings::default());

@@ -212,7 +212,7 @@ impl Connections {
     }
 
     async fn open(&self, server: &Server, deadline: Instant) -> Result<(Ldap, String), String> {
-        let password = self.login.password()?;
+        let password = self.login.password(server)?;
         let stream = way::open(server, self.login.tls.as_ref(), deadline).await?;
         let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
         let (connection, mut ldap) = LdapConnAsync::with_settings(settings, LIBRARY_URL)

@@ -2,7 +2,8 @@
 //!
 //! A password that a server refused is not tried again until its file has another one or [`REFUSED_FOR`] is over: a few
 //! wrong ones lock an account (Active Directory, OpenLDAP's ppolicy), and nothing would unlock it as long as mail comes. It
-//! is tried at no other server either, because they are copies of one directory and count together.
+//! is tried at no other server either, because they are copies of one directory and count together, except at those that
+//! took it before one refused it that never did.
 
 use std::fmt;
 use std::path::Path;
@@ -26,19 +27,25 @@ use crate::tls::{self, ClientIdentity};
 pub(super) struct Login {
     bind: LdapBind,
     pub(super) tls: Option<Arc<ClientConfig>>,
-    /// The last password that was refused, and none since was taken.
-    refused: Mutex<Option<Refused>>,
+    tried: Mutex<Tried>,
 }
 
 /// A password as it is now, on its way to a server; none for those who have no need of one.
 pub(super) struct Password(Option<Zeroizing<String>>);
 
-/// A password that was refused.
-struct Refused {
+/// What became of the password that was tried last.
+#[derive(Default)]
+struct Tried {
     digest: Vec<u8>,
-    /// When it is tried again.
+    /// What each server said of it last.
+    taken_by: Vec<Server>,
+    refused_by: Vec<Server>,
+    hold: Option<Hold>,
+}
+
+/// How long it is not tried again, and what to say until then.
+struct Hold {
     until: Instant,
-    /// What to say until then.
     why: String,
 }
 
@@ -66,18 +73,16 @@ impl Login {
             LdapBind::Certificate { certificate, key } => Some(ClientIdentity { certificate, key }),
         };
         let tls = needs_tls.then(|| tls::client_config(TABLE, ca, identity)).transpose()?;
-        Ok(Self { bind, tls, refused: Mutex::default() })
+        Ok(Self { bind, tls, tried: Mutex::default() })
     }
 
-    /// Reads the password; asked before a server is. Not where it is one that was refused and is not due yet.
-    pub(super) fn password(&self) -> Result<Password, String> {
+    /// Reads the password; asked before the server is. Not where it is one that was refused and is not due yet.
+    pub(super) fn password(&self, server: &Server) -> Result<Password, String> {
         let LdapBind::Simple { password, .. } = &self.bind else { return Ok(Password(None)) };
         let secret = password.read_line().map_err(|error| error.to_string())?;
-        match &*self.refused() {
-            Some(refused) if refused.holds_back(&secret, Instant::now()) => {
-                Err(refused.why.clone())
-            }
-            _ => Ok(Password(Some(secret))),
+        match self.tried(&secret).holds_back(server, Instant::now()) {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(Password(Some(secret))),
         }
     }
 
@@ -100,36 +105,62 @@ impl Login {
             }
         };
         let result = result.map_err(|error| Fault::of_connection(error).into_reason())?;
-        if result.rc == SUCCESS {
-            *self.refused() = None;
-            return Ok(who);
-        }
         match (&self.bind, secret) {
+            (LdapBind::Simple { .. }, Some(secret)) if result.rc == SUCCESS => {
+                self.tried(&secret).was_taken(server);
+                Ok(who)
+            }
             (LdapBind::Simple { name, password }, Some(secret)) if is_refusal(&result) => {
-                let refused = Refused::new(&secret, Instant::now(), |until| {
-                    refusal(server, name, &result, password, until)
-                });
-                let why = refused.why.clone();
-                *self.refused() = Some(refused);
+                let why = refusal(server, name, &result, password);
+                let hold = Hold { until: Instant::now() + REFUSED_FOR, why: why.clone() };
+                self.tried(&secret).was_refused(server, hold);
                 Err(why)
             }
+            _ if result.rc == SUCCESS => Ok(who),
             _ => Err(format!("refuses {who}: {}", reason(&result))),
         }
     }
 
-    fn refused(&self) -> MutexGuard<'_, Option<Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is known of this password. Another one is forgotten.
+    fn tried(&self, secret: &str) -> MutexGuard<'_, Tried> {
+        let digest = digest(secret);
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if tried.digest != digest {
+            *tried = Tried::new(digest);
+        }
+        tried
     }
 }
 
-impl Refused {
-    fn new(secret: &str, now: Instant, why: impl Fn(Time) -> String) -> Self {
-        let until = Time(SystemTime::now() + REFUSED_FOR);
-        Self { digest: digest(secret), until: now + REFUSED_FOR, why: why(until) }
+impl Tried {
+    fn new(digest: Vec<u8>) -> Self {
+        Self { digest, taken_by: Vec::new(), refused_by: Vec::new(), hold: None }
     }
 
-    fn holds_back(&self, secret: &str, now: Instant) -> bool {
-        now < self.until && self.digest == digest(secret)
+    /// Whether this server is given it now; what to say where not.
+    fn holds_back(&self, server: &Server, now: Instant) -> Option<&str> {
+        let hold = self.hold.as_ref().filter(|_| !self.taken_by.contains(server))?;
+        // When it is time again the others come first: one alone may have an old password, or a trouble of its own.
+        let others_first = if self.refused_by.contains(server) { TURN } else { Duration::ZERO };
+        (now < hold.until + others_first).then_some(&*hold.why)
+    }
+
+    fn was_taken(&mut self, server: &Server) {
+        self.refused_by.retain(|one| one != server);
+        if !self.taken_by.contains(server) {
+            self.taken_by.push(server.clone());
+        }
+    }
+
+    fn was_refused(&mut self, server: &Server, hold: Hold) {
+        // Where it was right before it is wrong now, or the account is locked, and so it is at the others.
+        if self.taken_by.contains(server) {
+            self.taken_by.clear();
+        }
+        if !self.refused_by.contains(server) {
+            self.refused_by.push(server.clone());
+        }
+        self.hold = Some(hold);
     }
 }
 
@@ -138,17 +169,11 @@ fn is_refusal(result: &LdapResult) -> bool {
     matches!(result.rc, CONSTRAINT_VIOLATION | INVALID_CREDENTIALS | UNWILLING_TO_PERFORM)
 }
 
-fn refusal(
-    server: &Server,
-    name: &str,
-    result: &LdapResult,
-    password: &SecretSource,
-    until: Time,
-) -> String {
-    let reason = reason(result);
+fn refusal(server: &Server, name: &str, result: &LdapResult, password: &SecretSource) -> String {
+    let (reason, until) = (reason(result), Time(SystemTime::now() + REFUSED_FOR));
     format!(
-        "the password of {name} was refused by {server} ({reason}); not tried again before {until}, at no server, unless \
-         {password} changes: a few wrong passwords lock an account"
+        "the password of {name} was refused by {server} ({reason}); not tried again before {until} unless {password} \
+         changes: a few wrong passwords lock an account"
     )
 }
 
@@ -157,7 +182,6 @@ fn digest(secret: &str) -> Vec<u8> {
 }
 
 /// For people: the second, in UTC.
-#[derive(Clone, Copy)]
 struct Time(SystemTime);
 
 impl fmt::Display for Time {
@@ -173,6 +197,8 @@ impl fmt::Display for Time {
 /// How long a refused password is not tried again. An account that was unlocked comes back by itself after it; two in half an
 /// hour, the time after which Active Directory forgets wrong passwords unless told otherwise, stay below any sane limit.
 const REFUSED_FOR: Duration = Duration::from_secs(15 * 60);
+/// How much longer by a server that refused it.
+const TURN: Duration = Duration::from_secs(60);
 
 // RFC 4511 §4.1.9. An account that is locked or switched off: 49 of Active Directory and OpenLDAP, 19 and 53 of 389 DS.
 const CONSTRAINT_VIOLATION: u32 = 19;
@@ -183,20 +209,61 @@ const UNWILLING_TO_PERFORM: u32 = 53;
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn servers() -> [Server; 3] {
+        ["ldap://127.0.0.1:1", "ldap://127.0.0.1:2", "ldap://127.0.0.1:3"]
+            .map(|text| Server::parse(text, false).unwrap())
+    }
+
+    fn refuse(tried: &mut Tried, server: &Server, now: Instant) {
+        let why = format!("refused by {server}");
+        tried.was_refused(server, Hold { until: now + REFUSED_FOR, why });
+    }
+
+    /// To whom it may be given.
+    fn open(tried: &Tried, servers: &[Server; 3], now: Instant) -> [bool; 3] {
+        [0, 1, 2].map(|index| tried.holds_back(&servers[index], now).is_none())
+    }
+
     #[test]
-    fn a_refused_password_is_held_back_for_a_while_and_another_one_is_not() {
-        let now = Instant::now();
-        let refused = Refused::new("wrong", now, |until| format!("before {until}"));
-        assert!(refused.holds_back("wrong", now));
-        assert!(!refused.holds_back("right", now));
-        let almost = now + REFUSED_FOR - Duration::from_secs(1);
-        assert!(refused.holds_back("wrong", almost) && !refused.holds_back("right", almost));
-        assert!(!refused.holds_back("wrong", now + REFUSED_FOR), "an unlocked account comes back");
-        assert!(
-            refused.why.starts_with("before 20") && refused.why.ends_with('Z'),
-            "{}",
-            refused.why
-        );
+    fn a_refused_password_is_given_to_nobody_for_a_while_and_then_to_another_first() {
+        let (servers, now) = (servers(), Instant::now());
+        let mut tried = Tried::new(Vec::new());
+        assert_eq!(open(&tried, &servers, now), [true; 3]);
+        refuse(&mut tried, &servers[0], now);
+        assert_eq!(open(&tried, &servers, now), [false; 3]);
+        assert_eq!(tried.holds_back(&servers[2], now), Some("refused by ldap://127.0.0.1:1"));
+        assert_eq!(open(&tried, &servers, now + REFUSED_FOR - SECOND), [false; 3]);
+        assert_eq!(open(&tried, &servers, now + REFUSED_FOR), [false, true, true]);
+        // The others may be away.
+        assert_eq!(open(&tried, &servers, now + REFUSED_FOR + TURN), [true; 3]);
+        let now = now + REFUSED_FOR;
+        refuse(&mut tried, &servers[1], now);
+        assert_eq!(open(&tried, &servers, now + REFUSED_FOR - SECOND), [false; 3]);
+        assert_eq!(open(&tried, &servers, now + REFUSED_FOR), [false, false, true]);
+    }
+
+    #[test]
+    fn who_took_a_password_is_given_it_until_one_who_took_it_refuses_it() {
+        let (servers, now) = (servers(), Instant::now());
+        let mut tried = Tried::new(Vec::new());
+        tried.was_taken(&servers[1]);
+        // The first has an old password, say.
+        refuse(&mut tried, &servers[0], now);
+        assert_eq!(open(&tried, &servers, now), [false, true, false]);
+        refuse(&mut tried, &servers[1], now);
+        assert_eq!(open(&tried, &servers, now), [false; 3]);
+        let mut tried = Tried::new(Vec::new());
+        servers.iter().for_each(|server| tried.was_taken(server));
+        refuse(&mut tried, &servers[0], now);
+        assert_eq!(open(&tried, &servers, now), [false; 3], "one try, and not one at each");
+    }
+
+    #[test]
+    fn the_time_of_the_next_try_is_told() {
+        let time = Time(SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_045_754));
+        assert_eq!(time.to_string(), "2026-11-30T13:35:54Z");
     }
 
     #[test]
