@@ -276,7 +276,7 @@ fn an_address_outside_our_domains_gets_no_key() {
 #[test]
 fn secret_keys_are_imported_listed_shown_and_removed() {
     let bed = Bed::new();
-    let (store, password) = (fixture("p12/alice.p12"), bed.write("password", "alice\n"));
+    let (store, password) = (fixture("p12/alice.p12"), bed.write("password", "\u{feff}alice\n"));
     let alice = "alice@smime.example";
     let error = bed.bad(&["secret-key", "import", alice, &store], 65);
     assert!(error.contains("alice.p12") && error.contains("--password-file"), "{error}");

@@ -56,14 +56,15 @@ fn show(rotation: &Rotation, source: &SecretSource) -> Result<(), Failure> {
     output::line(&format!(
         "master key     {key}  (new: keep a copy of it somewhere else than copies of the database)"
     ))?;
-    if let Some(earlier) = &rotation.earlier {
-        output::line(&format!(
-            "before that    {}  (opens older copies of the database; remove it with them)",
-            earlier.display()
-        ))?;
-    }
     output::line(&format!(
         "before         {}  (opens copies of the database made until now; remove it with them)",
         former.display()
-    ))
+    ))?;
+    match &rotation.earlier {
+        Some(earlier) => output::line(&format!(
+            "before that    {}  (opens older copies of the database; remove it with them)",
+            earlier.display()
+        )),
+        None => Ok(()),
+    }
 }
