@@ -109,6 +109,8 @@ impl<'p> Session<'p> {
             world.connections += 1;
             (std::sync::Arc::clone(&world.relay), world.connections)
         });
+        let would_offer = plan.entrance != Entrance::OutsideSmtp
+            || !plan.old && relay.downstream.inside_offers.dsn();
         let accepted =
             listener::session(&relay, plan.entrance, (Stream::Memory(theirs), local, plan.peer));
         let running = tokio::spawn(accepted.run());
@@ -134,7 +136,7 @@ impl<'p> Session<'p> {
         };
         session.command(&format!("{hello} client.example\r\n"), 2).await?;
         // Who says HELO is offered nothing, and the relay takes from him what it would offer.
-        session.dsn |= hello == "HELO" && !(plan.old && plan.entrance == Entrance::OutsideSmtp);
+        session.dsn |= hello == "HELO" && would_offer;
         Ok(session)
     }
 
