@@ -123,6 +123,8 @@ pub enum Stage {
     Rcpt(String),
     /// DATA.
     Data,
+    /// RSET.
+    Reset,
     /// The final dot; over LMTP once a recipient, whose RCPT line it is. Over SMTP all accepted RCPT lines, joined.
     Dot(String),
 }
@@ -195,7 +197,12 @@ fn serve(state: &State, mut stream: TcpStream) -> Option<()> {
                     take(state, &mut stream, std::mem::take(&mut current))?;
                 }
             }
-            "RSET" | "NOOP" => stream.write_all(b"250 2.0.0 ok\r\n").ok()?,
+            "RSET" => {
+                if state.answer(&mut stream, &Stage::Reset, "250 2.0.0 ok")? {
+                    current = Received::default();
+                }
+            }
+            "NOOP" => stream.write_all(b"250 2.0.0 ok\r\n").ok()?,
             "QUIT" => {
                 let _ = stream.write_all(b"221 2.0.0 bye\r\n");
                 return None;

@@ -12,7 +12,7 @@
 )]
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,7 @@ fn a_next_hop_that_breaks_off_never_yields_250() {
                 Stage::Rcpt(_) => 'r',
                 Stage::Data => 'd',
                 Stage::Dot(_) => '.',
-                Stage::Hello => return None,
+                Stage::Hello | Stage::Reset => return None,
             };
             (here == stage).then(String::new)
         });
@@ -180,6 +180,28 @@ fn a_421_on_a_pooled_connection_is_no_refusal() {
     assert_eq!(from_us(&gate, &[BOB], MAIL).code, 250);
     let reply = from_us(&gate, &[BOB], MAIL);
     assert!(reply.code == 250 || reply.code == 451, "{reply:?}");
+}
+
+/// It still has the envelope, and calls the next one nested.
+#[test]
+fn who_refuses_rset_bounces_nobody_elses_mail() {
+    let has_envelope = AtomicBool::new(false);
+    let sink = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+        Stage::Connect | Stage::Dot(_) => {
+            has_envelope.store(false, Ordering::SeqCst);
+            None
+        }
+        Stage::Mail(_) if has_envelope.swap(true, Ordering::SeqCst) => {
+            Some("503 5.5.1 nested MAIL command\r\n".to_owned())
+        }
+        Stage::Rcpt(line) if line.contains("nobody@") => Some("550 5.1.1 no\r\n".to_owned()),
+        Stage::Reset => Some("450 4.3.0 busy\r\n".to_owned()),
+        _ => None,
+    });
+    let gate = gate(&sink, |_| {});
+    assert_eq!(from_us(&gate, &["nobody@abc.example"], MAIL).status(), "550 5.1.1");
+    let reply = from_us(&gate, &[BOB], MAIL);
+    assert_eq!(reply.code, 250, "{reply:?}");
 }
 
 #[test]

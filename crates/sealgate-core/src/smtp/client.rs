@@ -350,7 +350,9 @@ impl Client {
             Expected::Recipient(index) => self.take_recipient_reply(index, reply),
             Expected::Data => self.take_data_reply(&reply),
             Expected::Final(recipient) => self.take_final_reply(recipient, &reply),
-            Expected::Ignored => self.idle(),
+            // RFC 5321 §4.1.1.5: RSET always succeeds. Who says otherwise may still hold the envelope, and would refuse the next.
+            Expected::Ignored if reply.is_positive() => self.idle(),
+            Expected::Ignored => self.fail(Failure::Garbage),
             Expected::Reset => self.take_reset_reply(&reply),
             Expected::Xclient if reply.code == 220 => self.say_hello(),
             Expected::Xclient => self.fail(Failure::Refused(reply)),

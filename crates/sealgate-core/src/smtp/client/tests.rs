@@ -173,7 +173,28 @@ fn nobody_admitted_with_pipelining_leaves_the_connection_usable() {
             "{words}: {events:?}"
         );
         assert_eq!(sent(&mut client), sent_next);
-        assert_eq!(hear(&mut client, "554 whatever\r\n"), [Event::Idle]);
+        assert_eq!(hear(&mut client, "250 ok\r\n"), [Event::Idle]);
+    }
+}
+
+/// A server that keeps the envelope calls the next one nested (503), which would bounce somebody else's mail.
+#[test]
+fn a_refused_reset_ends_the_connection() {
+    for pipelining in ["", "250-PIPELINING\r\n"] {
+        for answer in ["450 busy\r\n", "554 whatever\r\n"] {
+            let mut client = smtp();
+            idle(&mut client, pipelining);
+            start(&mut client, &recipients(&["a@x"])).unwrap();
+            let words = match pipelining {
+                "" => "250 ok\r\n550 no\r\n",
+                _ => "250 ok\r\n550 no\r\n554 none\r\n",
+            };
+            let events = hear(&mut client, words);
+            assert!(matches!(&events[..], [Event::Refused(_)]), "{events:?}");
+            assert!(sent(&mut client).ends_with("RSET\r\n"));
+            assert_eq!(hear(&mut client, answer), [Event::Failed(Failure::Garbage)]);
+            assert!(!client.is_idle());
+        }
     }
 }
 
