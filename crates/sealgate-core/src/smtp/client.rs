@@ -13,9 +13,9 @@ use bytes::{Bytes, BytesMut};
 use super::Protocol;
 use super::data;
 use super::reply::ReplyReader;
-use crate::envelope::{Recipient, Ret};
 use crate::refusal::{Extension, Reply};
 
+mod envelope;
 mod transaction;
 mod xclient;
 
@@ -246,7 +246,7 @@ impl Client {
         self.replies = vec![None; transaction.recipients.len()];
         self.unsent.push_back((self.mail_command(transaction), Expected::Mail));
         for (index, recipient) in transaction.recipients.iter().enumerate() {
-            let command = self.rcpt_command(recipient);
+            let command = self.rcpt_command(transaction, recipient);
             self.unsent.push_back((command, Expected::Recipient(index)));
         }
         self.unsent.push_back((Bytes::from_static(last), expected));
@@ -546,50 +546,6 @@ impl Client {
         self.expected.clear();
         self.unsent.clear();
         self.events.push_back(Event::Failed(failure));
-    }
-
-    fn mail_command(&self, transaction: &Transaction<'_>) -> Bytes {
-        let (offered, parameters) = (&self.capabilities, transaction.parameters);
-        let from = transaction.reverse_path.map(ToString::to_string).unwrap_or_default();
-        let mut command = format!("MAIL FROM:<{from}>");
-        if offered.size.is_some() && transaction.size_bytes > 0 {
-            command.push_str(&format!(" SIZE={}", transaction.size_bytes));
-        }
-        if offered.eight_bit_mime && (transaction.eight_bit || parameters.eight_bit) {
-            command.push_str(" BODY=8BITMIME");
-        }
-        if offered.smtputf8 && (transaction.needs_smtputf8() || parameters.smtputf8) {
-            command.push_str(" SMTPUTF8");
-        }
-        if parameters.requiretls {
-            command.push_str(" REQUIRETLS");
-        }
-        if offered.dsn {
-            match parameters.ret {
-                Some(Ret::Full) => command.push_str(" RET=FULL"),
-                Some(Ret::Headers) => command.push_str(" RET=HDRS"),
-                None => {}
-            }
-            if let Some(envid) = &parameters.envid {
-                command.push_str(&format!(" ENVID={envid}"));
-            }
-        }
-        command.push_str("\r\n");
-        Bytes::from(command)
-    }
-
-    fn rcpt_command(&self, recipient: &Recipient) -> Bytes {
-        let mut command = format!("RCPT TO:<{}>", recipient.address);
-        if self.capabilities.dsn {
-            if let Some(notify) = &recipient.notify {
-                command.push_str(&format!(" NOTIFY={notify}"));
-            }
-            if let Some(orcpt) = &recipient.orcpt {
-                command.push_str(&format!(" ORCPT={orcpt}"));
-            }
-        }
-        command.push_str("\r\n");
-        Bytes::from(command)
     }
 }
 

@@ -346,7 +346,7 @@ const HELLO_NAME_BYTES_MAX: usize = 257;
 /// RFC 3461 §4.4.
 const ENVID_BYTES_MAX: usize = 100;
 /// RFC 3461 §4.2.
-const ORCPT_BYTES_MAX: usize = 500;
+pub(super) const ORCPT_BYTES_MAX: usize = 500;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::address::{Address, Domain};
-use crate::envelope::{Envelope, MailParameters};
+use crate::envelope::{Envelope, MailParameters, Recipient, Ret};
 use crate::smtp::server::{self, Limits, Server};
 
 fn options(protocol: Protocol, tls: Tls) -> Options {
@@ -644,6 +644,48 @@ fn a_check_of_recipients_is_taken_back() {
         panic!("{events:?}")
     };
     assert!(replies.iter().all(|reply| reply.code == 421));
+}
+
+/// RFC 6533 §3: with octets above 127 an address may stand in ORCPT only where SMTPUTF8 is said.
+#[test]
+fn an_original_recipient_is_in_ascii_where_smtputf8_is_not_said() {
+    const UTF8: &str = "utf-8;j\u{f6}rg\\x{2B}1+2Bx@abc.example";
+    const ASCII: &str = "utf-8;j\\x{F6}rg\\x{2B}1+2Bx@abc.example";
+    for (offers, to, asks, expected) in [
+        ("250-DSN\r\n", "a@x", false, ASCII),
+        ("250-DSN\r\n", "a@x", true, ASCII),
+        ("250-DSN\r\n250-SMTPUTF8\r\n", "a@x", false, ASCII),
+        ("250-DSN\r\n250-SMTPUTF8\r\n", "a@x", true, UTF8),
+        ("250-DSN\r\n250-SMTPUTF8\r\n", "\u{f6}@x", false, UTF8),
+    ] {
+        let mut client = smtp();
+        idle(&mut client, &format!("250-PIPELINING\r\n{offers}"));
+        let mut recipient = Recipient::new(Address::parse(to).unwrap());
+        recipient.orcpt = Some(UTF8.to_owned());
+        let parameters = MailParameters { smtputf8: asks, ..MailParameters::default() };
+        let transaction = Transaction {
+            reverse_path: None,
+            parameters: &parameters,
+            recipients: vec![&recipient],
+            size_bytes: 3,
+            eight_bit: false,
+            utf8_header: false,
+        };
+        client.start(&transaction).unwrap();
+        let sent = sent(&mut client);
+        assert!(sent.contains(&format!("RCPT TO:<{to}> ORCPT={expected}\r\n")), "{sent}");
+        assert_eq!(sent.contains(" SMTPUTF8"), expected == UTF8, "{sent}");
+    }
+}
+
+#[test]
+fn an_original_recipient_that_is_too_long_in_ascii_is_left_out() {
+    let mut client = smtp();
+    idle(&mut client, "250-PIPELINING\r\n250-DSN\r\n");
+    let mut to = recipients(&["a@x"]);
+    to[0].orcpt = Some(format!("utf-8;{}@abc.example", "\u{f6}".repeat(100)));
+    start(&mut client, &to).unwrap();
+    assert!(sent(&mut client).contains("RCPT TO:<a@x>\r\n"));
 }
 
 #[test]
