@@ -205,6 +205,23 @@ fn who_refuses_rset_bounces_nobody_elses_mail() {
 }
 
 #[test]
+fn a_refusal_that_was_heard_does_not_wait_for_the_answer_to_rset() {
+    let sink = Sink::scripted(Protocol::Smtp, |stage| match stage {
+        Stage::Rcpt(_) => Some("550 5.1.1 no\r\n".to_owned()),
+        Stage::Reset => {
+            sleep(Duration::from_secs(60));
+            None
+        }
+        _ => None,
+    });
+    let gate = gate(&sink, |gate| gate.set(&["limits", "delivery_secs_max"], 2));
+    let started = Instant::now();
+    let reply = from_us(&gate, &[BOB], MAIL);
+    assert_eq!(reply.status(), "550 5.1.1", "{reply:?}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
 fn lmtp_recipients_have_replies_of_their_own() {
     let sink = Sink::scripted(Protocol::Smtp, |stage| match stage {
         Stage::Rcpt(line) if line.contains("gone@") => Some("550 5.1.1 gone\r\n".to_owned()),

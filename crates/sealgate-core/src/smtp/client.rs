@@ -57,7 +57,7 @@ pub enum Event {
         /// The reply.
         reply: Reply,
     },
-    /// [`Client::check`]: one reply for each recipient. [`Event::Idle`] or [`Event::Failed`] follows.
+    /// [`Client::check`]: one reply for each recipient. [`Event::Idle`] or [`Event::Failed`] follows, once RSET is answered.
     Checked(Vec<Reply>),
     /// The connection is of no use any more.
     Failed(Failure),
@@ -65,7 +65,7 @@ pub enum Event {
     Idle,
     /// Write the output, and read more.
     NeedInput,
-    /// Nobody was admitted: one reply for each recipient. [`Event::Idle`] or [`Event::Failed`] follows.
+    /// Nobody was admitted: one reply for each recipient. [`Event::Idle`] or [`Event::Failed`] follows, as above.
     Refused(Vec<Reply>),
     /// Do the TLS handshake and call [`Client::tls_started`]. The input was discarded.
     StartTls,
@@ -126,12 +126,10 @@ enum Expected {
     Greeting,
     Hello,
     OldHello,
-    /// A reply that changes nothing; idle afterwards.
-    Ignored,
     Mail,
     Quit,
     Recipient(usize),
-    /// Takes a check of recipients back.
+    /// The envelope is taken back; idle afterwards.
     Reset,
     StartTls,
     Xclient,
@@ -351,9 +349,8 @@ impl Client {
             Expected::Data => self.take_data_reply(&reply),
             Expected::Final(recipient) => self.take_final_reply(recipient, &reply),
             // RFC 5321 §4.1.1.5: RSET always succeeds. Who says otherwise may still hold the envelope, and would refuse the next.
-            Expected::Ignored if reply.is_positive() => self.idle(),
-            Expected::Ignored => self.fail(Failure::Garbage),
-            Expected::Reset => self.take_reset_reply(&reply),
+            Expected::Reset if reply.is_positive() => self.idle(),
+            Expected::Reset => self.fail(Failure::Garbage),
             Expected::Xclient if reply.code == 220 => self.say_hello(),
             Expected::Xclient => self.fail(Failure::Refused(reply)),
             Expected::Quit => self.fail(Failure::Closing(reply)),
@@ -373,7 +370,7 @@ impl Client {
     /// 421 may answer anything (RFC 5321 §3.8): it holds for whatever is still open, and the connection is over.
     fn take_closing(&mut self, expected: Expected, reply: Reply) {
         match expected {
-            Expected::Mail | Expected::Recipient(_) | Expected::Data | Expected::Reset => {
+            Expected::Mail | Expected::Recipient(_) | Expected::Data => {
                 let settle = |earlier: Option<Reply>| match earlier {
                     Some(refusal) if !refusal.is_positive() => refusal,
                     Some(_) | None => reply.clone(),
@@ -393,7 +390,7 @@ impl Client {
             Expected::Greeting | Expected::Hello | Expected::OldHello | Expected::Xclient => {
                 return self.fail(Failure::Refused(reply));
             }
-            Expected::Ignored | Expected::Quit | Expected::StartTls => {}
+            Expected::Quit | Expected::Reset | Expected::StartTls => {}
         }
         self.fail(Failure::Closing(reply));
     }
@@ -450,6 +447,11 @@ impl Client {
             slot.get_or_insert(reply);
         }
         self.send_commands();
+        // A check's last recipient: what is known does not wait for the answer to RSET.
+        if self.expected.front() == Some(&Expected::Reset) && !self.replies.is_empty() {
+            let replies = self.replies.drain(..).flatten().collect();
+            self.events.push_back(Event::Checked(replies));
+        }
     }
 
     fn take_data_reply(&mut self, reply: &Reply) {
@@ -466,21 +468,15 @@ impl Client {
                 *slot = Some(reply.clone());
             }
         }
-        let replies = self.replies.iter().flatten().cloned().collect();
+        let replies = self.replies.drain(..).flatten().collect();
         self.events.push_back(Event::Refused(replies));
         if go_ahead {
             // RFC 2920 §3.1 would have a lone dot here. A server that admits nobody and still wants content may believe
             // otherwise about a recipient, and would deliver an empty message.
             self.fail(Failure::Garbage);
         } else {
-            self.command(b"RSET\r\n", Expected::Ignored);
+            self.command(b"RSET\r\n", Expected::Reset);
         }
-    }
-
-    fn take_reset_reply(&mut self, reply: &Reply) {
-        let replies = self.replies.drain(..).flatten().collect();
-        self.events.push_back(Event::Checked(replies));
-        if reply.is_positive() { self.idle() } else { self.fail(Failure::Garbage) }
     }
 
     fn take_final_reply(&mut self, recipient: Option<usize>, reply: &Reply) {
@@ -521,9 +517,9 @@ impl Client {
         let undecided = self.replies.iter().any(Option::is_none);
         if !undecided && self.admitted().is_empty() && !self.unsent.is_empty() {
             self.unsent.clear();
-            let replies = self.replies.iter().flatten().cloned().collect();
+            let replies = self.replies.drain(..).flatten().collect();
             self.events.push_back(Event::Refused(replies));
-            self.command(b"RSET\r\n", Expected::Ignored);
+            self.command(b"RSET\r\n", Expected::Reset);
         } else if let Some((command, expected)) = self.unsent.pop_front() {
             self.output.push_back(command);
             self.expected.push_back(expected);

@@ -12,15 +12,22 @@ use bytes::Bytes;
 use sealgate_core::envelope::{Envelope, MailParameters};
 use sealgate_core::notification::Action;
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
+use sealgate_core::smtp::client::{Event, Transaction};
 use sealgate_core::step::Parcel;
 use tokio::time::Instant;
 
-use super::hops::{Attempt, Hops, Reservation};
+use super::hops::{Hops, Reservation};
 use super::link::Link;
 use super::pool::Pool;
 use super::route::{Hop, Router};
 use super::transport::{Passage, Transport};
+use begin::Begun;
+pub(super) use begin::count_failure;
+use said::{delivered, without_text};
+pub(super) use said::{is_permanent, passed_on, too_late, turned_away};
+
+mod begin;
+mod said;
 
 /// What every delivery needs.
 #[derive(Debug)]
@@ -108,23 +115,6 @@ pub(crate) struct Delivery<'a> {
 /// One recipient's outcome, by index into the envelope.
 pub(crate) type Outcome = (usize, Result<Reply, Refusal>);
 
-/// What became of the recipients of a transaction.
-struct Admitted {
-    /// Waits for content, where anybody was admitted.
-    link: Option<Link>,
-    refused: Vec<Outcome>,
-}
-
-/// What a connection attempt came to.
-enum Trouble {
-    /// The connection broke, or was of no use any more: another one may do.
-    Broken(Refusal),
-    /// The host does not take the message now, or never: another host may (RFC 5321 §5.1).
-    Elsewhere(Refusal),
-    /// The server or the message is what it is.
-    Final(Refusal),
-}
-
 impl Downstream {
     /// Without connections yet.
     pub(crate) fn new(router: Router, hostname: String, hops: Hops) -> Self {
@@ -142,196 +132,28 @@ impl Downstream {
         deadline: Instant,
     ) -> (Option<Delivery<'a>>, Vec<Outcome>) {
         // Time that is used up is not the hop's fault.
-        let admitted = if Instant::now() >= deadline {
+        let begun = if Instant::now() >= deadline {
             Err(too_late())
         } else {
             match self.begin_again(consignment, deadline).await {
-                Some(admitted) => admitted,
+                Some(begun) => begun,
                 None => self.begin_anew(consignment, deadline).await,
             }
         };
-        match admitted {
-            Ok(Admitted { link, refused }) => {
-                let of = |link| Delivery { consignment, link, _reservation: reservation };
-                (link.map(of), refused)
-            }
+        let Begun { link, is_admitted, refused } = match begun {
+            Ok(begun) => begun,
             Err(refusal) => {
                 let recipients = consignment.recipients.iter();
-                (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect())
+                return (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect());
             }
-        }
-    }
-
-    /// Over a pooled connection; `None` where there is none that works.
-    async fn begin_again(
-        &self,
-        consignment: &Consignment<'_>,
-        deadline: Instant,
-    ) -> Option<Result<Admitted, Refusal>> {
-        let others = consignment.hop.targets.len() > 1;
-        while let Some(link) = self.pool.take(&consignment.hop) {
-            failpoint!("deliver.pooled");
-            match tokio::time::timeout_at(deadline, self.begin(link, consignment, others)).await {
-                Ok(Ok(admitted)) => return Some(Ok(admitted)),
-                Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
-                Ok(Err(Trouble::Broken(_))) => {}
-                Ok(Err(Trouble::Elsewhere(_))) => return None,
-                Err(_) => {
-                    if consignment.judges_hop
-                        && let Ok(attempt) = self.hops.attempt(&consignment.hop)
-                    {
-                        attempt.failed();
-                    }
-                    return Some(Err(too_late()));
-                }
-            }
-        }
-        None
-    }
-
-    /// Over a new connection, unless the hop is left alone.
-    async fn begin_anew(
-        &self,
-        consignment: &Consignment<'_>,
-        deadline: Instant,
-    ) -> Result<Admitted, Refusal> {
-        failpoint!("deliver.connect");
-        let attempt = self.hops.attempt(&consignment.hop)?;
-        let mut earlier = None;
-        let begun = self.begin_at_any(consignment, &mut earlier);
-        let begun = match tokio::time::timeout_at(deadline, begun).await {
-            Ok(begun) => begun,
-            Err(_) => Err(Trouble::Broken(too_late())),
         };
-        match begun.map_err(|trouble| trouble.after(earlier)) {
-            Err(Trouble::Broken(refusal)) => {
-                if consignment.judges_hop {
-                    count_failure(attempt, &consignment.hop, &refusal);
-                }
-                Err(refusal)
-            }
-            Err(Trouble::Elsewhere(refusal) | Trouble::Final(refusal)) => {
-                attempt.succeeded();
-                Err(refusal)
-            }
-            Ok(admitted) => {
-                attempt.succeeded();
-                Ok(admitted)
-            }
-        }
-    }
-
-    /// At the first of the hosts that takes the message; where none does, what the ones before the last came to is `earlier`.
-    async fn begin_at_any(
-        &self,
-        consignment: &Consignment<'_>,
-        earlier: &mut Option<Trouble>,
-    ) -> Result<Admitted, Trouble> {
-        let mut tried = 0;
-        loop {
-            let link = match self.connect_after(&consignment.hop, tried).await {
-                Ok((link, now)) => {
-                    tried = now;
-                    link
-                }
-                Err(refusal) if is_permanent(&refusal) => return Err(Trouble::Final(refusal)),
-                Err(refusal) => return Err(Trouble::Broken(refusal)),
-            };
-            let others = tried < consignment.hop.targets.len();
-            match self.begin(link, consignment, others).await {
-                // It is there, and greeted the client that was introduced: what it says to that one says nothing of others.
-                Err(Trouble::Broken(refusal)) if consignment.hop.introduces_client() => {
-                    return Err(Trouble::Final(refusal));
-                }
-                Err(trouble @ (Trouble::Broken(_) | Trouble::Elsewhere(_))) if others => {
-                    *earlier = Some(trouble.after(earlier.take()));
-                }
-                begun => return begun,
-            }
-        }
-    }
-
-    /// Over one connection. Where there are other hosts, a refusal that need not be theirs is not the last word.
-    async fn begin(
-        &self,
-        mut link: Link,
-        consignment: &Consignment<'_>,
-        others: bool,
-    ) -> Result<Admitted, Trouble> {
-        let transaction = consignment.transaction();
-        match link.client.start(&transaction) {
-            Ok(()) => {}
-            Err(lack) if others => return Err(Trouble::Elsewhere(lack.into())),
-            Err(lack @ (Lack::Extension(_) | Lack::Size)) => {
-                self.pool.keep(&consignment.hop, link);
-                return Err(Trouble::Final(lack.into()));
-            }
-        }
-        loop {
-            let event = link.next().await.map_err(|_| Trouble::Broken(Refusal::NextHopTimeout))?;
-            match event {
-                Event::Admitted(replies) => {
-                    failpoint!("deliver.admitted");
-                    let refused = consignment.refused(replies);
-                    consignment.transport.note(link.passage.clone());
-                    return Ok(Admitted { link: Some(link), refused });
-                }
-                Event::Refused(replies) if replies.iter().all(|reply| reply.code == 421) => {
-                    // "Too many messages in this connection": another one may do.
-                    return Err(Trouble::Broken(Refusal::NextHopUnreachable));
-                }
-                Event::Refused(replies)
-                    if others && !replies.iter().any(|reply| reply.is_permanent()) =>
-                {
-                    let said = replies.first().map(|reply| passed_on(&consignment.hop, reply));
-                    let refusal = said.unwrap_or(Refusal::NextHopUnreachable);
-                    return Err(Trouble::Elsewhere(refusal));
-                }
-                Event::Refused(replies) => {
-                    failpoint!("deliver.refused");
-                    let refused = consignment.refused(replies);
-                    // Whether the connection can be used again shows in the next event.
-                    if let Ok(Event::Idle) = link.next().await {
-                        self.pool.keep(&consignment.hop, link);
-                    }
-                    return Ok(Admitted { link: None, refused });
-                }
-                Event::Failed(Failure::Closing(reply)) if reply.code != 421 => {
-                    let refusal = passed_on(&consignment.hop, &reply);
-                    return Err(match others && !reply.is_permanent() {
-                        true => Trouble::Elsewhere(refusal),
-                        false => Trouble::Final(refusal),
-                    });
-                }
-                Event::Failed(_) => return Err(Trouble::Broken(Refusal::NextHopTimeout)),
-                Event::Answer { .. } | Event::Checked(_) | Event::Idle => {}
-                Event::NeedInput | Event::StartTls => {}
-            }
-        }
-    }
-}
-
-impl Trouble {
-    /// What a hop comes to where hosts before were of no use. For good only where every host said so, and who was away said
-    /// nothing.
-    fn after(self, earlier: Option<Self>) -> Self {
-        let is_answer = !matches!(self, Self::Broken(_));
-        let refusal = self.into_refusal();
-        let Some(earlier) = earlier else {
-            return if is_answer { Self::Final(refusal) } else { Self::Broken(refusal) };
+        let delivery = if is_admitted {
+            Some(Delivery { consignment, link, _reservation: reservation })
+        } else {
+            self.take_back(&consignment.hop, link).await;
+            None
         };
-        let was_answer = !matches!(earlier, Self::Broken(_));
-        let said = earlier.into_refusal();
-        let of_earlier =
-            !is_permanent(&said) && (is_permanent(&refusal) || was_answer && !is_answer);
-        let refusal = if of_earlier { said } else { refusal };
-        if is_answer || was_answer { Self::Final(refusal) } else { Self::Broken(refusal) }
-    }
-
-    fn into_refusal(self) -> Refusal {
-        match self {
-            Self::Broken(refusal) | Self::Elsewhere(refusal) | Self::Final(refusal) => refusal,
-        }
+        (delivery, refused)
     }
 }
 
@@ -448,45 +270,6 @@ impl Delivery<'_> {
     }
 }
 
-fn is_permanent(refusal: &Refusal) -> bool {
-    Reply::from(refusal).is_permanent()
-}
-
-/// What a server said, for the one upstream: the same class, the enhanced status kept, and who said it (O3).
-pub(super) fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
-    let class = if reply.is_permanent() { 5 } else { 4 };
-    let code = match reply.code {
-        450..=455 | 550 | 552..=554 | 556 => reply.code,
-        _ if class == 5 => 554,
-        _ => 451,
-    };
-    let enhanced = reply.enhanced.filter(|(first, _, _)| *first == class).unwrap_or((class, 0, 0));
-    let text = format!("{} said: {} {}", hop.name, reply.code, reply.text());
-    Refusal::NextHop(Reply::new(code, enhanced, text))
-}
-
-/// What a server said before it heard of any mail. 5xx says no more than that it will not talk to us now: it may be set up wrongly,
-/// or have our address on a list, and mail waits. Only 521 says that it takes none at all (RFC 7504 §3); and once a client was
-/// introduced, it is that client who is refused.
-pub(super) fn turned_away(hop: &Hop, reply: &Reply, is_introduced: bool) -> Refusal {
-    match passed_on(hop, reply) {
-        Refusal::NextHop(said) if said.is_permanent() && reply.code != 521 && !is_introduced => {
-            let (_, subject, detail) = said.enhanced.unwrap_or((5, 0, 0));
-            Refusal::NextHop(Reply::new(451, (4, subject, detail), said.text()))
-        }
-        refusal => refusal,
-    }
-}
-
-/// Counts a failure against a hop. What the server said to whom a client was introduced to may be meant for that one alone, who
-/// must not shut it for everybody.
-pub(super) fn count_failure(attempt: Attempt, hop: &Hop, refusal: &Refusal) {
-    let is_answer = matches!(refusal, Refusal::NextHop(_)) && *refusal != too_late();
-    if !(is_answer && hop.introduces_client()) {
-        attempt.failed();
-    }
-}
-
 /// Whether a header section in pieces, at the beginning of a message, has octets above 127.
 fn has_utf8_header(message: &[Bytes]) -> bool {
     let mut line_is_empty = true;
@@ -501,29 +284,6 @@ fn has_utf8_header(message: &[Bytes]) -> bool {
     }
     false
 }
-
-/// The class of an answer and nothing of its text, which a filter may have written about the decrypted content.
-fn without_text(reply: &Reply) -> Refusal {
-    if reply.is_permanent() {
-        Refusal::NextHopRefusedOpened
-    } else {
-        Refusal::NextHop(Reply::new(451, (4, 7, 1), "message refused for now, try again later"))
-    }
-}
-
-/// What the one upstream hears of a 2xx.
-fn delivered(reply: &Reply) -> Reply {
-    let said: String = reply.text().chars().take(TEXT_CHARS_MAX).collect();
-    Reply::new(250, (2, 0, 0), format!("delivered, next hop said: {said}"))
-}
-
-/// ARCHITECTURE: the upstream's patience is used up.
-pub(super) fn too_late() -> Refusal {
-    Refusal::NextHop(Reply::new(451, (4, 4, 7), "delivery took too long, try again later"))
-}
-
-/// What is passed on of the next hop's words.
-const TEXT_CHARS_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,8 @@ use sealgate_core::envelope::{Envelope, Recipient};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Transaction};
 
-use super::deliver::{Downstream, count_failure, passed_on};
+use super::deliver::{Downstream, count_failure, is_permanent, passed_on};
+use super::hops::Reservation;
 use super::link::Link;
 use super::route::Hop;
 
@@ -65,6 +66,13 @@ enum Answer {
     Refused(Refusal),
 }
 
+/// A server's answer, its connection where that can be used again, and the place at the server.
+struct Answered {
+    reply: Reply,
+    link: Option<Link>,
+    _place: Reservation,
+}
+
 impl Recipients {
     /// Nothing is known yet.
     pub(crate) fn new() -> Self {
@@ -99,7 +107,11 @@ impl Recipients {
             utf8_header: false,
         };
         let asked = tokio::time::timeout(ANSWER_MAX, downstream.ask(hop, &transaction)).await;
-        let reply = asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
+        let Answered { reply, link, _place } =
+            asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
+        if let Some(link) = link {
+            downstream.take_back(hop, link).await;
+        }
         if reply.is_positive() {
             self.answers.insert(question, Answer::Admitted);
             return Ok(());
@@ -131,37 +143,46 @@ impl Recipients {
 
 impl Downstream {
     /// One question; over a pooled connection, or a new one where those are dead.
-    async fn ask(&self, hop: &Hop, transaction: &Transaction<'_>) -> Result<Reply, Refusal> {
+    async fn ask(&self, hop: &Hop, transaction: &Transaction<'_>) -> Result<Answered, Refusal> {
         let deadline = tokio::time::Instant::now() + ANSWER_MAX;
-        let _reservation = self.hops.reserve(hop, 1, deadline).await?;
-        while let Some(link) = self.pool.take(hop) {
-            if let Some(answer) = self.ask_over(link, hop, transaction).await {
-                return answer;
+        let place = self.hops.reserve(hop, 1, deadline).await?;
+        let mut answer = None;
+        while answer.is_none()
+            && let Some(mut link) = self.pool.take(hop)
+        {
+            if let Err(lack) = link.client.check(transaction) {
+                self.pool.keep(hop, link);
+                return Err(lack.into());
             }
+            answer = self.hear_answer(link).await;
         }
+        let answer = match answer {
+            Some(answer) => Some(answer),
+            None => {
+                let mut link = self.connect_to_ask(hop).await?;
+                if let Err(lack) = link.client.check(transaction) {
+                    self.pool.keep(hop, link);
+                    return Err(lack.into());
+                }
+                self.hear_answer(link).await
+            }
+        };
+        let (reply, link) = answer.ok_or(Refusal::NextHopUnreachable)?;
+        Ok(Answered { reply, link, _place: place })
+    }
+
+    async fn connect_to_ask(&self, hop: &Hop) -> Result<Link, Refusal> {
         let attempt = self.hops.attempt(hop)?;
         let connected = self.connect(hop).await;
         match &connected {
-            Err(refusal) if !Reply::from(refusal).is_permanent() => {
-                count_failure(attempt, hop, refusal);
-            }
+            Err(refusal) if !is_permanent(refusal) => count_failure(attempt, hop, refusal),
             Ok(_) | Err(_) => attempt.succeeded(),
         }
-        let answer = self.ask_over(connected?, hop, transaction).await;
-        answer.unwrap_or(Err(Refusal::NextHopUnreachable))
+        connected
     }
 
-    /// `None` where the connection was of no use any more.
-    async fn ask_over(
-        &self,
-        mut link: Link,
-        hop: &Hop,
-        transaction: &Transaction<'_>,
-    ) -> Option<Result<Reply, Refusal>> {
-        if let Err(lack) = link.client.check(transaction) {
-            self.pool.keep(hop, link);
-            return Some(Err(lack.into()));
-        }
+    /// The answer, and the connection where it may be used again; `None` where it was of no use any more.
+    async fn hear_answer(&self, mut link: Link) -> Option<(Reply, Option<Link>)> {
         loop {
             match link.next().await.ok()? {
                 Event::Checked(replies) | Event::Refused(replies) => {
@@ -174,16 +195,9 @@ impl Downstream {
                     link.asked.refusals += usize::from(!reply.is_positive());
                     let is_tired = link.asked.questions >= QUESTIONS_MAX
                         || link.asked.refusals >= REFUSALS_MAX;
-                    if let Ok(Event::Idle) = link.next().await
-                        && !is_tired
-                    {
-                        self.pool.keep(hop, link);
-                    }
-                    return Some(Ok(reply));
+                    return Some((reply, (!is_tired).then_some(link)));
                 }
-                Event::Failed(Failure::Closing(reply)) if reply.code != 421 => {
-                    return Some(Ok(reply));
-                }
+                Event::Failed(Failure::Closing(reply)) if reply.code != 421 => return Some((reply, None)),
                 Event::Failed(_) => return None,
                 _ => {}
             }

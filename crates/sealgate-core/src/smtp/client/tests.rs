@@ -635,15 +635,41 @@ fn a_check_of_recipients_is_taken_back() {
     let _ = sent(&mut client);
     hear(&mut client, "451 4.7.1 later\r\n");
     assert_eq!(sent(&mut client), "RSET\r\n");
-    // 421 at any point is everybody's answer and the end.
+    // 421 at any point is the answer of all who have none, and the end.
     let mut client = smtp();
     idle(&mut client, "250-PIPELINING\r\n");
     check(&mut client, &to);
-    let events = hear(&mut client, "250 ok\r\n250 ok\r\n250 ok\r\n421 4.3.2 closing\r\n");
+    let events = hear(&mut client, "250 ok\r\n550 no\r\n421 4.3.2 closing\r\n");
     let [Event::Refused(replies), Event::Failed(_)] = events.as_slice() else {
         panic!("{events:?}")
     };
-    assert!(replies.iter().all(|reply| reply.code == 421));
+    assert_eq!(codes(replies), [550, 421]);
+}
+
+#[test]
+fn what_a_check_found_does_not_wait_for_its_end() {
+    let to = recipients(&["a@x", "b@x"]);
+    for (offers, end) in [("250-PIPELINING\r\n", 0), ("250-PIPELINING\r\n", 1), ("", 0), ("", 1)] {
+        let mut client = smtp();
+        idle(&mut client, offers);
+        check(&mut client, &to);
+        let mut events = Vec::new();
+        for words in ["250 ok\r\n", "550 5.1.1 no\r\n", "250 ok\r\n"] {
+            assert_eq!(events, []);
+            events = hear(&mut client, words);
+        }
+        let [Event::Checked(replies)] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!(codes(replies), [550, 250]);
+        assert!(sent(&mut client).ends_with("RSET\r\n"));
+        let (words, usable) = [("250 ok\r\n", true), ("421 4.3.2 closing\r\n", false)][end];
+        let events = hear(&mut client, words);
+        let is_as_it_should = match events.as_slice() {
+            [Event::Idle] => usable,
+            [Event::Failed(Failure::Closing(_))] => !usable,
+            _ => false,
+        };
+        assert!(is_as_it_should, "{words} {events:?}");
+    }
 }
 
 /// RFC 6533 §3: with octets above 127 an address may stand in ORCPT only where SMTPUTF8 is said.

@@ -1,0 +1,221 @@
+//! One copy from a hop to the server's answers to MAIL, RCPT and DATA: over a pooled connection, or a new one to the first of the
+//! hop's hosts that takes it.
+//!
+//! In: a [`Consignment`] and a deadline. Out: [`Begun`], or the refusal of everybody.
+
+use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::smtp::client::{Event, Failure};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
+
+use super::super::hops::Attempt;
+use super::super::link::Link;
+use super::super::route::Hop;
+use super::said::{is_permanent, passed_on, too_late};
+use super::{Consignment, Downstream, Outcome};
+
+/// What became of the recipients of a transaction.
+pub(super) struct Begun {
+    pub(super) link: Link,
+    /// Somebody was admitted, and the server waits for content; else it is taking the envelope back.
+    pub(super) is_admitted: bool,
+    pub(super) refused: Vec<Outcome>,
+}
+
+/// What a connection attempt came to.
+enum Trouble {
+    /// The connection broke, or was of no use any more: another one may do.
+    Broken(Refusal),
+    /// The host does not take the message now, or never: another host may (RFC 5321 §5.1).
+    Elsewhere(Refusal),
+    /// The server or the message is what it is.
+    Final(Refusal),
+}
+
+impl Downstream {
+    /// Over a pooled connection; `None` where there is none that works.
+    pub(super) async fn begin_again(
+        &self,
+        consignment: &Consignment<'_>,
+        deadline: Instant,
+    ) -> Option<Result<Begun, Refusal>> {
+        let hop = &consignment.hop;
+        let others = hop.targets.len() > 1;
+        while let Some(link) = self.pool.take(hop) {
+            failpoint!("deliver.pooled");
+            match timeout_at(deadline, self.begin(link, consignment, others)).await {
+                Ok(Ok(begun)) => return Some(Ok(begun)),
+                Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
+                Ok(Err(Trouble::Broken(_))) => {}
+                Ok(Err(Trouble::Elsewhere(_))) => return None,
+                Err(_) => {
+                    if consignment.judges_hop
+                        && let Ok(attempt) = self.hops.attempt(hop)
+                    {
+                        attempt.failed();
+                    }
+                    return Some(Err(too_late()));
+                }
+            }
+        }
+        None
+    }
+
+    /// Over a new connection, unless the hop is left alone.
+    pub(super) async fn begin_anew(
+        &self,
+        consignment: &Consignment<'_>,
+        deadline: Instant,
+    ) -> Result<Begun, Refusal> {
+        failpoint!("deliver.connect");
+        let attempt = self.hops.attempt(&consignment.hop)?;
+        let mut earlier = None;
+        let begun = self.begin_at_any(consignment, &mut earlier);
+        let begun = match timeout_at(deadline, begun).await {
+            Ok(begun) => begun,
+            Err(_) => Err(Trouble::Broken(too_late())),
+        };
+        match begun.map_err(|trouble| trouble.after(earlier)) {
+            Err(Trouble::Broken(refusal)) => {
+                if consignment.judges_hop {
+                    count_failure(attempt, &consignment.hop, &refusal);
+                }
+                Err(refusal)
+            }
+            Err(Trouble::Elsewhere(refusal) | Trouble::Final(refusal)) => {
+                attempt.succeeded();
+                Err(refusal)
+            }
+            Ok(begun) => {
+                attempt.succeeded();
+                Ok(begun)
+            }
+        }
+    }
+
+    /// At the first of the hosts that takes the message; where none does, what the ones before the last came to is `earlier`.
+    async fn begin_at_any(
+        &self,
+        consignment: &Consignment<'_>,
+        earlier: &mut Option<Trouble>,
+    ) -> Result<Begun, Trouble> {
+        let mut tried = 0;
+        loop {
+            let link = match self.connect_after(&consignment.hop, tried).await {
+                Ok((link, now)) => {
+                    tried = now;
+                    link
+                }
+                Err(refusal) if is_permanent(&refusal) => return Err(Trouble::Final(refusal)),
+                Err(refusal) => return Err(Trouble::Broken(refusal)),
+            };
+            let others = tried < consignment.hop.targets.len();
+            match self.begin(link, consignment, others).await {
+                // It is there, and greeted the client that was introduced: what it says to that one says nothing of others.
+                Err(Trouble::Broken(refusal)) if consignment.hop.introduces_client() => {
+                    return Err(Trouble::Final(refusal));
+                }
+                Err(trouble @ (Trouble::Broken(_) | Trouble::Elsewhere(_))) if others => {
+                    *earlier = Some(trouble.after(earlier.take()));
+                }
+                begun => return begun,
+            }
+        }
+    }
+
+    /// Over one connection. Where there are other hosts, a refusal that need not be theirs is not the last word.
+    async fn begin(
+        &self,
+        mut link: Link,
+        consignment: &Consignment<'_>,
+        others: bool,
+    ) -> Result<Begun, Trouble> {
+        let hop = &consignment.hop;
+        if let Err(lack) = link.client.start(&consignment.transaction()) {
+            let refusal = Refusal::from(lack);
+            if others {
+                return Err(Trouble::Elsewhere(refusal));
+            }
+            self.pool.keep(hop, link);
+            return Err(Trouble::Final(refusal));
+        }
+        loop {
+            let event = link.next().await.map_err(|_| Trouble::Broken(Refusal::NextHopTimeout))?;
+            let is_over = |reply: &Reply| reply.code == 421;
+            match event {
+                Event::Admitted(replies) => {
+                    failpoint!("deliver.admitted");
+                    let refused = consignment.refused(replies);
+                    consignment.transport.note(link.passage.clone());
+                    return Ok(Begun { link, is_admitted: true, refused });
+                }
+                Event::Refused(replies) if replies.iter().all(is_over) => {
+                    // "Too many messages in this connection": another one may do.
+                    return Err(Trouble::Broken(Refusal::NextHopUnreachable));
+                }
+                Event::Refused(replies) if others && !replies.iter().any(Reply::is_permanent) => {
+                    let said = replies.first().map(|reply| passed_on(hop, reply));
+                    return Err(Trouble::Elsewhere(said.unwrap_or(Refusal::NextHopUnreachable)));
+                }
+                Event::Refused(replies) => {
+                    failpoint!("deliver.refused");
+                    let refused = consignment.refused(replies);
+                    return Ok(Begun { link, is_admitted: false, refused });
+                }
+                Event::Failed(Failure::Closing(reply)) if !is_over(&reply) => {
+                    let refusal = passed_on(hop, &reply);
+                    return Err(match others && !reply.is_permanent() {
+                        true => Trouble::Elsewhere(refusal),
+                        false => Trouble::Final(refusal),
+                    });
+                }
+                Event::Failed(_) => return Err(Trouble::Broken(Refusal::NextHopTimeout)),
+                Event::Answer { .. } | Event::Checked(_) | Event::Idle => {}
+                Event::NeedInput | Event::StartTls => {}
+            }
+        }
+    }
+
+    /// Keeps a connection for the next message once the server has taken the envelope back; what it said before does not wait
+    /// for that.
+    pub(in super::super) async fn take_back(&self, hop: &Hop, mut link: Link) {
+        if let Ok(Ok(Event::Idle)) = timeout(RESET_MAX, link.next()).await {
+            self.pool.keep(hop, link);
+        }
+    }
+}
+
+impl Trouble {
+    /// What a hop comes to where hosts before were of no use. For good only where every host said so, and who was away said
+    /// nothing.
+    fn after(self, earlier: Option<Self>) -> Self {
+        let is_answer = !matches!(self, Self::Broken(_));
+        let refusal = self.into_refusal();
+        let Some(earlier) = earlier else {
+            return if is_answer { Self::Final(refusal) } else { Self::Broken(refusal) };
+        };
+        let was_answer = !matches!(earlier, Self::Broken(_));
+        let said = earlier.into_refusal();
+        let of_earlier =
+            !is_permanent(&said) && (is_permanent(&refusal) || was_answer && !is_answer);
+        let refusal = if of_earlier { said } else { refusal };
+        if is_answer || was_answer { Self::Final(refusal) } else { Self::Broken(refusal) }
+    }
+
+    fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Broken(refusal) | Self::Elsewhere(refusal) | Self::Final(refusal) => refusal,
+        }
+    }
+}
+
+/// Counts a failure against a hop. What the server said to whom a client was introduced to may be meant for that one alone, who
+/// must not shut it for everybody.
+pub(in super::super) fn count_failure(attempt: Attempt, hop: &Hop, refusal: &Refusal) {
+    let is_answer = matches!(refusal, Refusal::NextHop(_)) && *refusal != too_late();
+    if !(is_answer && hop.introduces_client()) {
+        attempt.failed();
+    }
+}
+
+/// For the answer to RSET.
+const RESET_MAX: Duration = Duration::from_secs(3);

@@ -1,0 +1,58 @@
+//! What next hops said, as the one upstream hears it.
+
+use sealgate_core::refusal::{Refusal, Reply};
+
+use super::super::route::Hop;
+
+pub(in super::super) fn is_permanent(refusal: &Refusal) -> bool {
+    Reply::from(refusal).is_permanent()
+}
+
+/// What a server said, for the one upstream: the same class, the enhanced status kept, and who said it (O3).
+pub(in super::super) fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
+    let class = if reply.is_permanent() { 5 } else { 4 };
+    let code = match reply.code {
+        450..=455 | 550 | 552..=554 | 556 => reply.code,
+        _ if class == 5 => 554,
+        _ => 451,
+    };
+    let enhanced = reply.enhanced.filter(|(first, _, _)| *first == class).unwrap_or((class, 0, 0));
+    let text = format!("{} said: {} {}", hop.name, reply.code, reply.text());
+    Refusal::NextHop(Reply::new(code, enhanced, text))
+}
+
+/// What a server said before it heard of any mail. 5xx says no more than that it will not talk to us now: it may be set up wrongly,
+/// or have our address on a list, and mail waits. Only 521 says that it takes none at all (RFC 7504 §3); and once a client was
+/// introduced, it is that client who is refused.
+pub(in super::super) fn turned_away(hop: &Hop, reply: &Reply, is_introduced: bool) -> Refusal {
+    match passed_on(hop, reply) {
+        Refusal::NextHop(said) if said.is_permanent() && reply.code != 521 && !is_introduced => {
+            let (_, subject, detail) = said.enhanced.unwrap_or((5, 0, 0));
+            Refusal::NextHop(Reply::new(451, (4, subject, detail), said.text()))
+        }
+        refusal => refusal,
+    }
+}
+
+/// The class of an answer and nothing of its text, which a filter may have written about the decrypted content.
+pub(super) fn without_text(reply: &Reply) -> Refusal {
+    if reply.is_permanent() {
+        Refusal::NextHopRefusedOpened
+    } else {
+        Refusal::NextHop(Reply::new(451, (4, 7, 1), "message refused for now, try again later"))
+    }
+}
+
+/// What the one upstream hears of a 2xx.
+pub(super) fn delivered(reply: &Reply) -> Reply {
+    let said: String = reply.text().chars().take(TEXT_CHARS_MAX).collect();
+    Reply::new(250, (2, 0, 0), format!("delivered, next hop said: {said}"))
+}
+
+/// ARCHITECTURE: the upstream's patience is used up.
+pub(in super::super) fn too_late() -> Refusal {
+    Refusal::NextHop(Reply::new(451, (4, 4, 7), "delivery took too long, try again later"))
+}
+
+/// What is passed on of the next hop's words.
+const TEXT_CHARS_MAX: usize = 200;
