@@ -25,7 +25,7 @@ pub struct Offer {
     pub requiretls: bool,
     /// The largest message that is taken (SIZE).
     pub size_max: Option<usize>,
-    /// The answer to MAIL, after which the connection ends.
+    /// The answer to MAIL, after which the connection ends; empty: none, and silence.
     pub answer_to_mail: Option<&'static str>,
 }
 
@@ -214,6 +214,7 @@ impl Conversation {
                     self.say("220 go on")?;
                     self.start_tls()?;
                 }
+                "MAIL" if self.offer.answer_to_mail == Some("") => while self.line().is_some() {},
                 "MAIL" if self.offer.answer_to_mail.is_some() => {
                     return self.say(self.offer.answer_to_mail?);
                 }

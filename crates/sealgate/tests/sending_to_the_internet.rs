@@ -216,6 +216,25 @@ fn where_one_exchanger_does_not_take_a_message_the_next_may() {
 }
 
 #[test]
+fn an_exchanger_that_greets_and_falls_silent_keeps_no_mail_from_the_next() {
+    let pki = Pki::new("Internet");
+    let silent = Exchanger::start(&Offer { answer_to_mail: Some(""), ..Offer::default() });
+    let good = plain();
+    let records = format!(
+        "silent A {}\ngood A {}\nboth MX 10 silent\nboth MX 20 good\nalone MX 10 silent\n",
+        silent.address, good.address
+    );
+    let internet = Internet::new(&pki, &[Zone::signed("abc.example", &records)], |gate| {
+        gate.set(&["limits", "delivery_secs_max"], 8);
+    });
+    let reply = internet.send("bob@both.abc.example");
+    assert_eq!(reply.status(), "250 2.0.0", "{reply:?}\n{}", internet.gate.log());
+    assert_eq!(good.taken().len(), 1);
+    // Without another one there is all the time that there is.
+    assert_eq!(internet.send("bob@alone.abc.example").status(), "451 4.4.7");
+}
+
+#[test]
 fn aliases_are_followed_by_their_own_proof_and_everything_ends_somewhere() {
     let pki = Pki::new("Internet");
     let good = plain();

@@ -1,7 +1,8 @@
 //! One copy from a hop to the server's answers to MAIL, RCPT and DATA: over a pooled connection, or a new one to the first of the
 //! hop's hosts that takes it.
 //!
-//! In: a [`Consignment`] and a deadline. Out: [`Begun`], or the refusal of everybody.
+//! In: a [`Consignment`] and a deadline. Out: [`Begun`], or the refusal of everybody. What a server is silent about ends its turn
+//! early as long as there is something else to try; no content has gone out then.
 
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure};
@@ -42,11 +43,17 @@ impl Downstream {
         let others = hop.targets.len() > 1;
         while let Some(link) = self.pool.take(hop) {
             failpoint!("deliver.pooled");
-            match timeout_at(deadline, self.begin(link, consignment, others)).await {
+            let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
+            let begun = self.begin(link, consignment, others);
+            match timeout_at(until, begun).await {
                 Ok(Ok(begun)) => return Some(Ok(begun)),
                 Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
                 Ok(Err(Trouble::Broken(_))) => {}
                 Ok(Err(Trouble::Elsewhere(_))) => return None,
+                Err(_) if others => {
+                    self.pool.forget(hop);
+                    return None;
+                }
                 Err(_) => {
                     if consignment.judges_hop
                         && let Ok(attempt) = self.hops.attempt(hop)
@@ -69,7 +76,7 @@ impl Downstream {
         failpoint!("deliver.connect");
         let attempt = self.hops.attempt(&consignment.hop)?;
         let mut earlier = None;
-        let begun = self.begin_at_any(consignment, &mut earlier);
+        let begun = self.begin_at_any(consignment, deadline, &mut earlier);
         let begun = match timeout_at(deadline, begun).await {
             Ok(begun) => begun,
             Err(_) => Err(Trouble::Broken(too_late())),
@@ -96,6 +103,7 @@ impl Downstream {
     async fn begin_at_any(
         &self,
         consignment: &Consignment<'_>,
+        deadline: Instant,
         earlier: &mut Option<Trouble>,
     ) -> Result<Begun, Trouble> {
         let mut tried = 0;
@@ -109,7 +117,11 @@ impl Downstream {
                 Err(refusal) => return Err(Trouble::Broken(refusal)),
             };
             let others = tried < consignment.hop.targets.len();
-            match self.begin(link, consignment, others).await {
+            // A host that greets and falls silent must not keep the mail from the next one.
+            let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
+            let begun = timeout_at(until, self.begin(link, consignment, others)).await;
+            let is_late = Instant::now() >= deadline;
+            match begun.unwrap_or_else(|_| Err(Trouble::silent(is_late))) {
                 // It is there, and greeted the client that was introduced: what it says to that one says nothing of others.
                 Err(Trouble::Broken(refusal)) if consignment.hop.introduces_client() => {
                     return Err(Trouble::Final(refusal));
@@ -139,7 +151,7 @@ impl Downstream {
             return Err(Trouble::Final(refusal));
         }
         loop {
-            let event = link.next().await.map_err(|_| Trouble::Broken(Refusal::NextHopTimeout))?;
+            let event = link.next().await.map_err(|_| Trouble::silent(false))?;
             let is_over = |reply: &Reply| reply.code == 421;
             match event {
                 Event::Admitted(replies) => {
@@ -168,7 +180,7 @@ impl Downstream {
                         false => Trouble::Final(refusal),
                     });
                 }
-                Event::Failed(_) => return Err(Trouble::Broken(Refusal::NextHopTimeout)),
+                Event::Failed(_) => return Err(Trouble::silent(false)),
                 Event::Answer { .. } | Event::Checked(_) | Event::Idle => {}
                 Event::NeedInput | Event::StartTls => {}
             }
@@ -185,6 +197,11 @@ impl Downstream {
 }
 
 impl Trouble {
+    /// Nothing usable was said; in time, or not.
+    fn silent(is_late: bool) -> Self {
+        Self::Broken(if is_late { too_late() } else { Refusal::NextHopTimeout })
+    }
+
     /// What a hop comes to where hosts before were of no use. For good only where every host said so, and who was away said
     /// nothing.
     fn after(self, earlier: Option<Self>) -> Self {
@@ -217,5 +234,13 @@ pub(in super::super) fn count_failure(attempt: Attempt, hop: &Hop, refusal: &Ref
     }
 }
 
+/// When the next thing is to be tried: no later than half of the time that is left.
+fn share_of(deadline: Instant, max: Duration) -> Instant {
+    let now = Instant::now();
+    now + max.min(deadline.saturating_duration_since(now) / 2)
+}
+
+/// For one host, once it has greeted us, while there are others.
+const HOST_MAX: Duration = Duration::from_secs(60);
 /// For the answer to RSET.
 const RESET_MAX: Duration = Duration::from_secs(3);
