@@ -221,6 +221,24 @@ fn a_refusal_that_was_heard_does_not_wait_for_the_answer_to_rset() {
     assert!(started.elapsed() < Duration::from_secs(20));
 }
 
+/// As one behind a firewall that has forgotten it.
+#[test]
+fn a_pooled_connection_that_went_silent_is_replaced_in_time() {
+    let mails = AtomicUsize::new(0);
+    let sink = Sink::scripted(Protocol::Smtp, move |stage| {
+        if matches!(stage, Stage::Mail(_)) && mails.fetch_add(1, Ordering::SeqCst) == 1 {
+            sleep(Duration::from_secs(60));
+        }
+        None
+    });
+    let gate = gate(&sink, |gate| gate.set(&["limits", "delivery_secs_max"], 8));
+    for count in 1..=2 {
+        let reply = from_us(&gate, &[BOB], MAIL);
+        assert_eq!(reply.code, 250, "{count}: {reply:?}");
+        assert_eq!(sink.connections(), count);
+    }
+}
+
 #[test]
 fn lmtp_recipients_have_replies_of_their_own() {
     let sink = Sink::scripted(Protocol::Smtp, |stage| match stage {

@@ -35,6 +35,15 @@ impl Link {
         self.client.is_idle() && self.input.is_empty() && self.stream.is_quiet()
     }
 
+    /// Writes what is to be written and waits for the first octets of what the server says.
+    pub(super) async fn hear(&mut self) -> io::Result<()> {
+        self.write().await?;
+        if self.input.is_empty() && self.stream.read(&mut self.input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
     /// The next event; writes what is to be written and reads as needed.
     pub(super) async fn next(&mut self) -> io::Result<Event> {
         loop {

@@ -13,7 +13,7 @@ use sealgate_core::envelope::{Envelope, Recipient};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Transaction};
 
-use super::deliver::{Downstream, count_failure, is_permanent, passed_on};
+use super::deliver::{Downstream, REUSED_MAX, count_failure, is_permanent, passed_on};
 use super::hops::Reservation;
 use super::link::Link;
 use super::route::Hop;
@@ -150,11 +150,14 @@ impl Downstream {
         while answer.is_none()
             && let Some(mut link) = self.pool.take(hop)
         {
+            let until = tokio::time::Instant::now() + REUSED_MAX;
             if let Err(lack) = link.client.check(transaction) {
                 self.pool.keep(hop, link);
                 return Err(lack.into());
             }
-            answer = self.hear_answer(link).await;
+            if self.hear_again(&mut link, hop, until).await.is_some() {
+                answer = self.hear_answer(link).await;
+            }
         }
         let answer = match answer {
             Some(answer) => Some(answer),

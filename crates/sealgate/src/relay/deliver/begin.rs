@@ -44,7 +44,8 @@ impl Downstream {
         while let Some(link) = self.pool.take(hop) {
             failpoint!("deliver.pooled");
             let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
-            let begun = self.begin(link, consignment, others);
+            let first_answer_by = Some(share_of(deadline, REUSED_MAX));
+            let begun = self.begin(link, consignment, others, first_answer_by);
             match timeout_at(until, begun).await {
                 Ok(Ok(begun)) => return Some(Ok(begun)),
                 Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
@@ -119,7 +120,7 @@ impl Downstream {
             let others = tried < consignment.hop.targets.len();
             // A host that greets and falls silent must not keep the mail from the next one.
             let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
-            let begun = timeout_at(until, self.begin(link, consignment, others)).await;
+            let begun = timeout_at(until, self.begin(link, consignment, others, None)).await;
             let is_late = Instant::now() >= deadline;
             match begun.unwrap_or_else(|_| Err(Trouble::silent(is_late))) {
                 // It is there, and greeted the client that was introduced: what it says to that one says nothing of others.
@@ -134,12 +135,14 @@ impl Downstream {
         }
     }
 
-    /// Over one connection. Where there are other hosts, a refusal that need not be theirs is not the last word.
+    /// Over one connection, which was used before where there is a time for its first answer. Where there are other hosts, a refusal
+    /// that need not be theirs is not the last word.
     async fn begin(
         &self,
         mut link: Link,
         consignment: &Consignment<'_>,
         others: bool,
+        first_answer_by: Option<Instant>,
     ) -> Result<Begun, Trouble> {
         let hop = &consignment.hop;
         if let Err(lack) = link.client.start(&consignment.transaction()) {
@@ -149,6 +152,9 @@ impl Downstream {
             }
             self.pool.keep(hop, link);
             return Err(Trouble::Final(refusal));
+        }
+        if let Some(until) = first_answer_by {
+            self.hear_again(&mut link, hop, until).await.ok_or(Trouble::silent(false))?;
         }
         loop {
             let event = link.next().await.map_err(|_| Trouble::silent(false))?;
@@ -183,6 +189,23 @@ impl Downstream {
                 Event::Failed(_) => return Err(Trouble::silent(false)),
                 Event::Answer { .. } | Event::Checked(_) | Event::Idle => {}
                 Event::NeedInput | Event::StartTls => {}
+            }
+        }
+    }
+
+    /// Waits until a server begins to answer over a connection that was used before; `None` where it does not. Where one such
+    /// connection has gone silent, as behind a firewall that forgot it, the others have.
+    pub(in super::super) async fn hear_again(
+        &self,
+        link: &mut Link,
+        hop: &Hop,
+        until: Instant,
+    ) -> Option<()> {
+        match timeout_at(until, link.hear()).await {
+            Ok(heard) => heard.ok(),
+            Err(_) => {
+                self.pool.forget(hop);
+                None
             }
         }
     }
@@ -242,5 +265,8 @@ fn share_of(deadline: Instant, max: Duration) -> Instant {
 
 /// For one host, once it has greeted us, while there are others.
 const HOST_MAX: Duration = Duration::from_secs(60);
+/// For the first answer over a connection that was used before: a server that is there says something sooner, and a new
+/// connection finds out.
+pub(in super::super) const REUSED_MAX: Duration = Duration::from_secs(20);
 /// For the answer to RSET.
 const RESET_MAX: Duration = Duration::from_secs(3);
