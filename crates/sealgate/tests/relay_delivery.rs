@@ -204,6 +204,42 @@ fn who_refuses_rset_bounces_nobody_elses_mail() {
     assert_eq!(reply.code, 250, "{reply:?}");
 }
 
+/// Over a connection that greeted well 421, or the end without a word, is about this message.
+#[test]
+fn what_one_sender_is_told_shuts_the_next_hop_for_nobody_else() {
+    const LIMITED: &str = "421 4.7.28 this sender is rate limited\r\n";
+    for (at, says, status) in [
+        ('m', LIMITED, "451 4.7.28"),
+        ('r', LIMITED, "451 4.7.28"),
+        ('d', LIMITED, "451 4.7.28"),
+        ('m', "", "451 4.4.2"),
+        ('r', "", "451 4.4.2"),
+    ] {
+        let is_limited = AtomicBool::new(false);
+        let sink = Sink::scripted(Protocol::Smtp, move |stage| {
+            let here = match stage {
+                Stage::Mail(line) => {
+                    is_limited.store(line.contains("mallory@"), Ordering::SeqCst);
+                    'm'
+                }
+                Stage::Rcpt(_) => 'r',
+                Stage::Data => 'd',
+                _ => return None,
+            };
+            (here == at && is_limited.load(Ordering::SeqCst)).then(|| says.to_owned())
+        });
+        let gate = gate(&sink, |_| {});
+        let inside = gate.ready().inside_smtp.unwrap();
+        for _ in 0..4 {
+            let reply = send_smtp(inside, "mallory@nec.example", &[BOB], MAIL);
+            assert_eq!(reply.status(), status, "{at} {says}: {reply:?}");
+            assert!(reply.text().contains("rate limited") || says.is_empty(), "{reply:?}");
+        }
+        let reply = from_us(&gate, &[BOB], MAIL);
+        assert_eq!(reply.code, 250, "{at} {says}: {reply:?}");
+    }
+}
+
 #[test]
 fn a_refusal_that_was_heard_does_not_wait_for_the_answer_to_rset() {
     let sink = Sink::scripted(Protocol::Smtp, |stage| match stage {

@@ -156,7 +156,9 @@ impl Downstream {
                 return Err(lack.into());
             }
             if self.hear_again(&mut link, hop, until).await.is_some() {
-                answer = self.hear_answer(link).await;
+                // 421 is about the connection: a new one tells.
+                let is_answer = |(reply, _): &(Reply, _)| reply.code != 421;
+                answer = self.hear_answer(link).await.filter(is_answer);
             }
         }
         let answer = match answer {
@@ -191,7 +193,7 @@ impl Downstream {
                 Event::Checked(replies) | Event::Refused(replies) => {
                     let reply = replies.into_iter().next()?;
                     if reply.code == 421 {
-                        return None;
+                        return Some((reply, None));
                     }
                     self.inside_offers.learn(&link.passage);
                     link.asked.questions += 1;
@@ -200,7 +202,7 @@ impl Downstream {
                         || link.asked.refusals >= REFUSALS_MAX;
                     return Some((reply, (!is_tired).then_some(link)));
                 }
-                Event::Failed(Failure::Closing(reply)) if reply.code != 421 => return Some((reply, None)),
+                Event::Failed(Failure::Closing(reply)) => return Some((reply, None)),
                 Event::Failed(_) => return None,
                 _ => {}
             }

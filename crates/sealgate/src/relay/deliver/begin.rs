@@ -153,11 +153,17 @@ impl Downstream {
             self.pool.keep(hop, link);
             return Err(Trouble::Final(refusal));
         }
+        let is_reused = first_answer_by.is_some();
         if let Some(until) = first_answer_by {
             self.hear_again(&mut link, hop, until).await.ok_or(Trouble::silent(false))?;
         }
         loop {
-            let event = link.next().await.map_err(|_| Trouble::silent(false))?;
+            let event = match link.next().await {
+                Ok(event) => event,
+                Err(_) if is_reused => return Err(Trouble::silent(false)),
+                // It has just greeted us: what it does not like is this message, which must not shut the hop for all others.
+                Err(_) => return Err(Trouble::Elsewhere(Refusal::NextHopTimeout)),
+            };
             let is_over = |reply: &Reply| reply.code == 421;
             match event {
                 Event::Admitted(replies) => {
@@ -166,8 +172,8 @@ impl Downstream {
                     consignment.transport.note(link.passage.clone());
                     return Ok(Begun { link, is_admitted: true, refused });
                 }
-                Event::Refused(replies) if replies.iter().all(is_over) => {
-                    // "Too many messages in this connection": another one may do.
+                Event::Refused(replies) if is_reused && replies.iter().all(is_over) => {
+                    // "Too many messages in this connection": another one may do. Of a new one it is the message that is meant.
                     return Err(Trouble::Broken(Refusal::NextHopUnreachable));
                 }
                 Event::Refused(replies) if others && !replies.iter().any(Reply::is_permanent) => {
