@@ -713,3 +713,41 @@ fn a_mailbox_that_has_just_gone_costs_the_others_a_moment() {
     assert_eq!(session.reply().code, 250);
     assert_eq!(sink.received().len(), 1, "once");
 }
+
+/// The reply is for the Internet; and what was heard neither waits for what does not matter, nor gets lost.
+#[test]
+fn what_the_mail_server_says_is_passed_on_without_its_address() {
+    for (at, says, status) in [
+        ("rcpt", "550 5.7.1 not you", "550 5.7.1"),
+        ("rcpt", "421 4.7.28 you are rate limited", "451 4.7.28"),
+        ("dot", "554 5.7.1 not this", "554 5.7.1"),
+        ("connect", "554 5.7.1 not here", "451 4.7.1"),
+    ] {
+        let sink = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+            Stage::Rcpt(_) if at == "rcpt" => Some(format!("{says}\r\n")),
+            Stage::Dot(_) if at == "dot" => Some(format!("{says}\r\n")),
+            Stage::Connect if at == "connect" => Some(format!("{says}\r\n")),
+            // It is slow where nobody waits.
+            Stage::Reset if at == "rcpt" => {
+                std::thread::sleep(Duration::from_secs(70));
+                None
+            }
+            _ => None,
+        });
+        let gate = gate(&format!("smtp://{}", sink.address), |_| {});
+        let (mut session, _) = Session::connect(gate.ready().outside_smtp.unwrap());
+        session.command("EHLO mx.abc.example");
+        session.command(&format!("MAIL FROM:<{BOB}>"));
+        let mut reply = session.command(&format!("RCPT TO:<{ALICE}>"));
+        if at == "dot" {
+            session.command("DATA");
+            session.content(MAIL);
+            reply = session.reply();
+        }
+        assert_eq!(reply.status(), status, "{reply:?}");
+        let (_, words) = says.split_once(' ').unwrap();
+        assert!(reply.text().contains(words.split_once(' ').unwrap().1), "{reply:?}");
+        let port = sink.address.port().to_string();
+        assert!(!reply.text().contains("smtp://") && !reply.text().contains(&port), "{reply:?}");
+    }
+}

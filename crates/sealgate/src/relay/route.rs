@@ -28,7 +28,7 @@ use crate::config::{Dns, NextHop, Server};
 pub(crate) struct Hop {
     /// SMTP or LMTP.
     pub(crate) lmtp: bool,
-    /// Who that is, for replies and logs.
+    /// Who that is, for logs.
     pub(crate) name: String,
     /// Hosts in the order to try them.
     pub(crate) targets: Vec<Target>,
@@ -41,6 +41,13 @@ impl Hop {
     /// The protocol.
     pub(crate) fn protocol(&self) -> Protocol {
         if self.lmtp { Protocol::Lmtp } else { Protocol::Smtp }
+    }
+
+    /// Who it is in replies. Where a fixed server is, is its administrator's affair: a client from the Internet need not learn
+    /// the inside from us.
+    pub(crate) fn public_name(&self) -> &str {
+        let is_fixed = self.targets.iter().any(|target| !target.absolute);
+        if is_fixed { "next hop" } else { &self.name }
     }
 
     /// Whether a client of ours is introduced to the server.

@@ -8,7 +8,8 @@ pub(in super::super) fn is_permanent(refusal: &Refusal) -> bool {
     Reply::from(refusal).is_permanent()
 }
 
-/// What a server said, for the one upstream: the same class, the enhanced status kept, and who said it (O3).
+/// What a server said, for the one upstream: the same class, the enhanced status kept, and who said it (O3), as far as that is
+/// anybody's affair.
 pub(in super::super) fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
     let class = if reply.is_permanent() { 5 } else { 4 };
     let code = match reply.code {
@@ -17,7 +18,7 @@ pub(in super::super) fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
         _ => 451,
     };
     let enhanced = reply.enhanced.filter(|(first, _, _)| *first == class).unwrap_or((class, 0, 0));
-    let text = format!("{} said: {} {}", hop.name, reply.code, reply.text());
+    let text = format!("{} said: {} {}", hop.public_name(), reply.code, reply.text());
     Refusal::NextHop(Reply::new(code, enhanced, text))
 }
 
