@@ -11,7 +11,7 @@
 )]
 
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -687,31 +687,112 @@ fn a_mail_server_is_not_worn_out_by_guesses() {
     assert_eq!(session.command(&format!("MAIL FROM:<{BOB}>")).status(), "421 4.7.0");
 }
 
-/// There is one reply for all: who has gone between RCPT and delivery takes nobody's mail along.
+/// A session with some of the recipients admitted, up to the reply to its content; and what the others were told.
+fn deliver(
+    gate: &Gate,
+    mail: &str,
+    to: &[&str],
+) -> (Vec<String>, sealgate_testkit::session::Reply) {
+    let (mut session, _) = Session::connect(gate.ready().outside_smtp.unwrap());
+    session.command("EHLO mx.abc.example");
+    session.command(&format!("MAIL FROM:<{BOB}>{mail}"));
+    let told = to.iter().map(|to| session.command(&format!("RCPT TO:<{to}>")).status()).collect();
+    assert_eq!(session.command("DATA").code, 354);
+    session.content(MAIL);
+    (told, session.reply())
+}
+
+/// There is one reply for all: who has gone between RCPT and delivery, or is refused at delivery only, takes nobody's mail along.
 #[test]
-fn a_mailbox_that_has_just_gone_costs_the_others_a_moment() {
+fn a_mailbox_that_is_refused_at_delivery_costs_the_others_a_moment() {
     const GONE: &str = "gone@nec.example";
+    for (answer, at_first, then) in [
+        ("550 5.1.1 no such mailbox", "451 4.1.1", "550 5.1.1"),
+        ("550 5.1.10 RecipientNotFound", "451 4.1.10", "550 5.1.10"),
+        ("550 Unrouteable address", "451 4.0.0", "550 5.0.0"),
+        ("550 5.2.1 mailbox disabled", "451 4.2.1", "550 5.2.1"),
+    ] {
+        let count = AtomicUsize::new(0);
+        let sink = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+            Stage::Rcpt(line)
+                if line.contains(GONE) && count.fetch_add(1, Ordering::SeqCst) == 1 =>
+            {
+                Some(format!("{answer}\r\n"))
+            }
+            _ => None,
+        });
+        let gate = gate(&format!("smtp://{}", sink.address), |_| {});
+        let outside = gate.ready().outside_smtp.unwrap();
+        let reply = send_smtp(outside, BOB, &[GONE, ALICE], MAIL);
+        assert_eq!(reply.status(), at_first, "{reply:?}");
+        assert!(reply.text().contains(GONE) && !reply.text().contains(ALICE), "{reply:?}");
+        let (told, reply) = deliver(&gate, "", &[GONE, ALICE]);
+        assert_eq!(told, [then, "250 2.1.5"]);
+        assert_eq!(reply.code, 250, "{reply:?}");
+        assert_eq!(sink.received().len(), 1, "once");
+    }
+}
+
+/// Nobody else's mail waits then.
+#[test]
+fn who_is_refused_at_delivery_alone_is_refused_at_once() {
     let count = AtomicUsize::new(0);
     let sink = Sink::scripted(Protocol::Smtp, move |stage| match stage {
-        Stage::Rcpt(line) if line.contains(GONE) && count.fetch_add(1, Ordering::SeqCst) > 0 => {
-            Some("550 5.1.1 no such mailbox\r\n".to_owned())
+        // Two questions, then two deliveries.
+        Stage::Rcpt(_) if count.fetch_add(1, Ordering::SeqCst) >= 2 => {
+            Some("550 5.2.1 mailbox disabled\r\n".to_owned())
         }
         _ => None,
     });
     let gate = gate(&format!("smtp://{}", sink.address), |_| {});
-    let outside = gate.ready().outside_smtp.unwrap();
-    let reply = send_smtp(outside, BOB, &[GONE, ALICE], MAIL);
-    assert_eq!(reply.status(), "451 4.1.1", "{reply:?}");
-    assert!(reply.text().contains(GONE) && !reply.text().contains(ALICE), "{reply:?}");
-    let (mut session, _) = Session::connect(outside);
-    session.command("EHLO mx.abc.example");
-    session.command(&format!("MAIL FROM:<{BOB}>"));
-    assert_eq!(session.command(&format!("RCPT TO:<{GONE}>")).status(), "550 5.1.1");
-    assert_eq!(session.command(&format!("RCPT TO:<{ALICE}>")).code, 250);
-    assert_eq!(session.command("DATA").code, 354);
-    session.content(MAIL);
-    assert_eq!(session.reply().code, 250);
-    assert_eq!(sink.received().len(), 1, "once");
+    let reply = send_smtp(gate.ready().outside_smtp.unwrap(), BOB, &["x@nec.example", ALICE], MAIL);
+    assert_eq!(reply.status(), "550 5.2.1", "{reply:?}");
+    assert_eq!(rcpt(&gate, BOB, ALICE), "550 5.2.1", "asked anew");
+}
+
+/// A mail server with quota says no only where it hears of the size.
+#[test]
+fn a_mailbox_that_is_nearly_full_is_asked_with_the_size() {
+    let too_large = AtomicBool::new(false);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let sink = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+        Stage::Hello => Some("250-x\r\n250-PIPELINING\r\n250 SIZE 100000\r\n".to_owned()),
+        Stage::Mail(line) => {
+            let size = line.split_once("SIZE=").and_then(|(_, size)| size.parse::<usize>().ok());
+            too_large.store(size.is_some_and(|size| size > 5000), Ordering::SeqCst);
+            None
+        }
+        Stage::Rcpt(line) => {
+            count.fetch_add(1, Ordering::SeqCst);
+            let is_full = line.contains("full@") && too_large.load(Ordering::SeqCst);
+            is_full.then(|| "552 5.2.2 over quota\r\n".to_owned())
+        }
+        _ => None,
+    });
+    let gate = gate(&format!("smtp://{}", sink.address), |_| {});
+    let (told, reply) = deliver(&gate, " SIZE=9000", &["full@nec.example", ALICE]);
+    assert_eq!(told, ["552 5.2.2", "250 2.1.5"]);
+    assert_eq!(reply.code, 250, "{reply:?}");
+    let before = asked.load(Ordering::SeqCst);
+    let rcpt = |size: usize| {
+        let (mut session, _) = Session::connect(gate.ready().outside_smtp.unwrap());
+        session.command("EHLO mx.abc.example");
+        session.command(&format!("MAIL FROM:<{BOB}> SIZE={size}"));
+        session.command("RCPT TO:<full@nec.example>").status()
+    };
+    // What holds for a size holds for those beyond it, and of others nobody knows.
+    for (size, status, questions) in [
+        (9001, "552 5.2.2", 0),
+        (2000, "250 2.1.5", 1),
+        (1000, "250 2.1.5", 1),
+        (8000, "552 5.2.2", 2),
+        (9000, "552 5.2.2", 2),
+        (100_001, "552 5.2.2", 2),
+    ] {
+        assert_eq!(rcpt(size), status, "{size}");
+        assert_eq!(asked.load(Ordering::SeqCst) - before, questions, "{size}");
+    }
 }
 
 /// The reply is for the Internet; and what was heard neither waits for what does not matter, nor gets lost.

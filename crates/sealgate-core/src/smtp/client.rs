@@ -116,6 +116,7 @@ pub struct Client {
     tls: bool,
     /// Replies of the transaction: one for each recipient, once known.
     replies: Vec<Option<Reply>>,
+    content_is_refused: bool,
     phase: Phase,
 }
 
@@ -164,6 +165,7 @@ impl Client {
             capabilities: Capabilities::default(),
             tls: false,
             replies: Vec::new(),
+            content_is_refused: false,
             phase: Phase::Opening,
         }
     }
@@ -211,6 +213,12 @@ impl Client {
         }
     }
 
+    /// Whether the last transaction was refused at DATA, by a server that had admitted somebody: that is about the message and
+    /// not about who it is from and for.
+    pub fn is_content_refused(&self) -> bool {
+        self.content_is_refused
+    }
+
     /// Starts a transaction; only when idle.
     ///
     /// # Errors
@@ -241,6 +249,7 @@ impl Client {
             return Ok(());
         }
         self.phase = Phase::Beginning;
+        self.content_is_refused = false;
         self.replies = vec![None; transaction.recipients.len()];
         self.unsent.push_back((self.mail_command(transaction), Expected::Mail));
         for (index, recipient) in transaction.recipients.iter().enumerate() {
@@ -463,6 +472,7 @@ impl Client {
             self.events.push_back(Event::Admitted(replies));
             return;
         }
+        self.content_is_refused = !admitted.is_empty();
         for index in admitted {
             if let Some(slot) = self.replies.get_mut(index) {
                 *slot = Some(reply.clone());

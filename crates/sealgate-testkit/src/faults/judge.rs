@@ -131,14 +131,21 @@ impl<'b> Case<'b> {
             || self.is_struck(number, Side::Downstream, &[GARBLED, GREETING_GARBLED])
     }
 
-    /// Whether the relay may believe at this attempt what the mail server inside said of the recipient earlier.
+    /// Whether the relay may believe at this attempt what the mail server inside said of the recipient earlier: shortly before, or to
+    /// an earlier attempt, which all its recipients were put off for.
     fn was_turned_away(self, number: usize) -> bool {
         let attempt = &self.entry.attempts[number];
         let ended = attempt.ended.unwrap_or_else(Instant::now);
         let is_him = |whom: &Option<String>| whom.as_deref().is_none_or(|to| to == self.recipient);
+        let was_put_off = |when: Instant| {
+            let earlier = self.entry.attempts.iter().take(number);
+            let mut until = earlier.map(|one| (one.began, one.ended.unwrap_or(ended)));
+            until.any(|(began, ended)| began <= when && when <= ended)
+        };
         self.entry.mail.door == Door::OutsideSmtp
             && self.books.turned_away.iter().any(|(when, whom)| {
-                is_him(whom) && *when <= ended && attempt.began <= *when + BELIEVED
+                let is_believed = attempt.began <= *when + BELIEVED || was_put_off(*when);
+                is_him(whom) && *when <= ended && is_believed
             })
     }
 

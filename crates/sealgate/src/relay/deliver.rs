@@ -112,6 +112,17 @@ pub(crate) struct Delivery<'a> {
     _reservation: Reservation,
 }
 
+/// What became of a copy up to the server's 354.
+#[derive(Debug)]
+pub(crate) struct Admission<'a> {
+    /// None where nobody was admitted.
+    pub(crate) delivery: Option<Delivery<'a>>,
+    /// Those who were not.
+    pub(crate) refused: Vec<Outcome>,
+    /// The server refused them for who the message is from and for.
+    pub(crate) for_envelope: bool,
+}
+
 /// One recipient's outcome, by index into the envelope.
 pub(crate) type Outcome = (usize, Result<Reply, Refusal>);
 
@@ -123,14 +134,12 @@ impl Downstream {
     }
 
     /// Opens a transaction for a consignment: a pooled connection, or a new one where that is dead.
-    ///
-    /// The second value holds those recipients who were refused; without a delivery that is everybody.
     pub(crate) async fn admit<'a>(
         &self,
         consignment: &'a Consignment<'a>,
         reservation: Reservation,
         deadline: Instant,
-    ) -> (Option<Delivery<'a>>, Vec<Outcome>) {
+    ) -> Admission<'a> {
         // Time that is used up is not the hop's fault.
         let begun = if Instant::now() >= deadline {
             Err(too_late())
@@ -140,12 +149,9 @@ impl Downstream {
                 None => self.begin_anew(consignment, deadline).await,
             }
         };
-        let Begun { link, is_admitted, refused } = match begun {
+        let Begun { link, is_admitted, refused, for_envelope } = match begun {
             Ok(begun) => begun,
-            Err(refusal) => {
-                let recipients = consignment.recipients.iter();
-                return (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect());
-            }
+            Err(refusal) => return Admission::to_nobody(consignment, &refusal),
         };
         let delivery = if is_admitted {
             Some(Delivery { consignment, link, _reservation: reservation })
@@ -153,7 +159,16 @@ impl Downstream {
             self.take_back(&consignment.hop, link).await;
             None
         };
-        (delivery, refused)
+        Admission { delivery, refused, for_envelope }
+    }
+}
+
+impl<'a> Admission<'a> {
+    /// Nobody is admitted, for one reason.
+    pub(crate) fn to_nobody(consignment: &Consignment<'a>, refusal: &Refusal) -> Self {
+        let recipients = consignment.recipients.iter();
+        let refused = recipients.map(|index| (*index, Err(refusal.clone()))).collect();
+        Self { delivery: None, refused, for_envelope: false }
     }
 }
 

@@ -27,7 +27,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::deliver::{Consignment, Delivery, Downstream, Outcome, too_late};
+use super::deliver::{
+    Admission, Consignment, Delivery, Downstream, Outcome, is_permanent, too_late,
+};
 use super::hops::Reservation;
 use super::introduction::Introduction;
 use super::recipients::Recipients;
@@ -217,7 +219,8 @@ impl Fanout<'_> {
     async fn deliver_alone(&self, consignment: &Consignment<'_>) {
         let reserved = self.downstream.hops.reserve(&consignment.hop, 1, self.deadline).await;
         failpoint!("fanout.alone");
-        let (delivery, refused) = self.admit(consignment, reserved, self.deadline).await;
+        let Admission { delivery, refused, .. } =
+            self.admit(consignment, reserved, self.deadline).await;
         refused.into_iter().for_each(|outcome| self.answer(outcome));
         if let Some(delivery) = delivery {
             self.finish(delivery, consignment, &Dots::default()).await;
@@ -293,17 +296,18 @@ impl Fanout<'_> {
             });
             self.admit(consignment, own, ready_by)
         });
-        let admitted = join(admissions).await;
+        let mut admitted = join(admissions).await;
+        self.compare(&mut admitted, consignments);
         failpoint!("fanout.admitted");
         let mut deliveries = Vec::new();
-        for ((delivery, outcomes), consignment) in admitted.into_iter().zip(consignments) {
-            for outcome in outcomes {
+        for (admission, consignment) in admitted.into_iter().zip(consignments) {
+            for outcome in admission.refused {
                 if outcome.1.as_ref().is_err_and(|refusal| self.is_beyond_repair(refusal)) {
                     dots.beyond_repair.store(true, Ordering::Release);
                 }
                 self.answer(outcome);
             }
-            deliveries.extend(delivery.map(|delivery| (delivery, consignment)));
+            deliveries.extend(admission.delivery.map(|delivery| (delivery, consignment)));
         }
         if dots.hold_back() {
             // Dropped: every connection is closed without its dot.
@@ -380,32 +384,38 @@ impl Fanout<'_> {
         consignment: &'c Consignment<'c>,
         reserved: Result<Reservation, Refusal>,
         deadline: Instant,
-    ) -> (Option<Delivery<'c>>, Vec<Outcome>) {
+    ) -> Admission<'c> {
         match reserved {
-            Ok(reservation) => {
-                let admitted = self.downstream.admit(consignment, reservation, deadline).await;
-                let (delivery, mut refused) = admitted;
-                refused.iter_mut().for_each(|outcome| self.compare(consignment, outcome));
-                (delivery, refused)
-            }
-            Err(refusal) => {
-                let recipients = consignment.recipients.iter();
-                (None, recipients.map(|index| (*index, Err(refusal.clone()))).collect())
-            }
+            Ok(reservation) => self.downstream.admit(consignment, reservation, deadline).await,
+            Err(refusal) => Admission::to_nobody(consignment, &refusal),
         }
     }
 
-    /// A mailbox that was there at RCPT and has gone: the one reply for all must not bounce the others' mail. The next
+    /// Who was admitted at RCPT and is refused for good now: the one reply for all must not bounce the others' mail. The next
     /// attempt hears of it at RCPT, alone.
-    fn compare(&self, consignment: &Consignment<'_>, (index, outcome): &mut Outcome) {
+    fn compare(&self, admitted: &mut [Admission<'_>], consignments: &[Consignment<'_>]) {
+        let Some(known) = self.recipients else { return };
         let envelope = self.envelope;
-        if let (Some(known), Some(to)) = (self.recipients, envelope.recipients.get(*index))
-            && let Err(refusal) = outcome
-            && known.learn_gone(&consignment.hop, envelope, to, refusal)
-            && envelope.recipients.len() > 1
-        {
-            let text = "a mailbox has just gone, try again for the others";
-            *refusal = Refusal::NextHop(Reply::new(451, (4, 1, 1), text));
+        let outcomes = admitted.iter().flat_map(|admission| &admission.refused);
+        let refused = outcomes.filter(|(_, outcome)| outcome.as_ref().is_err_and(is_permanent));
+        let are_others = refused.count() < envelope.recipients.len();
+        for (admission, consignment) in admitted.iter_mut().zip(consignments) {
+            if !admission.for_envelope {
+                continue;
+            }
+            for (index, outcome) in &mut admission.refused {
+                let Some(to) = envelope.recipients.get(*index) else { continue };
+                let Err(refusal) = outcome else { continue };
+                if !is_permanent(refusal) {
+                    continue;
+                }
+                if are_others {
+                    known.owe(&consignment.hop, envelope, to, refusal);
+                    *refusal = refused_since(refusal);
+                } else {
+                    known.forget(&consignment.hop, envelope, to);
+                }
+            }
         }
     }
 
@@ -439,6 +449,13 @@ impl Fanout<'_> {
         // Nobody listens any more: the client is gone, and the log line shows what became of the message.
         let _ = self.answers.send(outcome);
     }
+}
+
+/// What all hear once of one who was admitted before: for now.
+fn refused_since(refusal: &Refusal) -> Refusal {
+    let (_, subject, detail) = Reply::from(refusal).enhanced.unwrap_or((5, 0, 0));
+    let text = "refused since RCPT, try again for the others";
+    Refusal::NextHop(Reply::new(451, (4, subject, detail), text))
 }
 
 /// RFC 3463 §3.6: those of the other domains are served; the next attempt skips these and gets further.

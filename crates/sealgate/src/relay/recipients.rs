@@ -2,7 +2,7 @@
 //!
 //! In: what the client said in MAIL and RCPT. Out: the mail server's own answer, its status and words kept. The question is
 //! MAIL, RCPT and RSET on a pooled connection. Answers for good are remembered for a short time, bounded; "not now" is asked
-//! again each time.
+//! again each time. Who is refused at delivery all the same is refused at RCPT when the message comes again.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -22,6 +22,9 @@ use super::route::Hop;
 #[derive(Debug)]
 pub(crate) struct Recipients {
     answers: Cache<Question, Answer>,
+    /// Refusals at delivery that all recipients of a message were put off for: each is said once, when it comes again. The size
+    /// that the client gives tells it from others.
+    owed: Cache<(Question, u64), Refusal>,
 }
 
 /// What an answer may depend on. Another mail server, after a reload, knows others. One without such a mailbox says so to
@@ -59,11 +62,13 @@ impl Question {
     }
 }
 
+/// What a mail server said, with SIZE as the client gave it, 0 where it gave none: a mailbox that is nearly full takes less.
 #[derive(Clone, Debug)]
 enum Answer {
-    Admitted,
-    /// For good.
-    Refused(Refusal),
+    /// It takes so many octets, and fewer.
+    Admitted(u64),
+    /// It takes neither so many octets nor more, for good.
+    Refused(u64, Refusal),
 }
 
 /// A server's answer, its connection where that can be used again, and the place at the server.
@@ -77,7 +82,8 @@ impl Recipients {
     /// Nothing is known yet.
     pub(crate) fn new() -> Self {
         let answers = Cache::builder().max_capacity(ANSWERS_MAX).expire_after(AnswerExpiry).build();
-        Self { answers }
+        let owed = Cache::builder().max_capacity(OWED_MAX).time_to_live(OWED_FOR).build();
+        Self { answers, owed }
     }
 
     /// Whether the mail server at this hop takes mail from the envelope's sender for a recipient.
@@ -93,51 +99,58 @@ impl Recipients {
     ) -> Result<(), Refusal> {
         let question = Question::new(hop, envelope, to);
         let of_everybody = question.of_everybody();
-        match self.answers.get(&question).or_else(|| self.answers.get(&of_everybody)) {
-            Some(Answer::Admitted) => return Ok(()),
-            Some(Answer::Refused(refusal)) => return Err(refusal),
-            None => {}
+        let size_bytes = envelope.parameters.size_bytes.unwrap_or_default();
+        if let Some(refusal) = self.owed.remove(&(question.clone(), size_bytes)) {
+            return Err(refusal);
+        }
+        let remembered = self.remembered(&question, size_bytes);
+        if let Some(answer) = remembered.or_else(|| self.remembered(&of_everybody, size_bytes)) {
+            return answer;
         }
         let transaction = Transaction {
             reverse_path: envelope.reverse_path.as_ref(),
             parameters: &envelope.parameters,
             recipients: vec![to],
-            size_bytes: 0,
+            size_bytes,
             eight_bit: false,
             utf8_header: false,
         };
         let asked = tokio::time::timeout(ANSWER_MAX, downstream.ask(hop, &transaction)).await;
-        let Answered { reply, link, _place } =
-            asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
+        let Answered { reply, link, _place } = asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
         if let Some(link) = link {
             downstream.take_back(hop, link).await;
         }
         if reply.is_positive() {
-            self.answers.insert(question, Answer::Admitted);
+            self.answers.insert(question, Answer::Admitted(size_bytes));
             return Ok(());
         }
         let refusal = passed_on(hop, &reply);
-        if reply.is_permanent() {
-            let question = if is_no_mailbox(&reply) { of_everybody } else { question };
-            self.answers.insert(question, Answer::Refused(refusal.clone()));
+        if is_no_mailbox(&reply) {
+            self.answers.insert(of_everybody, Answer::Refused(0, refusal.clone()));
+        } else if reply.is_permanent() {
+            self.answers.insert(question, Answer::Refused(size_bytes, refusal.clone()));
         }
         Err(refusal)
     }
 
-    /// Whether this answer at delivery, to an address that was admitted at RCPT, says that the mailbox has gone since. What was
-    /// believed of it is forgotten then, so that the next question is answered truly.
-    pub(super) fn learn_gone(
-        &self,
-        hop: &Hop,
-        envelope: &Envelope,
-        to: &Recipient,
-        answer: &Refusal,
-    ) -> bool {
-        let is_gone = is_no_mailbox(&Reply::from(answer));
-        if is_gone {
-            self.answers.invalidate(&Question::new(hop, envelope, to));
+    fn remembered(&self, question: &Question, size_bytes: u64) -> Option<Result<(), Refusal>> {
+        match self.answers.get(question)? {
+            Answer::Admitted(most) => (size_bytes <= most).then_some(Ok(())),
+            Answer::Refused(least, refusal) => (size_bytes >= least).then_some(Err(refusal)),
         }
-        is_gone
+    }
+
+    /// Somebody who was admitted at RCPT was refused at delivery, and others were put off because of him: the next attempt is told
+    /// so at RCPT, even by a mail server that says no at delivery only, and even after hours.
+    pub(super) fn owe(&self, hop: &Hop, envelope: &Envelope, to: &Recipient, refusal: &Refusal) {
+        self.forget(hop, envelope, to);
+        let size_bytes = envelope.parameters.size_bytes.unwrap_or_default();
+        self.owed.insert((Question::new(hop, envelope, to), size_bytes), refusal.clone());
+    }
+
+    /// The answer was not true: the next question is answered by the mail server.
+    pub(super) fn forget(&self, hop: &Hop, envelope: &Envelope, to: &Recipient) {
+        self.answers.invalidate(&Question::new(hop, envelope, to));
     }
 }
 
@@ -221,9 +234,20 @@ struct AnswerExpiry;
 impl Expiry<Question, Answer> for AnswerExpiry {
     fn expire_after_create(&self, _: &Question, answer: &Answer, _: Instant) -> Option<Duration> {
         Some(match answer {
-            Answer::Admitted => ADMITTED_FOR,
-            Answer::Refused(_) => REFUSED_FOR,
+            Answer::Admitted(_) => ADMITTED_FOR,
+            Answer::Refused(..) => REFUSED_FOR,
         })
+    }
+
+    /// One for another size takes its place.
+    fn expire_after_update(
+        &self,
+        question: &Question,
+        answer: &Answer,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(question, answer, now)
     }
 }
 
@@ -231,6 +255,10 @@ impl Expiry<Question, Answer> for AnswerExpiry {
 const ANSWERS_MAX: u64 = 50_000;
 /// How long a mailbox is believed to be there; delivery still tells the truth, and that is remembered.
 const ADMITTED_FOR: Duration = Duration::from_secs(300);
+/// Refusals owed to messages that come again.
+const OWED_MAX: u64 = 10_000;
+/// Mail servers come again within minutes at first, and after some hours at last.
+const OWED_FOR: Duration = Duration::from_secs(12 * 3600);
 /// How long a mailbox is believed not to be there: a new one gets its first mail soon.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Questions over one connection: Postfix calls RSET junk from the hundredth on (smtpd_junk_command_limit).

@@ -20,6 +20,8 @@ pub(super) struct Begun {
     /// Somebody was admitted, and the server waits for content; else it is taking the envelope back.
     pub(super) is_admitted: bool,
     pub(super) refused: Vec<Outcome>,
+    /// They were refused for who the message is from and for, and not at DATA.
+    pub(super) for_envelope: bool,
 }
 
 /// What a connection attempt came to.
@@ -170,7 +172,7 @@ impl Downstream {
                     failpoint!("deliver.admitted");
                     let refused = consignment.refused(replies);
                     consignment.transport.note(link.passage.clone());
-                    return Ok(Begun { link, is_admitted: true, refused });
+                    return Ok(Begun { link, is_admitted: true, refused, for_envelope: true });
                 }
                 Event::Refused(replies) if is_reused && replies.iter().all(is_over) => {
                     // "Too many messages in this connection": another one may do. Of a new one it is the message that is meant.
@@ -183,7 +185,8 @@ impl Downstream {
                 Event::Refused(replies) => {
                     failpoint!("deliver.refused");
                     let refused = consignment.refused(replies);
-                    return Ok(Begun { link, is_admitted: false, refused });
+                    let for_envelope = !link.client.is_content_refused();
+                    return Ok(Begun { link, is_admitted: false, refused, for_envelope });
                 }
                 Event::Failed(Failure::Closing(reply)) if !is_over(&reply) => {
                     let refusal = passed_on(hop, &reply);
