@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::config::LogFormat;
 use crate::relay::settle::Repair;
-use crate::relay::transport::Passage;
+use crate::relay::transport::{Passage, Transport};
 
 /// A transaction's line.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +28,9 @@ pub(crate) struct Record {
     seconds: f64,
     /// How each copy went, in the order in which they were admitted.
     passages: Vec<Passage>,
+    /// Code and status of what the mail server said when it refused what was opened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    opened_refused: Vec<String>,
     /// Some recipients have it and some do not.
     partial: bool,
     /// What put that right.
@@ -62,6 +65,7 @@ impl Record {
             size_bytes: 0,
             seconds: 0.0,
             passages: Vec::new(),
+            opened_refused: Vec::new(),
             partial: false,
             repair: None,
             reply_lost: false,
@@ -93,9 +97,10 @@ impl Record {
         self
     }
 
-    /// How each copy went.
-    pub(crate) fn passages(mut self, passages: Vec<Passage>) -> Self {
-        self.passages = passages;
+    /// How its copies went.
+    pub(crate) fn transport(mut self, transport: Option<&Transport>) -> Self {
+        self.passages = transport.map(Transport::passages).unwrap_or_default();
+        self.opened_refused = transport.map(Transport::opened_refused).unwrap_or_default();
         self
     }
 
@@ -173,7 +178,7 @@ impl Record {
         let passages: Vec<String> = self.passages.iter().map(ToString::to_string).collect();
         format!(
             "{} {} id={} client={} from=<{}> to=<{}> size={} seconds={:.3} verdict={} reason={} \
-             to-hosts={} partial={} reply-lost={} aborted={} reply=\"{}\"",
+             to-hosts={} opened-refused={} partial={} reply-lost={} aborted={} reply=\"{}\"",
             self.time,
             self.entrance,
             self.report.id,
@@ -185,6 +190,7 @@ impl Record {
             self.report.verdict.as_str(),
             reason,
             passages.join(","),
+            self.opened_refused.join(","),
             self.partial,
             self.reply_lost,
             self.aborted,

@@ -254,7 +254,10 @@ impl Delivery<'_> {
                             Ok(Reply::new(250, (2, 0, 0), "delivered"))
                         }
                         true => Ok(delivered(&reply)),
-                        false if self.consignment.opened => Err(without_text(&reply)),
+                        false if self.consignment.opened => {
+                            self.consignment.transport.note_opened_refused(&reply);
+                            Err(without_text(&reply))
+                        }
                         false => Err(passed_on(hop, &reply)),
                     };
                     if let Some(index) = self.consignment.recipients.get(recipient) {

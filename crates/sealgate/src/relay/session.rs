@@ -37,7 +37,7 @@ use super::settle::Settled;
 use super::stream::{READ_BYTES_FIRST, Stream, let_go};
 use super::trace::{self, Origin};
 use super::transaction::Transaction;
-use super::transport::{Demand, Transport};
+use super::transport::Demand;
 use super::{Relay, Settings, client_name, off_the_clock, veil};
 use crate::config::ClientAddress;
 use crate::observe::record::Record;
@@ -368,7 +368,7 @@ impl Session {
         self.record(settled.report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
             .partial(settled.partial, settled.repair)
-            .passages(transaction.transport.get().map(Transport::passages).unwrap_or_default())
+            .transport(transaction.transport.get())
             .reply_lost(reply_lost)
             .write();
         failpoint!("session.recorded");

@@ -33,6 +33,7 @@ pub(crate) struct Transport {
     demands: Vec<Demand>,
     passages: Mutex<Vec<Passage>>,
     unconfirmed: Mutex<BTreeMap<usize, Unconfirmed>>,
+    opened_refused: Mutex<Vec<String>>,
     is_outbound: bool,
 }
 
@@ -137,6 +138,18 @@ impl Transport {
     /// Those recipients, by index into the envelope; they are forgotten.
     pub(crate) fn take_unconfirmed(&self) -> BTreeMap<usize, Unconfirmed> {
         std::mem::take(&mut *self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes what was said when opened content was refused: code and status only, for the words may tell of the content.
+    pub(crate) fn note_opened_refused(&self, reply: &Reply) {
+        let said = format!("{} {}", reply.code, reply.enhanced_text());
+        let mut refused = self.opened_refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.push(said.trim_end().to_owned());
+    }
+
+    /// What was noted of that.
+    pub(crate) fn opened_refused(&self) -> Vec<String> {
+        self.opened_refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What was noted.

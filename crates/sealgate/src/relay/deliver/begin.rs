@@ -5,7 +5,7 @@
 //! early as long as there is something else to try; no content has gone out then.
 
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::smtp::client::{Event, Failure};
+use sealgate_core::smtp::client::{Event, Failure, Lack};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::super::hops::Attempt;
@@ -148,7 +148,7 @@ impl Downstream {
     ) -> Result<Begun, Trouble> {
         let hop = &consignment.hop;
         if let Err(lack) = link.client.start(&consignment.transaction()) {
-            let refusal = Refusal::from(lack);
+            let refusal = consignment.lacking(&link, lack);
             if others {
                 return Err(Trouble::Elsewhere(refusal));
             }
@@ -225,6 +225,22 @@ impl Downstream {
         if let Ok(Ok(Event::Idle)) = timeout(RESET_MAX, link.next()).await {
             self.pool.keep(hop, link);
         }
+    }
+}
+
+impl Consignment<'_> {
+    /// What is said of a server that lacks something for this copy. What only the opened content needs would tell of it: that is
+    /// refused as a filter would (D25).
+    fn lacking(&self, link: &Link, lack: Lack) -> Refusal {
+        let refusal = Refusal::from(lack);
+        let mut as_received = self.transaction();
+        as_received.size_bytes = u64::try_from(self.size_bytes_min).unwrap_or(u64::MAX);
+        (as_received.eight_bit, as_received.utf8_header) = (false, false);
+        if !self.opened || link.client.lacks(&as_received) == Some(lack) {
+            return refusal;
+        }
+        self.transport.note_opened_refused(&Reply::from(&refusal));
+        Refusal::NextHopRefusedOpened
     }
 }
 

@@ -459,6 +459,63 @@ async fn notifications_of_opened_mail_return_its_header_section_only() {
     }
 }
 
+/// Whether it is in ASCII, say, is nobody's affair; the log has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_opened_content_needs_is_refused_as_a_filter_would() {
+    let sink = Sink::scripted(SinkProtocol::Smtp, |stage| match stage {
+        Stage::Hello => Some("250-x\r\n250-DSN\r\n250 SIZE 3000\r\n".to_owned()),
+        Stage::Dot(_) => Some("554 5.7.9 secret words\r\n".to_owned()),
+        _ => None,
+    });
+    let hop = hop(sink.address, Demand::default());
+    let downstream = downstream();
+    let to = Recipient::new(Address::parse("a@nec.example").unwrap());
+    let envelope = Envelope {
+        reverse_path: None,
+        recipients: vec![to],
+        parameters: MailParameters::default(),
+    };
+    for (opened, eight_bit, (received_bytes, bytes), expected, noted) in [
+        (true, false, (100, 100), "550 5.7.1 message refused", "554 5.7.9"),
+        (true, true, (100, 100), "550 5.7.1 message refused", "550 5.6.3"),
+        (true, false, (100, 4000), "550 5.7.1 message refused", "552 5.3.4"),
+        // It would be told of what came in, too.
+        (true, false, (4000, 100), "552 5.3.4", ""),
+        (false, true, (100, 100), "550 5.6.3", ""),
+    ] {
+        let parcel = Parcel {
+            recipients: vec![0],
+            message: vec![Bytes::from(vec![b'x'; bytes])],
+            delivered: Delivered::Plain,
+            eight_bit,
+        };
+        let transport = Transport::default();
+        let consignment = Consignment {
+            envelope: &envelope,
+            parameters: Cow::Borrowed(&envelope.parameters),
+            parcel: &parcel,
+            recipients: vec![0],
+            hop: hop.clone(),
+            transport: &transport,
+            judges_hop: true,
+            opened,
+            size_bytes_min: received_bytes,
+        };
+        let soon = Instant::now() + Duration::from_secs(20);
+        let place = downstream.hops.reserve(&hop, 1, soon).await.unwrap();
+        let Admission { delivery, refused, .. } = downstream.admit(&consignment, place, soon).await;
+        let mut outcomes = refused;
+        if let Some(mut delivery) = delivery {
+            delivery.queue_content();
+            delivery.release(&downstream, soon, |outcome| outcomes.push(outcome)).await;
+        }
+        let (_, outcome) = outcomes.pop().unwrap();
+        let refusal = outcome.unwrap_err().to_string();
+        assert!(refusal.starts_with(expected), "{opened} {eight_bit}: {refusal}");
+        assert_eq!(transport.opened_refused().concat(), noted, "{opened} {eight_bit}");
+    }
+}
+
 /// What a mail server asks for, says or limits would tell the sender which copy we opened.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_copies_are_alike_where_a_key_of_ours_was_tried() {
