@@ -125,6 +125,12 @@ impl Reservation {
         self.memory.lock().has_room(self.holder, more, budget)
     }
 
+    /// Whether it is a client's of the Internet, and these hold more than half of what they may.
+    pub(crate) fn is_scarce(&self, budget: &Budget) -> bool {
+        let is_outside = matches!(self.holder, Holder::Network(_));
+        is_outside && self.memory.lock().outside_bytes > budget.outside_bytes / 2
+    }
+
     /// Makes it as large as a message that holds so many octets needs; `false` where that passes the budget, and nothing
     /// changes.
     pub(crate) fn resize_for(&mut self, message_bytes: usize, budget: &Budget) -> bool {

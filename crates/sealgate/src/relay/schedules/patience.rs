@@ -25,17 +25,21 @@ fn play<F: Future>(change: impl FnOnce(&mut Limits), scene: impl FnOnce(Arc<Rela
     runtime.unwrap().block_on(scene(relay));
 }
 
-/// A new session, and the client's end of it.
-fn accepted(relay: &Arc<Relay>) -> (Session, End) {
+/// A new session, and the end of it of the client with this number.
+fn accepted(relay: &Arc<Relay>, client: u8) -> (Session, End) {
     let (ours, theirs) = pipe::pair((1 << 16, 1 << 16));
-    let [local, peer] = [25, 4000].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let [local, peer] = [25, 4000].map(|port| SocketAddr::from(([127, 0, 0, client], port)));
     let connection = (Stream::Memory(theirs), local, peer);
     (listener::session(relay, Entrance::OutsideSmtp, connection), ours)
 }
 
 /// The client's end of a new session that has greeted.
 async fn connect(relay: &Arc<Relay>) -> End {
-    let (session, mut client) = accepted(relay);
+    connect_as(1, relay).await
+}
+
+async fn connect_as(client: u8, relay: &Arc<Relay>) -> End {
+    let (session, mut client) = accepted(relay, client);
     tokio::spawn(session.run());
     assert!(hear(&mut client).await.starts_with("220 "));
     client
@@ -180,6 +184,41 @@ fn content_that_came_fast_earns_no_more_time_than_silence_has() {
     );
 }
 
+/// Else a few networks that each send a large message at the least rate keep out everybody else's mail for hours.
+#[test]
+fn a_large_message_must_come_faster_while_memory_is_scarce() {
+    play(
+        |limits| {
+            limits.message_bytes_max = 10_000_000;
+            limits.memory_bytes_max = 120_000_000;
+        },
+        |relay| async move {
+            let lines = |count| b"0123456789abcd\r\n".repeat(count);
+            let begin = async |number| {
+                let mut client = connect_as(number, &relay).await;
+                for command in ["EHLO c", "MAIL FROM:<>", "RCPT TO:<r0@nec.example>", "DATA"] {
+                    client.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
+                    assert!(hear(&mut client).await.starts_with(['2', '3']), "{command}");
+                }
+                client.write_all(&lines(7_000_000 / 16)).await.unwrap();
+                client
+            };
+            // In a second: the least that is borne, and three times that.
+            let (little, more) = (lines(69), lines(3 * 69));
+            let mut one = begin(1).await;
+            assert_eq!(drip(&mut one, &little, SECOND, 600 * SECOND).await, None);
+            let mut other = begin(2).await;
+            let both = tokio::join!(
+                drip(&mut one, &little, SECOND, 800 * SECOND),
+                drip(&mut other, &more, SECOND, 800 * SECOND),
+            );
+            let (Some((heard, after)), None) = both else { panic!("{both:?}") };
+            assert!(heard.starts_with("421 4.4.2 "), "{heard}");
+            assert!((300 * SECOND..400 * SECOND).contains(&after), "{after:?}");
+        },
+    );
+}
+
 /// What it sends after its last reply is heard for as long as it comes like content, and no longer.
 #[test]
 fn a_client_that_was_refused_is_heard_until_it_is_silent_or_slow() {
@@ -208,7 +247,7 @@ fn a_client_that_is_silent_takes_no_room_for_a_transaction() {
     play(
         |_| {},
         |relay| async move {
-            let (session, _client) = accepted(&relay);
+            let (session, _client) = accepted(&relay, 1);
             let bytes = size_of_val(&session.run());
             assert!(bytes <= 10 * 1024, "{bytes} bytes");
         },

@@ -33,11 +33,10 @@ impl Receiving {
 
     /// How long the next octet is waited for, of which so many have come. What comes faster than it must earns time, but no
     /// more than silence has: else who sent a large message but for its end could hold its memory for hours.
-    fn deadline(&mut self, received_bytes: u64, limits: &Limits) -> Instant {
-        let rate = limits.data_bytes_per_sec_min.max(1);
+    fn deadline(&mut self, received_bytes: u64, rate: u64, limits: &Limits) -> Instant {
         let more = received_bytes.saturating_sub(self.counted_bytes);
         self.counted_bytes = received_bytes;
-        let earned = Duration::from_nanos(more.saturating_mul(NANOS_PER_SEC) / rate);
+        let earned = Duration::from_nanos(more.saturating_mul(NANOS_PER_SEC) / rate.max(1));
         let (now, idle_secs_max) = (Instant::now(), limits.idle_secs_max);
         let ahead_max = Duration::from_secs(idle_secs_max.max(limits.data_grace_secs));
         self.until = (self.until + earned).min(now + ahead_max);
@@ -89,13 +88,25 @@ impl Session {
     /// Reads content, no slower than the minimum rate averaged.
     async fn more_content(&mut self) -> io::Result<Next> {
         failpoint!("session.content");
+        let rate = self.bytes_per_sec_min();
         let limits = &self.settings.config.limits;
         // A chunk that nobody was asked about begins here.
         let receiving =
             self.receiving.get_or_insert_with(|| Receiving::new(limits.data_grace_secs));
-        let deadline = receiving.deadline(self.server.received_bytes(), limits);
+        let deadline = receiving.deadline(self.server.received_bytes(), rate, limits);
         let read = timeout_at(deadline, self.stream.read(&mut self.input)).await;
         self.go_on(read, "content comes too slowly")
+    }
+
+    /// How fast content must come on average. Once memory for mail from the Internet is scarce, large messages must come in
+    /// reasonable time: else slow ones of a few networks keep everybody else's out for hours.
+    fn bytes_per_sec_min(&self) -> u64 {
+        let least = self.settings.config.limits.data_bytes_per_sec_min;
+        if !self.memory.is_scarce(&self.budget()) {
+            return least;
+        }
+        let held_bytes = u64::try_from(self.server.held_bytes()).unwrap_or(u64::MAX);
+        least.max(held_bytes / SCARCE_SECS_MAX)
     }
 
     /// What a read came to; a client that was waited for long enough is told why the session ends.
@@ -145,7 +156,8 @@ impl Session {
         let mut heard_bytes = 0;
         let mut rest = vec![0_u8; 4096];
         while heard_bytes < bytes_max {
-            let pace = receiving.deadline(heard_bytes, limits);
+            let rate = limits.data_bytes_per_sec_min;
+            let pace = receiving.deadline(heard_bytes, rate, limits);
             let deadline = pace.min(Instant::now() + silence_max);
             match timeout_at(deadline, AsyncReadExt::read(&mut self.stream, &mut rest)).await {
                 Ok(Ok(0) | Err(_)) | Err(_) => return,
@@ -160,6 +172,8 @@ impl Session {
 }
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
+/// A whole message, where memory is scarce.
+const SCARCE_SECS_MAX: u64 = 900;
 /// Silence after the last reply. A mail server of ours may take its time.
 const SILENCE_INSIDE_SECS_MAX: u64 = 30;
 const SILENCE_OUTSIDE_SECS_MAX: u64 = 5;
