@@ -40,6 +40,8 @@ pub struct Checked {
     pub reason: Option<Reason>,
     /// Whether the certificate names the author.
     pub names_author: bool,
+    /// Whether it is the author's own, and not his domain's (RFC 3183).
+    pub is_authors_own: bool,
     /// Whether the signer's key was revoked as stolen (REQUIREMENTS D8).
     pub key_compromised: bool,
     /// For the report.

@@ -155,7 +155,7 @@ impl Peeler<'_> {
             return self.unsigned_behind_unauthenticated(entity, &layer, walk);
         }
         if !matches!(layer, Cryptographic::None)
-            && !walk.passes()
+            && !walk.is_settled()
             && !mime::agrees_with_reader(entity)
         {
             // A reader that sees other parts than we do would show what we did not verify. Behind an encryption the signature
@@ -294,7 +294,7 @@ impl Peeler<'_> {
             }
             return Ok(false);
         };
-        if walk.passes() && checked.verdict != Verdict::Pass {
+        if walk.is_settled() && checked.verdict != Verdict::Pass {
             // The author answers for all that his own signature covers, whoever signed in it before, and whatever became of that.
             layers.push(checked.layer);
             return Ok(true);
@@ -389,7 +389,8 @@ impl Peeler<'_> {
         let sound = match opened.is_authenticated {
             true => entity_of(opened.content.clone())
                 .filter(|entity| is_empty_section(entity) || has_fields(entity))
-                .and_then(|_| shown_entity(opened.content)),
+                // In whatever charset the text is, whoever made it an entity of his own kind sees its body.
+                .and_then(|entity| shown_entity(opened.content).or(Some(entity))),
             // D14 asks for printable fields where nothing but the form tells plaintext from noise.
             false => entity_of(opened.content).filter(is_well_formed),
         };
@@ -441,7 +442,7 @@ impl Peeler<'_> {
     /// CMS that is malformed is falsified (F-g); what is merely not supported is not judged.
     fn bad_cms(&self, error: &CmsError, walk: &mut Walk) -> Result<Next, End> {
         match (error, walk.behind) {
-            _ if walk.passes() => Ok(Next::End),
+            _ if walk.is_settled() => Ok(Next::End),
             (_, Behind::Unauthenticated) => self.unauthenticated_failure(),
             (CmsError::Malformed, Behind::Nothing) => {
                 Err(End::Refuse(Fault::falsified(Reason::Malformed)))
@@ -457,7 +458,7 @@ impl Peeler<'_> {
         if walk.behind == Behind::Unauthenticated {
             return self.unauthenticated_failure();
         }
-        if walk.passes() {
+        if walk.is_settled() {
             return Ok(Next::End);
         }
         let is_anothers = walk.signature.as_ref().is_some_and(|(checked, _)| checked.is_anothers());
@@ -476,6 +477,11 @@ impl Walk {
     /// Whether the author's signature, with nothing encrypted inside so far, is found good.
     fn passes(&self) -> bool {
         self.signature.as_ref().is_some_and(|(checked, _)| checked.verdict == Verdict::Pass)
+    }
+
+    /// Whether it is also his own. His domain's may be a gateway's that signs whatever leaves, falsified mail too.
+    fn is_settled(&self) -> bool {
+        self.passes() && self.signature.as_ref().is_some_and(|(checked, _)| checked.is_authors_own)
     }
 
     fn conclude(self) -> Peeled {

@@ -76,6 +76,7 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
         verdict,
         reason,
         names_author,
+        is_authors_own,
         key_compromised: trust == Trust::Revoked { key_compromise: true },
         layer: layer(
             signer,
@@ -142,6 +143,7 @@ fn falsified(signer: &SignerInfo, certificate: &Certificate, judge: &Judge<'_>) 
         verdict: Verdict::Fail,
         reason: Some(Reason::Falsified),
         names_author: false,
+        is_authors_own: false,
         key_compromised: false,
         layer: layer(signer, certificate, SignatureStatus::Falsified, matched(certificate, judge)),
         harvest: None,
@@ -160,6 +162,7 @@ fn unverifiable(
         verdict,
         reason: Some(reason),
         names_author: false,
+        is_authors_own: false,
         key_compromised: false,
         layer: Layer::Signed {
             format: Format::Smime,

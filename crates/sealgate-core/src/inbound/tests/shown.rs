@@ -52,6 +52,11 @@ fn unsigned_content_loses_nothing_either() {
         let message = outcome.message(0);
         assert_eq!(message.split_once("\r\n\r\n").unwrap().1.trim(), text.trim());
     }
+    // Fields of an author's own kind over text in whatever charset.
+    let latin: &[u8] = b"Subject: x\r\n\r\nGr\xfc\xdfe\r\n";
+    let sealed = world.sealed(&[Bytes::from_static(latin)], GCM, &world.bob);
+    let outcome = world.take(&mail(FROM_ALICE, &sealed));
+    row(&outcome, "250", Delivered::Plain, Verdict::None, Some(Reason::EncryptedUnsigned));
     // D13: what is no header section at all.
     refused(&take(LETTER));
 }
@@ -99,6 +104,9 @@ fn the_author_answers_for_what_is_inside_his_own_signature() {
     row(&outcome, "250", Delivered::AsReceived, Verdict::Pass, None);
     assert!(outcome.message(0).contains("body.smime-identifier=\"alice@nec.example\""));
     assert!(outcome.result.unwrap().harvest.is_some());
+    // A domain's may be a gateway's that signs whatever leaves.
+    let falsified_own = altered(&own, "quick");
+    refused(&world.take(&mail(FROM_ALICE, &world.signed(&falsified_own, &domain))));
     // He does not for what somebody else signed outside of him, nor for what is encrypted in his signature (D19).
     let outcome = world.take(&mail(FROM_ALICE, &world.signed(&falsified, &world.carol.signing)));
     refused(&outcome);
