@@ -99,7 +99,11 @@ impl Inbound {
             self.asked_for = Some(entity);
             return Ok(Step::Want(queries));
         }
-        let decision = self.decision(from.as_deref().ok());
+        let named = match &from {
+            Ok(_) => None,
+            Err(_) => entity.header.named_in_from().ok(),
+        };
+        let decision = self.decision(named.as_deref().or(from.as_deref().ok()));
         let peeler = Peeler {
             context: &self.context,
             envelope: &self.envelope,

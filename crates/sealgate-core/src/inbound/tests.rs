@@ -625,6 +625,10 @@ fn an_expected_signature_cannot_be_escaped_by_an_odd_from() {
         ("boss@nec.example, x@evil.example", true),
         ("<boss(x)@nec.example>", true),
         ("\"boss@nec.example", true),
+        // Whoever a program may take for the author counts, and nobody else.
+        ("boss@nec.example <x@evil.example>", true),
+        ("x@evil.example <boss@nec.example>", true),
+        ("bob@abc.example <x@evil.example>", false),
         (&many(AUTHORS_MAX), false),
         // More than are looked at one by one.
         (&many(AUTHORS_MAX + 1), true),

@@ -10,9 +10,22 @@ use crate::address::Address;
 
 /// All mailboxes of a list.
 pub(super) fn parse(value: &[u8]) -> Result<Vec<Address>, MimeError> {
+    let (addresses, others) = read(value)?;
+    if others.is_empty() { Ok(addresses) } else { Err(NO_MAILBOX) }
+}
+
+/// All mailboxes that a list names, or that some program may take it to name.
+pub(super) fn named(value: &[u8]) -> Result<Vec<Address>, MimeError> {
+    let (mut addresses, others) = read(value)?;
+    addresses.extend(others);
+    Ok(addresses)
+}
+
+/// The mailboxes of a list; and those that stand in it outside of quotes where a display name does.
+fn read(value: &[u8]) -> Result<(Vec<Address>, Vec<Address>), MimeError> {
     let value = unfold(value)?;
     let mut cursor = Cursor::new(&value);
-    let mut addresses = Vec::new();
+    let (mut addresses, mut others) = (Vec::new(), Vec::new());
     let mut in_group = false;
     loop {
         let (element, separator) = next_element(&mut cursor)?;
@@ -29,9 +42,7 @@ pub(super) fn parse(value: &[u8]) -> Result<Vec<Address>, MimeError> {
                 return Err(MimeError::OverLimit("the mailboxes of an address field"));
             }
             let mailbox = element.mailbox()?;
-            if element.names_other_than(&mailbox) {
-                return Err(NO_MAILBOX);
-            }
+            others.extend(element.others_than(&mailbox));
             addresses.push(mailbox);
         }
         match separator {
@@ -39,7 +50,7 @@ pub(super) fn parse(value: &[u8]) -> Result<Vec<Address>, MimeError> {
             Some(b';') => return Err(NO_LIST),
             Some(_) => {}
             None if in_group => return Err(NO_LIST),
-            None => return Ok(addresses),
+            None => return Ok((addresses, others)),
         }
     }
 }
@@ -99,15 +110,15 @@ impl Element {
         Address::parse_foreign(&without_needless_quotes(spec)).map_err(|_| NO_MAILBOX)
     }
 
-    /// Whether it names another mailbox than this one outside of quotes: of `alice@nec.example <mallory@evil.example>` some take the
+    /// Mailboxes other than this one that it names outside of quotes: of `alice@nec.example <mallory@evil.example>` some take the
     /// first for the author (Python).
-    fn names_other_than(&self, address: &Address) -> bool {
-        let is_other = |text: &Vec<u8>| {
-            let named = std::str::from_utf8(text).map(Address::parse_foreign);
-            matches!(named, Ok(Ok(named)) if named != *address)
-        };
-        let mut words = self.naked.iter().chain(self.naked.first().map(|_| &self.bare));
-        self.angle.is_some() && words.any(is_other)
+    fn others_than(&self, address: &Address) -> Vec<Address> {
+        if self.angle.is_none() || self.naked.is_empty() {
+            return Vec::new();
+        }
+        let named = |text: &Vec<u8>| Address::parse_foreign(std::str::from_utf8(text).ok()?).ok();
+        let words = self.naked.iter().chain([&self.bare]);
+        words.filter_map(named).filter(|named| named != address).collect()
     }
 }
 

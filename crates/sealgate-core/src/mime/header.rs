@@ -147,12 +147,25 @@ impl Header {
     /// # Errors
     /// [`MimeError`] for two From fields and for anything that is not exactly an address list of RFC 5322 §3.4.
     pub fn from_mailboxes(&self) -> Result<Vec<Address>, MimeError> {
+        self.only_from()?.map_or_else(|| Ok(Vec::new()), |field| address_list::parse(field.value()))
+    }
+
+    /// The same, and the mailboxes that stand in From where a display name does, for which it has no mailboxes: good for telling
+    /// whom a program may show, not for deciding whom to trust.
+    ///
+    /// # Errors
+    /// As [`Self::from_mailboxes`] for all else.
+    pub fn named_in_from(&self) -> Result<Vec<Address>, MimeError> {
+        self.only_from()?.map_or_else(|| Ok(Vec::new()), |field| address_list::named(field.value()))
+    }
+
+    fn only_from(&self) -> Result<Option<Field<'_>>, MimeError> {
         let mut found = self.all("From");
         let first = found.next();
-        if found.next().is_some() {
-            return Err(MimeError::Ambiguous("From given twice"));
+        match found.next() {
+            Some(_) => Err(MimeError::Ambiguous("From given twice")),
+            None => Ok(first),
         }
-        first.map_or_else(|| Ok(Vec::new()), |field| address_list::parse(field.value()))
     }
 
     /// The mailboxes of To and Cc, as far as they can be read; at most [`super::ADDRESSES_MAX`]. Good for telling who
