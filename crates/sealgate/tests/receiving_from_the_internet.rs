@@ -793,6 +793,11 @@ fn a_mailbox_that_is_nearly_full_is_asked_with_the_size() {
         assert_eq!(rcpt(size), status, "{size}");
         assert_eq!(asked.load(Ordering::SeqCst) - before, questions, "{size}");
     }
+    // What is delivered may be smaller than what comes: it is looked at then.
+    let (mut session, _) = Session::connect(gate.ready().outside_smtp.unwrap());
+    session.command("EHLO mx.abc.example");
+    session.command(&format!("MAIL FROM:<{BOB}> SIZE=100001"));
+    assert_eq!(session.command(&format!("RCPT TO:<{ALICE}>")).status(), "250 2.1.5");
 }
 
 /// The reply is for the Internet; and what was heard neither waits for what does not matter, nor gets lost.

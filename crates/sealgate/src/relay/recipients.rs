@@ -11,7 +11,7 @@ use moka::Expiry;
 use moka::sync::Cache;
 use sealgate_core::envelope::{Envelope, Recipient};
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::smtp::client::{Event, Failure, Transaction};
+use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
 
 use super::deliver::{Downstream, REUSED_MAX, count_failure, is_permanent, passed_on};
 use super::hops::Reservation;
@@ -24,7 +24,14 @@ pub(crate) struct Recipients {
     answers: Cache<Question, Answer>,
     /// Refusals at delivery that all recipients of a message were put off for: each is said once, when it comes again. The size
     /// that the client gives tells it from others.
-    owed: Cache<(Question, u64), Refusal>,
+    owed: Cache<(Question, u64), Owed>,
+}
+
+/// A refusal to be said when a message comes again.
+#[derive(Clone, Debug)]
+struct Owed {
+    refusal: Refusal,
+    since: Instant,
 }
 
 /// What an answer may depend on. Another mail server, after a reload, knows others. One without such a mailbox says so to
@@ -55,6 +62,13 @@ impl Question {
             }),
             to: to.address.to_string(),
         }
+    }
+
+    /// Whoever brings it: a message comes again from any of its sender's hosts.
+    fn of_message(hop: &Hop, envelope: &Envelope, to: &Recipient) -> (Self, u64) {
+        let question = Self::new(hop, envelope, to);
+        let asker = question.asker.map(|asker| Asker { client: None, ..asker });
+        (Self { asker, ..question }, envelope.parameters.size_bytes.unwrap_or_default())
     }
 
     fn of_everybody(&self) -> Self {
@@ -100,8 +114,11 @@ impl Recipients {
         let question = Question::new(hop, envelope, to);
         let of_everybody = question.of_everybody();
         let size_bytes = envelope.parameters.size_bytes.unwrap_or_default();
-        if let Some(refusal) = self.owed.remove(&(question.clone(), size_bytes)) {
-            return Err(refusal);
+        let owed = self.owed.remove(&Question::of_message(hop, envelope, to));
+        // Without a size another message of the same sender is soon taken for that one.
+        let is_it = |owed: &Owed| size_bytes > 0 || owed.since.elapsed() < OWED_UNSIZED_FOR;
+        if let Some(owed) = owed.filter(is_it) {
+            return Err(owed.refusal);
         }
         let remembered = self.remembered(&question, size_bytes);
         if let Some(answer) = remembered.or_else(|| self.remembered(&of_everybody, size_bytes)) {
@@ -144,8 +161,8 @@ impl Recipients {
     /// so at RCPT, even by a mail server that says no at delivery only, and even after hours.
     pub(super) fn owe(&self, hop: &Hop, envelope: &Envelope, to: &Recipient, refusal: &Refusal) {
         self.forget(hop, envelope, to);
-        let size_bytes = envelope.parameters.size_bytes.unwrap_or_default();
-        self.owed.insert((Question::new(hop, envelope, to), size_bytes), refusal.clone());
+        let owed = Owed { refusal: refusal.clone(), since: Instant::now() };
+        self.owed.insert(Question::of_message(hop, envelope, to), owed);
     }
 
     /// The answer was not true: the next question is answered by the mail server.
@@ -164,7 +181,7 @@ impl Downstream {
             && let Some(mut link) = self.pool.take(hop)
         {
             let until = tokio::time::Instant::now() + REUSED_MAX;
-            if let Err(lack) = link.client.check(transaction) {
+            if let Err(lack) = ask_about(&mut link, transaction) {
                 self.pool.keep(hop, link);
                 return Err(lack.into());
             }
@@ -178,7 +195,7 @@ impl Downstream {
             Some(answer) => Some(answer),
             None => {
                 let mut link = self.connect_to_ask(hop).await?;
-                if let Err(lack) = link.client.check(transaction) {
+                if let Err(lack) = ask_about(&mut link, transaction) {
                     self.pool.keep(hop, link);
                     return Err(lack.into());
                 }
@@ -223,6 +240,15 @@ impl Downstream {
     }
 }
 
+/// Asks over a link, with the size, or without where the server takes no such message: what is delivered may be smaller, without the
+/// signature's Base64, and is looked at then.
+fn ask_about(link: &mut Link, transaction: &Transaction<'_>) -> Result<(), Lack> {
+    match link.client.check(transaction) {
+        Err(Lack::Size) => link.client.check(&Transaction { size_bytes: 0, ..transaction.clone() }),
+        other => other,
+    }
+}
+
 /// RFC 3463 §3.2: X.1.1, bad destination mailbox address.
 fn is_no_mailbox(reply: &Reply) -> bool {
     matches!(reply.enhanced, Some((5, 1, 1)))
@@ -257,6 +283,8 @@ const ANSWERS_MAX: u64 = 50_000;
 const ADMITTED_FOR: Duration = Duration::from_secs(300);
 /// Refusals owed to messages that come again.
 const OWED_MAX: u64 = 10_000;
+/// How long where the message had no size, by which it is told from others.
+const OWED_UNSIZED_FOR: Duration = Duration::from_secs(3600);
 /// Mail servers come again within minutes at first, and after some hours at last.
 const OWED_FOR: Duration = Duration::from_secs(12 * 3600);
 /// How long a mailbox is believed not to be there: a new one gets its first mail soon.
@@ -345,6 +373,30 @@ mod tests {
             assert!(admit(&downstream, &server).await.is_err());
         }
         assert!(downstream.hops.attempt(&server).is_err(), "said to us it is one");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_message_is_known_again_whoever_brings_it() {
+        let sink = Sink::smtp();
+        let server = hop(sink.address, Demand::default());
+        let ours = "192.0.2.25:25".parse().unwrap();
+        let brought_by = |client: &str| {
+            let client = client.parse().unwrap();
+            Hop {
+                introduction: Some(Introduction::Proxy { client, server: ours }),
+                ..server.clone()
+            }
+        };
+        let (first, second) = (brought_by("192.0.2.1:4025"), brought_by("192.0.2.2:4025"));
+        let to = Recipient::new(Address::parse("alice@nec.example").unwrap());
+        let parameters = MailParameters { size_bytes: Some(1000), ..MailParameters::default() };
+        let envelope = Envelope { reverse_path: None, recipients: Vec::new(), parameters };
+        let (downstream, known) = (downstream(1), Recipients::new());
+        known.owe(&first, &envelope, &to, &Refusal::NextHopRefusedOpened);
+        let told = known.admit(&downstream, &second, &envelope, &to).await;
+        assert_eq!((told, sink.connections()), (Err(Refusal::NextHopRefusedOpened), 0));
+        let question = Question::of_message(&first, &envelope, &to);
+        assert!(known.owed.get(&question).is_none(), "it is said once");
     }
 
     #[tokio::test(flavor = "multi_thread")]
