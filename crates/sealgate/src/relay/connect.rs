@@ -52,8 +52,11 @@ impl Downstream {
         &self,
         hop: &Hop,
         tried: usize,
+        is_probe: bool,
     ) -> Result<(Link, usize), Refusal> {
-        self.connect_within(hop, tried, GREETING_MAX).await
+        // Who probes keeps everybody else from the server.
+        let last_max = if is_probe { OPENING_MAX } else { GREETING_MAX };
+        self.connect_within(hop, tried, last_max).await
     }
 
     async fn connect_within(

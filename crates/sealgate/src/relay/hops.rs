@@ -228,6 +228,11 @@ impl State {
 }
 
 impl Attempt {
+    /// Whether everybody else waits for what it finds.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe
+    }
+
     /// The hop answered.
     pub(crate) fn succeeded(mut self) {
         self.probe = false;

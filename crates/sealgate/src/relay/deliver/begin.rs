@@ -79,7 +79,7 @@ impl Downstream {
         failpoint!("deliver.connect");
         let attempt = self.hops.attempt(&consignment.hop)?;
         let mut earlier = None;
-        let begun = self.begin_at_any(consignment, deadline, &mut earlier);
+        let begun = self.begin_at_any(consignment, (deadline, attempt.is_probe()), &mut earlier);
         let begun = match timeout_at(deadline, begun).await {
             Ok(begun) => begun,
             Err(_) => Err(Trouble::Broken(too_late())),
@@ -89,6 +89,13 @@ impl Downstream {
                 if consignment.judges_hop {
                     count_failure(attempt, &consignment.hop, &refusal);
                 }
+                Err(refusal)
+            }
+            // It closed without a word, which says nothing of it: as if nobody had tried.
+            Err(Trouble::Elsewhere(refusal) | Trouble::Final(refusal))
+                if refusal == Refusal::NextHopTimeout =>
+            {
+                drop(attempt);
                 Err(refusal)
             }
             Err(Trouble::Elsewhere(refusal) | Trouble::Final(refusal)) => {
@@ -106,12 +113,12 @@ impl Downstream {
     async fn begin_at_any(
         &self,
         consignment: &Consignment<'_>,
-        deadline: Instant,
+        (deadline, is_probe): (Instant, bool),
         earlier: &mut Option<Trouble>,
     ) -> Result<Begun, Trouble> {
         let mut tried = 0;
         loop {
-            let link = match self.connect_after(&consignment.hop, tried).await {
+            let link = match self.connect_after(&consignment.hop, tried, is_probe).await {
                 Ok((link, now)) => {
                     tried = now;
                     link
