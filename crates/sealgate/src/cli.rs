@@ -61,13 +61,7 @@ pub(crate) struct Globals {
 impl Globals {
     /// The configuration that `--config` names, or the usual one.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
-        let place = Place::find(self.config.as_deref())?;
-        if let Some(why) = place.passed_over {
-            let path = place.path.display();
-            // Nobody to tell if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "sealgate: {why}; {path} is used");
-        }
-        Ok(Config::load(&place.path)?)
+        Ok(Config::load(&Place::find(self.config.as_deref())?.path)?)
     }
 
     /// With `-v`, what the libraries say goes to standard error.

@@ -15,8 +15,6 @@ use super::ConfigError;
 pub(crate) struct Place {
     /// Where it is.
     pub(crate) path: PathBuf,
-    /// Why one that comes before it is not taken, and what to do.
-    pub(crate) passed_over: Option<String>,
 }
 
 impl Place {
@@ -26,29 +24,26 @@ impl Place {
     /// [`ConfigError::NotFound`] where there is none.
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, ConfigError> {
         if let Some(path) = given {
-            return Ok(Self { path: path.to_owned(), passed_over: None });
+            return Ok(Self { path: path.to_owned() });
         }
         let [here, system] = USUAL_PLACES.map(Path::new);
         Self::first_of(here, system, [0, rustix::process::geteuid().as_raw()])
     }
 
-    /// The file in the working directory where it is theirs, else the system's.
+    /// The file in the working directory where it is theirs, else the system's. One that may be somebody else's is not used; nor is
+    /// the system's in its place, because a command would remove the keys of another installation than its user sees.
     fn first_of(here: &Path, system: &Path, trusted: [u32; 2]) -> Result<Self, ConfigError> {
-        let mut passed_over = None;
-        if here.exists() {
-            passed_over = doubt(here, trusted);
-            if passed_over.is_none() {
-                return Ok(Self { path: here.to_owned(), passed_over });
-            }
+        let path = match here.exists() && !is_same(here, system) {
+            true => here,
+            false => system,
+        };
+        if !path.exists() {
+            return Err(ConfigError::NotFound { passed_over: None });
         }
-        if !system.exists() {
-            return Err(ConfigError::NotFound { passed_over });
+        match (path == here).then(|| doubt(here, trusted)).flatten() {
+            Some(why) => Err(ConfigError::NotFound { passed_over: Some(why) }),
+            None => Ok(Self { path: path.to_owned() }),
         }
-        if is_same(here, system) {
-            // In the directory of the system's: that is the one that is meant.
-            passed_over = None;
-        }
-        Ok(Self { path: system.to_owned(), passed_over })
     }
 }
 
@@ -124,46 +119,36 @@ mod tests {
     #[test]
     fn a_file_of_ones_own_in_the_working_directory_comes_first() {
         let Bed { here, system, own, _directory } = &bed();
-        let place = Place::first_of(here, system, *own).unwrap();
-        assert_eq!((&place.path, place.passed_over), (here, None));
+        let first = || Place::first_of(here, system, *own).map(|place| place.path);
+        assert_eq!(first().unwrap(), *here);
         std::fs::remove_file(here).unwrap();
-        let place = Place::first_of(here, system, *own).unwrap();
-        assert_eq!((&place.path, place.passed_over), (system, None));
+        assert_eq!(first().unwrap(), *system);
+        symlink(system, here).unwrap();
+        assert_eq!(first().unwrap(), *system, "it is the system's own");
+        std::fs::remove_file(here).unwrap();
         std::fs::remove_file(system).unwrap();
-        let error = Place::first_of(here, system, *own).unwrap_err().to_string();
+        let error = first().unwrap_err().to_string();
         assert!(error.contains("sealgate init") && error.contains("--config"), "{error}");
     }
 
     #[test]
-    fn a_file_of_another_user_is_passed_over() {
+    fn neither_a_file_of_another_user_nor_the_systems_in_its_place_is_used() {
         let Bed { here, system, own, _directory } = &bed();
-        let place = Place::first_of(here, system, NOBODY).unwrap();
-        assert_eq!(&place.path, system);
-        let said = place.passed_over.unwrap();
+        let error = Place::first_of(here, system, NOBODY).unwrap_err().to_string();
         let owner = format!("user with id {}", own[0]);
         let name = here.display().to_string();
-        assert!(said.contains(&owner) && said.contains(&format!("--config {name}")), "{said}");
-        std::fs::remove_file(system).unwrap();
-        let error = Place::first_of(here, system, NOBODY).unwrap_err().to_string();
-        assert!(error.contains(&owner) && error.contains(&name), "{error}");
+        assert!(error.contains(&owner) && error.contains(&format!("--config {name}")), "{error}");
         assert!(!error.contains('\n'), "{error}");
-        let named = Place::find(Some(here)).unwrap();
-        assert_eq!((&named.path, named.passed_over), (here, None));
+        assert_eq!(Place::find(Some(here)).unwrap().path, *here);
     }
 
     #[test]
-    fn a_file_that_others_may_write_is_passed_over() {
+    fn a_file_that_others_may_write_is_not_used() {
         let Bed { here, system, own, _directory } = &bed();
         for mode in [0o646, 0o664, 0o666] {
             write(here, mode);
-            let place = Place::first_of(here, system, *own).unwrap();
-            assert_eq!(&place.path, system);
-            let said = place.passed_over.unwrap();
-            assert!(said.contains(&format!("0{mode:o}")) && said.contains("go-w"), "{said}");
+            let error = Place::first_of(here, system, *own).unwrap_err().to_string();
+            assert!(error.contains(&format!("0{mode:o}")) && error.contains("go-w"), "{error}");
         }
-        std::fs::remove_file(here).unwrap();
-        symlink(system, here).unwrap();
-        let place = Place::first_of(here, system, *own).unwrap();
-        assert_eq!((&place.path, place.passed_over), (system, None), "it is the system's own");
     }
 }
