@@ -1,9 +1,9 @@
 //! Who we are to a directory server, with what the configuration's files say, and whether we may say it now.
 //!
 //! A password that a server refused is not tried again until its file has another one or [`REFUSED_FOR`] is over: a few
-//! wrong ones lock an account (Active Directory, OpenLDAP's ppolicy), and nothing would unlock it as long as mail comes. It
-//! is tried at no other server either, because they are copies of one directory and count together, except at those that
-//! took it before one refused it that never did.
+//! wrong ones lock an account (Active Directory, OpenLDAP's ppolicy), and nothing would unlock it as long as mail comes. The
+//! servers are copies of one directory and count together: one other is tried, and those that took it before are kept to, until
+//! two have refused it.
 
 use std::fmt;
 use std::path::Path;
@@ -47,6 +47,8 @@ struct Tried {
 struct Hold {
     until: Instant,
     why: String,
+    /// Servers that refused it since it began.
+    refusals: usize,
 }
 
 impl Login {
@@ -112,8 +114,7 @@ impl Login {
             }
             (LdapBind::Simple { name, password }, Some(secret)) if is_refusal(&result) => {
                 let why = refusal(server, name, &result, password);
-                let hold = Hold { until: Instant::now() + REFUSED_FOR, why: why.clone() };
-                self.tried(&secret).was_refused(server, hold);
+                self.tried(&secret).was_refused(server, Instant::now(), why.clone());
                 Err(why)
             }
             _ if result.rc == SUCCESS => Ok(who),
@@ -140,8 +141,12 @@ impl Tried {
     /// Whether this server is given it now; what to say where not.
     fn holds_back(&self, server: &Server, now: Instant) -> Option<&str> {
         let hold = self.hold.as_ref().filter(|_| !self.taken_by.contains(server))?;
+        let has_refused = self.refused_by.contains(server);
+        if !has_refused && hold.refusals < TRIES && now < hold.until {
+            return None;
+        }
         // When it is time again the others come first: one alone may have an old password, or a trouble of its own.
-        let others_first = if self.refused_by.contains(server) { TURN } else { Duration::ZERO };
+        let others_first = if has_refused { TURN } else { Duration::ZERO };
         (now < hold.until + others_first).then_some(&*hold.why)
     }
 
@@ -152,15 +157,18 @@ impl Tried {
         }
     }
 
-    fn was_refused(&mut self, server: &Server, hold: Hold) {
-        // Where it was right before it is wrong now, or the account is locked, and so it is at the others.
-        if self.taken_by.contains(server) {
+    fn was_refused(&mut self, server: &Server, now: Instant, why: String) {
+        let before = self.hold.as_ref().filter(|hold| now < hold.until);
+        let refusals = before.map_or(0, |hold| hold.refusals).saturating_add(1);
+        self.taken_by.retain(|one| one != server);
+        // What two refuse is wrong, or the account is locked, and so it is at the others.
+        if refusals >= TRIES {
             self.taken_by.clear();
         }
         if !self.refused_by.contains(server) {
             self.refused_by.push(server.clone());
         }
-        self.hold = Some(hold);
+        self.hold = Some(Hold { until: now + REFUSED_FOR, why, refusals });
     }
 }
 
@@ -197,6 +205,8 @@ impl fmt::Display for Time {
 /// How long a refused password is not tried again. An account that was unlocked comes back by itself after it; two in half an
 /// hour, the time after which Active Directory forgets wrong passwords unless told otherwise, stay below any sane limit.
 const REFUSED_FOR: Duration = Duration::from_secs(15 * 60);
+/// Servers that it is tried at before it is held back from all: one alone may have an old password, or a trouble of its own.
+const TRIES: usize = 2;
 /// How much longer by a server that refused it.
 const TURN: Duration = Duration::from_secs(60);
 
@@ -218,7 +228,7 @@ mod tests {
 
     fn refuse(tried: &mut Tried, server: &Server, now: Instant) {
         let why = format!("refused by {server}");
-        tried.was_refused(server, Hold { until: now + REFUSED_FOR, why });
+        tried.was_refused(server, now, why);
     }
 
     /// To whom it may be given.
@@ -232,32 +242,35 @@ mod tests {
         let mut tried = Tried::new(Vec::new());
         assert_eq!(open(&tried, &servers, now), [true; 3]);
         refuse(&mut tried, &servers[0], now);
+        assert_eq!(open(&tried, &servers, now), [false, true, true]);
+        assert_eq!(tried.holds_back(&servers[0], now), Some("refused by ldap://127.0.0.1:1"));
+        refuse(&mut tried, &servers[1], now);
         assert_eq!(open(&tried, &servers, now), [false; 3]);
-        assert_eq!(tried.holds_back(&servers[2], now), Some("refused by ldap://127.0.0.1:1"));
         assert_eq!(open(&tried, &servers, now + REFUSED_FOR - SECOND), [false; 3]);
-        assert_eq!(open(&tried, &servers, now + REFUSED_FOR), [false, true, true]);
+        assert_eq!(open(&tried, &servers, now + REFUSED_FOR), [false, false, true]);
         // The others may be away.
         assert_eq!(open(&tried, &servers, now + REFUSED_FOR + TURN), [true; 3]);
         let now = now + REFUSED_FOR;
-        refuse(&mut tried, &servers[1], now);
+        refuse(&mut tried, &servers[2], now);
         assert_eq!(open(&tried, &servers, now + REFUSED_FOR - SECOND), [false; 3]);
-        assert_eq!(open(&tried, &servers, now + REFUSED_FOR), [false, false, true]);
     }
 
     #[test]
-    fn who_took_a_password_is_given_it_until_one_who_took_it_refuses_it() {
+    fn who_took_a_password_is_given_it_until_two_have_refused_it() {
         let (servers, now) = (servers(), Instant::now());
         let mut tried = Tried::new(Vec::new());
         tried.was_taken(&servers[1]);
         // The first has an old password, say.
         refuse(&mut tried, &servers[0], now);
-        assert_eq!(open(&tried, &servers, now), [false, true, false]);
-        refuse(&mut tried, &servers[1], now);
-        assert_eq!(open(&tried, &servers, now), [false; 3]);
+        assert_eq!(open(&tried, &servers, now), [false, true, true]);
+        refuse(&mut tried, &servers[2], now);
+        assert_eq!(open(&tried, &servers, now), [false; 3], "a password that was changed");
         let mut tried = Tried::new(Vec::new());
         servers.iter().for_each(|server| tried.was_taken(server));
         refuse(&mut tried, &servers[0], now);
-        assert_eq!(open(&tried, &servers, now), [false; 3], "one try, and not one at each");
+        assert_eq!(open(&tried, &servers, now), [false, true, true]);
+        refuse(&mut tried, &servers[2], now);
+        assert_eq!(open(&tried, &servers, now), [false; 3], "two tries, and not one at each");
     }
 
     #[test]
