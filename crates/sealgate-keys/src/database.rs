@@ -86,7 +86,10 @@ impl Database {
             DatabaseUrl::Sqlite(path) => {
                 create_file(url, path)?;
                 let filled = SqliteDatabase::fill(path).await;
-                filled.map_err(|error| migrate_error(url, error))?;
+                if let Err(error) = filled {
+                    remove_new(url);
+                    return Err(migrate_error(url, error));
+                }
             }
         }
         let opened = Self::open(url).await;

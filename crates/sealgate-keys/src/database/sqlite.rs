@@ -133,14 +133,15 @@ impl SqliteDatabase {
     /// `thoroughly` is said; says whether that was possible. Other processes may be reading what was there before.
     pub(super) async fn wipe(&self, thoroughly: bool) -> Result<bool, sqlx::Error> {
         let mut connection = self.pool.acquire().await?;
+        // The log has every page that was written since it was last emptied. Before the file is written anew, for which the disk
+        // may be too small; and after that, or the log would keep the disk full.
+        let mut is_emptied = empty_log(&mut connection).await?;
         if thoroughly {
             let vacuumed = sqlx::raw_sql("VACUUM").execute(&mut *connection).await;
+            is_emptied = empty_log(&mut connection).await?;
             vacuumed.inspect_err(|error| self.note(error))?;
         }
-        // The log has every page that was written since it was last emptied.
-        let checkpoint = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)");
-        let is_busy: i64 = checkpoint.fetch_one(&mut *connection).await?;
-        Ok(is_busy == 0)
+        Ok(is_emptied)
     }
 
     /// Looks at an error for what it says of the connection.
@@ -150,6 +151,13 @@ impl SqliteDatabase {
             *self.read_only.lock() = Some(Instant::now());
         }
     }
+}
+
+/// Moves all of the log into the file; `false` where others are reading what was there before.
+async fn empty_log(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let checkpoint = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)");
+    let is_busy: i64 = checkpoint.fetch_one(connection).await?;
+    Ok(is_busy == 0)
 }
 
 impl ReadOnly {
