@@ -223,11 +223,13 @@ impl Visit<'_> {
         let began = Instant::now();
         let deadline = began + limit;
         if is_repeatable(request)
-            && let Some(mut kept) = server.take(began)
+            && let Some(Kept { mut connection, since }) = server.take(began)
         {
-            match kept.exchange(request, began + limit / 2) {
+            // One that was used just now was not forgotten on the way: who is slow has his whole share.
+            let is_fresh = began.saturating_duration_since(since) < FRESH;
+            match connection.exchange(request, began + if is_fresh { limit } else { limit / 2 }) {
                 Ok(answer) => {
-                    server.keep(kept);
+                    server.keep(connection);
                     return answer.map_err(|why| server.no_answer(why));
                 }
                 // Closed while nobody used it, say, or forgotten on the way: a new connection will tell.
@@ -274,11 +276,11 @@ impl Visit<'_> {
 
 impl Server {
     /// The one that was used last, unless that is too long ago.
-    fn take(&self, now: Instant) -> Option<Connection> {
+    fn take(&self, now: Instant) -> Option<Kept> {
         let mut kept = self.kept();
         let is_of_use = |kept: &Kept| now.saturating_duration_since(kept.since) < IDLE_MAX;
         kept.retain(is_of_use);
-        kept.pop().map(|kept| kept.connection)
+        kept.pop()
     }
 
     fn keep(&self, connection: Connection) {
@@ -522,6 +524,8 @@ const _: () = assert!(CONNECTIONS_MAX < super::waiting::LEFT_MAX);
 const KEPT_MAX: usize = 16;
 /// How long, below the minutes after which a firewall or a server ends what is not used.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How long a connection is as good as in use.
+const FRESH: Duration = Duration::from_secs(10);
 /// A signature or a content-encryption key comes in less.
 const READ_BYTES: usize = 1024;
 
@@ -620,6 +624,7 @@ mod tests {
         assert_eq!((server.connections.load(Ordering::SeqCst), at.kept().len()), (3, 3));
 
         server.forget();
+        at.kept().iter_mut().for_each(|kept| kept.since -= FRESH);
         let began = Instant::now();
         visit.call(&QUERY).unwrap();
         assert!(began.elapsed() >= timeout / 2, "the old one was given its time");
