@@ -145,6 +145,7 @@ impl<'a> Administration<'a> {
         let mut new = Vec::new();
         for key in keys {
             let purpose = purpose_for(owner, &key.certificate)?;
+            require_domain(owner, &key.certificate)?;
             new.push(NewSecretKey {
                 owner: owner.lookup_key(),
                 purpose,
@@ -338,18 +339,10 @@ pub(crate) fn purpose_for(
     certificate: &Certificate,
 ) -> Result<KeyPurpose, StoreError> {
     let refuse = |why: String| Err(StoreError::Input(format!("{owner}: {why}")));
-    let addresses = certificate.addresses();
-    let is_owners = match owner {
-        Owner::Mailbox(address) => certificate.names(address),
-        // Of anybody there: RFC 3183 §3.1.1 and §4.1 have names of roles, others a mailbox or, for a whole gateway, none.
-        Owner::Domain(domain) => {
-            addresses.is_empty() || addresses.iter().any(|one| one.domain() == domain)
-        }
-    };
-    if !is_owners {
-        let names: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        let names = if names.is_empty() { "no address".to_owned() } else { names.join(", ") };
-        return refuse(format!("the certificate is for {names}"));
+    if let Owner::Mailbox(address) = owner
+        && !certificate.names(address)
+    {
+        return refuse(format!("the certificate is for {}", names_in(certificate)));
     }
     if !certificate.is_for_mail() {
         return refuse("the certificate's extended key usage excludes mail".to_owned());
@@ -358,6 +351,23 @@ pub(crate) fn purpose_for(
         Some(purpose) => Ok(purpose),
         None => refuse("the certificate's key usage allows neither signing nor encryption".into()),
     }
+}
+
+/// Refuses a domain's new key whose certificate is of another one. Keys that are held already are moved as they are.
+fn require_domain(owner: &Owner, certificate: &Certificate) -> Result<(), StoreError> {
+    let Owner::Domain(domain) = owner else { return Ok(()) };
+    let addresses = certificate.addresses();
+    // Of anybody there: RFC 3183 §3.1.1 and §4.1 have names of roles, others a mailbox or, for a whole gateway, none.
+    if addresses.is_empty() || addresses.iter().any(|one| one.domain() == domain) {
+        return Ok(());
+    }
+    let names = names_in(certificate);
+    Err(StoreError::Input(format!("{owner}: the certificate is for {names}")))
+}
+
+fn names_in(certificate: &Certificate) -> String {
+    let names: Vec<_> = certificate.addresses().iter().map(ToString::to_string).collect();
+    if names.is_empty() { "no address".to_owned() } else { names.join(", ") }
 }
 
 fn found(count: u64, what: impl FnOnce() -> String) -> Result<u64, StoreError> {
