@@ -15,7 +15,7 @@ use crate::secret_source::{FORMERS_MAX, SecretSource};
 pub(crate) struct Successor {
     path: PathBuf,
     key: MasterKey,
-    _lock: File,
+    lock: File,
 }
 
 impl Successor {
@@ -47,7 +47,7 @@ impl Successor {
         if is_new {
             Self::write(&lock, path, present).map_err(failed)?;
         }
-        Ok(Self { key: MasterKey::read(&source)?, path: path.to_owned(), _lock: lock })
+        Ok(Self { key: MasterKey::read(&source)?, path: path.to_owned(), lock })
     }
 
     /// The key.
@@ -91,6 +91,13 @@ impl Successor {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         sync_directory(path)
+    }
+}
+
+impl Drop for Successor {
+    /// Closing would leave the lock to whatever process was forked meanwhile, until that runs its program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
