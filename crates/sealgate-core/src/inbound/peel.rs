@@ -254,7 +254,10 @@ impl Peeler<'_> {
         if !self.signature(&signed, &content, walk, layers)? {
             return Ok(Next::End);
         }
-        let Some(inner) = shown_entity(content) else { return Ok(Next::End) };
+        let inner = entity_of(content.clone()).filter(says_what_it_is);
+        let Some(inner) = inner.or_else(|| entity_of_text(&content)) else {
+            return Ok(Next::End);
+        };
         if walk.passes() || walk.behind.is_encryption() {
             walk.peeled.deliver = Some(inner.clone());
         }
@@ -389,8 +392,11 @@ impl Peeler<'_> {
         let sound = match opened.is_authenticated {
             true => entity_of(opened.content.clone())
                 .filter(|entity| is_empty_section(entity) || has_fields(entity))
-                // In whatever charset the text is, whoever made it an entity of his own kind sees its body.
-                .and_then(|entity| shown_entity(opened.content).or(Some(entity))),
+                .map(|entity| match says_what_it_is(&entity) {
+                    true => entity,
+                    // In whatever charset the text is, whoever made it an entity of his own kind sees its body.
+                    false => entity_of_text(&opened.content).unwrap_or(entity),
+                }),
             // D14 asks for printable fields where nothing but the form tells plaintext from noise.
             false => entity_of(opened.content).filter(is_well_formed),
         };
@@ -540,15 +546,11 @@ fn entity_of(plaintext: Bytes) -> Option<Entity> {
     Entity::parse(content).ok()
 }
 
-/// What a layer had inside as a mail program can show it: an entity, or text that its author did not make one (`openssl smime -sign`
-/// without `-text`). Nothing of it may be taken for a header section that is not shown.
-fn shown_entity(content: Bytes) -> Option<Entity> {
-    let says_what_it_is = |field: Field<'_>| field.is_content() || field.is("MIME-Version");
-    let is_entity = |entity: &Entity| {
-        is_empty_section(entity)
-            || has_fields(entity) && entity.header.fields().any(says_what_it_is)
-    };
-    entity_of(content.clone()).filter(is_entity).or_else(|| entity_of_text(&content))
+/// Whether what a layer had inside is MIME, and not text that its author did not make an entity (`openssl smime -sign` without
+/// `-text`): nothing of that may be taken for a header section, which is not shown.
+fn says_what_it_is(entity: &Entity) -> bool {
+    let is_of_mime = |field: Field<'_>| field.is_content() || field.is("MIME-Version");
+    is_empty_section(entity) || has_fields(entity) && entity.header.fields().any(is_of_mime)
 }
 
 /// An entity of no fields, which is text (RFC 2045 §5.2).
