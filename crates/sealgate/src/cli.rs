@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use sealgate_keys::secret_key_store::pkcs11::end_modules;
 
-use crate::config::{Config, Place};
+use crate::config::{Config, place};
 
 mod anchor;
 mod ca;
@@ -61,7 +61,7 @@ pub(crate) struct Globals {
 impl Globals {
     /// The configuration that `--config` names, or the usual one.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
-        Ok(Config::load(&Place::find(self.config.as_deref())?.path)?)
+        Ok(Config::load(&place::find(self.config.as_deref())?)?)
     }
 
     /// With `-v`, what the libraries say goes to standard error.

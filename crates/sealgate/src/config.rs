@@ -17,7 +17,7 @@ mod file_v1;
 mod key_server;
 mod limits;
 mod network;
-mod place;
+pub(crate) mod place;
 mod server;
 mod stores_v1;
 
@@ -25,7 +25,6 @@ pub(crate) use error::ConfigError;
 pub(crate) use key_server::{Identity, KeyOperation, KeyServerConfig, RelayEntry};
 pub(crate) use limits::{Limits, MEMORY_FACTOR};
 pub(crate) use network::Network;
-pub(crate) use place::Place;
 pub(crate) use server::{NextHop, Server};
 
 /// Everything that an administrator decides.

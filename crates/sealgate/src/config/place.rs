@@ -10,40 +10,30 @@ use std::path::{Path, PathBuf};
 
 use super::ConfigError;
 
-/// The file to read.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// Where it is.
-    pub(crate) path: PathBuf,
+/// Finds the configuration.
+///
+/// # Errors
+/// [`ConfigError::NotFound`] where there is none.
+pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let [here, system] = USUAL_PLACES.map(Path::new);
+    first_of(here, system, [0, rustix::process::geteuid().as_raw()])
 }
 
-impl Place {
-    /// Finds it.
-    ///
-    /// # Errors
-    /// [`ConfigError::NotFound`] where there is none.
-    pub(crate) fn find(given: Option<&Path>) -> Result<Self, ConfigError> {
-        if let Some(path) = given {
-            return Ok(Self { path: path.to_owned() });
-        }
-        let [here, system] = USUAL_PLACES.map(Path::new);
-        Self::first_of(here, system, [0, rustix::process::geteuid().as_raw()])
-    }
-
-    /// The file in the working directory where it is theirs, else the system's. One that may be somebody else's is not used; nor is
-    /// the system's in its place, because a command would remove the keys of another installation than its user sees.
-    fn first_of(here: &Path, system: &Path, trusted: [u32; 2]) -> Result<Self, ConfigError> {
-        let path = match here.exists() && !is_same(here, system) {
-            true => here,
-            false => system,
-        };
-        if !path.exists() {
-            return Err(ConfigError::NotFound { passed_over: None });
-        }
-        match (path == here).then(|| doubt(here, trusted)).flatten() {
+/// The file in the working directory where it is theirs, else the system's. One that may be somebody else's is not used; nor is
+/// the system's in its place, because a command would remove the keys of another installation than its user sees.
+fn first_of(here: &Path, system: &Path, trusted: [u32; 2]) -> Result<PathBuf, ConfigError> {
+    if here.exists() && !is_same(here, system) {
+        return match doubt(here, trusted) {
             Some(why) => Err(ConfigError::NotFound { passed_over: Some(why) }),
-            None => Ok(Self { path: path.to_owned() }),
-        }
+            None => Ok(here.to_owned()),
+        };
+    }
+    match system.exists() {
+        true => Ok(system.to_owned()),
+        false => Err(ConfigError::NotFound { passed_over: None }),
     }
 }
 
@@ -119,7 +109,7 @@ mod tests {
     #[test]
     fn a_file_of_ones_own_in_the_working_directory_comes_first() {
         let Bed { here, system, own, _directory } = &bed();
-        let first = || Place::first_of(here, system, *own).map(|place| place.path);
+        let first = || first_of(here, system, *own);
         assert_eq!(first().unwrap(), *here);
         std::fs::remove_file(here).unwrap();
         assert_eq!(first().unwrap(), *system);
@@ -134,12 +124,12 @@ mod tests {
     #[test]
     fn neither_a_file_of_another_user_nor_the_systems_in_its_place_is_used() {
         let Bed { here, system, own, _directory } = &bed();
-        let error = Place::first_of(here, system, NOBODY).unwrap_err().to_string();
+        let error = first_of(here, system, NOBODY).unwrap_err().to_string();
         let owner = format!("user with id {}", own[0]);
         let name = here.display().to_string();
         assert!(error.contains(&owner) && error.contains(&format!("--config {name}")), "{error}");
         assert!(!error.contains('\n'), "{error}");
-        assert_eq!(Place::find(Some(here)).unwrap().path, *here);
+        assert_eq!(find(Some(here)).unwrap(), *here);
     }
 
     #[test]
@@ -147,7 +137,7 @@ mod tests {
         let Bed { here, system, own, _directory } = &bed();
         for mode in [0o646, 0o664, 0o666] {
             write(here, mode);
-            let error = Place::first_of(here, system, *own).unwrap_err().to_string();
+            let error = first_of(here, system, *own).unwrap_err().to_string();
             assert!(error.contains(&format!("0{mode:o}")) && error.contains("go-w"), "{error}");
         }
     }
