@@ -85,7 +85,7 @@ impl Signer {
         self.domains.contains(domain)
     }
 
-    /// The DKIM-Signature field for a message, with its CRLF.
+    /// The DKIM-Signature field for a message, with its CRLF; `None` where its header section is malformed or over a limit.
     ///
     /// # Errors
     /// Those of the key.
@@ -94,10 +94,13 @@ impl Signer {
         message: &[Bytes],
         domain: &Domain,
         now: Timestamp,
-    ) -> Result<Bytes, KeyError> {
+    ) -> Result<Option<Bytes>, KeyError> {
         let content = Content::of(message);
+        if content.header.is_none() {
+            return Ok(None);
+        }
         let field = self.signed_field("DKIM-Signature: v=1", domain, &SIGNED, &content, now)?;
-        Ok(Bytes::from(field))
+        Ok(Some(Bytes::from(field)))
     }
 
     /// A field with a signature over header fields and body (RFC 6376 §3.5, §5.4); `start` is its name and first tags.

@@ -9,10 +9,11 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::address::Address;
+use crate::address::{Address, Domain};
 use crate::dkim::arc::Chain;
 use crate::envelope::Envelope;
 use crate::inbound::peel::{Peeled, Peeler};
+use crate::inbound::result_fields::Believed;
 use crate::message::Message;
 use crate::mime::{self, Cryptographic, Entity, Field};
 use crate::outbound::Context;
@@ -132,8 +133,8 @@ impl Inbound {
         self.report.verdict = peeled.verdict;
         self.report.reason = peeled.reason;
         self.report.author_layer = peeled.author_layer;
-        let awaits_clock = self.context.clock_is_doubtful && peeled.verdict == Verdict::TempError;
-        if decision.expect_signed && awaits_clock {
+        // The clock, or a revocation list that has lapsed: what can be told tomorrow is not refused for good today.
+        if decision.expect_signed && peeled.verdict == Verdict::TempError {
             return Err(Refusal::KeysUnavailable);
         }
         if decision.expect_signed && peeled.verdict != Verdict::Pass {
@@ -169,17 +170,21 @@ impl Inbound {
     }
 
     /// The strictest of what policy says for the recipients. What relaxes a check is matched by the envelope's
-    /// sender, which SPF and DMARC can hold to account; `expect_signed` by everybody whom From names too, or a forger
+    /// sender, unless his domain disowns the message; `expect_signed` by everybody whom From names too, or a forger
     /// would choose another envelope. `from` is `None` where From cannot be read: then a program may show
     /// anybody, and what is expected of anybody is expected.
     fn decision(&self, from: Option<&[Address]>) -> Decision {
         let policy = &self.context.policy;
         let from = from.map(|from| from.iter().collect::<HashSet<_>>());
         let from = from.filter(|from| !from.is_empty() && from.len() <= AUTHORS_MAX);
+        let is_disowned = self.is_disowned();
         let mut strictest: Option<Decision> = None;
         for recipient in &self.envelope.recipients {
             let to = &recipient.address;
             let mut one = policy.decide(self.envelope.reverse_path.as_ref(), to);
+            if is_disowned {
+                one = stricter(one, policy.decide(None, to));
+            }
             one.expect_signed |= match &from {
                 Some(from) => {
                     from.iter().any(|author| policy.decide(Some(author), to).expect_signed)
@@ -189,6 +194,21 @@ impl Inbound {
             strictest = Some(strictest.map_or(one, |so_far| stricter(so_far, one)));
         }
         strictest.unwrap_or_default()
+    }
+
+    /// Whether the domain of the envelope's sender says that the client may not send for it (SPF), and has not signed the message
+    /// either (DKIM), as it would have where somebody forwards its mail.
+    fn is_disowned(&self) -> bool {
+        let of = |method: &'static str| {
+            self.report.authentication.iter().filter(move |one| one.method == method)
+        };
+        let Some(path) = &self.envelope.reverse_path else { return false };
+        let is_signer = |(property, domain): &(&str, String)| {
+            *property == "header.d"
+                && Domain::parse(domain).is_ok_and(|domain| domain == *path.domain())
+        };
+        of("spf").any(|one| matches!(one.result, "fail" | "softfail"))
+            && !of("dkim").any(|one| one.result == "pass" && one.properties.iter().any(is_signer))
     }
 
     fn deliver(&self, entity: &Entity, peeled: Peeled, decision: Decision) -> Step {
@@ -230,9 +250,8 @@ impl Inbound {
 
     /// The message as it came under trace and result fields (REQUIREMENTS D12, D24).
     fn as_received(&self, entity: &Entity, report: &Report, recipients: Vec<usize>) -> Parcel {
-        let head = entity
-            .header
-            .without(|field| result_fields::looks_like_ours(field, &self.context.hostname));
+        let believed = self.believed();
+        let head = entity.header.without(|field| result_fields::looks_like_ours(field, believed));
         Parcel {
             recipients,
             eight_bit: !entity.body.is_ascii(),
@@ -250,8 +269,9 @@ impl Inbound {
         report: &Report,
         recipients: Vec<usize>,
     ) -> Parcel {
+        let believed = self.believed();
         let mut head = entity.header.fields_without(|field| {
-            result_fields::looks_like_ours(field, &self.context.hostname) || field.is_content()
+            result_fields::looks_like_ours(field, believed) || field.is_content()
         });
         if entity.header.count("MIME-Version") == 0 {
             head.extend_from_slice(b"MIME-Version: 1.0\r\n");
@@ -263,6 +283,13 @@ impl Inbound {
             message.insert(0, set);
         }
         Parcel { recipients, eight_bit, message, delivered: Delivered::Plain }
+    }
+
+    fn believed(&self) -> Believed<'_> {
+        // Who evaluates nothing himself may have a filter of ours before him.
+        let is_border = !self.report.authentication.is_empty();
+        let domains = if is_border { self.context.policy.domains.as_slice() } else { &[] };
+        Believed { authserv_id: &self.context.hostname, domains }
     }
 
     /// What was found out before we changed the message, sealed with what it is now (E6). Mail does not wait for it.

@@ -19,7 +19,7 @@ use crate::mime::{Entity, Protection};
 use crate::outbound::copies::{Copies, Made, Treatment};
 use crate::policy::{Decision, Encrypt, Policy, Sign};
 use crate::refusal::Refusal;
-use crate::report::{Delivered, Direction, Reason, Report};
+use crate::report::{Delivered, Direction, ID_FIELD, Reason, Report};
 use crate::sign;
 use crate::step::{Done, KeyQuery, Keys, Parcel, Room, Step};
 use crate::trust::TrustStore;
@@ -194,19 +194,34 @@ impl Outbound {
     /// The author's domain signs each copy as it leaves (DKIM, B15); nothing is done to one afterwards.
     fn signed_for_domain(&self, entity: &Entity, mut made: Made) -> Result<Made, Refusal> {
         let Some(signer) = &self.context.dkim else { return Ok(made) };
-        let from = entity.header.from_mailboxes().unwrap_or_default();
-        let authors = from.iter().chain(&self.envelope.reverse_path).map(Address::domain);
-        let ours: Option<&Domain> = authors.into_iter().find(|domain| signer.signs_for(domain));
-        let Some(domain) = ours else { return Ok(made) };
+        let Some(domain) = self.domain_that_signs(signer, entity) else { return Ok(made) };
         for parcel in &mut made.parcels {
-            let signed = signer.sign(&parcel.message, domain, self.context.now);
+            let signed = signer.sign(&parcel.message, &domain, self.context.now);
             let field = signed.map_err(|error| match error {
                 KeyError::Unavailable(_) => Refusal::KeysUnavailable,
                 KeyError::Failed => Refusal::Internal,
             })?;
-            parcel.message.insert(0, field);
+            // A header section that became too long to be read has nothing that a signature could be about.
+            if let Some(field) = field {
+                parcel.message.insert(0, field);
+            }
         }
         Ok(made)
+    }
+
+    /// The author's domain, else the envelope sender's. For what the mail server forwards the domain answers with its own
+    /// envelope, and never for an author whom the Internet named.
+    fn domain_that_signs(&self, signer: &Signer, entity: &Entity) -> Option<Domain> {
+        let ours = |address: &&Address| signer.signs_for(address.domain());
+        let from = entity.header.from_mailboxes();
+        let path = self.envelope.reverse_path.as_ref();
+        let answers = if came_from_outside(entity) {
+            let is_anothers = from.is_ok_and(|from| !from.iter().any(|one| ours(&one)));
+            path.filter(ours).filter(|_| is_anothers).cloned()
+        } else {
+            from.unwrap_or_default().iter().chain(path).find(ours).cloned()
+        };
+        answers.map(|address| address.domain().clone())
     }
 
     /// REQUIREMENTS B8: mail that its sender encrypted passes, its body untouched.
@@ -231,7 +246,8 @@ impl Outbound {
     }
 
     /// The originator's key, where policy wants a signature and the key may be used: its owner is the one mailbox of
-    /// From and of MAIL FROM, which the mail server asserts by handing the mail over (B4).
+    /// From and of MAIL FROM, which the mail server asserts by handing the mail over (B4). What it forwards, for an alias say,
+    /// has come from the Internet, where anybody writes both.
     fn signer<'a>(
         &self,
         entity: &Entity,
@@ -247,7 +263,11 @@ impl Outbound {
         let must = decisions.iter().any(|decision| decision.sign == Sign::Always);
         let originator =
             match (&self.envelope.reverse_path, entity.header.from_mailboxes().as_deref()) {
-                (Some(path), Ok([from])) if path == from && self.context.policy.is_ours(path) => {
+                (Some(path), Ok([from]))
+                    if path == from
+                        && self.context.policy.is_ours(path)
+                        && !came_from_outside(entity) =>
+                {
                     path
                 }
                 _ if must => return Err(Refusal::OriginatorNotAsserted),
@@ -346,6 +366,11 @@ pub fn admit_recipient(
             usable_key(context, to, wish, keys).map(|_| ())
         }
     }
+}
+
+/// Whether a message came in through sealgate: it takes every such field off what the Internet sends, and puts one on.
+fn came_from_outside(entity: &Entity) -> bool {
+    entity.header.count(ID_FIELD) > 0
 }
 
 /// Whether the sender asks for encryption in the message (B18). Whoever writes the field in a way that cannot be read may

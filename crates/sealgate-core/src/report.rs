@@ -5,6 +5,9 @@ use serde::{Serialize, Serializer};
 use crate::address::Address;
 use crate::keys::Certificate;
 
+/// The field with a transaction's id that is put on what comes in, and taken off before: what has it came from outside.
+pub(crate) const ID_FIELD: &str = "X-Sealgate-Id";
+
 /// The report of one transaction (INTERFACE, Report).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {

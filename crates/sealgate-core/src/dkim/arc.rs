@@ -46,7 +46,7 @@ impl Signer {
             format!("ARC-Authentication-Results: i={instance}; {authserv_id};\r\n\t{results}\r\n");
         let start = format!("ARC-Message-Signature: i={instance}");
         // §4.1.2: neither ARC fields nor Authentication-Results.
-        let names: Vec<&str> = SIGNED.into_iter().chain(["DKIM-Signature"]).collect();
+        let names: Vec<&str> = SIGNED.into_iter().chain([canonical::ADDED_BY_OTHERS]).collect();
         let ams = self.signed_field(&start, domain, &names, &content, now)?;
         let seal = format!(
             "ARC-Seal: i={instance}; a={}; t={}; cv={};\r\n\td={}; s={};\r\n\tb=",

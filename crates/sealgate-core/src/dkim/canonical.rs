@@ -8,7 +8,7 @@ use crate::mime::Header;
 /// A message in segments, as header section and body.
 #[derive(Debug)]
 pub(super) struct Content<'a> {
-    /// `None` where it cannot be read: nothing is signed of it then but what is missing.
+    /// `None` where it cannot be read.
     pub(super) header: Option<Header>,
     body: Vec<&'a [u8]>,
 }
@@ -37,7 +37,7 @@ impl<'a> Content<'a> {
     }
 
     /// The list for `h=`, and the fields in that order, relaxed: each as often as it stands, from the bottom up, and once more, which
-    /// says that there is no other (§5.4.2).
+    /// says that there is no other (§5.4.2), unless the next host may add one.
     pub(super) fn signed_fields(&self, names: &[&str]) -> (String, Vec<u8>) {
         let (mut list, mut data, mut column) = (String::new(), Vec::new(), 0_usize);
         for name in names {
@@ -47,7 +47,8 @@ impl<'a> Content<'a> {
             for field in &fields {
                 relaxed(field.name().as_bytes(), field.value(), &mut data);
             }
-            for _ in 0..=fields.len() {
+            let once_more = usize::from(*name != ADDED_BY_OTHERS);
+            for _ in 0..fields.len().saturating_add(once_more) {
                 if !list.is_empty() {
                     list.push(':');
                 }
@@ -109,5 +110,7 @@ pub(super) fn relaxed_unended(field: &str, out: &mut Vec<u8>) {
     out.truncate(out.len().saturating_sub(2));
 }
 
+/// Each host that hands a message on may sign it anew.
+pub(super) const ADDED_BY_OTHERS: &str = "DKIM-Signature";
 /// Width of the list of signed fields.
 const LIST_COLUMNS: usize = 70;

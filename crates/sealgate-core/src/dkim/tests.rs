@@ -56,11 +56,37 @@ fn every_field_is_signed_once_more_than_it_stands() {
     assert_eq!(data, b"from:b\r\nto:c\r\nto:a\r\n");
 }
 
+/// What is signed once more than it stands breaks where the next host puts one on.
+#[test]
+fn another_dkim_signature_breaks_no_arc_set() {
+    let signed_names = |message: &[&str]| {
+        let sealed = signer().seal(&segments(message), arc::Chain::None, "x", "none", Timestamp(1));
+        let set = String::from_utf8(sealed.unwrap().unwrap().to_vec()).unwrap();
+        let list = set.split_once("h=").unwrap().1.split(';').next().unwrap().to_owned();
+        let count = |name| list.split(':').filter(|one| one.trim() == name).count();
+        [count("From"), count("DKIM-Signature")]
+    };
+    assert_eq!(signed_names(&["From: a@x\r\n\r\nx\r\n"]), [2, 0]);
+    assert_eq!(signed_names(&["DKIM-Signature: v=1\r\nFrom: a@x\r\n\r\nx\r\n"]), [2, 1]);
+}
+
+/// REQUIREMENTS K1. It would be a signature that does not cover From (RFC 6376 §5.4).
+#[test]
+fn a_header_section_that_cannot_be_read_is_not_signed() {
+    let domain = Domain::parse("nec.example").unwrap();
+    let sign = |fields: usize| {
+        let mail = "From: a@nec.example\r\n".repeat(fields) + "\r\nx\r\n";
+        signer().sign(&segments(&[&mail]), &domain, Timestamp(1)).unwrap()
+    };
+    assert!(sign(crate::mime::FIELDS_MAX).is_some());
+    assert_eq!(sign(crate::mime::FIELDS_MAX + 1), None);
+}
+
 #[test]
 fn a_signature_field_has_short_lines_and_its_tags() {
     let domain = Domain::parse("nec.example").unwrap();
     let message = segments(&["From: a@nec.example\r\n\r\nx\r\n"]);
-    let field = signer().sign(&message, &domain, Timestamp(1_764_000_000)).unwrap();
+    let field = signer().sign(&message, &domain, Timestamp(1_764_000_000)).unwrap().unwrap();
     let text = std::str::from_utf8(&field).unwrap();
     let start = "DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/simple; d=nec.example;\r\n\ts=s1.gate; t=1764000000;";
     assert!(text.starts_with(start), "{text}");

@@ -1,12 +1,23 @@
 //! The result on top of inbound mail: Authentication-Results (RFC 8601, RFC 7281) and X-Sealgate-*; and what looks like
 //! them on entry.
 
+use crate::address::Domain;
 use crate::mime::Field;
-use crate::report::{Layer, Report, Signer};
+use crate::report::{ID_FIELD, Layer, Report, Signer};
 
-/// Whether a field claims to be ours (REQUIREMENTS E2, E3): any X-Sealgate field, and Authentication-Results with our
-/// authserv-id or in a form that a reader may take for it.
-pub(super) fn looks_like_ours(field: &Field<'_>, authserv_id: &str) -> bool {
+/// Whose results are believed inside (RFC 8601 §5).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Believed<'a> {
+    /// Our authserv-id.
+    pub(super) authserv_id: &'a str,
+    /// Hosts of these domains, which are behind us: what they find out they say later. Empty where a host before us may have
+    /// said it.
+    pub(super) domains: &'a [Domain],
+}
+
+/// Whether a field claims to be ours (REQUIREMENTS E2, E3): any X-Sealgate field, and Authentication-Results of
+/// somebody who is believed inside or in a form that a reader may take for it.
+pub(super) fn looks_like_ours(field: &Field<'_>, believed: Believed<'_>) -> bool {
     if field.name_starts_with(OURS) {
         return true;
     }
@@ -16,14 +27,14 @@ pub(super) fn looks_like_ours(field: &Field<'_>, authserv_id: &str) -> bool {
     let value = field.value_unfolded();
     // Some decode an encoded word even here, where none may stand (RFC 2047 §5).
     value.contains("=?")
-        || claimed_authserv_id(&value).is_none_or(|claimed| is_same_host(&claimed, authserv_id))
+        || claimed_authserv_id(&value).is_none_or(|claimed| believed.names(&claimed))
 }
 
 /// The fields to put on top, each line ended by CRLF and below 998 octets; with or without the recipient whose key opened it.
 pub(super) fn write(report: &Report, authserv_id: &str, names_recipient: bool) -> Vec<u8> {
     let mut text =
         format!("Authentication-Results: {};\r\n\t{}", plain(authserv_id), results(report));
-    text.push_str(&format!("\r\nX-Sealgate-Id: {}\r\n", plain(&report.id)));
+    text.push_str(&format!("\r\n{ID_FIELD}: {}\r\n", plain(&report.id)));
     text.push_str(&format!("X-Sealgate-Verdict: {}", report.verdict.as_str()));
     if let Some(reason) = report.reason {
         text.push_str(&format!("; reason={}", reason.as_str()));
@@ -182,13 +193,21 @@ fn without_comments(value: &str) -> String {
     out
 }
 
-/// Case and IDNA make no difference.
-fn is_same_host(claimed: &str, ours: &str) -> bool {
-    let folded = |name: &str| {
-        let name = name.trim_end_matches('.');
-        idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_ascii_lowercase())
-    };
-    folded(claimed) == folded(ours)
+impl Believed<'_> {
+    /// Case and IDNA make no difference.
+    fn names(self, claimed: &str) -> bool {
+        let claimed = folded(claimed);
+        let is_of = |domain: &Domain| {
+            let host = claimed.strip_suffix(&folded(domain.as_str()));
+            host.is_some_and(|host| host.is_empty() || host.ends_with('.'))
+        };
+        claimed == folded(self.authserv_id) || self.domains.iter().any(is_of)
+    }
+}
+
+fn folded(name: &str) -> String {
+    let name = name.trim_end_matches('.');
+    idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_ascii_lowercase())
 }
 
 /// Every field that sealgate asserts starts like this.
@@ -215,8 +234,22 @@ mod tests {
 
     #[test]
     fn hosts_compare_folded() {
-        assert!(is_same_host("GATE.Bücher.example.", "gate.xn--bcher-kva.example"));
-        assert!(!is_same_host("gate.example.org", "gate.example"));
+        let domains = [Domain::parse("bücher.example").unwrap()];
+        let names = |domains: &[Domain], claimed: &str| {
+            Believed { authserv_id: "gate.xn--bcher-kva.example", domains }.names(claimed)
+        };
+        assert!(names(&[], "GATE.Bücher.example."));
+        for claimed in ["gate.xn--bcher-kva.example.org", "mail.bücher.example", "bücher.example"]
+        {
+            assert!(!names(&[], claimed), "{claimed}");
+        }
+        for claimed in ["MAIL.bücher.example", "mx.mail.xn--bcher-kva.example.", "bücher.example"]
+        {
+            assert!(names(&domains, claimed), "{claimed}");
+        }
+        for claimed in ["xbücher.example", "bücher.example.org", "example"] {
+            assert!(!names(&domains, claimed), "{claimed}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::testing::{Authority, NOW, Person, context, envelope, joined, keys};
 mod behind_key;
 mod efail;
 mod limits;
+mod sender;
 mod shown;
 mod transport;
 

@@ -370,6 +370,44 @@ fn our_broken_dkim_signatures_are_taken_off_others_stay() {
     assert!(!whole.contains("s=y"), "white space around the equals sign");
 }
 
+/// B4: an alias of the mail server that leads outside brings back what anybody on the Internet wrote, envelope and From.
+#[test]
+fn what_came_from_outside_is_signed_for_nobody_inside() {
+    let world = World::new();
+    let mail = |id: &str, from: &str| {
+        Bytes::from(format!("{id}From: {from}\r\nTo: bob@abc.example\r\n\r\nhello\r\n"))
+    };
+    let (here, outside) = ("", "x-sealgate-id: 1\r\n");
+    let send = |id: &str, sign: Sign| {
+        let decision = Decision { sign, ..Decision::default() };
+        let mail = mail(id, "alice@nec.example");
+        world.send(decision, &mail, &["bob@abc.example"], &world.keys(true))
+    };
+    assert_eq!(kinds(&send(here, Sign::Always).unwrap()), ["encrypted", "signed"]);
+    assert_eq!(kinds(&send(outside, Sign::IfKey).unwrap()), ["encrypted"]);
+    assert_eq!(send(outside, Sign::Always).unwrap_err(), Refusal::OriginatorNotAsserted);
+
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let key = crate::keys::SoftwareKey::from_pkcs8(&key.serialize_der()).unwrap();
+    let (kind, domains) = (key.kind(), vec![Domain::parse("nec.example").unwrap()]);
+    let signer = Signer::new(Arc::new(key), kind, "s1", domains).unwrap();
+    let signs = |id: &str, path: &str, from: &str| {
+        let context = context("nec.example", &world.authority, Decision::default());
+        let entity = Entity::parse(mail(id, from)).unwrap();
+        let envelope = envelope(path, &["bob@abc.example"]);
+        let message = Message::new(mail(id, from));
+        let outbound = Outbound::new(context, "ID".to_owned(), envelope, message, Vec::new());
+        outbound.domain_that_signs(&signer, &entity).is_some()
+    };
+    let (alice, eve) = ("alice@nec.example", "eve@evil.example");
+    // The author's domain; else the envelope's, as of a mailing list here.
+    assert!(signs(here, eve, alice) && signs(here, alice, eve) && !signs(here, eve, eve));
+    // Forwarded with an envelope of ours (SRS): for that, and for no author of ours.
+    assert!(signs(outside, "srs0=x@nec.example", eve));
+    assert!(!signs(outside, alice, alice) && !signs(outside, eve, alice));
+    assert!(!signs(outside, alice, "alice@nec.example <eve@evil.example>"));
+}
+
 #[test]
 fn recipients_are_admitted_at_rcpt() {
     let world = World::new();
