@@ -39,7 +39,7 @@ pub enum Trouble {
 /// Lays the line; where to ask. It lasts as long as the process.
 pub fn lay(
     target: SocketAddr,
-    befalls: impl Fn() -> Option<Trouble> + Send + Sync + 'static,
+    befalls: impl Fn(&[u8]) -> Option<Trouble> + Send + Sync + 'static,
 ) -> SocketAddr {
     let address = loopback(free_port());
     let socket = UdpSocket::bind(address).unwrap();
@@ -66,7 +66,7 @@ pub fn lay(
 #[derive(Clone)]
 struct Line {
     target: SocketAddr,
-    befalls: Arc<dyn Fn() -> Option<Trouble> + Send + Sync>,
+    befalls: Arc<dyn Fn(&[u8]) -> Option<Trouble> + Send + Sync>,
 }
 
 impl Line {
@@ -97,7 +97,7 @@ impl Line {
 
     /// What becomes of an answer.
     fn pass(&self, answer: &[u8]) -> Option<Vec<u8>> {
-        match (self.befalls)() {
+        match (self.befalls)(answer) {
             None => Some(answer.to_vec()),
             Some(Trouble::Lost) => None,
             Some(Trouble::Late(milliseconds)) => {

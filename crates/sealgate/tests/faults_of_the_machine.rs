@@ -331,7 +331,7 @@ fn whatever_is_done_to_dns_answers_no_mail_is_bounced_or_sent_elsewhere() {
         Zone::unsigned(dns_line::UNSIGNED_ZONE, ""),
     ];
     let dns = Nsd::start_with_ttl(&zones, u32::try_from(TTL.as_secs()).unwrap());
-    let line = dns_line::lay(dns.address, || *SPOILED.lock().unwrap());
+    let line = dns_line::lay(dns.address, |_| *SPOILED.lock().unwrap());
     let mut gate = through_exchangers(line, &dns, 1);
     gate.start();
     let send = |gate: &Gate, to: &[&str]| {

@@ -19,6 +19,7 @@ use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::dkim::DkimSigner;
 use sealgate_testkit::dkimpy;
+use sealgate_testkit::dns_line::{self, Trouble};
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::mail;
 use sealgate_testkit::postfix::{Postfix, Settings};
@@ -458,6 +459,37 @@ fn a_forger_whose_signatures_use_up_the_look_ups_is_refused_all_the_same() {
         process::await_that(&format!("{expected:?} in the log"), || {
             gate.log_lines().iter().any(is_found)
         });
+    }
+    assert!(sink.received().is_empty());
+}
+
+/// What concerns nobody who could have sent in the author's name cannot make his policy uncertain.
+#[test]
+fn a_forger_whose_name_server_is_silent_is_refused_all_the_same() {
+    let sink = Sink::smtp();
+    let zone = Zone::start(&[policies(), vec![txt("evil.example.", "v=spf1 -all")]].concat());
+    let of_evil = |answer: &[u8]| {
+        let named = answer.windows(5).any(|octets| octets.eq_ignore_ascii_case(b"\x04evil"));
+        named.then_some(Trouble::Lost)
+    };
+    let line = dns_line::lay(zone.address, of_evil);
+    let gate = gate(&format!("smtp://{}", sink.address), |gate| {
+        asks(gate, &zone);
+        gate.set(&["dns", "resolvers"], vec![line.to_string()]);
+        gate.set(&["outside", "dmarc"], "refuse");
+        gate.set(&["limits", "authentication_secs_max"], 6);
+    });
+    let key = Ed25519Key::from_pkcs8_der(&Ed25519Key::generate_pkcs8().unwrap()).unwrap();
+    let signer = DkimSigner::from_key(key).domain("evil.example").selector("s1").headers(["From"]);
+    let signature = signer.sign(&mail_from("ceo@strict.example")).unwrap().to_header();
+    for (what, from, author, signatures) in [
+        ("SPF", "x@evil.example", "ceo@strict.example", String::new()),
+        ("DKIM", BOB, "ceo@strict.example", signature),
+        ("no one author", BOB, "ceo@strict.example <bob@abc.example>", String::new()),
+    ] {
+        let message = [signatures.as_bytes(), &mail_from(author)].concat();
+        let reply = send_smtp(gate.ready().outside_smtp.unwrap(), from, &[ALICE], &message);
+        assert_eq!(reply.status(), "550 5.7.1", "{what}: {reply:?}");
     }
     assert!(sink.received().is_empty());
 }

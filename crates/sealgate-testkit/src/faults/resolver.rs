@@ -10,7 +10,7 @@ use crate::dns_line::{self, Trouble};
 /// Lays the line; where the relay is to ask.
 pub(super) fn lay(world: &Arc<World>, target: SocketAddr) -> SocketAddr {
     let world = Arc::clone(world);
-    dns_line::lay(target, move || world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(&world)))
+    dns_line::lay(target, move |_| world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(&world)))
 }
 
 /// Quick ones mostly: for an answer that is lost the relay waits, and then nothing happens.

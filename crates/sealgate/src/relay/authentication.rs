@@ -4,19 +4,21 @@
 //! author's domain asks that such mail be refused. Look-ups are bounded in number ([`super::look_ups`]) and time; without DNS the
 //! results are `temperror`, and the mail goes on. An SPF record that takes too many is a `permerror`.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use hickory_resolver::TokioResolver;
-use mail_auth::dkim::DkimError;
+use mail_auth::common::crypto::Algorithm;
+use mail_auth::dkim::{DkimError, Signature};
 use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
-    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error,
-    MessageAuthenticator, SpfOutput, SpfResult,
+    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, DnsError,
+    Error, MessageAuthenticator, SpfOutput, SpfResult,
 };
-use sealgate_core::address::Address;
+use sealgate_core::address::{Address, Domain};
 use sealgate_core::dkim::arc::Chain;
 use sealgate_core::message::Message;
 use sealgate_core::mime::Header;
@@ -54,8 +56,17 @@ pub(crate) struct Authentication {
     pub(crate) results: Vec<AuthenticationResult>,
     /// The ARC chain, where it is known.
     pub(crate) chain: Option<Chain>,
-    /// The author's domain, where DMARC fails for certain and it asks for refusal.
-    pub(crate) rejected_by: Option<String>,
+    /// Why DMARC has the message refused, where the administrator wants that too.
+    pub(crate) rejection: Option<Rejection>,
+}
+
+/// Why a message is one to refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    /// DMARC fails for certain, and this domain, the author's, asks for it.
+    ByAuthor(String),
+    /// Programs read different domains in From (RFC 7489 §6.6.1): it is known of none of them that it is the author's.
+    AuthorUnclear,
 }
 
 impl Authenticator {
@@ -74,47 +85,55 @@ impl Authenticator {
         let mut results = Vec::new();
         let Some(parsed) = parse(message) else {
             // No header section, or one over a limit: nothing to ask about, and the core refuses it.
-            return Authentication { results, chain: None, rejected_by: None };
+            return Authentication { results, chain: None, rejection: None };
         };
         let [of_spf, of_dkim, of_arc] = [OF_SPF, OF_DKIM, OF_ARC].map(LookUps::at_most);
+        // Name servers of the sender's own that are slow to answer must not leave DMARC without time.
+        let now = Instant::now();
+        let first = now + sender.deadline.saturating_duration_since(now) * 2 / 3;
+        let one_by_one = one_by_one(&parsed);
         let (spf, mut dkim, arc) = tokio::join!(
-            self.spf(sender, hostname, &of_spf),
-            self.dkim(&parsed, sender.deadline, &of_dkim),
-            self.arc(&parsed, sender.deadline, &of_arc)
+            self.spf(sender, first, hostname, &of_spf),
+            self.dkim(&one_by_one, first, &of_dkim),
+            self.arc(&parsed, first, &of_arc)
         );
-        results.push(spf_result(spf.as_ref(), of_spf.is_over(), sender));
-        results.extend(dkim_results(dkim.as_deref()));
+        results.push(spf_result(&spf, of_spf.is_over(), sender));
+        results.extend(dkim_results(&dkim));
         if of_dkim.is_over() {
             // What the sender himself brought about, with signatures without end, is no reason to spare him: neither here
             // nor in DMARC, which would call it a failure of the moment.
             let is_of_the_moment =
                 |one: &DkimOutput<'_>| matches!(one.result(), DkimResult::TempError(_));
-            dkim.iter_mut().for_each(|all| all.retain(|one| !is_of_the_moment(one)));
+            dkim.retain(|one| !is_of_the_moment(one));
         }
-        // Where DNS is silent it is not asked once more.
-        let dmarc = match (&spf, &dkim) {
-            (Some(spf), Some(dkim)) => self.dmarc(&parsed, dkim, spf, sender).await,
-            _ => None,
+        let dmarc = match is_author_clear(message, &parsed) {
+            true => Ok(self.dmarc(&parsed, &dkim, &spf, sender).await),
+            false => Err(Rejection::AuthorUnclear),
         };
-        results.push(dmarc_result(dmarc.as_ref()));
+        results.push(dmarc_result(dmarc.as_ref().map(Option::as_ref)));
         let chain = arc.as_ref().and_then(chain);
         if let Some(chain) = chain.filter(|chain| *chain != Chain::None) {
             let result = if chain == Chain::Pass { "pass" } else { "fail" };
             results.push(AuthenticationResult { method: "arc", result, properties: Vec::new() });
         }
-        let unsure = spf.is_none_or(|spf| spf.result() == SpfResult::TempError)
-            || dkim.iter().flatten().any(|one| matches!(one.result(), DkimResult::TempError(_)));
-        let rejected_by = dmarc.filter(|dmarc| !unsure && is_rejection(dmarc));
-        Authentication { results, chain, rejected_by: rejected_by.map(DmarcOutput::into_domain) }
+        let rejection = match dmarc {
+            // What could not be found out of who is not aligned with the author changes nothing, and a forger arranges it.
+            Ok(dmarc) => dmarc.filter(is_rejection).map(DmarcOutput::into_domain),
+            Err(unclear) => {
+                return Authentication { results, chain, rejection: Some(unclear) };
+            }
+        };
+        Authentication { results, chain, rejection: rejection.map(Rejection::ByAuthor) }
     }
 
     /// Where too many look-ups are wanted, a result that passes nobody (RFC 7208 §4.6.4).
     async fn spf(
         &self,
         sender: Sender<'_>,
+        deadline: Instant,
         hostname: &str,
         look_ups: &LookUps,
-    ) -> Option<SpfOutput> {
+    ) -> SpfOutput {
         let client = sender.client.to_canonical();
         let from = sender.from.map(ToString::to_string);
         let parameters = match &from {
@@ -123,22 +142,38 @@ impl Authenticator {
             None => SpfParameters::verify_ehlo(client, sender.hello, hostname),
         };
         let verifying = self.0.verify_spf(look_ups.bound(parameters));
-        let found = timeout_at(sender.deadline, verifying).await.ok()?;
+        let found = timeout_at(deadline, verifying).await;
         if !look_ups.is_over() {
-            return Some(found);
+            let silent = |_| SpfOutput::new(domain_of(sender)).with_result(SpfResult::TempError);
+            return found.unwrap_or_else(silent);
         }
         // Of nobody: asks for nothing.
         let nobody = SpfParameters::verify_ehlo(client, "", hostname);
-        Some(self.0.verify_spf(look_ups.bound(nobody)).await)
+        self.0.verify_spf(look_ups.bound(nobody)).await
     }
 
+    /// Each signature has its share of the time: one whose name server does not answer must not make the others uncertain.
     async fn dkim<'m>(
         &self,
-        message: &'m AuthenticatedMessage<'m>,
+        one_by_one: &'m [AuthenticatedMessage<'m>],
         deadline: Instant,
         look_ups: &'m LookUps,
-    ) -> Option<Vec<DkimOutput<'m>>> {
-        timeout_at(deadline, self.0.verify_dkim(look_ups.bound(message))).await.ok()
+    ) -> Vec<DkimOutput<'m>> {
+        let mut found = Vec::new();
+        let left = (1..=u32::try_from(one_by_one.len()).unwrap_or(u32::MAX)).rev();
+        for (one, left) in one_by_one.iter().zip(left) {
+            let now = Instant::now();
+            let until = now + deadline.saturating_duration_since(now) / left;
+            let silent = |field: &'m mail_auth::common::headers::Header<'_, Signature>| {
+                let error = Error::Dns(DnsError::Resolver("no answer in time".to_owned()));
+                DkimOutput::temp_err(error).with_signature(&field.header)
+            };
+            match timeout_at(until, self.0.verify_dkim(look_ups.bound(one))).await {
+                Ok(outputs) => found.extend(outputs),
+                Err(_) => found.extend(one.dkim_headers.iter().map(silent)),
+            }
+        }
+        found
     }
 
     async fn arc<'m>(
@@ -178,21 +213,71 @@ pub(super) fn parse(message: &Message) -> Option<AuthenticatedMessage<'_>> {
         AuthenticatedMessage::parse(octets)?
     };
     // Each name is looked for in all fields: many names of one signature would hold up everybody.
-    parsed.dkim_headers.retain(|field| field.header.h.len() <= SIGNED_FIELDS_MAX);
+    // A signature with SHA-1 (RFC 8301 §3.1) or that does not cover From (RFC 6376 §6.1.1) says nothing.
+    let is_sound = |signature: &Signature| {
+        signature.h.len() <= SIGNED_FIELDS_MAX
+            && signature.a != Algorithm::RsaSha1
+            && signature.h.iter().any(|name| name.eq_ignore_ascii_case("From"))
+    };
+    parsed.dkim_headers.retain(|field| is_sound(&field.header));
     parsed.ams_headers.retain(|field| field.header.h.len() <= SIGNED_FIELDS_MAX);
     parsed.dkim_headers.truncate(SIGNATURES_MAX);
     parsed.errors.truncate(SIGNATURES_MAX);
     Some(parsed)
 }
 
+/// The message with what is malformed of its signatures, and once more for each of the others.
+fn one_by_one<'m>(message: &AuthenticatedMessage<'m>) -> Vec<AuthenticatedMessage<'m>> {
+    let mut bare = message.clone();
+    let signatures = std::mem::take(&mut bare.dkim_headers);
+    bare.ams_headers.clear();
+    bare.as_headers.clear();
+    bare.aar_headers.clear();
+    let mut all = vec![bare.clone()];
+    bare.errors.clear();
+    all.extend(
+        signatures
+            .into_iter()
+            .map(|one| AuthenticatedMessage { dkim_headers: vec![one], ..bare.clone() }),
+    );
+    all
+}
+
+/// Whether From has the same domains for `mail_auth`, which DMARC is judged by, and for whoever shows the message to a reader:
+/// `mail_auth` takes a spaced-out name for From, and of `a@bank.example <b@evil.example>` the last domain.
+fn is_author_clear(message: &Message, parsed: &AuthenticatedMessage<'_>) -> bool {
+    let Ok(header) = Header::parse(message.header_section()) else { return false };
+    let ascii = |domain: &str| {
+        Domain::parse(domain).map_or_else(|_| domain.to_ascii_lowercase(), |one| one.to_string())
+    };
+    let of_list = |address: &String| address.rsplit_once('@').map(|(_, domain)| ascii(domain));
+    let judged: HashSet<String> = parsed.from.iter().filter_map(of_list).collect();
+    let shown: HashSet<String> = match header.from_mailboxes() {
+        Ok(from) => from.iter().map(|one| ascii(one.domain().as_str())).collect(),
+        // Not a list of addresses by the letter, as of `Foo, Inc. <a@foo.example>`: whatever may be one in it.
+        Err(_) => header
+            .all("From")
+            .flat_map(|field| {
+                let text = field.value_unfolded();
+                let is_end = |c: char| c.is_whitespace() || "<>()[],;:\"@".contains(c);
+                let domains = text.split('@').skip(1).map(|rest| {
+                    let end = rest.find(is_end).unwrap_or(rest.len());
+                    ascii(rest.get(..end).unwrap_or_default())
+                });
+                domains.collect::<Vec<_>>()
+            })
+            .collect(),
+    };
+    judged == shown
+}
+
 fn domain_of(sender: Sender<'_>) -> String {
     sender.from.map_or_else(|| sender.hello.to_owned(), |from| from.domain().to_string())
 }
 
-/// `None`: no answer in time.
-fn spf_result(spf: Option<&SpfOutput>, is_over: bool, sender: Sender<'_>) -> AuthenticationResult {
-    let result = match spf.map_or(SpfResult::TempError, SpfOutput::result) {
-        _ if is_over && spf.is_some() => "permerror",
+fn spf_result(spf: &SpfOutput, is_over: bool, sender: Sender<'_>) -> AuthenticationResult {
+    let result = match spf.result() {
+        _ if is_over => "permerror",
         SpfResult::Fail => "fail",
         SpfResult::Neutral => "neutral",
         SpfResult::None => "none",
@@ -208,10 +293,8 @@ fn spf_result(spf: Option<&SpfOutput>, is_over: bool, sender: Sender<'_>) -> Aut
     AuthenticationResult { method: "spf", result, properties: vec![property] }
 }
 
-/// `None`: no answer in time.
-fn dkim_results(outputs: Option<&[DkimOutput<'_>]>) -> Vec<AuthenticationResult> {
+fn dkim_results(outputs: &[DkimOutput<'_>]) -> Vec<AuthenticationResult> {
     let result = |result, properties| AuthenticationResult { method: "dkim", result, properties };
-    let Some(outputs) = outputs else { return vec![result("temperror", Vec::new())] };
     if outputs.is_empty() {
         return vec![result("none", Vec::new())];
     }
@@ -234,10 +317,12 @@ fn dkim_results(outputs: Option<&[DkimOutput<'_>]>) -> Vec<AuthenticationResult>
 }
 
 /// `None`: no answer in time.
-fn dmarc_result(output: Option<&DmarcOutput>) -> AuthenticationResult {
-    let Some(output) = output else {
-        let properties = Vec::new();
-        return AuthenticationResult { method: "dmarc", result: "temperror", properties };
+fn dmarc_result(output: Result<Option<&DmarcOutput>, &Rejection>) -> AuthenticationResult {
+    let bare = |result| AuthenticationResult { method: "dmarc", result, properties: Vec::new() };
+    let output = match output {
+        Ok(Some(output)) => output,
+        Ok(None) => return bare("temperror"),
+        Err(_) => return bare("permerror"),
     };
     let result = match output.result() {
         DmarcResult::Fail(_) => "fail",
@@ -307,6 +392,39 @@ mod tests {
             let parsed = parse(&message).unwrap();
             assert_eq!(parsed.dkim_headers.len(), kept, "{message:?}");
             assert_eq!(parsed.ams_headers.len(), kept.min(1), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_signature_with_sha_1_or_without_from_is_left_out() {
+        for (algorithm, names, kept) in
+            [("rsa-sha256", "To:from", 1), ("rsa-sha1", "From", 0), ("rsa-sha256", "To:Subject", 0)]
+        {
+            let tags = format!("a={algorithm}; d=abc.example; s=s1; h={names}; bh=AAAA; b=AAAA");
+            let message =
+                format!("DKIM-Signature: v=1; {tags}\r\nFrom: b@abc.example\r\n\r\nx\r\n");
+            let message = Message::new(Bytes::from(message));
+            assert_eq!(parse(&message).unwrap().dkim_headers.len(), kept, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn an_author_is_clear_where_all_readers_see_his_domain() {
+        for (fields, is_clear) in [
+            ("From: Ceo <ceo@Bank.example>", true),
+            ("From: ceo@b\u{fc}cher.example", true),
+            ("From: a@bank.example, b@bank.example", true),
+            ("From: \"b@evil.example\" <ceo@bank.example>", true),
+            ("From: Bank, Inc. <ceo@bank.example>", true),
+            ("Subject: nobody's", true),
+            ("From: ceo@bank.example <x@evil.example>", false),
+            ("From: x@evil.example <ceo@bank.example>", false),
+            ("From: ceo@bank.example\r\nF r o m: x@evil.example", false),
+            ("From: <ceo(x)@bank.example> <x@evil.example>", false),
+        ] {
+            let message = Message::new(Bytes::from(format!("{fields}\r\n\r\nx\r\n")));
+            let parsed = parse(&message).unwrap();
+            assert_eq!(is_author_clear(&message, &parsed), is_clear, "{fields}: {:?}", parsed.from);
         }
     }
 

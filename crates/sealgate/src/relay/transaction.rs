@@ -20,7 +20,7 @@ use sealgate_core::verify::Harvest;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
-use super::authentication::{Authentication, Authenticator, Sender};
+use super::authentication::{Authentication, Authenticator, Rejection, Sender};
 use super::budget::CopiesRoom;
 use super::decryption_failures::{self, Attempt};
 use super::deliver::Outcome;
@@ -368,10 +368,16 @@ impl Transaction {
         };
         let authenticator = Authenticator::new(self.relay.downstream.router.resolver());
         let found = authenticator.authenticate(sender, &config.hostname, message).await;
-        match &found.rejected_by {
-            Some(domain) if config.outside.dmarc == Dmarc::Refuse => {
-                let text =
-                    format!("{domain} asks to refuse mail that does not pass its DMARC policy");
+        match &found.rejection {
+            Some(rejection) if config.outside.dmarc == Dmarc::Refuse => {
+                let text = match rejection {
+                    Rejection::ByAuthor(domain) => {
+                        format!("{domain} asks to refuse mail that does not pass its DMARC policy")
+                    }
+                    Rejection::AuthorUnclear => {
+                        "From is ambiguous: programs read different domains in it".to_owned()
+                    }
+                };
                 let refusal = Refusal::NextHop(Reply::new(550, (5, 7, 1), text));
                 let report = Report { authentication: found.results, ..self.empty_report() };
                 Err(Box::new((refusal, report)))
