@@ -82,8 +82,12 @@ impl Bed {
 
     /// Imports a certificate for Bob.
     async fn pin(&self, der: &[u8]) {
+        self.pin_for(BOB, der).await;
+    }
+
+    async fn pin_for(&self, owner: &str, der: &[u8]) {
         let certificate = Certificate::from_der(der).unwrap();
-        let (owner, administration) = (BOB.parse().unwrap(), self.stores.administration());
+        let (owner, administration) = (owner.parse().unwrap(), self.stores.administration());
         administration.import_public_key(&owner, &certificate, &[]).await.unwrap();
     }
 
@@ -194,6 +198,18 @@ async fn a_strangers_certificate_in_the_directory_hides_no_imported_one() {
     let good = usable(&bed.slapd.pki);
     bed.pin(&good).await;
     assert!(bed.ask().await.unwrap().last() == Some(&good));
+}
+
+/// What his domain can read stands in for what he can, in whatever store that is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_domains_certificate_hides_no_later_stores_one_of_the_mailbox() {
+    let mut bed = Bed::new(&[Embedded, Ldap]).await;
+    let of_domain = bed.slapd.pki.issue("gate@abc.example", KeyKind::P256, Reads::Unsaid);
+    bed.pin_for("@abc.example", &of_domain.certificate_der()).await;
+    assert!(bed.gives(&[of_domain.certificate_der()]).await);
+    let own = usable(&bed.slapd.pki);
+    bed.list(vec![own.clone()]);
+    assert!(bed.gives(&[own]).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

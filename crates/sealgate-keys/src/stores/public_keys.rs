@@ -44,15 +44,12 @@ impl Stores {
                 }
             };
             match found {
-                Ok(found) if found.is_empty() => {}
-                Ok(found) if found.mailbox.is_empty() => {
-                    keys.extend(found.domain);
-                    standing = self.standing(&keys, address).await;
-                }
                 Ok(found) => {
-                    keys.extend(found.mailbox);
                     of_domain.extend(found.domain);
-                    standing = self.standing(&keys, address).await;
+                    if !found.mailbox.is_empty() {
+                        keys.extend(found.mailbox);
+                        standing = self.standing(&keys, address).await;
+                    }
                 }
                 Err(error) => away = Some(error),
             }
