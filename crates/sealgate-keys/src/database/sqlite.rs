@@ -51,7 +51,7 @@ impl SqliteDatabase {
             file.close().await;
             return Ok(None);
         }
-        MIGRATIONS.run(&file.pool).await?;
+        migrate(&file.pool).await?;
         Ok(Some(file))
     }
 
@@ -89,7 +89,7 @@ impl SqliteDatabase {
     /// Makes the tables in a file that was just made.
     pub(super) async fn fill(path: &Path) -> Result<(), MigrateError> {
         let file = Self::connect(path).await?;
-        let made = MIGRATIONS.run(&file.pool).await;
+        let made = migrate(&file.pool).await;
         file.close().await;
         made
     }
@@ -153,6 +153,22 @@ impl SqliteDatabase {
     }
 }
 
+/// Brings the tables up to date. Unlike other databases SQLite lets two processes do that at once, and who comes second fails on
+/// what the first has made: then it looks again.
+async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
+    let mut tries_left = MIGRATIONS.migrations.len();
+    loop {
+        match MIGRATIONS.run(pool).await {
+            Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..))
+                if tries_left > 0 =>
+            {
+                tries_left -= 1;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Moves all of the log into the file; `false` where others are reading what was there before.
 async fn empty_log(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     let checkpoint = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -180,3 +196,25 @@ const SQLITE_READONLY: u32 = 8;
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const CONNECTIONS_MAX: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As after an upgrade: the relay, and a `sealgate check` beside it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn several_may_bring_a_file_up_to_date_at_once() {
+        for _ in 0..5 {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("sealgate.db");
+            SqliteDatabase::create(&path).unwrap();
+            let all = (0..4).map(|_| {
+                let path = path.clone();
+                tokio::spawn(async move { SqliteDatabase::fill(&path).await })
+            });
+            for one in all.collect::<Vec<_>>() {
+                one.await.unwrap().unwrap();
+            }
+        }
+    }
+}
