@@ -334,5 +334,6 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the listener waits before it connects again; doubled with each failure, to 1.6 s.
 const LISTENER_PAUSE: Duration = Duration::from_millis(200);
 const LISTENER_DOUBLINGS_MAX: u32 = 3;
-/// How often the counter is read where nothing is heard.
-const POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the counter is read where nothing is heard: a pooler or a firewall may swallow what is notified, and a key that was
+/// taken out must not be used for longer.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
