@@ -211,6 +211,7 @@ impl KmipKey {
                 reason => {
                     // It may have been revoked meanwhile.
                     *place.known_state() = None;
+                    self.require_in_use(there, place, act)?;
                     if !self.does(there, place, act.operation())? {
                         return self.act_here(there, place, act, &failure.to_string());
                     }
@@ -271,11 +272,7 @@ impl KmipKey {
         if self.keeper.get == KmipGet::Never {
             return Err(unavailable(why.to_owned()));
         }
-        let state = Self::state(there, place)?;
-        if !may_act(state, act) {
-            let state = state.map(|state| format!("{state:?}")).unwrap_or_default();
-            return Err(unavailable(format!("object {}: not in use any more: {state}", place.id)));
-        }
+        self.require_in_use(there, place, act)?;
         let key = match place.fetched.get() {
             Some(key) => key,
             None => {
@@ -287,6 +284,23 @@ impl KmipKey {
             }
         };
         act.locally(key).map_err(Trouble::Key)
+    }
+
+    /// Refuses what a revoked key does not do; there may be a newer one then.
+    fn require_in_use(
+        &self,
+        there: &There<'_>,
+        place: &Place,
+        act: Act<'_>,
+    ) -> Result<(), Trouble> {
+        let state = Self::state(there, place)?;
+        if may_act(state, act) {
+            return Ok(());
+        }
+        self.is_gone.store(true, Ordering::Relaxed);
+        let state = state.map(|state| format!("{state:?}")).unwrap_or_default();
+        let why = format!("object {}: not in use any more: {state}", place.id);
+        Err(Trouble::Key(KeyError::Unavailable(why)))
     }
 
     /// Where the key is in its life, not longer ago than [`STATE_AGE_MAX`].
