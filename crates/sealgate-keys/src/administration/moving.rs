@@ -23,7 +23,8 @@ pub struct Moved {
 
 impl Administration<'_> {
     /// Moves the embedded keys of one owner, or all, to a store that the configuration describes. `moved` is called after
-    /// each; what was moved before an error stays moved, and the same call goes on from there.
+    /// each; what was moved before an error stays moved, and the same call goes on from there. Those that the other store does not
+    /// take are told of at the end.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] where there is nothing to move, else what the store says.
@@ -38,6 +39,7 @@ impl Administration<'_> {
         let owner = owner.map(Owner::lookup_key);
         let ids = embedded::ids(self.database, owner.as_deref()).await?;
         let mut count = 0_u64;
+        let mut not_taken = Vec::new();
         for id in ids {
             let (database, id) = (self.database, id.as_str());
             let read = move |master_key: Arc<_>| async move {
@@ -47,11 +49,22 @@ impl Administration<'_> {
             let done =
                 Moved { owner: key.owner.clone(), certificate: Arc::clone(&key.certificate) };
             let store = Arc::clone(&store);
-            let key = blocking(move || take_in(store.as_ref(), key)).await?;
+            let key = match blocking(move || take_in(store.as_ref(), key)).await {
+                Ok(key) => key,
+                Err(StoreError::Input(why) | StoreError::Exists(why)) => {
+                    not_taken.push(why);
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
             embedded::leave(database, id, &key, to, unix_now()).await?;
             self.stores.changed();
             count = count.saturating_add(1);
             moved(done);
+        }
+        if !not_taken.is_empty() {
+            let what = format!("{count} moved; not taken: {}", not_taken.join("; "));
+            return Err(StoreError::Input(what));
         }
         let revoked = embedded::revoked(self.database, owner.as_deref()).await?;
         if !revoked.is_empty() {

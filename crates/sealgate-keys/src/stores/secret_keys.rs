@@ -76,6 +76,12 @@ impl SecretKeys {
             }
             Self::Remote(store) => {
                 let (own, domains) = find_both(store, address).await?;
+                let (mailbox, domain) = (address.lookup_key(), format!("@{}", address.domain()));
+                for (owner, found) in [(mailbox, &own), (domain, &domains)] {
+                    if found.is_empty() {
+                        embedded::require_none_left(database, &owner).await?;
+                    }
+                }
                 let serves = |key: &RemoteKey| {
                     KeyPurpose::of(&key.certificate).is_some_and(|found| found.serves(purpose))
                 };
@@ -242,8 +248,21 @@ impl SecretKeys {
                 }
             }
             Self::Remote(store) => {
-                let store = Arc::clone(store);
-                blocking(move || store.check()).await
+                let asked = Arc::clone(store);
+                let said = blocking(move || asked.check()).await?;
+                let left = embedded::list(database, None).await?;
+                let mut owners: Vec<_> = left
+                    .into_iter()
+                    .filter(|entry| entry.is_active)
+                    .map(|entry| entry.owner)
+                    .collect();
+                owners.dedup();
+                for owner in owners {
+                    if find(store, &owner).await?.is_empty() {
+                        return Err(embedded::left(&owner));
+                    }
+                }
+                Ok(said)
             }
         }
     }
@@ -263,6 +282,11 @@ async fn find_both(
         Ok(found)
     })
     .await
+}
+
+async fn find(store: &Arc<dyn RemoteStore>, owner: &str) -> Result<Vec<RemoteKey>, StoreError> {
+    let (store, owner) = (Arc::clone(store), owner.to_owned());
+    blocking(move || store.find(&owner)).await
 }
 
 fn newest_first(keys: &mut [RemoteKey]) {

@@ -104,3 +104,34 @@ async fn nothing_is_encrypted_to_a_revoked_key_of_a_store_elsewhere() {
         assert_eq!(own[0].is_active, !is_revoked);
     }
 }
+
+/// Of who was not moved yet another store knows nothing, which is not "no key": his mail would leave unsigned, and come in unread.
+#[tokio::test]
+async fn mail_waits_for_keys_that_stayed_in_the_database() {
+    let (_bed, stores) = Bed::new().await;
+    for owner in ["alice@nec.example", "@abc.example"] {
+        generate(&stores, owner).await;
+    }
+    keys_elsewhere(&stores, "certs/alice.sign.crt");
+    for (who, waits) in [
+        ("alice@nec.example", true),
+        ("bob@abc.example", true),
+        ("carol@nec.example", false),
+        // Has a key there.
+        (ALICE, false),
+    ] {
+        for query in [KeyQuery::Signing(address(who)), KeyQuery::Decryption(address(who))] {
+            let answer = own(&stores, query).await;
+            assert_eq!(answer.is_err(), waits, "{who}");
+            let said = answer.map(|_| String::new()).unwrap_or_else(|error| error.to_string());
+            assert_eq!(said.contains("sealgate secret-key move"), waits, "{said}");
+        }
+    }
+    let checked = stores.administration().check_secret_keys().await.unwrap_err().to_string();
+    assert!(checked.contains("@abc.example") && checked.contains("secret-key move"), "{checked}");
+    let (revoke, none) = ("UPDATE secret_keys SET state = 'deactivated'", "nobody is given these");
+    stores.database.execute(Statement::new(revoke)).await.unwrap();
+    stores.changed();
+    let query = KeyQuery::Decryption(address("alice@nec.example"));
+    assert!(own(&stores, query).await.unwrap().is_empty(), "{none}");
+}
