@@ -29,8 +29,10 @@ mod moving;
 mod own_authority;
 mod publishing;
 mod revocation;
+mod revoking;
 mod rotation;
 
+pub use crate::authority::revocation_list::Reason as RevocationReason;
 pub use moving::Moved;
 pub use revocation::{ListImport, RevocationList};
 pub use rotation::{Rotation, prepare_master_key, rotate_master_key};
@@ -120,15 +122,17 @@ impl<'a> Administration<'a> {
     ) -> Result<Vec<Arc<Certificate>>, StoreError> {
         let authority = self.load_authority().await?;
         let made = authority.issue(owner, algorithm, SystemTime::now())?;
-        let purposes = [KeyPurpose::Sign, KeyPurpose::Encrypt];
-        let new = |(key, purpose): (KeyAndCertificate, KeyPurpose)| NewSecretKey {
-            owner: owner.lookup_key(),
-            purpose,
-            pkcs8: key.pkcs8,
-            certificate: key.certificate,
-            chain: Vec::new(),
+        let new = |key: KeyAndCertificate| {
+            Ok(NewSecretKey {
+                owner: owner.lookup_key(),
+                // As for one from elsewhere: an odd address may have no form that certificates name it in.
+                purpose: purpose_for(owner, &key.certificate)?,
+                pkcs8: key.pkcs8,
+                certificate: key.certificate,
+                chain: Vec::new(),
+            })
         };
-        let keys: Vec<_> = made.into_iter().zip(purposes).map(new).collect();
+        let keys = made.into_iter().map(new).collect::<Result<Vec<_>, StoreError>>()?;
         self.insert_secret_keys(keys).await
     }
 
@@ -286,7 +290,7 @@ impl<'a> Administration<'a> {
         if own.iter().any(|own| own.fingerprint().to_string() == sha256) {
             let what = format!(
                 "{sha256}: our own authority, which is trusted for as long as this database has it: what is not to be \
-                 believed of it goes into a revocation list"
+                 believed of it is revoked with `sealgate ca revoke`"
             );
             return Err(StoreError::Input(what));
         }

@@ -21,6 +21,7 @@ use crate::error::StoreError;
 use crate::owner::Owner;
 
 mod capabilities;
+pub(crate) mod revocation_list;
 
 /// The kind of key pairs to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -841,3 +841,68 @@ fn an_authority_that_ends_is_named_in_time_and_renewed() {
     assert_eq!(status, Some(0), "{error}");
     assert_eq!(generate().0, Some(0));
 }
+
+/// By anybody who has it: the list is signed, and openssl reads it.
+#[test]
+fn what_the_own_authority_issued_is_revoked_and_correspondents_are_told() {
+    let bed = bed_with_keys();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        let output = command.args(arguments).current_dir(bed.0.path()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let path = |name: &str| bed.0.path().join(name);
+    let good = |arguments: &[&str]| {
+        let (status, output, error) = run(arguments);
+        assert_eq!(status, Some(0), "{arguments:?}: {error}");
+        output
+    };
+    let verifies = |certificate: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["verify", "-crl_check", "-CAfile"]).arg(path("ca.pem")).arg("-CRLfile");
+        let output = openssl.arg(path("list.pem")).arg(path(certificate)).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    std::fs::write(path("ca.pem"), good(&["ca", "certificate"])).unwrap();
+    let (status, _, error) = run(&["ca", "crl"]);
+    assert_eq!(status, Some(65), "{error}");
+    for owner in ["carol", "dave"] {
+        let address = format!("{owner}@nec.example");
+        good(&["secret-key", "generate", &address, "--algorithm", "p256"]);
+        let certificates = good(&["secret-key", "certificate", &address]);
+        let first = certificates.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
+        std::fs::write(path(&format!("{owner}.pem")), first).unwrap();
+    }
+    let said = good(&["ca", "revoke", "carol@nec.example", "--reason", "superseded"]);
+    assert!(said.contains("2 revoked") && said.contains("sealgate ca crl"), "{said}");
+    std::fs::write(path("list.pem"), good(&["ca", "crl"])).unwrap();
+    let (is_good, why) = verifies("carol.pem");
+    assert!(!is_good && why.contains("certificate revoked"), "{why}");
+    assert!(verifies("dave.pem").0, "{:?}", verifies("dave.pem"));
+
+    // Again; and once the key is gone, for a graver reason.
+    let again = good(&["ca", "revoke", "carol@nec.example", "--reason", "superseded"]);
+    assert!(again.contains("revoked before"), "{again}");
+    good(&["secret-key", "remove", "carol@nec.example"]);
+    let (status, _, error) = run(&["ca", "revoke", "carol@nec.example", "--reason", "superseded"]);
+    assert_eq!(status, Some(65));
+    assert!(error.contains("--certificate"), "{error}");
+    let graver = ["ca", "revoke", "--certificate", "carol.pem", "--reason", "key-compromise"];
+    assert!(good(&graver).contains("1 revoked"));
+    assert!(good(&graver).contains("revoked before"));
+    let own = ["ca", "revoke", "--certificate", "ca.pem", "--reason", "superseded"];
+    assert_eq!(run(&own).0, Some(65));
+
+    // The successor is of the same name: its certificates are good, and nothing of the one before is forgotten.
+    good(&["ca", "renew"]);
+    std::fs::write(path("ca.pem"), good(&["ca", "certificate"])).unwrap();
+    good(&["secret-key", "generate", "erin@nec.example", "--algorithm", "p256"]);
+    let certificates = good(&["secret-key", "certificate", "erin@nec.example"]);
+    std::fs::write(path("erin.pem"), certificates).unwrap();
+    std::fs::write(path("list.pem"), good(&["ca", "crl"])).unwrap();
+    assert!(verifies("erin.pem").0, "{:?}", verifies("erin.pem"));
+    assert_eq!(good(&["crl", "list"]).lines().count(), 3, "a head and two lists");
+    good(&["ca", "revoke", "dave@nec.example", "--reason", "key-compromise"]);
+    assert_eq!(good(&["crl", "list"]).lines().count(), 3, "in the place of the one before");
+}

@@ -62,6 +62,7 @@ impl Administration<'_> {
             // Whatever the clock said when the last one was made: it is no more the newest.
             let after = newest.unwrap_or_default().saturating_add(1);
             insert(&mut change, &master_key, made, after.max(unix_now())).await?;
+            super::revoking::list_successor(&mut change, made).await?;
             change.commit().await
         };
         self.stores.master_key().await?.used(database, store).await?;
@@ -77,6 +78,34 @@ impl Administration<'_> {
             Authority::load(&secret, &certificate)
         };
         self.stores.master_key().await?.used(self.database, load).await
+    }
+
+    /// All of them, ready to sign, the newest first.
+    pub(super) async fn open_all(
+        change: &mut Change<'_>,
+        master_key: &MasterKey,
+    ) -> Result<Vec<(Arc<Certificate>, Authority)>, StoreError> {
+        let select =
+            "SELECT id, wrapped, certificate FROM own_authorities ORDER BY created_at DESC";
+        let rows = change.fetch_all(Statement::new(select)).await?;
+        let read = |row: &crate::database::Row| {
+            Ok((
+                row.get::<String>("id")?,
+                row.get::<Vec<u8>>("wrapped")?,
+                row.get::<Vec<u8>>("certificate")?,
+            ))
+        };
+        let database = change.database();
+        let mut all = Vec::new();
+        for row in &rows {
+            let (id, wrapped, der) =
+                read(row).map_err(|error: sqlx::Error| database.error(&error))?;
+            let certificate = parsed(&der)?;
+            let secret = master_key.unwrap(&Row { table: TABLE, id: &id, owner: "" }, &wrapped)?;
+            let authority = Authority::load(&secret, &certificate)?;
+            all.push((certificate, authority));
+        }
+        Ok(all)
     }
 
     async fn authority_row(&self) -> Result<(String, Vec<u8>, Arc<Certificate>), StoreError> {

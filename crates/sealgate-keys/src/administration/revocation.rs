@@ -89,15 +89,7 @@ impl Administration<'_> {
         for held in forged.iter().filter(of_scope) {
             remove(&mut change, &held.id).await?;
         }
-        let id = certificates::random_id()?;
-        let insert = Statement::new(
-            "INSERT INTO crls (id, issuer, crl, this_update) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(&id)
-        .bind(&list.scope.issuer)
-        .bind(&list.der)
-        .bind(list.this_update);
-        change.execute(insert).await?;
+        insert(&mut change, &list).await?;
         change.commit().await?;
         self.stores.changed();
         Ok(match signed {
@@ -212,9 +204,9 @@ fn signed_list(der: &[u8], known: &[Arc<Certificate>]) -> Result<(Crl, ListSigna
 }
 
 /// A list in the database.
-struct Held {
-    id: String,
-    list: Crl,
+pub(super) struct Held {
+    pub(super) id: String,
+    pub(super) list: Crl,
 }
 
 struct Row {
@@ -223,7 +215,10 @@ struct Row {
     der: Vec<u8>,
 }
 
-async fn of_issuer(change: &mut Change<'_>, issuer: &str) -> Result<Vec<Held>, StoreError> {
+pub(super) async fn of_issuer(
+    change: &mut Change<'_>,
+    issuer: &str,
+) -> Result<Vec<Held>, StoreError> {
     let select = Statement::new("SELECT id, issuer, crl FROM crls WHERE issuer = $1");
     let rows = rows(change, select.bind(issuer)).await?;
     let held = |row: Row| Some(Held { id: row.id, list: crl::parse(&row.der)? });
@@ -242,7 +237,18 @@ async fn rows(change: &mut Change<'_>, select: Statement<'_>) -> Result<Vec<Row>
         .collect()
 }
 
-async fn remove(change: &mut Change<'_>, id: &str) -> Result<(), StoreError> {
+pub(super) async fn insert(change: &mut Change<'_>, list: &Crl) -> Result<(), StoreError> {
+    let id = certificates::random_id()?;
+    let insert =
+        Statement::new("INSERT INTO crls (id, issuer, crl, this_update) VALUES ($1, $2, $3, $4)")
+            .bind(&id)
+            .bind(&list.scope.issuer)
+            .bind(&list.der)
+            .bind(list.this_update);
+    change.execute(insert).await.map(drop)
+}
+
+pub(super) async fn remove(change: &mut Change<'_>, id: &str) -> Result<(), StoreError> {
     change.execute(Statement::new("DELETE FROM crls WHERE id = $1").bind(id)).await.map(drop)
 }
 

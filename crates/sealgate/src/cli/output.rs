@@ -125,8 +125,17 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// PEM (RFC 7468 §5).
 pub(crate) fn certificate_pem(certificate: &Certificate) -> String {
-    let digits = base64(certificate.der());
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    pem("CERTIFICATE", certificate.der())
+}
+
+/// PEM (RFC 7468 §6).
+pub(crate) fn crl_pem(der: &[u8]) -> String {
+    pem("X509 CRL", der)
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let digits = base64(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
     let mut rest = digits.as_str();
     while !rest.is_empty() {
         let (line, more) = rest.split_at(rest.len().min(PEM_COLUMNS));
@@ -134,7 +143,7 @@ pub(crate) fn certificate_pem(certificate: &Certificate) -> String {
         pem.push('\n');
         rest = more;
     }
-    pem.push_str("-----END CERTIFICATE-----\n");
+    pem.push_str(&format!("-----END {label}-----\n"));
     pem
 }
 

@@ -2,7 +2,7 @@
 
 use super::trust::Authority;
 use super::*;
-use crate::administration::ListImport;
+use crate::administration::{ListImport, RevocationReason};
 use crate::import::crl;
 
 on_both_databases! {
@@ -12,6 +12,7 @@ on_both_databases! {
     changes_to_a_list_that_is_not_there_take_nobodys_place,
     lists_of_another_scope_take_nobodys_place,
     lists_of_the_version_before_are_kept_and_replaced,
+    what_our_own_authority_revokes_is_not_believed,
 }
 
 /// An authority that makes lists of several kinds.
@@ -236,4 +237,32 @@ async fn lists_of_the_version_before_are_kept_and_replaced(bed: Bed) {
     assert_eq!(administration.import_crl(&newer).await, Ok(ListImport::Taken));
     let held = administration.revocation_lists().await.unwrap();
     assert_eq!((held.len(), held[0].number.as_deref()), (1, Some("0x02")));
+}
+
+/// And what its successor issues is, though both are of one name.
+async fn what_our_own_authority_revokes_is_not_believed(bed: Bed) {
+    let stores = bed.open().await;
+    let administration = stores.administration();
+    let made = |owner: &'static str| async move {
+        let owner: Owner = owner.parse().unwrap();
+        administration.generate_secret_keys(&owner, Algorithm::P256).await.unwrap().remove(0)
+    };
+    let judge = |certificate: Arc<Certificate>| {
+        let (stores, now) = (&stores, Timestamp(unix_now()));
+        async move { stores.trust().await.unwrap().judge(&certificate, &[], Purpose::Sign, now) }
+    };
+    let (alice, bob) = (made("alice@nec.example").await, made("bob@nec.example").await);
+    let superseded = RevocationReason::Superseded;
+    assert_eq!(administration.revoke(std::slice::from_ref(&alice), superseded).await, Ok(1));
+    assert_eq!(judge(alice.clone()).await, Trust::Revoked { key_compromise: false });
+    assert_eq!(judge(bob.clone()).await, Trust::Trusted);
+    administration.renew_authority(&"nec.example".parse_domain()).await.unwrap();
+    let carol = made("carol@nec.example").await;
+    assert_eq!(judge(carol.clone()).await, Trust::Trusted);
+    let both = [alice.clone(), carol.clone()];
+    assert_eq!(administration.revoke(&both, RevocationReason::KeyCompromise).await, Ok(2));
+    for one in both {
+        assert_eq!(judge(one).await, Trust::Revoked { key_compromise: true });
+    }
+    assert_eq!(judge(bob).await, Trust::Trusted);
 }
