@@ -222,12 +222,15 @@ impl Entrances {
     }
 }
 
-/// Connections of one side, in all and of each address.
+/// Connections of one side: in all, of each client, and of each IPv6 site.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<HashMap<Network, usize>>,
     total: AtomicUsize,
 }
+
+/// Addresses that begin alike, with how many bits do.
+type Network = (IpAddr, u8);
 
 impl Connections {
     /// Counts a connection; `None` where a limit is reached.
@@ -237,15 +240,23 @@ impl Connections {
         per_address_max: usize,
         total_max: usize,
     ) -> Option<Connection> {
-        let network = network_of(peer);
+        let networks = networks_of(peer);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.get(&network).copied().unwrap_or_default();
-        if count < per_address_max && self.total.load(Ordering::Relaxed) < total_max {
-            open.insert(network, count + 1);
-            self.total.fetch_add(1, Ordering::Relaxed);
-            return Some(Connection { connections: Arc::clone(self), network });
+        let has_room = |(network, times): &(Network, usize)| {
+            let count = open.get(network).copied().unwrap_or_default();
+            count < per_address_max.saturating_mul(*times)
+        };
+        if !networks.iter().flatten().all(has_room)
+            || self.total.load(Ordering::Relaxed) >= total_max
+        {
+            return None;
         }
-        None
+        let networks = networks.map(|counted| counted.map(|(network, _)| network));
+        for network in networks.iter().flatten() {
+            *open.entry(*network).or_default() += 1;
+        }
+        self.total.fetch_add(1, Ordering::Relaxed);
+        Some(Connection { connections: Arc::clone(self), networks })
     }
 
     fn total(&self) -> usize {
@@ -257,16 +268,18 @@ impl Connections {
 #[derive(Debug)]
 pub(crate) struct Connection {
     connections: Arc<Connections>,
-    network: IpAddr,
+    networks: [Option<Network>; 2],
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.network);
+        for network in self.networks.iter().flatten() {
+            if let Some(count) = open.get_mut(network) {
+                *count -= 1;
+                if *count == 0 {
+                    open.remove(network);
+                }
             }
         }
         self.connections.total.fetch_sub(1, Ordering::Relaxed);
@@ -281,6 +294,21 @@ pub(super) fn network_of(peer: IpAddr) -> IpAddr {
     }
 }
 
+/// What an address is counted in, with how many times the limit of one client that may have: himself and, of IPv6, the /48 that a
+/// site is given (RFC 6177), or one customer would be as many clients as he likes.
+fn networks_of(peer: IpAddr) -> [Option<(Network, usize)>; 2] {
+    let client = network_of(peer);
+    match client {
+        IpAddr::V4(_) => [Some(((client, 32), 1)), None],
+        IpAddr::V6(address) => {
+            let site = IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 80));
+            [Some(((client, 64), 1)), Some(((site, 48), SITE_TIMES))]
+        }
+    }
+}
+
+/// How many clients of one IPv6 site may have all the connections that one may have.
+const SITE_TIMES: usize = 4;
 /// Connections that were turned away and are not closed yet: each holds a descriptor.
 const TURNED_AWAY_MAX: usize = 256;
 const TURNED_AWAY_PER_ADDRESS_MAX: usize = 32;
@@ -401,5 +429,19 @@ mod tests {
         let _other = admit("2001:db8:0:1::").unwrap();
         assert!(admit("192.0.2.9").is_none(), "five in all");
         assert_eq!(connections.total(), 5);
+    }
+
+    /// A /48 costs nothing, and has 65536 of what counts as one client.
+    #[test]
+    fn a_site_has_the_connections_of_four_clients() {
+        let connections = Arc::new(Connections::default());
+        let admit = |text: &str| connections.admit(text.parse().unwrap(), 2, 100);
+        let held: Vec<_> =
+            (0..8).map(|one| admit(&format!("2001:db8:0:{}::1", one / 2)).unwrap()).collect();
+        assert!(admit("2001:db8:0:9::1").is_none());
+        let _neighbour = admit("2001:db8:1::1").unwrap();
+        drop(held);
+        assert!(admit("2001:db8:0:9::1").is_some());
+        assert_eq!(connections.open.lock().unwrap().len(), 2, "of the neighbour alone");
     }
 }
