@@ -25,7 +25,7 @@ use super::introduction::Introduction;
 use super::link::{Asked, Link};
 use super::route::{FAILURES, Hop, Reach, Sts, Target};
 use super::stream::{Stream, small_input};
-use super::tls::client::{Assurance, Clients, failure_type};
+use super::tls::client::{Assurance, Clients, VALIDATION_FAILURE, failure_type};
 use super::transport::{LinkReport, Passage};
 
 /// How to connect to one target.
@@ -150,8 +150,14 @@ impl Downstream {
                     let kind = "starttls-not-supported";
                     return Err(plan.tls_refusal(address, kind, "STARTTLS is not offered"));
                 }
+                Err(OpenError::TlsRefused(reply)) => {
+                    let why = reply.to_string();
+                    return Err(plan.tls_refusal(address, VALIDATION_FAILURE, &why));
+                }
                 Err(OpenError::Refused { reply, is_introduced }) => {
-                    return Err(turned_away(plan.hop, &reply, is_introduced));
+                    // In plain, where TLS failed, the client may be refused for that.
+                    let is_clients = is_introduced && failed.is_none();
+                    return Err(turned_away(plan.hop, &reply, is_clients));
                 }
                 Err(OpenError::Io) => return Err(Refusal::NextHopUnreachable),
             }
@@ -182,6 +188,7 @@ impl Downstream {
             input: small_input(),
             interrupted: false,
             asked: Asked::default(),
+            fell_back: false,
             passage: plan.passage(address.ip()),
         };
         metrics::counter!("sealgate_downstream_connections_total").increment(1);
@@ -201,7 +208,9 @@ impl Downstream {
                     deadline += began.elapsed();
                 }
                 Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
-                    let is_introduced = plan.hop.introduces_client() && identity.is_none();
+                    let is_introduced = plan.hop.introduces_client()
+                        && identity.is_none()
+                        && !link.client.is_tls_refused();
                     return Err(OpenError::Refused { reply, is_introduced });
                 }
                 Event::Failed(failure @ Failure::XclientNotOffered) => {
@@ -209,6 +218,9 @@ impl Downstream {
                     return Err(OpenError::Io);
                 }
                 Event::Failed(Failure::TlsNotOffered) => return Err(OpenError::NotOffered),
+                Event::Failed(Failure::TlsRefused(reply)) => {
+                    return Err(OpenError::TlsRefused(reply));
+                }
                 Event::Failed(_) => return Err(OpenError::Io),
                 Event::Admitted(_) | Event::Answer { .. } | Event::Checked(_) => {}
                 Event::NeedInput | Event::Refused(_) => {}
@@ -228,6 +240,13 @@ impl Plan<'_> {
         if self.target.guard.requiretls && !link.client.capabilities().requiretls {
             return Err(Refusal::NextHopLacks(Extension::RequireTls));
         }
+        let refused = link.client.is_tls_refused().then_some(VALIDATION_FAILURE);
+        if refused.is_some() {
+            let address = link.passage.address;
+            tracing::warn!(%address, "TLS was refused downstream, going on without");
+        }
+        let failed = failed.or(refused);
+        link.fell_back = failed.is_some();
         let offered = link.client.capabilities();
         (link.passage.dsn, link.passage.smtputf8) = (offered.dsn, offered.smtputf8);
         let tls = link.stream.tls_description();
@@ -370,6 +389,8 @@ enum OpenError {
         is_introduced: bool,
     },
     Tls(io::Error),
+    /// Offered, and not started.
+    TlsRefused(Reply),
 }
 
 /// Proven by an authority that we know.
@@ -384,200 +405,4 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::TcpListener;
-    use std::sync::Mutex;
-
-    use super::*;
-    use crate::config::{Dns, Resolvers};
-    use crate::relay::hops::Hops;
-    use crate::relay::route::{Guard, Router, fixed};
-    use crate::relay::transport::Demand;
-
-    /// So many connections to each hop, and no DNS.
-    pub(crate) fn downstream(connections_max: usize) -> Downstream {
-        let resolvers = Resolvers::Servers(Vec::new());
-        let dns = Dns { resolvers, dnssec: false, trust_anchor: None };
-        let router = Router::new(&dns, None, "gate.nec.example").unwrap();
-        Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(connections_max))
-    }
-
-    /// The hop to a server on this host.
-    pub(crate) fn hop(address: SocketAddr, demand: Demand) -> Hop {
-        fixed(&format!("smtp://{address}").parse().unwrap(), demand)
-    }
-
-    /// A server that offers an extension and speaks no TLS: after STARTTLS it says this and closes. And what it heard.
-    fn without_tls(offer: &'static str, says: &'static str) -> (SocketAddr, Arc<Mutex<String>>) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let heard = Arc::new(Mutex::new(String::new()));
-        let told = Arc::clone(&heard);
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let mut say = |text: &str| stream.write_all(text.as_bytes()).is_ok();
-                say("220 mx.abc.example\r\n");
-                for line in lines.map_while(Result::ok) {
-                    told.lock().unwrap().push_str(&format!("{line}\n"));
-                    if line == "STARTTLS" {
-                        say(&format!("220 go on\r\n{says}"));
-                        break;
-                    }
-                    say(&format!("250-mx.abc.example\r\n250 {offer}\r\n"));
-                }
-            }
-        });
-        (address, heard)
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn who_demands_tls_waits_where_it_is_broken_and_gets_his_mail_back_where_there_is_none() {
-        let demand = Demand { requiretls: true, ..Demand::default() };
-        for (offer, says, status) in [
-            ("STARTTLS", "no TLS at all\r\n", "451 4.7.5"),
-            ("STARTTLS", "", "451 4.7.5"),
-            ("8BITMIME", "", "550 5.7.30"),
-        ] {
-            let (address, heard) = without_tls(offer, says);
-            let refusal = downstream(1).connect(&hop(address, demand)).await.unwrap_err();
-            assert!(refusal.to_string().starts_with(status), "{offer} {says:?}: {refusal}");
-            let heard = heard.lock().unwrap();
-            assert_eq!(heard.matches("EHLO").count(), 1, "a second attempt, in plain: {heard}");
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_server_whose_tls_hangs_is_tried_without_unless_tls_is_demanded() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            let mut held = Vec::new();
-            for mut stream in listener.incoming().flatten() {
-                held.push(stream.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                    stream.write_all(b"220 mx.abc.example\r\n").unwrap();
-                    for line in lines.map_while(Result::ok) {
-                        let reply: &[u8] = match line.as_str() {
-                            "STARTTLS" => b"220 go on\r\n",
-                            _ => b"250-mx.abc.example\r\n250 STARTTLS\r\n",
-                        };
-                        stream.write_all(reply).unwrap();
-                    }
-                });
-            }
-        });
-        let demand = Demand { tls: LinkTls::Require, ..Demand::default() };
-        let (wanted, demanded) = (hop(address, Demand::default()), hop(address, demand));
-        let downstream = downstream(2);
-        let (link, refusal) =
-            tokio::join!(downstream.connect(&wanted), downstream.connect(&demanded));
-        assert!(link.unwrap().passage.tls.is_none());
-        let refusal = refusal.unwrap_err().to_string();
-        assert!(refusal.starts_with("451 4.7.5"), "{refusal}");
-    }
-
-    /// A server that greets with one of these and answers to whatever else with the other.
-    fn unwilling(greeting: &'static str, answer: &'static str) -> SocketAddr {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes());
-                if say(greeting).is_ok() {
-                    lines.map_while(Result::ok).all(|_| say(answer).is_ok());
-                }
-            }
-        });
-        address
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn mail_waits_for_a_server_that_will_not_talk_to_us_but_not_for_one_that_takes_none() {
-        let introduced = || Introduction::Proxy {
-            client: "192.0.2.7:4025".parse().unwrap(),
-            server: "192.0.2.1:25".parse().unwrap(),
-        };
-        for (greeting, answer, is_introduced, status) in [
-            ("554 5.7.1 your address is on a list", "", false, "451 4.7.1"),
-            ("554 no SMTP service here", "", false, "451 4.0.0"),
-            ("220 mx.abc.example", "550 5.7.1 what a name", false, "451 4.7.1"),
-            ("421 4.3.2 too many", "", false, "451 4.3.2"),
-            ("521 5.3.2 no mail here", "", false, "554 5.3.2"),
-            ("554 5.7.1 your address is on a list", "", true, "554 5.7.1"),
-        ] {
-            let mut hop = hop(unwilling(greeting, answer), Demand::default());
-            hop.introduction = is_introduced.then(introduced);
-            let refusal = downstream(1).connect(&hop).await.unwrap_err().to_string();
-            assert!(refusal.starts_with(status), "{greeting} {answer}: {refusal}");
-        }
-    }
-
-    fn target(guard: Guard) -> Target {
-        Target { host: "mx.b.example".to_owned(), port: 25, absolute: true, guard }
-    }
-
-    fn chosen(guard: &Guard, tlsa: Tlsa) -> Result<(Assurance, &'static str), Refusal> {
-        let reach = Reach { tlsa, ..Reach::default() };
-        assurance(&target(guard.clone()), &reach)
-    }
-
-    fn names(texts: &[&str]) -> Vec<ServerName<'static>> {
-        texts.iter().map(|text| ServerName::try_from((*text).to_owned()).unwrap()).collect()
-    }
-
-    #[test]
-    fn dane_comes_before_mta_sts_and_that_before_policy() {
-        let guard = Guard {
-            tls: LinkTls::Verify,
-            domain: Some("b.example".to_owned()),
-            sts: Sts::Unlisted,
-            ..Guard::default()
-        };
-        let records = Tlsa::Records(Vec::new());
-        assert_eq!(chosen(&guard, records).unwrap().1, "dane");
-        let refusal = chosen(&guard, Tlsa::Absent).unwrap_err();
-        assert!(refusal.to_string().starts_with("451 4.7.5"), "{refusal}");
-        let listed = Guard { sts: Sts::Listed, ..guard };
-        let expected = (Assurance::Named(names(&["mx.b.example"])), "mta-sts");
-        assert_eq!(chosen(&listed, Tlsa::Absent).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_name_out_of_plain_dns_proves_nothing() {
-        let plain = Guard {
-            tls: LinkTls::Verify,
-            domain: Some("b.example".to_owned()),
-            ..Guard::default()
-        };
-        let (assurance, _) = chosen(&plain, Tlsa::Absent).unwrap();
-        assert_eq!(assurance, Assurance::Named(names(&["b.example"])));
-        let reach = Reach::default();
-        let numeric = Target { host: "192.0.2.1".to_owned(), ..target(plain.clone()) };
-        let (expected, _) = super::assurance(&numeric, &reach).unwrap();
-        assert_eq!(
-            expected,
-            Assurance::Named(names(&["b.example"])),
-            "an address out of plain DNS"
-        );
-        let literal = Guard { domain: None, ..plain };
-        let literal = Target { guard: literal, ..numeric };
-        let (expected, _) = super::assurance(&literal, &reach).unwrap();
-        assert_eq!(expected, Assurance::Named(names(&["192.0.2.1"])), "the recipient's own");
-        let signed = Guard { dnssec: true, ..plain };
-        let (assurance, _) = chosen(&signed, Tlsa::Absent).unwrap();
-        assert_eq!(assurance, Assurance::Named(names(&["mx.b.example", "b.example"])));
-    }
-
-    #[test]
-    fn unusable_records_demand_encryption_and_no_more() {
-        let none = Guard::default();
-        assert_eq!(chosen(&none, Tlsa::Absent).unwrap().0, Assurance::Opportunistic);
-        assert_eq!(chosen(&none, Tlsa::Unusable).unwrap().0, Assurance::Encrypted);
-        let require = Guard { tls: LinkTls::Require, ..none };
-        assert_eq!(chosen(&require, Tlsa::Absent).unwrap().0, Assurance::Encrypted);
-    }
-}
+pub(super) mod tests;

@@ -18,6 +18,8 @@ pub(crate) struct Link {
     pub(super) interrupted: bool,
     /// Questions at RCPT that it has answered, and those of them that it refused.
     pub(super) asked: Asked,
+    /// TLS was offered and did not come about: what is refused over it need not be refused within TLS.
+    pub(super) fell_back: bool,
     /// What it is, for the log.
     pub(super) passage: Passage,
 }

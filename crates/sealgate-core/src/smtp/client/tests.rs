@@ -259,12 +259,18 @@ fn tls_starts_where_it_is_offered() {
 
 #[test]
 fn tls_that_is_required_is_insisted_on() {
-    for words in ["250 b\r\n", "250-b\r\n250 STARTTLS\r\n454 not now\r\n"] {
+    for (words, is_refused) in
+        [("250 b\r\n", false), ("250-b\r\n250 STARTTLS\r\n454 not now\r\n", true)]
+    {
         let mut client = Client::new(options(Protocol::Smtp, Tls::Required));
         let events = hear(&mut client, &format!("220 x\r\n{words}"));
-        assert_eq!(*failure(&events), Failure::TlsNotOffered);
+        match failure(&events) {
+            Failure::TlsRefused(reply) => assert!(is_refused && reply.code == 454),
+            other => assert!(!is_refused && *other == Failure::TlsNotOffered, "{other:?}"),
+        }
         let mut client = Client::new(options(Protocol::Smtp, Tls::IfOffered));
         assert_eq!(hear(&mut client, &format!("220 x\r\n{words}")), [Event::Idle]);
+        assert_eq!(client.is_tls_refused(), is_refused);
     }
     let mut client = Client::new(options(Protocol::Smtp, Tls::Off));
     assert_eq!(hear(&mut client, "220 x\r\n250-b\r\n250 STARTTLS\r\n"), [Event::Idle]);

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use super::super::hops::Attempt;
 use super::super::link::Link;
 use super::super::route::Hop;
-use super::said::{is_permanent, passed_on, too_late};
+use super::said::{is_permanent, passed_on, said_over, too_late};
 use super::{Consignment, Downstream, Outcome};
 
 /// What became of the recipients of a transaction.
@@ -177,7 +177,7 @@ impl Downstream {
             match event {
                 Event::Admitted(replies) => {
                     failpoint!("deliver.admitted");
-                    let refused = consignment.refused(replies);
+                    let refused = consignment.refused(&link, replies);
                     consignment.transport.note(link.passage.clone());
                     return Ok(Begun { link, is_admitted: true, refused, for_envelope: true });
                 }
@@ -185,19 +185,23 @@ impl Downstream {
                     // "Too many messages in this connection": another one may do. Of a new one it is the message that is meant.
                     return Err(Trouble::Broken(Refusal::NextHopUnreachable));
                 }
-                Event::Refused(replies) if others && !replies.iter().any(Reply::is_permanent) => {
-                    let said = replies.first().map(|reply| passed_on(hop, reply));
-                    return Err(Trouble::Elsewhere(said.unwrap_or(Refusal::NextHopUnreachable)));
-                }
                 Event::Refused(replies) => {
+                    let refused = consignment.refused(&link, replies);
+                    let refusals =
+                        || refused.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
+                    if others && !refusals().any(is_permanent) {
+                        let said = refusals().next().cloned();
+                        return Err(Trouble::Elsewhere(
+                            said.unwrap_or(Refusal::NextHopUnreachable),
+                        ));
+                    }
                     failpoint!("deliver.refused");
-                    let refused = consignment.refused(replies);
                     let for_envelope = !link.client.is_content_refused();
                     return Ok(Begun { link, is_admitted: false, refused, for_envelope });
                 }
                 Event::Failed(Failure::Closing(reply)) if !is_over(&reply) => {
-                    let refusal = passed_on(hop, &reply);
-                    return Err(match others && !reply.is_permanent() {
+                    let refusal = said_over(link.fell_back, passed_on(hop, &reply));
+                    return Err(match others && !is_permanent(&refusal) {
                         true => Trouble::Elsewhere(refusal),
                         false => Trouble::Final(refusal),
                     });
@@ -244,7 +248,8 @@ impl Consignment<'_> {
         as_received.size_bytes = u64::try_from(self.size_bytes_min).unwrap_or(u64::MAX);
         (as_received.eight_bit, as_received.utf8_header) = (false, false);
         if !self.opened || link.client.lacks(&as_received) == Some(lack) {
-            return refusal;
+            // What is not offered in plain may be within TLS.
+            return said_over(link.fell_back, refusal);
         }
         self.transport.note_opened_refused(&Reply::from(&refusal));
         Refusal::NextHopRefusedOpened
@@ -302,3 +307,6 @@ const HOST_MAX: Duration = Duration::from_secs(60);
 pub(in super::super) const REUSED_MAX: Duration = Duration::from_secs(20);
 /// For the answer to RSET.
 const RESET_MAX: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests;

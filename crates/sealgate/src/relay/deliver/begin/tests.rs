@@ -1,0 +1,81 @@
+//! What servers say before the content, and what their words are taken for.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use sealgate_core::address::Address;
+use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
+use sealgate_core::report::Delivered;
+use sealgate_core::step::Parcel;
+
+use super::super::super::connect::tests::{answering, downstream, hop};
+use super::super::super::transport::{Demand, Transport};
+use super::*;
+
+/// What each of two recipients at a hop is refused with, in words; empty for one who is admitted.
+async fn told(downstream: &Downstream, hop: &Hop, patience: Duration) -> [String; 2] {
+    let to = |text| Recipient::new(Address::parse(text).unwrap());
+    let envelope = Envelope {
+        reverse_path: None,
+        recipients: vec![to("a@abc.example"), to("b@abc.example")],
+        parameters: MailParameters::default(),
+    };
+    let parcel = Parcel {
+        recipients: vec![0, 1],
+        message: vec![Bytes::from_static(b"Subject: x\r\n\r\nx\r\n")],
+        delivered: Delivered::Sealed,
+        eight_bit: false,
+    };
+    let consignment = Consignment {
+        envelope: &envelope,
+        parameters: Cow::Borrowed(&envelope.parameters),
+        parcel: &parcel,
+        recipients: vec![0, 1],
+        hop: hop.clone(),
+        transport: &Transport::default(),
+        judges_hop: true,
+        opened: false,
+        size_bytes_min: 0,
+    };
+    let deadline = Instant::now() + patience;
+    let place = downstream.hops.reserve(hop, 1, deadline).await.unwrap();
+    let admission = downstream.admit(&consignment, place, deadline).await;
+    let mut told = [const { String::new() }; 2];
+    for (index, outcome) in admission.refused {
+        told[index] = outcome.unwrap_err().to_string();
+    }
+    told
+}
+
+async fn told_both(downstream: &Downstream, hop: &Hop) -> String {
+    let [first, second] = told(downstream, hop, Duration::from_secs(60)).await;
+    assert_eq!(first, second);
+    first
+}
+
+const INSISTS: &str = "530 5.7.0 Must issue a STARTTLS command first";
+
+/// The next attempt may find its TLS in order; what it says of a mailbox is true in plain as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_insists_on_tls_that_failed_is_tried_again() {
+    for (starttls, says, status) in [
+        ("454 4.7.0 not available", INSISTS, "451 4.7.0"),
+        ("220 go on\r\nno TLS at all", INSISTS, "451 4.7.0"),
+        ("454 4.7.0 not available", "503 STARTTLS first", "451 4.0.0"),
+        ("454 4.7.0 not available", "550 5.1.1 nobody here", "550 5.1.1"),
+        ("454 4.7.0 not available", "552 5.3.4 too large", "552 5.3.4"),
+        ("", INSISTS, "554 5.7.0"),
+    ] {
+        let address = answering(move |line| {
+            let offer = if starttls.is_empty() { "8BITMIME" } else { "STARTTLS" };
+            match line.split_once(' ').map_or(line, |(verb, _)| verb) {
+                "EHLO" => format!("250-mx.abc.example\r\n250 {offer}\r\n"),
+                "STARTTLS" => format!("{starttls}\r\n"),
+                "MAIL" => format!("{says}\r\n"),
+                _ => "250 yes\r\n".to_owned(),
+            }
+        });
+        let refusal = told_both(&downstream(1), &hop(address, Demand::default())).await;
+        assert!(refusal.starts_with(status), "{starttls:?} {says}: {refusal}");
+    }
+}
