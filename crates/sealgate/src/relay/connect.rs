@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use super::dane::Tlsa;
 use super::deliver::{Downstream, turned_away};
+use super::hops::Attempt;
 use super::introduction::Introduction;
 use super::link::{Asked, Link};
 use super::route::{FAILURES, Hop, Reach, Sts, Target};
@@ -38,12 +39,23 @@ struct Plan<'a> {
     /// Whom to ask for.
     asked_for: &'a str,
     config: Arc<ClientConfig>,
+    /// What it is a part of, where a client may be introduced.
+    attempt: Option<&'a Attempt>,
 }
 
 impl Downstream {
-    /// Tries the targets and their addresses in turn, for somebody who does not wait long.
+    /// Tries the targets and their addresses in turn, for nobody's mail and not for long.
     pub(super) async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
-        self.connect_within(hop, 0, OPENING_MAX).await.map(|(link, _)| link)
+        self.connect_within(hop, 0, OPENING_MAX, None).await.map(|(link, _)| link)
+    }
+
+    /// The same for somebody who asks.
+    pub(super) async fn connect_to_ask(
+        &self,
+        hop: &Hop,
+        attempt: &Attempt,
+    ) -> Result<Link, Refusal> {
+        self.connect_within(hop, 0, OPENING_MAX, Some(attempt)).await.map(|(link, _)| link)
     }
 
     /// The same without the first targets, for a message: where there is no other host or address, a server may take as long
@@ -52,11 +64,11 @@ impl Downstream {
         &self,
         hop: &Hop,
         tried: usize,
-        is_probe: bool,
+        attempt: &Attempt,
     ) -> Result<(Link, usize), Refusal> {
         // Who probes keeps everybody else from the server.
-        let last_max = if is_probe { OPENING_MAX } else { GREETING_MAX };
-        self.connect_within(hop, tried, last_max).await
+        let last_max = if attempt.is_probe() { OPENING_MAX } else { GREETING_MAX };
+        self.connect_within(hop, tried, last_max, Some(attempt)).await
     }
 
     async fn connect_within(
@@ -64,6 +76,7 @@ impl Downstream {
         hop: &Hop,
         tried: usize,
         last_max: Duration,
+        attempt: Option<&Attempt>,
     ) -> Result<(Link, usize), Refusal> {
         let mut permanent = None;
         let mut temporary = None;
@@ -83,7 +96,7 @@ impl Downstream {
                 }
             };
             let plan = match self.plan(hop, target, &reach) {
-                Ok(plan) => plan,
+                Ok(plan) => Plan { attempt, ..plan },
                 Err(refusal) => {
                     keep(refusal);
                     continue;
@@ -117,7 +130,7 @@ impl Downstream {
             Refusal::Internal
         })?;
         let asked_for = reach.tlsa_base.as_ref().unwrap_or(&target.host);
-        Ok(Plan { hop, target, assurance, verified, asked_for, config })
+        Ok(Plan { hop, target, assurance, verified, asked_for, config, attempt: None })
     }
 
     /// Opens one connection; where opportunistic TLS fails or does not end, once more without.
@@ -176,10 +189,13 @@ impl Downstream {
         let mut deadline = Instant::now() + patience;
         let connecting = tokio::time::timeout(CONNECT_MAX, dial(address));
         let mut stream = connecting.await.map_err(|_| OpenError::Io)?.map_err(|_| OpenError::Io)?;
+        let mut identity = plan.hop.introduction.as_ref().and_then(Introduction::identity);
+        if identity.is_none() {
+            plan.introduced();
+        }
         if let Some(header) = plan.hop.introduction.as_ref().and_then(Introduction::header) {
             stream.write_all(&header).await.map_err(|_| OpenError::Io)?;
         }
-        let mut identity = plan.hop.introduction.as_ref().and_then(Introduction::identity);
         let hostname = self.hostname.clone();
         let options = Options { protocol: plan.hop.protocol(), hostname, tls };
         let mut link = Link {
@@ -196,7 +212,13 @@ impl Downstream {
             let event = timeout_at(deadline, link.next()).await.map_err(|_| OpenError::Io)?;
             match event.map_err(|_| OpenError::Io)? {
                 Event::Idle => match identity.take() {
-                    Some(identity) => link.client.introduce(identity),
+                    Some(identity) => {
+                        link.client.introduce(identity);
+                        // Else it was not, because the server takes no introduction of ours.
+                        if link.client.capabilities().xclient.address {
+                            plan.introduced();
+                        }
+                    }
                     None => {
                         failpoint!("connect.greeted");
                         return Ok(link);
@@ -207,21 +229,15 @@ impl Downstream {
                     link = start_tls(link, plan).await?;
                     deadline += began.elapsed();
                 }
-                Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
+                Event::Failed(failure) => {
                     let is_introduced = plan.hop.introduces_client()
                         && identity.is_none()
                         && !link.client.is_tls_refused();
-                    return Err(OpenError::Refused { reply, is_introduced });
+                    if failure == Failure::XclientNotOffered {
+                        tracing::error!(%address, %failure, "[inside] client_address: authorise us there");
+                    }
+                    return Err(OpenError::of(failure, is_introduced));
                 }
-                Event::Failed(failure @ Failure::XclientNotOffered) => {
-                    tracing::error!(%address, %failure, "[inside] client_address: authorise us there");
-                    return Err(OpenError::Io);
-                }
-                Event::Failed(Failure::TlsNotOffered) => return Err(OpenError::NotOffered),
-                Event::Failed(Failure::TlsRefused(reply)) => {
-                    return Err(OpenError::TlsRefused(reply));
-                }
-                Event::Failed(_) => return Err(OpenError::Io),
                 Event::Admitted(_) | Event::Answer { .. } | Event::Checked(_) => {}
                 Event::NeedInput | Event::Refused(_) => {}
             }
@@ -230,6 +246,13 @@ impl Downstream {
 }
 
 impl Plan<'_> {
+    /// Where a client is introduced at all, the server has heard of it, or is about to.
+    fn introduced(&self) {
+        if let Some(attempt) = self.attempt.filter(|_| self.hop.introduces_client()) {
+            attempt.introduced();
+        }
+    }
+
     /// A connection that is up, perhaps after TLS failed: whether it will do, and what it is.
     fn accept(
         &self,
@@ -391,6 +414,19 @@ enum OpenError {
     Tls(io::Error),
     /// Offered, and not started.
     TlsRefused(Reply),
+}
+
+impl OpenError {
+    fn of(failure: Failure, is_introduced: bool) -> Self {
+        match failure {
+            Failure::Refused(reply) | Failure::Closing(reply) => {
+                Self::Refused { reply, is_introduced }
+            }
+            Failure::TlsNotOffered => Self::NotOffered,
+            Failure::TlsRefused(reply) => Self::TlsRefused(reply),
+            _ => Self::Io,
+        }
+    }
 }
 
 /// Proven by an authority that we know.

@@ -22,7 +22,7 @@ use super::pool::Pool;
 use super::route::{Hop, Router};
 use super::transport::{Passage, Transport};
 use begin::Begun;
-pub(super) use begin::{REUSED_MAX, count_failure};
+pub(super) use begin::REUSED_MAX;
 use said::{delivered, without_text};
 pub(super) use said::{is_permanent, passed_on, said_over, too_late, turned_away};
 

@@ -13,7 +13,7 @@ use sealgate_core::envelope::{Envelope, Recipient};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
 
-use super::deliver::{Downstream, REUSED_MAX, count_failure, is_permanent, passed_on, said_over};
+use super::deliver::{Downstream, REUSED_MAX, is_permanent, passed_on, said_over};
 use super::hops::Reservation;
 use super::link::Link;
 use super::route::Hop;
@@ -198,7 +198,7 @@ impl Downstream {
         let answer = match answer {
             Some(answer) => Some(answer),
             None => {
-                let mut link = self.connect_to_ask(hop).await?;
+                let mut link = self.attempt_to_ask(hop).await?;
                 fell_back = link.fell_back;
                 if let Err(lack) = ask_about(&mut link, transaction) {
                     self.pool.keep(hop, link);
@@ -211,11 +211,11 @@ impl Downstream {
         Ok(Answered { reply, link, fell_back, _place: place })
     }
 
-    async fn connect_to_ask(&self, hop: &Hop) -> Result<Link, Refusal> {
+    async fn attempt_to_ask(&self, hop: &Hop) -> Result<Link, Refusal> {
         let attempt = self.hops.attempt(hop)?;
-        let connected = self.connect(hop).await;
+        let connected = self.connect_to_ask(hop, &attempt).await;
         match &connected {
-            Err(refusal) if !is_permanent(refusal) => count_failure(attempt, hop, refusal),
+            Err(refusal) if !is_permanent(refusal) => attempt.failed(),
             Ok(_) | Err(_) => attempt.succeeded(),
         }
         connected
@@ -305,10 +305,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 mod tests {
     use sealgate_core::address::Address;
     use sealgate_core::envelope::MailParameters;
+    use sealgate_core::smtp::client::{ClientName, Identity};
     use sealgate_testkit::process;
     use sealgate_testkit::sink::{Protocol, Sink, Stage};
 
-    use super::super::connect::tests::{downstream, hop};
+    use super::super::connect::tests::{answering, downstream, hop};
     use super::super::introduction::Introduction;
     use super::super::transport::Demand;
     use super::*;
@@ -378,6 +379,44 @@ mod tests {
             assert!(admit(&downstream, &server).await.is_err());
         }
         assert!(downstream.hops.attempt(&server).is_err(), "said to us it is one");
+    }
+
+    /// A server that holds off one client by a late greeting, or by none.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_whose_connections_are_closed_shuts_nobody_else_out() {
+        let (client, ours) = ("192.0.2.1:4025".parse().unwrap(), "192.0.2.25:25".parse().unwrap());
+        let proxy = || Introduction::Proxy { client, server: ours };
+        let xclient = || {
+            Introduction::Xclient(Identity {
+                address: client,
+                name: ClientName::Unavailable,
+                hello: "mx.abc.example".to_owned(),
+                extended: true,
+            })
+        };
+        let offer = "250-mx.abc.example\r\n250 XCLIENT NAME ADDR HELO\r\n";
+        // What is said to EHLO and to XCLIENT.
+        for (introduction, hello, answer, is_left_alone) in [
+            (proxy(), "", "", false),
+            (xclient(), offer, "", false),
+            (xclient(), offer, "421 4.7.0 not you\r\n", false),
+            // Before it knew of the client, or without.
+            (xclient(), "", "", true),
+            (xclient(), "421 4.3.2 not now\r\n", "", true),
+            (xclient(), "250 mx.abc.example\r\n", "", true),
+        ] {
+            let said = format!("{introduction:?} {hello} {answer}");
+            let address = answering(move |line| {
+                if line.starts_with("EHLO") { hello } else { answer }.to_owned()
+            });
+            let server = hop(address, Demand::default());
+            let introducing = Hop { introduction: Some(introduction), ..server.clone() };
+            let downstream = downstream(1);
+            for _ in 0..3 {
+                assert!(admit(&downstream, &introducing).await.is_err(), "{said}");
+            }
+            assert_eq!(downstream.hops.attempt(&server).is_err(), is_left_alone, "{said}");
+        }
     }
 
     /// What is wanting today may be there tomorrow, or for the next question.

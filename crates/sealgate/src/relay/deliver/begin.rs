@@ -58,7 +58,9 @@ impl Downstream {
                     return None;
                 }
                 Err(_) => {
+                    // It has greeted the client that was introduced, and may be silent to that one alone.
                     if consignment.judges_hop
+                        && !hop.introduces_client()
                         && let Ok(attempt) = self.hops.attempt(hop)
                     {
                         attempt.failed();
@@ -79,7 +81,7 @@ impl Downstream {
         failpoint!("deliver.connect");
         let attempt = self.hops.attempt(&consignment.hop)?;
         let mut earlier = None;
-        let begun = self.begin_at_any(consignment, (deadline, attempt.is_probe()), &mut earlier);
+        let begun = self.begin_at_any(consignment, (deadline, &attempt), &mut earlier);
         let begun = match timeout_at(deadline, begun).await {
             Ok(begun) => begun,
             Err(_) => Err(Trouble::Broken(too_late())),
@@ -87,7 +89,7 @@ impl Downstream {
         match begun.map_err(|trouble| trouble.after(earlier)) {
             Err(Trouble::Broken(refusal)) => {
                 if consignment.judges_hop {
-                    count_failure(attempt, &consignment.hop, &refusal);
+                    attempt.failed();
                 }
                 Err(refusal)
             }
@@ -113,12 +115,12 @@ impl Downstream {
     async fn begin_at_any(
         &self,
         consignment: &Consignment<'_>,
-        (deadline, is_probe): (Instant, bool),
+        (deadline, attempt): (Instant, &Attempt),
         earlier: &mut Option<Trouble>,
     ) -> Result<Begun, Trouble> {
         let mut tried = 0;
         loop {
-            let link = match self.connect_after(&consignment.hop, tried, is_probe).await {
+            let link = match self.connect_after(&consignment.hop, tried, attempt).await {
                 Ok((link, now)) => {
                     tried = now;
                     link
@@ -282,15 +284,6 @@ impl Trouble {
         match self {
             Self::Broken(refusal) | Self::Elsewhere(refusal) | Self::Final(refusal) => refusal,
         }
-    }
-}
-
-/// Counts a failure against a hop. What the server said to whom a client was introduced to may be meant for that one alone, who
-/// must not shut it for everybody.
-pub(in super::super) fn count_failure(attempt: Attempt, hop: &Hop, refusal: &Refusal) {
-    let is_answer = matches!(refusal, Refusal::NextHop(_)) && *refusal != too_late();
-    if !(is_answer && hop.introduces_client()) {
-        attempt.failed();
     }
 }
 

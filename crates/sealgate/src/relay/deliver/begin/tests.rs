@@ -9,6 +9,7 @@ use sealgate_core::report::Delivered;
 use sealgate_core::step::Parcel;
 
 use super::super::super::connect::tests::{answering, downstream, hop};
+use super::super::super::introduction::Introduction;
 use super::super::super::transport::{Demand, Transport};
 use super::*;
 
@@ -77,5 +78,23 @@ async fn who_insists_on_tls_that_failed_is_tried_again() {
         });
         let refusal = told_both(&downstream(1), &hop(address, Demand::default())).await;
         assert!(refusal.starts_with(status), "{starttls:?} {says}: {refusal}");
+    }
+}
+
+/// A server that holds off one client says nothing of others by that, however late it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_who_is_kept_waiting_shuts_nobody_else_out() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = hop(listener.local_addr().unwrap(), Demand::default());
+    let (client, server) = ("192.0.2.1:4025".parse().unwrap(), "192.0.2.25:25".parse().unwrap());
+    let introduction = Some(Introduction::Proxy { client, server });
+    let introducing = Hop { introduction, ..silent.clone() };
+    for (hop, is_left_alone) in [(introducing, false), (silent, true)] {
+        let downstream = downstream(1);
+        for _ in 0..3 {
+            let [refusal, _] = told(&downstream, &hop, Duration::from_secs(1)).await;
+            assert!(refusal.starts_with("451 4.4."), "{refusal}");
+        }
+        assert_eq!(downstream.hops.attempt(&hop).is_err(), is_left_alone);
     }
 }
