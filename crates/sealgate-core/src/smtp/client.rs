@@ -464,7 +464,13 @@ impl Client {
         self.send_commands();
     }
 
-    fn take_recipient_reply(&mut self, index: usize, reply: Reply) {
+    fn take_recipient_reply(&mut self, index: usize, mut reply: Reply) {
+        // RFC 5321 §4.5.3.1.10: RFC 821 had 552 for more recipients than a server takes at once, who are to be tried again. A full
+        // mailbox and a message that is too large (RFC 3463 §3.3, §3.4) are that at the next attempt as well.
+        if reply.code == 552 && !matches!(reply.enhanced, Some((5, 2, _) | (5, 3, 4))) {
+            reply.code = 452;
+            reply.enhanced = reply.enhanced.map(|(_, subject, detail)| (4, subject, detail));
+        }
         if let Some(slot) = self.replies.get_mut(index) {
             slot.get_or_insert(reply);
         }

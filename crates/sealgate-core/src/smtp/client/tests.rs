@@ -140,6 +140,31 @@ fn commands_go_one_by_one_without_pipelining() {
 }
 
 #[test]
+fn a_552_at_rcpt_is_no_last_word_unless_it_is_about_mailbox_or_size() {
+    for (says, code) in [
+        ("552 too many recipients\r\n", 452),
+        ("552 5.5.3 too many recipients\r\n", 452),
+        ("552 5.2.2 over quota\r\n", 552),
+        ("552 5.3.4 too large\r\n", 552),
+    ] {
+        for is_said_at_mail in [false, true] {
+            let mut client = smtp();
+            idle(&mut client, "");
+            start(&mut client, &recipients(&["a@x"])).unwrap();
+            if !is_said_at_mail {
+                hear(&mut client, "250 ok\r\n");
+            }
+            let events = hear(&mut client, says);
+            let expected = if is_said_at_mail { 552 } else { code };
+            assert!(
+                matches!(&events[..], [Event::Refused(replies)] if codes(replies) == [expected]),
+                "{says} {events:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn nobody_admitted_without_pipelining_sends_no_data() {
     for replies in [&["550 no\r\n"][..], &["250 ok\r\n", "550 no\r\n"]] {
         let mut client = smtp();

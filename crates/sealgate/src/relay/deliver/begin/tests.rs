@@ -7,6 +7,7 @@ use sealgate_core::address::Address;
 use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
 use sealgate_core::report::Delivered;
 use sealgate_core::step::Parcel;
+use sealgate_testkit::sink::{Protocol, Sink, Stage};
 
 use super::super::super::connect::tests::{answering, downstream, hop};
 use super::super::super::introduction::Introduction;
@@ -78,6 +79,25 @@ async fn who_insists_on_tls_that_failed_is_tried_again() {
         });
         let refusal = told_both(&downstream(1), &hop(address, Demand::default())).await;
         assert!(refusal.starts_with(status), "{starttls:?} {says}: {refusal}");
+    }
+}
+
+/// RFC 5321 §4.5.3.1.10.
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_server_has_no_more_room_for_is_tried_again() {
+    for (says, status) in [
+        ("552 too many recipients", "452 4.0.0"),
+        ("552 5.5.3 too many recipients", "452 4.5.3"),
+        ("552 5.2.2 over quota", "552 5.2.2"),
+        ("552 5.3.4 too large", "552 5.3.4"),
+    ] {
+        let sink = Sink::scripted(Protocol::Smtp, move |stage| {
+            let is_surplus = matches!(stage, Stage::Rcpt(line) if line.contains("b@"));
+            is_surplus.then(|| format!("{says}\r\n"))
+        });
+        let hop = hop(sink.address, Demand::default());
+        let [first, second] = told(&downstream(1), &hop, Duration::from_secs(60)).await;
+        assert!(first.is_empty() && second.starts_with(status), "{says}: {first} {second}");
     }
 }
 
