@@ -202,6 +202,7 @@ impl Downstream {
             stream,
             client: Client::new(options),
             input: small_input(),
+            opened: Instant::now(),
             interrupted: false,
             asked: Asked::default(),
             fell_back: false,

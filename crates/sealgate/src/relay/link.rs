@@ -4,6 +4,7 @@ use std::io;
 
 use bytes::BytesMut;
 use sealgate_core::smtp::client::{Client, Event};
+use tokio::time::Instant;
 
 use super::stream::{Stream, Written};
 use super::transport::Passage;
@@ -14,6 +15,8 @@ pub(crate) struct Link {
     pub(super) stream: Stream,
     pub(super) client: Client,
     pub(super) input: BytesMut,
+    /// When it was made.
+    pub(super) opened: Instant,
     /// The server spoke before the content was all sent: no dot may follow, and no other message.
     pub(super) interrupted: bool,
     /// Questions at RCPT that it has answered, and those of them that it refused.
