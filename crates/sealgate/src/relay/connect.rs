@@ -43,10 +43,48 @@ struct Plan<'a> {
     attempt: Option<&'a Attempt>,
 }
 
+/// How far a message has come among the hosts of a hop and their addresses, each of which is tried once (RFC 5321 §5.1).
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    /// Hosts that are done with.
+    targets: usize,
+    /// Of the next one. Its addresses may be looked up again meanwhile, and come in another order.
+    addresses: Vec<SocketAddr>,
+    /// Those of them that greeted us.
+    greetings: usize,
+}
+
+impl Tried {
+    /// Whether nothing is left to try.
+    pub(super) fn is_over(&self, hop: &Hop) -> bool {
+        self.targets >= hop.targets.len()
+    }
+
+    /// Of the host's addresses, and whether it is the last one.
+    fn next_address(&mut self, addresses: &[SocketAddr]) -> Option<(SocketAddr, bool)> {
+        let mut rest = addresses.iter().filter(|address| !self.addresses.contains(address));
+        let (address, is_last) = (*rest.next()?, rest.next().is_none());
+        self.addresses.push(address);
+        Some((address, is_last))
+    }
+
+    /// An address of the host greeted us, the last one or not.
+    fn greeted(&mut self, is_last: bool) {
+        self.greetings = self.greetings.saturating_add(1);
+        if is_last || self.greetings >= GREETINGS_MAX {
+            self.leave_target();
+        }
+    }
+
+    fn leave_target(&mut self) {
+        *self = Self { targets: self.targets.saturating_add(1), ..Self::default() };
+    }
+}
+
 impl Downstream {
     /// Tries the targets and their addresses in turn, for nobody's mail and not for long.
     pub(super) async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
-        self.connect_within(hop, 0, OPENING_MAX, None).await.map(|(link, _)| link)
+        self.connect_within(hop, &mut Tried::default(), OPENING_MAX, None).await
     }
 
     /// The same for somebody who asks.
@@ -55,17 +93,17 @@ impl Downstream {
         hop: &Hop,
         attempt: &Attempt,
     ) -> Result<Link, Refusal> {
-        self.connect_within(hop, 0, OPENING_MAX, Some(attempt)).await.map(|(link, _)| link)
+        self.connect_within(hop, &mut Tried::default(), OPENING_MAX, Some(attempt)).await
     }
 
-    /// The same without the first targets, for a message: where there is no other host or address, a server may take as long
-    /// as RFC 5321 gives it, within the caller's time. And how many targets have been tried then.
+    /// The same without what was tried before, for a message: where there is no other host or address, a server may take as long
+    /// as RFC 5321 gives it, within the caller's time.
     pub(super) async fn connect_after(
         &self,
         hop: &Hop,
-        tried: usize,
+        tried: &mut Tried,
         attempt: &Attempt,
-    ) -> Result<(Link, usize), Refusal> {
+    ) -> Result<Link, Refusal> {
         // Who probes keeps everybody else from the server.
         let last_max = if attempt.is_probe() { OPENING_MAX } else { GREETING_MAX };
         self.connect_within(hop, tried, last_max, Some(attempt)).await
@@ -74,10 +112,10 @@ impl Downstream {
     async fn connect_within(
         &self,
         hop: &Hop,
-        tried: usize,
+        tried: &mut Tried,
         last_max: Duration,
         attempt: Option<&Attempt>,
-    ) -> Result<(Link, usize), Refusal> {
+    ) -> Result<Link, Refusal> {
         let mut permanent = None;
         let mut temporary = None;
         let mut keep = |refusal: Refusal| {
@@ -87,11 +125,12 @@ impl Downstream {
                 temporary.get_or_insert(refusal);
             }
         };
-        for (index, target) in hop.targets.iter().enumerate().skip(tried) {
+        while let Some(target) = hop.targets.get(tried.targets) {
             let reach = match self.router.reach(target).await {
                 Ok(reach) => reach,
                 Err(refusal) => {
                     keep(refusal);
+                    tried.leave_target();
                     continue;
                 }
             };
@@ -99,18 +138,24 @@ impl Downstream {
                 Ok(plan) => Plan { attempt, ..plan },
                 Err(refusal) => {
                     keep(refusal);
+                    tried.leave_target();
                     continue;
                 }
             };
-            let is_last_target = index.saturating_add(1) == hop.targets.len();
-            for (number, address) in (1..).zip(&reach.addresses) {
-                let is_last = is_last_target && number == reach.addresses.len();
-                let patience = if is_last { last_max } else { OPENING_MAX };
-                match self.open(&plan, *address, patience).await {
-                    Ok(link) => return Ok((link, index.saturating_add(1))),
+            let is_last_target = tried.targets.saturating_add(1) == hop.targets.len();
+            while let Some((address, is_last)) = tried.next_address(&reach.addresses) {
+                let is_last_of_all = is_last && is_last_target;
+                let patience = if is_last_of_all { last_max } else { OPENING_MAX };
+                match self.open(&plan, address, patience).await {
+                    Ok(link) => {
+                        tried.greeted(is_last);
+                        let is_only = hop.targets.len() == 1 && reach.addresses.len() == 1;
+                        return Ok(Link { is_only, ..link });
+                    }
                     Err(refusal) => keep(refusal),
                 }
             }
+            tried.leave_target();
         }
         failpoint!("connect.failed");
         metrics::counter!("sealgate_next_hop_failures_total").increment(1);
@@ -203,6 +248,7 @@ impl Downstream {
             client: Client::new(options),
             input: small_input(),
             opened: Instant::now(),
+            is_only: false,
             interrupted: false,
             asked: Asked::default(),
             fell_back: false,
@@ -436,6 +482,8 @@ const CERTIFICATE: &str = "certificate";
 pub(super) const OPENING_MAX: Duration = Duration::from_secs(30);
 /// The same at the last of them: greet pauses hold off senders of spam (RFC 5321 §4.5.3.2.1).
 const GREETING_MAX: Duration = Duration::from_secs(300);
+/// Addresses of one host that are asked to take a message: a host with many, that takes none for now, is not to be asked by all.
+const GREETINGS_MAX: usize = 2;
 /// A TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// To one address: a family or a host that swallows everything does not use up the time of the others.

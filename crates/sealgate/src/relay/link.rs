@@ -17,6 +17,8 @@ pub(crate) struct Link {
     pub(super) input: BytesMut,
     /// When it was made.
     pub(super) opened: Instant,
+    /// Its hop has no other host or address.
+    pub(super) is_only: bool,
     /// The server spoke before the content was all sent: no dot may follow, and no other message.
     pub(super) interrupted: bool,
     /// Questions at RCPT that it has answered, and those of them that it refused.

@@ -1,5 +1,5 @@
 //! One copy from a hop to the server's answers to MAIL, RCPT and DATA: over a pooled connection, or a new one to the first of the
-//! hop's hosts that takes it.
+//! hop's hosts and their addresses that takes it.
 //!
 //! In: a [`Consignment`] and a deadline. Out: [`Begun`], or the refusal of everybody. What a server is silent about ends its turn
 //! early as long as there is something else to try; no content has gone out then.
@@ -8,6 +8,7 @@ use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Lack};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
+use super::super::connect::Tried;
 use super::super::hops::Attempt;
 use super::super::link::Link;
 use super::super::route::Hop;
@@ -28,7 +29,7 @@ pub(super) struct Begun {
 enum Trouble {
     /// The connection broke, or was of no use any more: another one may do.
     Broken(Refusal),
-    /// The host does not take the message now, or never: another host may (RFC 5321 §5.1).
+    /// The host does not take the message now, or never: another host or address may (RFC 5321 §5.1).
     Elsewhere(Refusal),
     /// The server or the message is what it is.
     Final(Refusal),
@@ -42,9 +43,9 @@ impl Downstream {
         deadline: Instant,
     ) -> Option<Result<Begun, Refusal>> {
         let hop = &consignment.hop;
-        let others = hop.targets.len() > 1;
         while let Some(link) = self.pool.take(hop) {
             failpoint!("deliver.pooled");
+            let others = !link.is_only;
             let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
             let first_answer_by = Some(share_of(deadline, REUSED_MAX));
             let begun = self.begin(link, consignment, others, first_answer_by);
@@ -118,18 +119,15 @@ impl Downstream {
         (deadline, attempt): (Instant, &Attempt),
         earlier: &mut Option<Trouble>,
     ) -> Result<Begun, Trouble> {
-        let mut tried = 0;
+        let mut tried = Tried::default();
         loop {
-            let link = match self.connect_after(&consignment.hop, tried, attempt).await {
-                Ok((link, now)) => {
-                    tried = now;
-                    link
-                }
+            let link = match self.connect_after(&consignment.hop, &mut tried, attempt).await {
+                Ok(link) => link,
                 Err(refusal) if is_permanent(&refusal) => return Err(Trouble::Final(refusal)),
                 Err(refusal) => return Err(Trouble::Broken(refusal)),
             };
-            let others = tried < consignment.hop.targets.len();
-            // A host that greets and falls silent must not keep the mail from the next one.
+            let others = !tried.is_over(&consignment.hop);
+            // A host that greets and falls silent must not keep the mail from the next one, or from its own next address.
             let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
             let begun = timeout_at(until, self.begin(link, consignment, others, None)).await;
             let is_late = Instant::now() >= deadline;
