@@ -39,8 +39,10 @@ use super::recipients::Recipients;
 use super::route::Hop;
 use super::transport::{Demand, Transport};
 use crate::config::NextHop;
+use grace::Grace;
 use pace::Pace;
 
+mod grace;
 mod pace;
 
 /// What the deliveries of one transaction share.
@@ -303,12 +305,13 @@ impl Fanout<'_> {
             *count = count.saturating_add(1);
         }
         let mut reserved = self.downstream.hops.reserve_all(wanted, ready_by).await;
+        let grace = Grace::new(ready_by);
         let admissions = consignments.iter().map(|consignment| {
             let own = reserved.get_mut(&consignment.hop).map_or(Err(too_late()), |all| {
                 let all = all.as_mut().map_err(|refusal| refusal.clone())?;
                 all.split_one().ok_or_else(too_late)
             });
-            self.admit(consignment, own, ready_by)
+            self.admit_in_time(consignment, own, ready_by, &grace)
         });
         let mut admitted = join(admissions).await;
         self.compare(&mut admitted, consignments);
@@ -439,6 +442,23 @@ impl Fanout<'_> {
             Ok(reservation) => self.downstream.admit(consignment, reservation, deadline).await,
             Err(refusal) => Admission::to_nobody(consignment, &refusal),
         }
+    }
+
+    /// One of several, which those who are ready do not wait for any longer than they must. Where nothing would remember that they
+    /// were served, all wait to the end: nobody has the message without it.
+    async fn admit_in_time<'c>(
+        &self,
+        consignment: &'c Consignment<'c>,
+        reserved: Result<Reservation, Refusal>,
+        deadline: Instant,
+        grace: &Grace,
+    ) -> Admission<'c> {
+        let admission = self.admit(consignment, reserved, deadline);
+        if self.is_beyond_repair(&too_late()) {
+            return admission.await;
+        }
+        let in_time = grace.of(admission, |admission| admission.delivery.is_some()).await;
+        in_time.unwrap_or_else(|| Admission::to_nobody(consignment, &too_late()))
     }
 
     /// Who was admitted at RCPT and is refused for good now: the one reply for all must not bounce the others' mail. The next

@@ -1,4 +1,4 @@
-//! Contents that take their time.
+//! Contents and servers that take their time.
 
 use super::*;
 
@@ -65,5 +65,35 @@ async fn large_contents_are_finished_one_after_another_where_the_others_can_wait
         let server = server_on_a_narrow_line();
         let (outcomes, _) = deliver_as(what, server, upstream, content).await;
         assert_eq!(code(&outcomes), (expected, false), "{upstream:?} {remembers} {outcomes:?}");
+    }
+}
+
+/// Its patience may end, and nobody else has its connection meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_waits_for_content_does_not_wait_for_a_slow_one_for_long() {
+    for (remembers, taken) in [(true, 1), (false, 0)] {
+        let is_taken = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_taken);
+        let sink = Sink::scripted(SinkProtocol::Smtp, move |stage| {
+            match stage {
+                Stage::Rcpt(line) if line.contains("b@") => {
+                    let heard = Instant::now();
+                    while !seen.load(Ordering::Acquire) && heard.elapsed() < Duration::from_secs(20)
+                    {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                }
+                Stage::Dot(_) => seen.store(true, Ordering::Release),
+                _ => {}
+            }
+            None
+        });
+        let begun = Instant::now();
+        let what = (Direction::Outbound, Delivered::Sealed, remembers);
+        let (outcomes, _) = deliver_as(what, sink.address, Protocol::Smtp, CONTENT).await;
+        assert_eq!(code(&outcomes), (451, taken > 0), "{outcomes:?}");
+        assert_eq!(sink.received().len(), taken);
+        // Of its 20 s all would be waited for half.
+        assert_eq!(begun.elapsed() < Duration::from_secs(10), remembers, "{:?}", begun.elapsed());
     }
 }
