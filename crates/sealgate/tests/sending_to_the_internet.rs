@@ -191,7 +191,9 @@ fn where_one_exchanger_does_not_take_a_message_the_next_may() {
         records.push_str(&format!(
             "{name} A {address}\n{name}-good MX 10 {name}\n{name}-good MX 20 good\n\
              {name}-tiny MX 10 {name}\n{name}-tiny MX 20 tiny\n\
-             {name}-nobody MX 10 {name}\n{name}-nobody MX 20 nobody\n"
+             {name}-nobody MX 10 {name}\n{name}-nobody MX 20 nobody\n\
+             {name}-both A {address}\n{name}-both AAAA ::ffff:{}\n",
+            good.address
         ));
     }
     let internet = Internet::new(&pki, &[Zone::signed("abc.example", &records)], |_| {});
@@ -208,6 +210,11 @@ fn where_one_exchanger_does_not_take_a_message_the_next_may() {
         ("busy-tiny", "451 4.3.2", 4),
         ("tiny-nobody", "451 4.4.1", 4),
         ("tiny-tiny", "552 5.3.4", 4),
+        // The next address of the same host.
+        ("busy-both", "250 2.0.0", 5),
+        ("closing-both", "250 2.0.0", 6),
+        ("tiny-both", "250 2.0.0", 7),
+        ("no-both", "550 5.7.1", 7),
     ] {
         let reply = internet.send(&format!("bob@{name}.abc.example"));
         assert_eq!(reply.status(), status, "{name}: {reply:?}\n{}", internet.gate.log());
@@ -221,7 +228,8 @@ fn an_exchanger_that_greets_and_falls_silent_keeps_no_mail_from_the_next() {
     let silent = Exchanger::start(&Offer { answer_to_mail: Some(""), ..Offer::default() });
     let good = plain();
     let records = format!(
-        "silent A {}\ngood A {}\nboth MX 10 silent\nboth MX 20 good\nalone MX 10 silent\n",
+        "silent A {}\ngood A {}\nboth MX 10 silent\nboth MX 20 good\nalone MX 10 silent\n\
+         two A {0}\ntwo AAAA ::ffff:{1}\n",
         silent.address, good.address
     );
     let internet = Internet::new(&pki, &[Zone::signed("abc.example", &records)], |gate| {
@@ -230,6 +238,7 @@ fn an_exchanger_that_greets_and_falls_silent_keeps_no_mail_from_the_next() {
     let reply = internet.send("bob@both.abc.example");
     assert_eq!(reply.status(), "250 2.0.0", "{reply:?}\n{}", internet.gate.log());
     assert_eq!(good.taken().len(), 1);
+    assert_eq!(internet.send("bob@two.abc.example").status(), "250 2.0.0", "its other address");
     // Without another one there is all the time that there is.
     assert_eq!(internet.send("bob@alone.abc.example").status(), "451 4.4.7");
 }

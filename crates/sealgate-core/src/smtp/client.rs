@@ -81,8 +81,10 @@ pub enum Failure {
     Garbage,
     /// The greeting or the hello was refused.
     Refused(Reply),
-    /// TLS is required and not to be had.
+    /// TLS is required and not offered.
     TlsNotOffered,
+    /// TLS is required, and offered, and was not started: with 454 for now only (RFC 3207 §4).
+    TlsRefused(Reply),
     /// XCLIENT with an address is needed and not to be had.
     XclientNotOffered,
 }
@@ -94,6 +96,7 @@ impl fmt::Display for Failure {
             Self::Garbage => f.write_str("the answer is not SMTP"),
             Self::Refused(reply) => write!(f, "refused: {reply}"),
             Self::TlsNotOffered => f.write_str("TLS is required and not offered"),
+            Self::TlsRefused(reply) => write!(f, "TLS is required and was refused: {reply}"),
             Self::XclientNotOffered => f.write_str("XCLIENT is needed and not offered"),
         }
     }
@@ -114,6 +117,7 @@ pub struct Client {
     events: VecDeque<Event>,
     capabilities: Capabilities,
     tls: bool,
+    tls_is_refused: bool,
     /// Replies of the transaction: one for each recipient, once known.
     replies: Vec<Option<Reply>>,
     content_is_refused: bool,
@@ -164,6 +168,7 @@ impl Client {
             events: VecDeque::new(),
             capabilities: Capabilities::default(),
             tls: false,
+            tls_is_refused: false,
             replies: Vec::new(),
             content_is_refused: false,
             phase: Phase::Opening,
@@ -183,6 +188,11 @@ impl Client {
     /// Whether TLS is on.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Whether the server offered TLS and did not start it.
+    pub fn is_tls_refused(&self) -> bool {
+        self.tls_is_refused
     }
 
     /// Whether content is on its way: what the server says then is an interruption. While commands are, it is an
@@ -350,9 +360,12 @@ impl Client {
             }
             Expected::StartTls if reply.code == 220 => self.events.push_back(Event::StartTls),
             Expected::StartTls if self.options.tls == Tls::Required => {
-                self.fail(Failure::TlsNotOffered);
+                self.fail(Failure::TlsRefused(reply));
             }
-            Expected::StartTls => self.idle(),
+            Expected::StartTls => {
+                self.tls_is_refused = true;
+                self.idle();
+            }
             Expected::Mail => self.take_mail_reply(&reply),
             Expected::Recipient(index) => self.take_recipient_reply(index, reply),
             Expected::Data => self.take_data_reply(&reply),
@@ -451,7 +464,13 @@ impl Client {
         self.send_commands();
     }
 
-    fn take_recipient_reply(&mut self, index: usize, reply: Reply) {
+    fn take_recipient_reply(&mut self, index: usize, mut reply: Reply) {
+        // RFC 5321 §4.5.3.1.10: RFC 821 had 552 for more recipients than a server takes at once, who are to be tried again. A full
+        // mailbox and a message that is too large (RFC 3463 §3.3, §3.4) are that at the next attempt as well.
+        if reply.code == 552 && !matches!(reply.enhanced, Some((5, 2, _) | (5, 3, 4))) {
+            reply.code = 452;
+            reply.enhanced = reply.enhanced.map(|(_, subject, detail)| (4, subject, detail));
+        }
         if let Some(slot) = self.replies.get_mut(index) {
             slot.get_or_insert(reply);
         }

@@ -21,11 +21,12 @@ use tokio_rustls::TlsConnector;
 
 use super::dane::Tlsa;
 use super::deliver::{Downstream, turned_away};
+use super::hops::Attempt;
 use super::introduction::Introduction;
 use super::link::{Asked, Link};
 use super::route::{FAILURES, Hop, Reach, Sts, Target};
 use super::stream::{Stream, small_input};
-use super::tls::client::{Assurance, Clients, failure_type};
+use super::tls::client::{Assurance, Clients, VALIDATION_FAILURE, failure_type};
 use super::transport::{LinkReport, Passage};
 
 /// How to connect to one target.
@@ -38,33 +39,83 @@ struct Plan<'a> {
     /// Whom to ask for.
     asked_for: &'a str,
     config: Arc<ClientConfig>,
+    /// What it is a part of, where a client may be introduced.
+    attempt: Option<&'a Attempt>,
+}
+
+/// How far a message has come among the hosts of a hop and their addresses, each of which is tried once (RFC 5321 §5.1).
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    /// Hosts that are done with.
+    targets: usize,
+    /// Of the next one. Its addresses may be looked up again meanwhile, and come in another order.
+    addresses: Vec<SocketAddr>,
+    /// Those of them that greeted us.
+    greetings: usize,
+}
+
+impl Tried {
+    /// Whether nothing is left to try.
+    pub(super) fn is_over(&self, hop: &Hop) -> bool {
+        self.targets >= hop.targets.len()
+    }
+
+    /// Of the host's addresses, and whether it is the last one.
+    fn next_address(&mut self, addresses: &[SocketAddr]) -> Option<(SocketAddr, bool)> {
+        let mut rest = addresses.iter().filter(|address| !self.addresses.contains(address));
+        let (address, is_last) = (*rest.next()?, rest.next().is_none());
+        self.addresses.push(address);
+        Some((address, is_last))
+    }
+
+    /// An address of the host greeted us, the last one or not.
+    fn greeted(&mut self, is_last: bool) {
+        self.greetings = self.greetings.saturating_add(1);
+        if is_last || self.greetings >= GREETINGS_MAX {
+            self.leave_target();
+        }
+    }
+
+    fn leave_target(&mut self) {
+        *self = Self { targets: self.targets.saturating_add(1), ..Self::default() };
+    }
 }
 
 impl Downstream {
-    /// Tries the targets and their addresses in turn, for somebody who does not wait long.
+    /// Tries the targets and their addresses in turn, for nobody's mail and not for long.
     pub(super) async fn connect(&self, hop: &Hop) -> Result<Link, Refusal> {
-        self.connect_within(hop, 0, OPENING_MAX).await.map(|(link, _)| link)
+        self.connect_within(hop, &mut Tried::default(), OPENING_MAX, None).await
     }
 
-    /// The same without the first targets, for a message: where there is no other host or address, a server may take as long
-    /// as RFC 5321 gives it, within the caller's time. And how many targets have been tried then.
+    /// The same for somebody who asks.
+    pub(super) async fn connect_to_ask(
+        &self,
+        hop: &Hop,
+        attempt: &Attempt,
+    ) -> Result<Link, Refusal> {
+        self.connect_within(hop, &mut Tried::default(), OPENING_MAX, Some(attempt)).await
+    }
+
+    /// The same without what was tried before, for a message: where there is no other host or address, a server may take as long
+    /// as RFC 5321 gives it, within the caller's time.
     pub(super) async fn connect_after(
         &self,
         hop: &Hop,
-        tried: usize,
-        is_probe: bool,
-    ) -> Result<(Link, usize), Refusal> {
+        tried: &mut Tried,
+        attempt: &Attempt,
+    ) -> Result<Link, Refusal> {
         // Who probes keeps everybody else from the server.
-        let last_max = if is_probe { OPENING_MAX } else { GREETING_MAX };
-        self.connect_within(hop, tried, last_max).await
+        let last_max = if attempt.is_probe() { OPENING_MAX } else { GREETING_MAX };
+        self.connect_within(hop, tried, last_max, Some(attempt)).await
     }
 
     async fn connect_within(
         &self,
         hop: &Hop,
-        tried: usize,
+        tried: &mut Tried,
         last_max: Duration,
-    ) -> Result<(Link, usize), Refusal> {
+        attempt: Option<&Attempt>,
+    ) -> Result<Link, Refusal> {
         let mut permanent = None;
         let mut temporary = None;
         let mut keep = |refusal: Refusal| {
@@ -74,30 +125,37 @@ impl Downstream {
                 temporary.get_or_insert(refusal);
             }
         };
-        for (index, target) in hop.targets.iter().enumerate().skip(tried) {
+        while let Some(target) = hop.targets.get(tried.targets) {
             let reach = match self.router.reach(target).await {
                 Ok(reach) => reach,
                 Err(refusal) => {
                     keep(refusal);
+                    tried.leave_target();
                     continue;
                 }
             };
             let plan = match self.plan(hop, target, &reach) {
-                Ok(plan) => plan,
+                Ok(plan) => Plan { attempt, ..plan },
                 Err(refusal) => {
                     keep(refusal);
+                    tried.leave_target();
                     continue;
                 }
             };
-            let is_last_target = index.saturating_add(1) == hop.targets.len();
-            for (number, address) in (1..).zip(&reach.addresses) {
-                let is_last = is_last_target && number == reach.addresses.len();
-                let patience = if is_last { last_max } else { OPENING_MAX };
-                match self.open(&plan, *address, patience).await {
-                    Ok(link) => return Ok((link, index.saturating_add(1))),
+            let is_last_target = tried.targets.saturating_add(1) == hop.targets.len();
+            while let Some((address, is_last)) = tried.next_address(&reach.addresses) {
+                let is_last_of_all = is_last && is_last_target;
+                let patience = if is_last_of_all { last_max } else { OPENING_MAX };
+                match self.open(&plan, address, patience).await {
+                    Ok(link) => {
+                        tried.greeted(is_last);
+                        let is_only = hop.targets.len() == 1 && reach.addresses.len() == 1;
+                        return Ok(Link { is_only, ..link });
+                    }
                     Err(refusal) => keep(refusal),
                 }
             }
+            tried.leave_target();
         }
         failpoint!("connect.failed");
         metrics::counter!("sealgate_next_hop_failures_total").increment(1);
@@ -117,7 +175,7 @@ impl Downstream {
             Refusal::Internal
         })?;
         let asked_for = reach.tlsa_base.as_ref().unwrap_or(&target.host);
-        Ok(Plan { hop, target, assurance, verified, asked_for, config })
+        Ok(Plan { hop, target, assurance, verified, asked_for, config, attempt: None })
     }
 
     /// Opens one connection; where opportunistic TLS fails or does not end, once more without.
@@ -150,8 +208,14 @@ impl Downstream {
                     let kind = "starttls-not-supported";
                     return Err(plan.tls_refusal(address, kind, "STARTTLS is not offered"));
                 }
+                Err(OpenError::TlsRefused(reply)) => {
+                    let why = reply.to_string();
+                    return Err(plan.tls_refusal(address, VALIDATION_FAILURE, &why));
+                }
                 Err(OpenError::Refused { reply, is_introduced }) => {
-                    return Err(turned_away(plan.hop, &reply, is_introduced));
+                    // In plain, where TLS failed, the client may be refused for that.
+                    let is_clients = is_introduced && failed.is_none();
+                    return Err(turned_away(plan.hop, &reply, is_clients));
                 }
                 Err(OpenError::Io) => return Err(Refusal::NextHopUnreachable),
             }
@@ -170,18 +234,24 @@ impl Downstream {
         let mut deadline = Instant::now() + patience;
         let connecting = tokio::time::timeout(CONNECT_MAX, dial(address));
         let mut stream = connecting.await.map_err(|_| OpenError::Io)?.map_err(|_| OpenError::Io)?;
+        let mut identity = plan.hop.introduction.as_ref().and_then(Introduction::identity);
+        if identity.is_none() {
+            plan.introduced();
+        }
         if let Some(header) = plan.hop.introduction.as_ref().and_then(Introduction::header) {
             stream.write_all(&header).await.map_err(|_| OpenError::Io)?;
         }
-        let mut identity = plan.hop.introduction.as_ref().and_then(Introduction::identity);
         let hostname = self.hostname.clone();
         let options = Options { protocol: plan.hop.protocol(), hostname, tls };
         let mut link = Link {
             stream,
             client: Client::new(options),
             input: small_input(),
+            opened: Instant::now(),
+            is_only: false,
             interrupted: false,
             asked: Asked::default(),
+            fell_back: false,
             passage: plan.passage(address.ip()),
         };
         metrics::counter!("sealgate_downstream_connections_total").increment(1);
@@ -189,7 +259,13 @@ impl Downstream {
             let event = timeout_at(deadline, link.next()).await.map_err(|_| OpenError::Io)?;
             match event.map_err(|_| OpenError::Io)? {
                 Event::Idle => match identity.take() {
-                    Some(identity) => link.client.introduce(identity),
+                    Some(identity) => {
+                        link.client.introduce(identity);
+                        // Else it was not, because the server takes no introduction of ours.
+                        if link.client.capabilities().xclient.address {
+                            plan.introduced();
+                        }
+                    }
                     None => {
                         failpoint!("connect.greeted");
                         return Ok(link);
@@ -200,16 +276,15 @@ impl Downstream {
                     link = start_tls(link, plan).await?;
                     deadline += began.elapsed();
                 }
-                Event::Failed(Failure::Refused(reply) | Failure::Closing(reply)) => {
-                    let is_introduced = plan.hop.introduces_client() && identity.is_none();
-                    return Err(OpenError::Refused { reply, is_introduced });
+                Event::Failed(failure) => {
+                    let is_introduced = plan.hop.introduces_client()
+                        && identity.is_none()
+                        && !link.client.is_tls_refused();
+                    if failure == Failure::XclientNotOffered {
+                        tracing::error!(%address, %failure, "[inside] client_address: authorise us there");
+                    }
+                    return Err(OpenError::of(failure, is_introduced));
                 }
-                Event::Failed(failure @ Failure::XclientNotOffered) => {
-                    tracing::error!(%address, %failure, "[inside] client_address: authorise us there");
-                    return Err(OpenError::Io);
-                }
-                Event::Failed(Failure::TlsNotOffered) => return Err(OpenError::NotOffered),
-                Event::Failed(_) => return Err(OpenError::Io),
                 Event::Admitted(_) | Event::Answer { .. } | Event::Checked(_) => {}
                 Event::NeedInput | Event::Refused(_) => {}
             }
@@ -218,6 +293,13 @@ impl Downstream {
 }
 
 impl Plan<'_> {
+    /// Where a client is introduced at all, the server has heard of it, or is about to.
+    fn introduced(&self) {
+        if let Some(attempt) = self.attempt.filter(|_| self.hop.introduces_client()) {
+            attempt.introduced();
+        }
+    }
+
     /// A connection that is up, perhaps after TLS failed: whether it will do, and what it is.
     fn accept(
         &self,
@@ -228,6 +310,13 @@ impl Plan<'_> {
         if self.target.guard.requiretls && !link.client.capabilities().requiretls {
             return Err(Refusal::NextHopLacks(Extension::RequireTls));
         }
+        let refused = link.client.is_tls_refused().then_some(VALIDATION_FAILURE);
+        if refused.is_some() {
+            let address = link.passage.address;
+            tracing::warn!(%address, "TLS was refused downstream, going on without");
+        }
+        let failed = failed.or(refused);
+        link.fell_back = failed.is_some();
         let offered = link.client.capabilities();
         (link.passage.dsn, link.passage.smtputf8) = (offered.dsn, offered.smtputf8);
         let tls = link.stream.tls_description();
@@ -370,6 +459,21 @@ enum OpenError {
         is_introduced: bool,
     },
     Tls(io::Error),
+    /// Offered, and not started.
+    TlsRefused(Reply),
+}
+
+impl OpenError {
+    fn of(failure: Failure, is_introduced: bool) -> Self {
+        match failure {
+            Failure::Refused(reply) | Failure::Closing(reply) => {
+                Self::Refused { reply, is_introduced }
+            }
+            Failure::TlsNotOffered => Self::NotOffered,
+            Failure::TlsRefused(reply) => Self::TlsRefused(reply),
+            _ => Self::Io,
+        }
+    }
 }
 
 /// Proven by an authority that we know.
@@ -378,206 +482,12 @@ const CERTIFICATE: &str = "certificate";
 pub(super) const OPENING_MAX: Duration = Duration::from_secs(30);
 /// The same at the last of them: greet pauses hold off senders of spam (RFC 5321 §4.5.3.2.1).
 const GREETING_MAX: Duration = Duration::from_secs(300);
+/// Addresses of one host that are asked to take a message: a host with many, that takes none for now, is not to be asked by all.
+const GREETINGS_MAX: usize = 2;
 /// A TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// To one address: a family or a host that swallows everything does not use up the time of the others.
 const CONNECT_MAX: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::TcpListener;
-    use std::sync::Mutex;
-
-    use super::*;
-    use crate::config::{Dns, Resolvers};
-    use crate::relay::hops::Hops;
-    use crate::relay::route::{Guard, Router, fixed};
-    use crate::relay::transport::Demand;
-
-    /// So many connections to each hop, and no DNS.
-    pub(crate) fn downstream(connections_max: usize) -> Downstream {
-        let resolvers = Resolvers::Servers(Vec::new());
-        let dns = Dns { resolvers, dnssec: false, trust_anchor: None };
-        let router = Router::new(&dns, None, "gate.nec.example").unwrap();
-        Downstream::new(router, "gate.nec.example".to_owned(), Hops::new(connections_max))
-    }
-
-    /// The hop to a server on this host.
-    pub(crate) fn hop(address: SocketAddr, demand: Demand) -> Hop {
-        fixed(&format!("smtp://{address}").parse().unwrap(), demand)
-    }
-
-    /// A server that offers an extension and speaks no TLS: after STARTTLS it says this and closes. And what it heard.
-    fn without_tls(offer: &'static str, says: &'static str) -> (SocketAddr, Arc<Mutex<String>>) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let heard = Arc::new(Mutex::new(String::new()));
-        let told = Arc::clone(&heard);
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let mut say = |text: &str| stream.write_all(text.as_bytes()).is_ok();
-                say("220 mx.abc.example\r\n");
-                for line in lines.map_while(Result::ok) {
-                    told.lock().unwrap().push_str(&format!("{line}\n"));
-                    if line == "STARTTLS" {
-                        say(&format!("220 go on\r\n{says}"));
-                        break;
-                    }
-                    say(&format!("250-mx.abc.example\r\n250 {offer}\r\n"));
-                }
-            }
-        });
-        (address, heard)
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn who_demands_tls_waits_where_it_is_broken_and_gets_his_mail_back_where_there_is_none() {
-        let demand = Demand { requiretls: true, ..Demand::default() };
-        for (offer, says, status) in [
-            ("STARTTLS", "no TLS at all\r\n", "451 4.7.5"),
-            ("STARTTLS", "", "451 4.7.5"),
-            ("8BITMIME", "", "550 5.7.30"),
-        ] {
-            let (address, heard) = without_tls(offer, says);
-            let refusal = downstream(1).connect(&hop(address, demand)).await.unwrap_err();
-            assert!(refusal.to_string().starts_with(status), "{offer} {says:?}: {refusal}");
-            let heard = heard.lock().unwrap();
-            assert_eq!(heard.matches("EHLO").count(), 1, "a second attempt, in plain: {heard}");
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_server_whose_tls_hangs_is_tried_without_unless_tls_is_demanded() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            let mut held = Vec::new();
-            for mut stream in listener.incoming().flatten() {
-                held.push(stream.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                    stream.write_all(b"220 mx.abc.example\r\n").unwrap();
-                    for line in lines.map_while(Result::ok) {
-                        let reply: &[u8] = match line.as_str() {
-                            "STARTTLS" => b"220 go on\r\n",
-                            _ => b"250-mx.abc.example\r\n250 STARTTLS\r\n",
-                        };
-                        stream.write_all(reply).unwrap();
-                    }
-                });
-            }
-        });
-        let demand = Demand { tls: LinkTls::Require, ..Demand::default() };
-        let (wanted, demanded) = (hop(address, Demand::default()), hop(address, demand));
-        let downstream = downstream(2);
-        let (link, refusal) =
-            tokio::join!(downstream.connect(&wanted), downstream.connect(&demanded));
-        assert!(link.unwrap().passage.tls.is_none());
-        let refusal = refusal.unwrap_err().to_string();
-        assert!(refusal.starts_with("451 4.7.5"), "{refusal}");
-    }
-
-    /// A server that greets with one of these and answers to whatever else with the other.
-    fn unwilling(greeting: &'static str, answer: &'static str) -> SocketAddr {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes());
-                if say(greeting).is_ok() {
-                    lines.map_while(Result::ok).all(|_| say(answer).is_ok());
-                }
-            }
-        });
-        address
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn mail_waits_for_a_server_that_will_not_talk_to_us_but_not_for_one_that_takes_none() {
-        let introduced = || Introduction::Proxy {
-            client: "192.0.2.7:4025".parse().unwrap(),
-            server: "192.0.2.1:25".parse().unwrap(),
-        };
-        for (greeting, answer, is_introduced, status) in [
-            ("554 5.7.1 your address is on a list", "", false, "451 4.7.1"),
-            ("554 no SMTP service here", "", false, "451 4.0.0"),
-            ("220 mx.abc.example", "550 5.7.1 what a name", false, "451 4.7.1"),
-            ("421 4.3.2 too many", "", false, "451 4.3.2"),
-            ("521 5.3.2 no mail here", "", false, "554 5.3.2"),
-            ("554 5.7.1 your address is on a list", "", true, "554 5.7.1"),
-        ] {
-            let mut hop = hop(unwilling(greeting, answer), Demand::default());
-            hop.introduction = is_introduced.then(introduced);
-            let refusal = downstream(1).connect(&hop).await.unwrap_err().to_string();
-            assert!(refusal.starts_with(status), "{greeting} {answer}: {refusal}");
-        }
-    }
-
-    fn target(guard: Guard) -> Target {
-        Target { host: "mx.b.example".to_owned(), port: 25, absolute: true, guard }
-    }
-
-    fn chosen(guard: &Guard, tlsa: Tlsa) -> Result<(Assurance, &'static str), Refusal> {
-        let reach = Reach { tlsa, ..Reach::default() };
-        assurance(&target(guard.clone()), &reach)
-    }
-
-    fn names(texts: &[&str]) -> Vec<ServerName<'static>> {
-        texts.iter().map(|text| ServerName::try_from((*text).to_owned()).unwrap()).collect()
-    }
-
-    #[test]
-    fn dane_comes_before_mta_sts_and_that_before_policy() {
-        let guard = Guard {
-            tls: LinkTls::Verify,
-            domain: Some("b.example".to_owned()),
-            sts: Sts::Unlisted,
-            ..Guard::default()
-        };
-        let records = Tlsa::Records(Vec::new());
-        assert_eq!(chosen(&guard, records).unwrap().1, "dane");
-        let refusal = chosen(&guard, Tlsa::Absent).unwrap_err();
-        assert!(refusal.to_string().starts_with("451 4.7.5"), "{refusal}");
-        let listed = Guard { sts: Sts::Listed, ..guard };
-        let expected = (Assurance::Named(names(&["mx.b.example"])), "mta-sts");
-        assert_eq!(chosen(&listed, Tlsa::Absent).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_name_out_of_plain_dns_proves_nothing() {
-        let plain = Guard {
-            tls: LinkTls::Verify,
-            domain: Some("b.example".to_owned()),
-            ..Guard::default()
-        };
-        let (assurance, _) = chosen(&plain, Tlsa::Absent).unwrap();
-        assert_eq!(assurance, Assurance::Named(names(&["b.example"])));
-        let reach = Reach::default();
-        let numeric = Target { host: "192.0.2.1".to_owned(), ..target(plain.clone()) };
-        let (expected, _) = super::assurance(&numeric, &reach).unwrap();
-        assert_eq!(
-            expected,
-            Assurance::Named(names(&["b.example"])),
-            "an address out of plain DNS"
-        );
-        let literal = Guard { domain: None, ..plain };
-        let literal = Target { guard: literal, ..numeric };
-        let (expected, _) = super::assurance(&literal, &reach).unwrap();
-        assert_eq!(expected, Assurance::Named(names(&["192.0.2.1"])), "the recipient's own");
-        let signed = Guard { dnssec: true, ..plain };
-        let (assurance, _) = chosen(&signed, Tlsa::Absent).unwrap();
-        assert_eq!(assurance, Assurance::Named(names(&["mx.b.example", "b.example"])));
-    }
-
-    #[test]
-    fn unusable_records_demand_encryption_and_no_more() {
-        let none = Guard::default();
-        assert_eq!(chosen(&none, Tlsa::Absent).unwrap().0, Assurance::Opportunistic);
-        assert_eq!(chosen(&none, Tlsa::Unusable).unwrap().0, Assurance::Encrypted);
-        let require = Guard { tls: LinkTls::Require, ..none };
-        assert_eq!(chosen(&require, Tlsa::Absent).unwrap().0, Assurance::Encrypted);
-    }
-}
+pub(super) mod tests;

@@ -22,9 +22,9 @@ use super::pool::Pool;
 use super::route::{Hop, Router};
 use super::transport::{Passage, Transport};
 use begin::Begun;
-pub(super) use begin::{REUSED_MAX, count_failure};
+pub(super) use begin::REUSED_MAX;
 use said::{delivered, without_text};
-pub(super) use said::{is_permanent, passed_on, too_late, turned_away};
+pub(super) use said::{is_permanent, passed_on, said_over, too_late, turned_away};
 
 mod begin;
 mod said;
@@ -196,12 +196,13 @@ impl<'a> Consignment<'a> {
         }
     }
 
-    /// Those of the replies to RCPT that are refusals.
-    fn refused(&self, replies: Vec<Reply>) -> Vec<Outcome> {
+    /// Those of the replies to RCPT that are refusals, over a link.
+    fn refused(&self, link: &Link, replies: Vec<Reply>) -> Vec<Outcome> {
         let replies = self.recipients.iter().zip(replies);
+        let refusal = |reply: &Reply| said_over(link.fell_back, passed_on(&self.hop, reply));
         replies
             .filter(|(_, reply)| !reply.is_positive())
-            .map(|(index, reply)| (*index, Err(passed_on(&self.hop, &reply))))
+            .map(|(index, reply)| (*index, Err(refusal(&reply))))
             .collect()
     }
 }

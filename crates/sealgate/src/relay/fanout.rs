@@ -5,6 +5,9 @@
 //!   [`HELD_MAX`] at once; those that got so far are released, one dot after another. What the outcomes come to
 //!   together is [`super::settle`]'s affair.
 //!
+//! Large contents are sent a few at a time ([`pace`]), and over SMTP their dots follow at once, where nothing would be beyond repair
+//! if some were too late.
+//!
 //! As long as nobody has the message, nothing more is released where somebody has been refused, at RCPT, in his content or after his dot, and
 //! that could not be put right: coming in, the sender's own server could not be told of him alone; and without the
 //! done-record, every further attempt would serve the others again. Once somebody has it, the others get it too.
@@ -24,7 +27,7 @@ use sealgate_core::report::Direction;
 use sealgate_core::smtp::Protocol;
 use sealgate_core::step::Parcel;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use super::deliver::{
@@ -36,6 +39,11 @@ use super::recipients::Recipients;
 use super::route::Hop;
 use super::transport::{Demand, Transport};
 use crate::config::NextHop;
+use grace::Grace;
+use pace::Pace;
+
+mod grace;
+mod pace;
 
 /// What the deliveries of one transaction share.
 #[derive(Debug)]
@@ -102,7 +110,9 @@ impl Fanout<'_> {
         let (consignments, stop) = self.consignments(parcels).await;
         match upstream {
             Protocol::Lmtp => {
-                let each = consignments.iter().map(|consignment| self.deliver_alone(consignment));
+                let pace = Pace::new(sizes_bytes(&consignments), self.deadline);
+                let each =
+                    consignments.iter().map(|consignment| self.deliver_alone(consignment, &pace));
                 join(each).await;
             }
             Protocol::Smtp if stop => {}
@@ -216,26 +226,32 @@ impl Fanout<'_> {
     }
 
     /// One copy, whatever becomes of the others.
-    async fn deliver_alone(&self, consignment: &Consignment<'_>) {
+    async fn deliver_alone(&self, consignment: &Consignment<'_>, pace: &Pace) {
         let reserved = self.downstream.hops.reserve(&consignment.hop, 1, self.deadline).await;
         failpoint!("fanout.alone");
         let Admission { delivery, refused, .. } =
             self.admit(consignment, reserved, self.deadline).await;
         refused.into_iter().for_each(|outcome| self.answer(outcome));
         if let Some(delivery) = delivery {
-            self.finish(delivery, consignment, &Dots::default()).await;
+            self.finish(delivery, consignment, &Dots::default(), pace).await;
         }
     }
 
     /// Content and dot.
-    async fn finish(&self, mut delivery: Delivery<'_>, consignment: &Consignment<'_>, dots: &Dots) {
+    async fn finish(
+        &self,
+        mut delivery: Delivery<'_>,
+        consignment: &Consignment<'_>,
+        dots: &Dots,
+        pace: &Pace,
+    ) {
         failpoint!("fanout.content");
         if Instant::now() >= self.deadline {
             return self.give_up(consignment, &too_late(), dots);
         }
         if consignment.parcel.size_bytes() <= TOGETHER_BYTES_MAX {
             delivery.queue_content();
-        } else if let Err(refusal) = self.send_content(&mut delivery, self.deadline).await {
+        } else if let Err(refusal) = pace.send(send_content(&mut delivery)).await {
             return self.give_up(consignment, &refusal, dots);
         }
         self.release(delivery, dots).await;
@@ -289,12 +305,13 @@ impl Fanout<'_> {
             *count = count.saturating_add(1);
         }
         let mut reserved = self.downstream.hops.reserve_all(wanted, ready_by).await;
+        let grace = Grace::new(ready_by);
         let admissions = consignments.iter().map(|consignment| {
             let own = reserved.get_mut(&consignment.hop).map_or(Err(too_late()), |all| {
                 let all = all.as_mut().map_err(|refusal| refusal.clone())?;
                 all.split_one().ok_or_else(too_late)
             });
-            self.admit(consignment, own, ready_by)
+            self.admit_in_time(consignment, own, ready_by, &grace)
         });
         let mut admitted = join(admissions).await;
         self.compare(&mut admitted, consignments);
@@ -316,10 +333,16 @@ impl Fanout<'_> {
         if let [_] = deliveries.as_slice()
             && let Some((delivery, consignment)) = deliveries.pop()
         {
-            return self.finish(delivery, consignment, dots).await;
+            let pace = Pace::new(std::iter::empty(), self.deadline);
+            return self.finish(delivery, consignment, dots, &pace).await;
+        }
+        let pace = Pace::new(sizes_bytes(deliveries.iter().map(|(_, one)| *one)), self.deadline);
+        if pace.is_large() && !self.is_beyond_repair(&too_late()) {
+            return self.finish_in_turn(deliveries, dots, &pace).await;
         }
         let contents = deliveries.into_iter().map(|(mut delivery, consignment)| async move {
-            match self.send_content(&mut delivery, ready_by).await {
+            let sent = tokio::time::timeout_at(ready_by, send_content(&mut delivery)).await;
+            match sent.unwrap_or_else(|_| Err(too_late())) {
                 Ok(()) => Some((delivery, consignment)),
                 Err(refusal) => {
                     self.give_up(consignment, &refusal, dots);
@@ -348,22 +371,52 @@ impl Fanout<'_> {
                     // Nothing is ever sent: it ends when the one before drops its end.
                     let _ = before.await;
                 }
-                if dots.hold_back() {
-                    // Dropped: the connection is closed without its dot.
-                    return;
-                }
-                if Instant::now() >= self.deadline {
-                    return self.give_up(consignment, &too_late(), dots);
-                }
-                failpoint!("fanout.dot_in_turn");
-                let mut release = std::pin::pin!(self.release(delivery, dots));
-                if tokio::time::timeout(DOT_PATIENCE, release.as_mut()).await.is_err() {
-                    drop(done);
-                    release.await;
-                }
+                self.release_next(delivery, consignment, dots, done).await;
             });
         }
         join(releases.into_iter()).await;
+    }
+
+    /// Large contents, each with its dot as soon as it is sent: those that come too late are put off, and the next attempt skips the
+    /// others.
+    async fn finish_in_turn<'c>(
+        &self,
+        deliveries: Vec<(Delivery<'c>, &'c Consignment<'c>)>,
+        dots: &Dots,
+        pace: &Pace,
+    ) {
+        let turn = Mutex::new(());
+        let each = deliveries.into_iter().map(async |(mut delivery, consignment)| {
+            if let Err(refusal) = pace.send(send_content(&mut delivery)).await {
+                return self.give_up(consignment, &refusal, dots);
+            }
+            let done = turn.lock().await;
+            self.release_next(delivery, consignment, dots, done).await;
+        });
+        join(each).await;
+    }
+
+    /// One dot. `done` is dropped, and the next one has its turn, once the answer is there or does not come soon.
+    async fn release_next<D>(
+        &self,
+        delivery: Delivery<'_>,
+        consignment: &Consignment<'_>,
+        dots: &Dots,
+        done: D,
+    ) {
+        if dots.hold_back() {
+            // Dropped: the connection is closed without its dot.
+            return;
+        }
+        if Instant::now() >= self.deadline {
+            return self.give_up(consignment, &too_late(), dots);
+        }
+        failpoint!("fanout.dot_in_turn");
+        let mut release = std::pin::pin!(self.release(delivery, dots));
+        if tokio::time::timeout(DOT_PATIENCE, release.as_mut()).await.is_err() {
+            drop(done);
+            release.await;
+        }
     }
 
     /// Whether a refusal holds back everything, as long as nobody has the message.
@@ -389,6 +442,23 @@ impl Fanout<'_> {
             Ok(reservation) => self.downstream.admit(consignment, reservation, deadline).await,
             Err(refusal) => Admission::to_nobody(consignment, &refusal),
         }
+    }
+
+    /// One of several, which those who are ready do not wait for any longer than they must. Where nothing would remember that they
+    /// were served, all wait to the end: nobody has the message without it.
+    async fn admit_in_time<'c>(
+        &self,
+        consignment: &'c Consignment<'c>,
+        reserved: Result<Reservation, Refusal>,
+        deadline: Instant,
+        grace: &Grace,
+    ) -> Admission<'c> {
+        let admission = self.admit(consignment, reserved, deadline);
+        if self.is_beyond_repair(&too_late()) {
+            return admission.await;
+        }
+        let in_time = grace.of(admission, |admission| admission.delivery.is_some()).await;
+        in_time.unwrap_or_else(|| Admission::to_nobody(consignment, &too_late()))
     }
 
     /// Who was admitted at RCPT and is refused for good now: the one reply for all must not bounce the others' mail. The next
@@ -419,18 +489,6 @@ impl Fanout<'_> {
         }
     }
 
-    async fn send_content(
-        &self,
-        delivery: &mut Delivery<'_>,
-        deadline: Instant,
-    ) -> Result<(), Refusal> {
-        match tokio::time::timeout_at(deadline, delivery.send_content()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Refusal::NextHopTimeout),
-            Err(_) => Err(too_late()),
-        }
-    }
-
     /// A copy that reached nobody; it holds back the others where that cannot be put right.
     fn give_up(&self, consignment: &Consignment<'_>, refusal: &Refusal, dots: &Dots) {
         if self.is_beyond_repair(refusal) {
@@ -449,6 +507,17 @@ impl Fanout<'_> {
         // Nobody listens any more: the client is gone, and the log line shows what became of the message.
         let _ = self.answers.send(outcome);
     }
+}
+
+async fn send_content(delivery: &mut Delivery<'_>) -> Result<(), Refusal> {
+    delivery.send_content().await.map_err(|_| Refusal::NextHopTimeout)
+}
+
+/// Of their contents.
+fn sizes_bytes<'c>(
+    consignments: impl IntoIterator<Item = &'c Consignment<'c>>,
+) -> impl Iterator<Item = usize> {
+    consignments.into_iter().map(|consignment| consignment.parcel.size_bytes())
 }
 
 /// What all hear once of one who was admitted before: for now.

@@ -2,9 +2,11 @@
 //!
 //! Connections to one hop are bounded; who finds none free waits. A hop that failed [`FAILURES_MAX`] times on end is left alone
 //! for a while, which doubles from [`PAUSE`] to [`PAUSE_MAX`] with each probe that fails; one attempt at a time probes it
-//! (REQUIREMENTS O19). A refusal of a message is no failure: whoever refuses is there.
+//! (REQUIREMENTS O19). A refusal of a message is no failure: whoever refuses is there; and so is whoever a client was introduced
+//! to, whatever comes of that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +56,7 @@ impl Reservation {
 pub(crate) struct Attempt {
     state: Arc<State>,
     probe: bool,
+    is_clients: AtomicBool,
 }
 
 impl Hops {
@@ -178,7 +181,7 @@ impl Hops {
                 }
             }
         };
-        Ok(Attempt { state, probe })
+        Ok(Attempt { state, probe, is_clients: AtomicBool::new(false) })
     }
 
     /// Whether a hop is one that messages would be sent to without a probe.
@@ -233,14 +236,23 @@ impl Attempt {
         self.probe
     }
 
+    /// A client was introduced to a server of the hop, which is there then. What that one says from here on, or keeps to itself,
+    /// may be meant for this client alone, who must not shut the hop for everybody.
+    pub(crate) fn introduced(&self) {
+        self.is_clients.store(true, Ordering::Relaxed);
+    }
+
     /// The hop answered.
     pub(crate) fn succeeded(mut self) {
         self.probe = false;
         *self.state.health() = Health::default();
     }
 
-    /// The hop could not be reached.
+    /// The hop could not be reached; without a verdict where a client was introduced.
     pub(crate) fn failed(mut self) {
+        if *self.is_clients.get_mut() {
+            return;
+        }
         let probe = std::mem::take(&mut self.probe);
         let mut health = self.state.health();
         if probe {

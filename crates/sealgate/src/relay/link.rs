@@ -4,6 +4,7 @@ use std::io;
 
 use bytes::BytesMut;
 use sealgate_core::smtp::client::{Client, Event};
+use tokio::time::Instant;
 
 use super::stream::{Stream, Written};
 use super::transport::Passage;
@@ -14,10 +15,16 @@ pub(crate) struct Link {
     pub(super) stream: Stream,
     pub(super) client: Client,
     pub(super) input: BytesMut,
+    /// When it was made.
+    pub(super) opened: Instant,
+    /// Its hop has no other host or address.
+    pub(super) is_only: bool,
     /// The server spoke before the content was all sent: no dot may follow, and no other message.
     pub(super) interrupted: bool,
     /// Questions at RCPT that it has answered, and those of them that it refused.
     pub(super) asked: Asked,
+    /// TLS was offered and did not come about: what is refused over it need not be refused within TLS.
+    pub(super) fell_back: bool,
     /// What it is, for the log.
     pub(super) passage: Passage,
 }

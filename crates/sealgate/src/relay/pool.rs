@@ -25,7 +25,7 @@ impl Pool {
         while alive.is_none()
             && let Some((since, mut link)) = links.pop()
         {
-            if since.elapsed() < IDLE_MAX && link.is_alive() {
+            if is_fresh(since, &link) && link.is_alive() {
                 alive = Some(link);
             }
         }
@@ -35,12 +35,16 @@ impl Pool {
         alive
     }
 
-    /// Keeps a connection for the next message.
+    /// Keeps a connection for the next message; not one in plain whose TLS failed, for the next one may have it.
     pub(crate) fn keep(&self, hop: &Hop, link: Link) {
         failpoint!(blocking "pool.keep");
+        let now = Instant::now();
+        if link.fell_back || !is_fresh(now, &link) {
+            return;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if !idle.contains_key(hop) && idle.len() >= HOPS_MAX {
-            idle.retain(|_, links| links.iter().any(|(since, _)| since.elapsed() < IDLE_MAX));
+            idle.retain(|_, links| links.iter().any(|(since, link)| is_fresh(*since, link)));
             if idle.len() >= HOPS_MAX {
                 return;
             }
@@ -50,7 +54,7 @@ impl Pool {
             None => idle.entry(hop.clone()).or_default(),
         };
         if links.len() < LINKS_MAX {
-            links.push((Instant::now(), link));
+            links.push((now, link));
         }
         if hop.introduction.is_some() {
             close_surplus(&mut idle, hop);
@@ -66,7 +70,7 @@ impl Pool {
     pub(crate) fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         for links in idle.values_mut() {
-            links.retain(|(since, _)| since.elapsed() < IDLE_MAX);
+            links.retain(|(since, link)| is_fresh(*since, link));
         }
         idle.retain(|_, links| !links.is_empty());
     }
@@ -75,6 +79,11 @@ impl Pool {
     pub(crate) fn clear(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+/// Whether a connection may be used again that has been idle since then.
+fn is_fresh(since: Instant, link: &Link) -> bool {
+    since.elapsed() < IDLE_MAX && link.opened.elapsed() < AGE_MAX
 }
 
 /// A client that says another name each time has a connection for each; all of them together are few, and the oldest goes.
@@ -101,6 +110,9 @@ fn close_surplus(idle: &mut HashMap<Hop, Vec<(Instant, Link)>>, server: &Hop) {
 
 /// Well below the 300 s that servers wait for a command (RFC 5321 §4.5.3.2.7).
 const IDLE_MAX: Duration = Duration::from_secs(30);
+/// A busy hop's connections are never idle for long. What its domain publishes (TLSA, MTA-STS), its addresses and its TLS are
+/// looked at when one is opened: what changed counts after this time.
+const AGE_MAX: Duration = Duration::from_secs(300);
 /// Idle connections to one hop.
 const LINKS_MAX: usize = 64;
 /// Idle connections to one server, each opened for somebody who was introduced to it. They come on top of those in use, because
@@ -113,7 +125,7 @@ const HOPS_MAX: usize = 256;
 mod tests {
     use sealgate_testkit::sink::Sink;
 
-    use super::super::connect::tests::{downstream, hop};
+    use super::super::connect::tests::{answering, downstream, hop};
     use super::super::introduction::Introduction;
     use super::super::transport::Demand;
     use super::*;
@@ -166,5 +178,43 @@ mod tests {
         assert_eq!(kept.len(), INTRODUCED_MAX, "{kept:?}");
         assert_eq!(kept[..3], [1, 2, 7], "the oldest went");
         assert!(pool.take(&server).is_some(), "it belongs to everybody");
+    }
+
+    #[tokio::test]
+    async fn a_connection_grows_old_however_much_it_is_used() {
+        let sink = Sink::smtp();
+        let hop = hop(sink.address, Demand::default());
+        let link = downstream(1).connect(&hop).await.unwrap();
+        let pool = Pool::default();
+        tokio::time::pause();
+        pool.keep(&hop, link);
+        let (step, mut age) = (IDLE_MAX * 2 / 3, Duration::ZERO);
+        while age < AGE_MAX {
+            tokio::time::advance(step).await;
+            age += step;
+            let link = pool.take(&hop);
+            assert_eq!(link.is_some(), age < AGE_MAX, "{age:?}");
+            link.into_iter().for_each(|link| pool.keep(&hop, link));
+        }
+    }
+
+    /// The next one may have TLS again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_connection_whose_tls_failed_is_not_kept() {
+        for (starttls, is_kept) in [
+            ("454 4.7.0 not now\r\n", false),
+            ("220 go on\r\nno TLS at all\r\n", false),
+            ("", true),
+        ] {
+            let address = answering(move |line| match line {
+                "STARTTLS" => starttls.to_owned(),
+                _ if starttls.is_empty() => "250 mx.abc.example\r\n".to_owned(),
+                _ => "250-mx.abc.example\r\n250 STARTTLS\r\n".to_owned(),
+            });
+            let hop = hop(address, Demand::default());
+            let pool = Pool::default();
+            pool.keep(&hop, downstream(1).connect(&hop).await.unwrap());
+            assert_eq!(pool.take(&hop).is_some(), is_kept, "{starttls:?}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use sealgate_core::envelope::{Envelope, Recipient};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
 
-use super::deliver::{Downstream, REUSED_MAX, count_failure, is_permanent, passed_on};
+use super::deliver::{Downstream, REUSED_MAX, is_permanent, passed_on, said_over};
 use super::hops::Reservation;
 use super::link::Link;
 use super::route::Hop;
@@ -89,6 +89,8 @@ enum Answer {
 struct Answered {
     reply: Reply,
     link: Option<Link>,
+    /// It came over a connection in plain whose TLS had failed.
+    fell_back: bool,
     _place: Reservation,
 }
 
@@ -133,7 +135,8 @@ impl Recipients {
             utf8_header: false,
         };
         let asked = tokio::time::timeout(ANSWER_MAX, downstream.ask(hop, &transaction)).await;
-        let Answered { reply, link, _place } = asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
+        let Answered { reply, link, fell_back, _place } =
+            asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
         if let Some(link) = link {
             downstream.take_back(hop, link).await;
         }
@@ -141,10 +144,10 @@ impl Recipients {
             self.answers.insert(question, Answer::Admitted(size_bytes));
             return Ok(());
         }
-        let refusal = passed_on(hop, &reply);
+        let refusal = said_over(fell_back, passed_on(hop, &reply));
         if is_no_mailbox(&reply) {
             self.answers.insert(of_everybody, Answer::Refused(0, refusal.clone()));
-        } else if reply.is_permanent() {
+        } else if is_permanent(&refusal) {
             self.answers.insert(question, Answer::Refused(size_bytes, refusal.clone()));
         }
         Err(refusal)
@@ -176,14 +179,15 @@ impl Downstream {
     async fn ask(&self, hop: &Hop, transaction: &Transaction<'_>) -> Result<Answered, Refusal> {
         let deadline = tokio::time::Instant::now() + ANSWER_MAX;
         let place = self.hops.reserve(hop, 1, deadline).await?;
-        let mut answer = None;
+        let (mut answer, mut fell_back) = (None, false);
         while answer.is_none()
             && let Some(mut link) = self.pool.take(hop)
         {
             let until = tokio::time::Instant::now() + REUSED_MAX;
+            fell_back = link.fell_back;
             if let Err(lack) = ask_about(&mut link, transaction) {
                 self.pool.keep(hop, link);
-                return Err(lack.into());
+                return Err(said_over(fell_back, lack.into()));
             }
             if self.hear_again(&mut link, hop, until).await.is_some() {
                 // 421 is about the connection: a new one tells.
@@ -194,23 +198,24 @@ impl Downstream {
         let answer = match answer {
             Some(answer) => Some(answer),
             None => {
-                let mut link = self.connect_to_ask(hop).await?;
+                let mut link = self.attempt_to_ask(hop).await?;
+                fell_back = link.fell_back;
                 if let Err(lack) = ask_about(&mut link, transaction) {
                     self.pool.keep(hop, link);
-                    return Err(lack.into());
+                    return Err(said_over(fell_back, lack.into()));
                 }
                 self.hear_answer(link).await
             }
         };
         let (reply, link) = answer.ok_or(Refusal::NextHopUnreachable)?;
-        Ok(Answered { reply, link, _place: place })
+        Ok(Answered { reply, link, fell_back, _place: place })
     }
 
-    async fn connect_to_ask(&self, hop: &Hop) -> Result<Link, Refusal> {
+    async fn attempt_to_ask(&self, hop: &Hop) -> Result<Link, Refusal> {
         let attempt = self.hops.attempt(hop)?;
-        let connected = self.connect(hop).await;
+        let connected = self.connect_to_ask(hop, &attempt).await;
         match &connected {
-            Err(refusal) if !is_permanent(refusal) => count_failure(attempt, hop, refusal),
+            Err(refusal) if !is_permanent(refusal) => attempt.failed(),
             Ok(_) | Err(_) => attempt.succeeded(),
         }
         connected
@@ -300,10 +305,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 mod tests {
     use sealgate_core::address::Address;
     use sealgate_core::envelope::MailParameters;
+    use sealgate_core::smtp::client::{ClientName, Identity};
     use sealgate_testkit::process;
     use sealgate_testkit::sink::{Protocol, Sink, Stage};
 
-    use super::super::connect::tests::{downstream, hop};
+    use super::super::connect::tests::{answering, downstream, hop};
     use super::super::introduction::Introduction;
     use super::super::transport::Demand;
     use super::*;
@@ -373,6 +379,57 @@ mod tests {
             assert!(admit(&downstream, &server).await.is_err());
         }
         assert!(downstream.hops.attempt(&server).is_err(), "said to us it is one");
+    }
+
+    /// A server that holds off one client by a late greeting, or by none.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_whose_connections_are_closed_shuts_nobody_else_out() {
+        let (client, ours) = ("192.0.2.1:4025".parse().unwrap(), "192.0.2.25:25".parse().unwrap());
+        let proxy = || Introduction::Proxy { client, server: ours };
+        let xclient = || {
+            Introduction::Xclient(Identity {
+                address: client,
+                name: ClientName::Unavailable,
+                hello: "mx.abc.example".to_owned(),
+                extended: true,
+            })
+        };
+        let offer = "250-mx.abc.example\r\n250 XCLIENT NAME ADDR HELO\r\n";
+        // What is said to EHLO and to XCLIENT.
+        for (introduction, hello, answer, is_left_alone) in [
+            (proxy(), "", "", false),
+            (xclient(), offer, "", false),
+            (xclient(), offer, "421 4.7.0 not you\r\n", false),
+            // Before it knew of the client, or without.
+            (xclient(), "", "", true),
+            (xclient(), "421 4.3.2 not now\r\n", "", true),
+            (xclient(), "250 mx.abc.example\r\n", "", true),
+        ] {
+            let said = format!("{introduction:?} {hello} {answer}");
+            let address = answering(move |line| {
+                if line.starts_with("EHLO") { hello } else { answer }.to_owned()
+            });
+            let server = hop(address, Demand::default());
+            let introducing = Hop { introduction: Some(introduction), ..server.clone() };
+            let downstream = downstream(1);
+            for _ in 0..3 {
+                assert!(admit(&downstream, &introducing).await.is_err(), "{said}");
+            }
+            assert_eq!(downstream.hops.attempt(&server).is_err(), is_left_alone, "{said}");
+        }
+    }
+
+    /// What is wanting today may be there tomorrow, or for the next question.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mail_server_that_insists_on_tls_that_failed_refuses_nobody_for_good() {
+        let sink = Sink::scripted(Protocol::Smtp, |stage| match stage {
+            Stage::Hello => Some("250-x\r\n250 STARTTLS\r\n".to_owned()),
+            Stage::Mail(_) => Some("530 5.7.0 Must issue a STARTTLS command first\r\n".to_owned()),
+            _ => None,
+        });
+        let (downstream, hop) = (downstream(1), hop(sink.address, Demand::default()));
+        let refusal = admit(&downstream, &hop).await.unwrap_err().to_string();
+        assert!(refusal.starts_with("451 4.7.0"), "{refusal}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

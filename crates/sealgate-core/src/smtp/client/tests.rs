@@ -140,6 +140,31 @@ fn commands_go_one_by_one_without_pipelining() {
 }
 
 #[test]
+fn a_552_at_rcpt_is_no_last_word_unless_it_is_about_mailbox_or_size() {
+    for (says, code) in [
+        ("552 too many recipients\r\n", 452),
+        ("552 5.5.3 too many recipients\r\n", 452),
+        ("552 5.2.2 over quota\r\n", 552),
+        ("552 5.3.4 too large\r\n", 552),
+    ] {
+        for is_said_at_mail in [false, true] {
+            let mut client = smtp();
+            idle(&mut client, "");
+            start(&mut client, &recipients(&["a@x"])).unwrap();
+            if !is_said_at_mail {
+                hear(&mut client, "250 ok\r\n");
+            }
+            let events = hear(&mut client, says);
+            let expected = if is_said_at_mail { 552 } else { code };
+            assert!(
+                matches!(&events[..], [Event::Refused(replies)] if codes(replies) == [expected]),
+                "{says} {events:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn nobody_admitted_without_pipelining_sends_no_data() {
     for replies in [&["550 no\r\n"][..], &["250 ok\r\n", "550 no\r\n"]] {
         let mut client = smtp();
@@ -259,12 +284,18 @@ fn tls_starts_where_it_is_offered() {
 
 #[test]
 fn tls_that_is_required_is_insisted_on() {
-    for words in ["250 b\r\n", "250-b\r\n250 STARTTLS\r\n454 not now\r\n"] {
+    for (words, is_refused) in
+        [("250 b\r\n", false), ("250-b\r\n250 STARTTLS\r\n454 not now\r\n", true)]
+    {
         let mut client = Client::new(options(Protocol::Smtp, Tls::Required));
         let events = hear(&mut client, &format!("220 x\r\n{words}"));
-        assert_eq!(*failure(&events), Failure::TlsNotOffered);
+        match failure(&events) {
+            Failure::TlsRefused(reply) => assert!(is_refused && reply.code == 454),
+            other => assert!(!is_refused && *other == Failure::TlsNotOffered, "{other:?}"),
+        }
         let mut client = Client::new(options(Protocol::Smtp, Tls::IfOffered));
         assert_eq!(hear(&mut client, &format!("220 x\r\n{words}")), [Event::Idle]);
+        assert_eq!(client.is_tls_refused(), is_refused);
     }
     let mut client = Client::new(options(Protocol::Smtp, Tls::Off));
     assert_eq!(hear(&mut client, "220 x\r\n250-b\r\n250 STARTTLS\r\n"), [Event::Idle]);

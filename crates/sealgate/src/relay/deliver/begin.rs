@@ -1,5 +1,5 @@
 //! One copy from a hop to the server's answers to MAIL, RCPT and DATA: over a pooled connection, or a new one to the first of the
-//! hop's hosts that takes it.
+//! hop's hosts and their addresses that takes it.
 //!
 //! In: a [`Consignment`] and a deadline. Out: [`Begun`], or the refusal of everybody. What a server is silent about ends its turn
 //! early as long as there is something else to try; no content has gone out then.
@@ -8,10 +8,11 @@ use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Lack};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
+use super::super::connect::Tried;
 use super::super::hops::Attempt;
 use super::super::link::Link;
 use super::super::route::Hop;
-use super::said::{is_permanent, passed_on, too_late};
+use super::said::{is_permanent, passed_on, said_over, too_late};
 use super::{Consignment, Downstream, Outcome};
 
 /// What became of the recipients of a transaction.
@@ -28,7 +29,7 @@ pub(super) struct Begun {
 enum Trouble {
     /// The connection broke, or was of no use any more: another one may do.
     Broken(Refusal),
-    /// The host does not take the message now, or never: another host may (RFC 5321 §5.1).
+    /// The host does not take the message now, or never: another host or address may (RFC 5321 §5.1).
     Elsewhere(Refusal),
     /// The server or the message is what it is.
     Final(Refusal),
@@ -42,9 +43,9 @@ impl Downstream {
         deadline: Instant,
     ) -> Option<Result<Begun, Refusal>> {
         let hop = &consignment.hop;
-        let others = hop.targets.len() > 1;
         while let Some(link) = self.pool.take(hop) {
             failpoint!("deliver.pooled");
+            let others = !link.is_only;
             let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
             let first_answer_by = Some(share_of(deadline, REUSED_MAX));
             let begun = self.begin(link, consignment, others, first_answer_by);
@@ -58,7 +59,9 @@ impl Downstream {
                     return None;
                 }
                 Err(_) => {
+                    // It has greeted the client that was introduced, and may be silent to that one alone.
                     if consignment.judges_hop
+                        && !hop.introduces_client()
                         && let Ok(attempt) = self.hops.attempt(hop)
                     {
                         attempt.failed();
@@ -79,7 +82,7 @@ impl Downstream {
         failpoint!("deliver.connect");
         let attempt = self.hops.attempt(&consignment.hop)?;
         let mut earlier = None;
-        let begun = self.begin_at_any(consignment, (deadline, attempt.is_probe()), &mut earlier);
+        let begun = self.begin_at_any(consignment, (deadline, &attempt), &mut earlier);
         let begun = match timeout_at(deadline, begun).await {
             Ok(begun) => begun,
             Err(_) => Err(Trouble::Broken(too_late())),
@@ -87,7 +90,7 @@ impl Downstream {
         match begun.map_err(|trouble| trouble.after(earlier)) {
             Err(Trouble::Broken(refusal)) => {
                 if consignment.judges_hop {
-                    count_failure(attempt, &consignment.hop, &refusal);
+                    attempt.failed();
                 }
                 Err(refusal)
             }
@@ -113,21 +116,18 @@ impl Downstream {
     async fn begin_at_any(
         &self,
         consignment: &Consignment<'_>,
-        (deadline, is_probe): (Instant, bool),
+        (deadline, attempt): (Instant, &Attempt),
         earlier: &mut Option<Trouble>,
     ) -> Result<Begun, Trouble> {
-        let mut tried = 0;
+        let mut tried = Tried::default();
         loop {
-            let link = match self.connect_after(&consignment.hop, tried, is_probe).await {
-                Ok((link, now)) => {
-                    tried = now;
-                    link
-                }
+            let link = match self.connect_after(&consignment.hop, &mut tried, attempt).await {
+                Ok(link) => link,
                 Err(refusal) if is_permanent(&refusal) => return Err(Trouble::Final(refusal)),
                 Err(refusal) => return Err(Trouble::Broken(refusal)),
             };
-            let others = tried < consignment.hop.targets.len();
-            // A host that greets and falls silent must not keep the mail from the next one.
+            let others = !tried.is_over(&consignment.hop);
+            // A host that greets and falls silent must not keep the mail from the next one, or from its own next address.
             let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
             let begun = timeout_at(until, self.begin(link, consignment, others, None)).await;
             let is_late = Instant::now() >= deadline;
@@ -177,7 +177,7 @@ impl Downstream {
             match event {
                 Event::Admitted(replies) => {
                     failpoint!("deliver.admitted");
-                    let refused = consignment.refused(replies);
+                    let refused = consignment.refused(&link, replies);
                     consignment.transport.note(link.passage.clone());
                     return Ok(Begun { link, is_admitted: true, refused, for_envelope: true });
                 }
@@ -185,19 +185,23 @@ impl Downstream {
                     // "Too many messages in this connection": another one may do. Of a new one it is the message that is meant.
                     return Err(Trouble::Broken(Refusal::NextHopUnreachable));
                 }
-                Event::Refused(replies) if others && !replies.iter().any(Reply::is_permanent) => {
-                    let said = replies.first().map(|reply| passed_on(hop, reply));
-                    return Err(Trouble::Elsewhere(said.unwrap_or(Refusal::NextHopUnreachable)));
-                }
                 Event::Refused(replies) => {
+                    let refused = consignment.refused(&link, replies);
+                    let refusals =
+                        || refused.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
+                    if others && !refusals().any(is_permanent) {
+                        let said = refusals().next().cloned();
+                        return Err(Trouble::Elsewhere(
+                            said.unwrap_or(Refusal::NextHopUnreachable),
+                        ));
+                    }
                     failpoint!("deliver.refused");
-                    let refused = consignment.refused(replies);
                     let for_envelope = !link.client.is_content_refused();
                     return Ok(Begun { link, is_admitted: false, refused, for_envelope });
                 }
                 Event::Failed(Failure::Closing(reply)) if !is_over(&reply) => {
-                    let refusal = passed_on(hop, &reply);
-                    return Err(match others && !reply.is_permanent() {
+                    let refusal = said_over(link.fell_back, passed_on(hop, &reply));
+                    return Err(match others && !is_permanent(&refusal) {
                         true => Trouble::Elsewhere(refusal),
                         false => Trouble::Final(refusal),
                     });
@@ -244,7 +248,8 @@ impl Consignment<'_> {
         as_received.size_bytes = u64::try_from(self.size_bytes_min).unwrap_or(u64::MAX);
         (as_received.eight_bit, as_received.utf8_header) = (false, false);
         if !self.opened || link.client.lacks(&as_received) == Some(lack) {
-            return refusal;
+            // What is not offered in plain may be within TLS.
+            return said_over(link.fell_back, refusal);
         }
         self.transport.note_opened_refused(&Reply::from(&refusal));
         Refusal::NextHopRefusedOpened
@@ -280,15 +285,6 @@ impl Trouble {
     }
 }
 
-/// Counts a failure against a hop. What the server said to whom a client was introduced to may be meant for that one alone, who
-/// must not shut it for everybody.
-pub(in super::super) fn count_failure(attempt: Attempt, hop: &Hop, refusal: &Refusal) {
-    let is_answer = matches!(refusal, Refusal::NextHop(_)) && *refusal != too_late();
-    if !(is_answer && hop.introduces_client()) {
-        attempt.failed();
-    }
-}
-
 /// When the next thing is to be tried: no later than half of the time that is left.
 fn share_of(deadline: Instant, max: Duration) -> Instant {
     let now = Instant::now();
@@ -302,3 +298,6 @@ const HOST_MAX: Duration = Duration::from_secs(60);
 pub(in super::super) const REUSED_MAX: Duration = Duration::from_secs(20);
 /// For the answer to RSET.
 const RESET_MAX: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests;

@@ -28,11 +28,25 @@ pub(in super::super) fn passed_on(hop: &Hop, reply: &Reply) -> Refusal {
 pub(in super::super) fn turned_away(hop: &Hop, reply: &Reply, is_introduced: bool) -> Refusal {
     match passed_on(hop, reply) {
         Refusal::NextHop(said) if said.is_permanent() && reply.code != 521 && !is_introduced => {
-            let (_, subject, detail) = said.enhanced.unwrap_or((5, 0, 0));
-            Refusal::NextHop(Reply::new(451, (4, subject, detail), said.text()))
+            for_now(&said)
         }
         refusal => refusal,
     }
+}
+
+/// A refusal before the content, over a connection that may be one in plain after TLS failed. Who insists on TLS refuses
+/// everything in plain (530, RFC 3207 §4; or 550 or 503 with words of his own), and the next attempt may find TLS in order: it
+/// holds for now. What is said of an address, a mailbox or a size holds in plain as well: nobody should wait days for that.
+pub(in super::super) fn said_over(fell_back: bool, refusal: Refusal) -> Refusal {
+    let said = Reply::from(&refusal);
+    let is_about_tls = !matches!(said.enhanced, Some((_, 1 | 2, _) | (_, 3, 4)));
+    if fell_back && said.is_permanent() && is_about_tls { for_now(&said) } else { refusal }
+}
+
+/// The same words, and the message waits.
+fn for_now(said: &Reply) -> Refusal {
+    let (_, subject, detail) = said.enhanced.unwrap_or((5, 0, 0));
+    Refusal::NextHop(Reply::new(451, (4, subject, detail), said.text()))
 }
 
 /// The class of an answer and nothing of its text, which a filter may have written about the decrypted content.

@@ -19,6 +19,8 @@ use super::super::settle::{Outcomes, Tally};
 use super::*;
 use crate::config::{Dns, Resolvers, Server};
 
+mod large;
+
 /// A server that gives these answers in turn at RCPT and at the dot (empty: the usual), and the stages it saw.
 fn server(rcpts: &'static [&str], dots: &'static [&str]) -> (Sink, Arc<Mutex<Vec<char>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));

@@ -218,4 +218,5 @@ impl ServerCertVerifier for Verifier {
 /// Words of RFC 8460 §4.3.
 const HOST_MISMATCH: &str = "certificate-host-mismatch";
 const NOT_TRUSTED: &str = "certificate-not-trusted";
-const VALIDATION_FAILURE: &str = "validation-failure";
+/// Whatever else TLS failed for (RFC 8460 §4.3.3).
+pub(crate) const VALIDATION_FAILURE: &str = "validation-failure";
