@@ -1,11 +1,14 @@
 //! What of a DNS response can say something about its question; the rest is taken out before anything is validated.
 //!
-//! In: the responses of name servers. Out: the same without records that belong to no zone of the question's. hickory-net
-//! 0.26.3 believes each denial whose authority section is out of provably unsigned zones, and each NSEC and NSEC3 record that
+//! In: the responses of name servers. Out: the same without records that answer something else or belong to no zone of the
+//! question's. hickory-net 0.26.3 takes whatever keys are in the answer for the keys of the zone that was asked about, so that
+//! those of an unsigned zone would make any zone unsigned (RFC 4035 §5.2, §5.3.1), and any signature there for one of a
+//! wildcard's record. It believes each denial whose authority section is out of provably unsigned zones, and each NSEC and NSEC3 record that
 //! somebody signed correctly, without asking whether these zones have the name in question below them: whoever is on the way
 //! to the resolver would deny TLSA and MX records with a zone of his own (RFC 4035 §5.4). hickory-resolver takes a record in
 //! the additional section, which nobody needs here, for the answer.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::mem::take;
 use std::net::IpAddr;
@@ -76,6 +79,7 @@ impl<H: DnsHandle> DnsHandle for Narrowed<H> {
 /// Takes out what says nothing about the question.
 pub(crate) fn narrow(message: &mut Message, question: &Query) {
     message.additionals.clear();
+    narrow_answers(message, question);
     // A record where it was signed needs no denial (RFC 4035 §3.1.3.3), nor does an alias: what it leads to, or that this
     // is not there, is asked for by itself.
     if is_answered(message, question) && !is_out_of_a_wildcard(message) {
@@ -105,6 +109,27 @@ pub(crate) fn narrow(message: &mut Message, question: &Query) {
     message.authorities = authorities.iter().filter(says_something).cloned().collect();
 }
 
+/// Takes out of the answer what is of another name or type, and signatures without what they sign: hickory reads out of any how
+/// many labels of the name are a wildcard's, and with too few of them a zone above a cut denies what is below.
+fn narrow_answers(message: &mut Message, question: &Query) {
+    let answers = take(&mut message.answers);
+    let names = names_in_question(&answers, question);
+    let is_alias = |kind| kind == RecordType::CNAME && !is_of_chain_of_trust(question);
+    let says_something = |record: &&Record| {
+        let kind = kind_in_question(record);
+        names.contains(&&record.name) && (kind == question.query_type() || is_alias(kind))
+    };
+    let signed: BTreeSet<(&Name, RecordType)> = answers
+        .iter()
+        .filter(|record| signature(record).is_none())
+        .map(|record| (&record.name, record.record_type()))
+        .collect();
+    let says_it_of_something = |record: &&Record| {
+        says_something(record) && signed.contains(&(&record.name, kind_in_question(record)))
+    };
+    message.answers = answers.iter().filter(says_it_of_something).cloned().collect();
+}
+
 /// There is the record, or an alias.
 fn is_answered(message: &Message, question: &Query) -> bool {
     message.answers.iter().filter(|record| record.name == *question.name()).any(|record| {
@@ -124,7 +149,7 @@ fn is_out_of_a_wildcard(message: &Message) -> bool {
 /// here nobody has looked yet whether the alias is signed.
 fn names_in_question<'a>(answers: &'a [Record], question: &'a Query) -> Vec<&'a Name> {
     let mut names = vec![question.name()];
-    if KEYS_AND_CUTS.contains(&question.query_type()) {
+    if is_of_chain_of_trust(question) {
         return names;
     }
     for record in answers {
@@ -135,6 +160,15 @@ fn names_in_question<'a>(answers: &'a [Record], question: &'a Query) -> Vec<&'a 
         }
     }
     names
+}
+
+fn is_of_chain_of_trust(question: &Query) -> bool {
+    KEYS_AND_CUTS.contains(&question.query_type())
+}
+
+/// The type of a record, or of those that a signature is of.
+fn kind_in_question(record: &Record) -> RecordType {
+    signature(record).map_or(record.record_type(), |signature| signature.input().type_covered)
 }
 
 fn signature(record: &Record) -> Option<&RRSIG> {
@@ -152,6 +186,9 @@ const DENYING: [RecordType; 4] =
 /// What the chain of trust is made of.
 const KEYS_AND_CUTS: [RecordType; 4] =
     [RecordType::DNSKEY, RecordType::DS, RecordType::NS, RecordType::SOA];
+
+#[cfg(test)]
+mod forged;
 
 /// A signature in form only.
 #[cfg(test)]
@@ -214,9 +251,33 @@ mod tests {
         message.authorities = authorities.to_vec();
         message.additionals = vec![cut(OWNER)];
         narrow(&mut message, &Query::query(name(OWNER), kind));
-        assert_eq!(message.answers, answers);
+        assert!(message.answers.iter().all(|record| answers.contains(record)));
         assert!(message.additionals.is_empty());
         message.authorities.len()
+    }
+
+    #[test]
+    fn answers_are_of_the_name_and_the_type() {
+        let left = |kind, answers: &[Record]| {
+            let mut message = Message::query();
+            message.answers = answers.to_vec();
+            narrow(&mut message, &Query::query(name(OWNER), kind));
+            message.answers
+        };
+        let there = "there.victim.example.";
+        let answers = [
+            alias(OWNER, there),
+            signed(OWNER, RecordType::CNAME, 5, "victim.example."),
+            cut(there),
+            signed(there, RecordType::NS, 3, "victim.example."),
+        ];
+        assert_eq!(left(RecordType::MX, &answers), answers[..2], "and the alias");
+        assert_eq!(left(RecordType::CNAME, &answers), answers[..2]);
+        assert_eq!(left(RecordType::NS, &answers), [], "no chain of trust goes by an alias");
+        assert_eq!(left(RecordType::MX, &answers[2..]), []);
+        assert_eq!(left(RecordType::MX, &answers[1..2]), [], "a signature of nothing");
+        let here = [cut(OWNER), signed(OWNER, RecordType::NS, 5, "victim.example.")];
+        assert_eq!(left(RecordType::NS, &here), here);
     }
 
     #[test]
