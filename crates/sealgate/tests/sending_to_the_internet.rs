@@ -414,6 +414,7 @@ fn a_recursive_resolver_between_changes_nothing() {
             Zone::signed("one.example", &records),
             Zone::hashed("two.example", &records),
             Zone::unsigned("three.example", &records),
+            Zone::unsigned("far.four.example", &records),
             Zone::falsified("forged.example", &records, "10 mx.", "11 mx."),
         ]);
         let resolver = Unbound::start(&dns, is_validating);
@@ -426,6 +427,7 @@ fn a_recursive_resolver_between_changes_nothing() {
             ("same.one.example", "dane"),
             ("mixed.one.example", "none"),
             ("three.example", "none"),
+            ("far.four.example", "none"),
         ] {
             let reply = internet.send(&format!("bob@{domain}"));
             assert_eq!(reply.code, 250, "{domain}: {reply:?}\n{}", internet.gate.log());

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::mem::take;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use hickory_resolver::config::ConnectionConfig;
 use hickory_resolver::net::NetError;
@@ -28,9 +29,25 @@ use hickory_resolver::proto::{
 };
 use hickory_resolver::{ConnectionProvider, PoolContext};
 
+use super::opt_out::{self, Encloser};
+
 /// Connections to name servers whose responses are narrowed.
 #[derive(Clone, Default)]
-pub(super) struct Connections(TokioRuntimeProvider);
+pub(super) struct Connections {
+    provider: TokioRuntimeProvider,
+    denials: Option<Denials>,
+}
+
+/// Gives the validated denial of a name's DS records; nothing where there is none. Without it no unsigned zone is seen that
+/// takes more than one denial, as none is on the way from the root to a signed one.
+pub(super) type Denials =
+    Arc<dyn Fn(Name) -> Pin<Box<dyn Future<Output = Vec<Record>> + Send>> + Send + Sync>;
+
+impl Connections {
+    pub(super) fn with_denials(denials: Denials) -> Self {
+        Self { denials: Some(denials), ..Self::default() }
+    }
+}
 
 impl ConnectionProvider for Connections {
     type Conn = Narrowed<<TokioRuntimeProvider as ConnectionProvider>::Conn>;
@@ -43,48 +60,76 @@ impl ConnectionProvider for Connections {
         config: &ConnectionConfig,
         cx: &PoolContext,
     ) -> Result<Self::FutureConn, NetError> {
-        let opening = self.0.new_connection(ip, config, cx)?;
-        Ok(Box::pin(async move { opening.await.map(Narrowed) }))
+        let opening = self.provider.new_connection(ip, config, cx)?;
+        let denials = self.denials.clone();
+        Ok(Box::pin(async move { Ok(Narrowed { handle: opening.await?, denials }) }))
     }
 
     fn runtime_provider(&self) -> &Self::RuntimeProvider {
-        &self.0
+        &self.provider
     }
 }
 
 /// One connection.
 #[derive(Clone)]
-pub(super) struct Narrowed<H>(H);
+pub(super) struct Narrowed<H> {
+    handle: H,
+    denials: Option<Denials>,
+}
 
 impl<H: DnsHandle> DnsHandle for Narrowed<H> {
     type Response = DnsResponseStream;
     type Runtime = H::Runtime;
 
     fn send(&self, request: DnsRequest) -> Self::Response {
-        let question = request.queries.first().cloned();
-        let response = self.0.send(request).first_answer();
-        DnsResponseStream::from(Box::pin(async move {
-            let mut response: DnsResponse = response.await?;
-            if response.as_buffer().len() > MESSAGE_OCTETS_MAX {
-                return Err(NetError::from("the response is too long"));
-            }
-            if let Some(question) = question {
-                narrow(&mut response, &question);
-            }
-            Ok(response)
-        }))
+        let narrowed = self.clone();
+        DnsResponseStream::from(Box::pin(async move { narrowed.ask(request).await }))
     }
 }
 
-/// Takes out what says nothing about the question.
-pub(crate) fn narrow(message: &mut Message, question: &Query) {
+impl<H: DnsHandle> Narrowed<H> {
+    async fn ask(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+        let question = request.queries.first().cloned();
+        let mut response = self.receive(request.clone()).await?;
+        let Some(question) = question else { return Ok(response) };
+        if opt_out::is_silent(&response, &question) {
+            let about_cut = opt_out::about_cut(&request, &question);
+            let mut other = self.receive(about_cut).await?;
+            response.metadata.truncation |= other.truncation;
+            response.authorities = take(&mut other.authorities);
+        }
+        if let Some(encloser) = narrow(&mut response, &question) {
+            let is_there = match &self.denials {
+                Some(denials) => encloser.is_there(&denials(encloser.name.clone()).await),
+                None => false,
+            };
+            if !is_there {
+                opt_out::take_out(&mut response);
+            }
+        }
+        Ok(response)
+    }
+
+    async fn receive(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+        let response = self.handle.send(request).first_answer().await?;
+        if response.as_buffer().len() > MESSAGE_OCTETS_MAX {
+            return Err(NetError::from("the response is too long"));
+        }
+        Ok(response)
+    }
+}
+
+/// Takes out what says nothing about the question. Where a name is returned that turns out not to be there, the hashed denials
+/// do not either.
+#[must_use]
+pub(crate) fn narrow(message: &mut Message, question: &Query) -> Option<Encloser> {
     message.additionals.clear();
     narrow_answers(message, question);
     // A record where it was signed needs no denial (RFC 4035 §3.1.3.3), nor does an alias: what it leads to, or that this
     // is not there, is asked for by itself.
     if is_answered(message, question) && !is_out_of_a_wildcard(message) {
         message.authorities.clear();
-        return;
+        return None;
     }
     let names = names_in_question(&message.answers, question);
     let has_below = |zone: &Name| names.iter().any(|name| zone.zone_of(name));
@@ -107,6 +152,7 @@ pub(crate) fn narrow(message: &mut Message, question: &Query) {
         _ => false,
     };
     message.authorities = authorities.iter().filter(says_something).cloned().collect();
+    opt_out::narrow(message, question)
 }
 
 /// Takes out of the answer what is of another name or type, and signatures without what they sign: hickory reads out of any how
@@ -167,7 +213,7 @@ fn is_of_chain_of_trust(question: &Query) -> bool {
 }
 
 /// The type of a record, or of those that a signature is of.
-fn kind_in_question(record: &Record) -> RecordType {
+pub(super) fn kind_in_question(record: &Record) -> RecordType {
     signature(record).map_or(record.record_type(), |signature| signature.input().type_covered)
 }
 
@@ -250,7 +296,7 @@ mod tests {
         message.answers = answers.to_vec();
         message.authorities = authorities.to_vec();
         message.additionals = vec![cut(OWNER)];
-        narrow(&mut message, &Query::query(name(OWNER), kind));
+        assert_eq!(narrow(&mut message, &Query::query(name(OWNER), kind)), None);
         assert!(message.answers.iter().all(|record| answers.contains(record)));
         assert!(message.additionals.is_empty());
         message.authorities.len()
@@ -261,7 +307,7 @@ mod tests {
         let left = |kind, answers: &[Record]| {
             let mut message = Message::query();
             message.answers = answers.to_vec();
-            narrow(&mut message, &Query::query(name(OWNER), kind));
+            assert_eq!(narrow(&mut message, &Query::query(name(OWNER), kind)), None);
             message.answers
         };
         let there = "there.victim.example.";

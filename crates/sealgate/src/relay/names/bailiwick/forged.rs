@@ -126,6 +126,13 @@ impl Internet {
         self.hashed(zone, &before, &after, opt_out, &[])
     }
 
+    /// What a zone with hashed denials says of a name that is there.
+    fn matching(&self, zone: &str, of: &str, types: &[RecordType]) -> Vec<Record> {
+        let mut after = hash(of);
+        *after.last_mut().unwrap() += 1;
+        self.hashed(zone, &hash(of), &after, true, types)
+    }
+
     fn hashed(
         &self,
         zone: &str,
@@ -159,16 +166,33 @@ impl Internet {
 
     /// The proof of the records of the type asked for; none where the response is not believed at all.
     async fn proof(&self, owner: &str, kind: RecordType) -> Option<Vec<Proof>> {
-        let mut anchors = TrustAnchors::empty();
-        anchors.insert(&self.public_key("."));
-        let validating =
-            DnssecDnsHandle::with_trust_anchor(Narrowed(self.clone()), Arc::new(anchors));
-        let mut options = DnsRequestOptions::default();
-        options.edns_set_dnssec_ok = true;
-        let query = Query::query(name(owner), kind);
-        let response = validating.lookup(query, options).first_answer().await.ok()?;
+        let plain = Narrowed { handle: self.clone(), denials: None };
+        let validating = self.clone();
+        let denials: Denials = Arc::new(move |name| {
+            let (validating, plain) = (validating.clone(), plain.clone());
+            Box::pin(async move {
+                let response = validating.validated(plain, name, RecordType::DS).await;
+                response.map(|response| response.authorities.clone()).unwrap_or_default()
+            })
+        });
+        let narrowed = Narrowed { handle: self.clone(), denials: Some(denials) };
+        let response = self.validated(narrowed, name(owner), kind).await?;
         let answers = response.answers.iter().filter(|record| record.record_type() == kind);
         Some(answers.map(|record| record.proof).collect())
+    }
+
+    async fn validated(
+        &self,
+        narrowed: Narrowed<Self>,
+        name: Name,
+        kind: RecordType,
+    ) -> Option<DnsResponse> {
+        let mut anchors = TrustAnchors::empty();
+        anchors.insert(&self.public_key("."));
+        let validating = DnssecDnsHandle::with_trust_anchor(narrowed, Arc::new(anchors));
+        let mut options = DnsRequestOptions::default();
+        options.edns_set_dnssec_ok = true;
+        validating.lookup(Query::query(name, kind), options).first_answer().await.ok()
     }
 }
 
@@ -251,6 +275,87 @@ async fn a_signature_of_something_else_makes_no_denial() {
             internet.say(TLSA_OWNER, RecordType::TLSA, &answers, &denial);
         });
         assert_eq!(proof.await, None, "{answers:?}");
+    }
+}
+
+/// An address without a signature below a cut, and what the zone above says of its keys.
+async fn proof_below_a_cut(owner: &str, denials: impl Fn(&Internet) -> Vec<Record>) -> Proof {
+    let mut internet = Internet::new();
+    internet.answer(owner, &[record(owner, RData::A(A::new(192, 0, 2, 1)))]);
+    internet.answer(owner, &[cut(owner)]);
+    let denials = denials(&internet);
+    internet.say(owner, RecordType::DS, &[], &denials);
+    // All the same where the name between that and the zone above is asked for.
+    let between = name(owner).base_name().to_ascii();
+    if !SIGNED.contains(&between.as_str()) {
+        internet.say(&between, RecordType::NS, &[], &denials);
+        // As NSD does it, which leaves the half out.
+        internet.say(&between, RecordType::DS, &[], &denials[..2]);
+    }
+    internet.proof(owner, RecordType::A).await.unwrap()[0]
+}
+
+/// What a zone above says of itself.
+fn apex(internet: &Internet) -> Vec<Record> {
+    internet.matching("example.", "example.", &[RecordType::NS, RecordType::SOA])
+}
+
+#[tokio::test]
+async fn a_gap_is_for_zones_right_below_a_name_that_is_there() {
+    for (owner, opt_out, proof) in [
+        ("plain.example.", true, Proof::Insecure),
+        ("plain.example.", false, Proof::Bogus),
+        // Nobody says that nothing is between.
+        ("far.deep.example.", true, Proof::Bogus),
+        (MX_HOST, true, Proof::Bogus),
+    ] {
+        let found = proof_below_a_cut(owner, |internet| {
+            [apex(internet), internet.covering("example.", owner, opt_out)].concat()
+        });
+        assert_eq!(found.await, proof, "{owner}, {opt_out}");
+    }
+    // The zone above knows the cut, and nothing below it.
+    let found = proof_below_a_cut(MX_HOST, |internet| {
+        let cut = [RecordType::NS, RecordType::DS];
+        let cut = internet.matching("example.", "victim.example.", &cut);
+        [apex(internet), cut, internet.covering("example.", MX_HOST, true)].concat()
+    });
+    assert_eq!(found.await, Proof::Bogus);
+    // A cut that it does know.
+    let found = proof_below_a_cut("plain.example.", |internet| {
+        internet.matching("example.", "plain.example.", &[RecordType::NS])
+    });
+    assert_eq!(found.await, Proof::Insecure);
+}
+
+#[tokio::test]
+async fn what_is_said_to_be_there_is_proven_to_be() {
+    // Somebody says it of the cut, or of the host itself, beside a gap that is one.
+    for there in ["victim.example.", MX_HOST] {
+        let found = proof_below_a_cut(MX_HOST, |internet| {
+            let mut forged = internet.matching("example.", there, &[RecordType::A]);
+            let labels = forged[0].name.num_labels();
+            let signature = signature_by(RecordType::NSEC3, labels, "example.");
+            forged[1] = Record::from_rdata(forged[0].name.clone(), 60, signature);
+            [forged, internet.covering("example.", MX_HOST, true)].concat()
+        });
+        assert_eq!(found.await, Proof::Bogus, "{there}");
+    }
+}
+
+#[tokio::test]
+async fn an_unsigned_zone_may_be_far_below_a_name_that_is_there() {
+    // Between is what is there for its sake only, or for others' as well.
+    for (opt_out, proof) in [(true, Proof::Insecure), (false, Proof::Bogus)] {
+        let found = proof_below_a_cut("far.deep.example.", |internet| {
+            [apex(internet), internet.covering("example.", "deep.example.", opt_out)].concat()
+        });
+        assert_eq!(found.await, proof);
+        let found = proof_below_a_cut("far.deep.example.", |internet| {
+            let there = internet.matching("example.", "deep.example.", &[]);
+            [there, internet.covering("example.", "far.deep.example.", opt_out)].concat()
+        });
+        assert_eq!(found.await, proof);
     }
 }
 
