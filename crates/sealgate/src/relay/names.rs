@@ -208,6 +208,10 @@ impl Names {
     pub(crate) async fn look_up(&self, name: &str, kind: RecordType) -> Result<Found, NotFound> {
         let mut name = Name::from_ascii(name).map_err(|_| NotFound::NoSuchName)?;
         name.set_fqdn(true);
+        // RFC 6761 §6.3: whoever asks for it means himself, and is nobody that others could name.
+        if name.iter().next_back().is_some_and(|top| top.eq_ignore_ascii_case(b"localhost")) {
+            return Err(NotFound::NoSuchName);
+        }
         let now = self.now();
         let Some((validating, second_look)) = &now.validating else {
             let answer = now.plain.lookup(name.clone(), kind).await;
