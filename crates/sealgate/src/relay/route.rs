@@ -368,7 +368,7 @@ fn tlsa_bases(host: &str, found: &Found) -> Vec<String> {
 }
 
 /// Both families in turn, IPv4 first, so that neither uses up the attempts of the other.
-fn in_order(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+pub(super) fn in_order(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     let mut v4 = addresses.iter().filter(|address| address.is_ipv4());
     let mut v6 = addresses.iter().filter(|address| address.is_ipv6());
     let mut order: Vec<&IpAddr> = Vec::new();
