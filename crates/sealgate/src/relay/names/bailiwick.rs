@@ -125,6 +125,7 @@ impl<H: DnsHandle> Narrowed<H> {
 pub(crate) fn narrow(message: &mut Message, question: &Query) -> Option<Encloser> {
     message.additionals.clear();
     narrow_answers(message, question);
+    narrow_to_wildcard(message, question);
     // A record where it was signed needs no denial (RFC 4035 §3.1.3.3), nor does an alias: what it leads to, or that this
     // is not there, is asked for by itself.
     if is_answered(message, question) && !is_out_of_a_wildcard(message) {
@@ -174,6 +175,17 @@ fn narrow_answers(message: &mut Message, question: &Query) {
         says_something(record) && signed.contains(&(&record.name, kind_in_question(record)))
     };
     message.answers = answers.iter().filter(says_it_of_something).cloned().collect();
+}
+
+/// Leaves the signatures of the name that are of the least labels: hickory takes any one's for those of the wildcard, though
+/// another one is good, and with too many of them a zone denies below a cut what it does not know.
+fn narrow_to_wildcard(message: &mut Message, question: &Query) {
+    let labels = |record: &Record| {
+        let signature = signature(record).filter(|_| record.name == *question.name());
+        signature.map(|signature| signature.input().num_labels)
+    };
+    let least = message.answers.iter().filter_map(labels).min();
+    message.answers.retain(|record| labels(record).is_none_or(|of| Some(of) == least));
 }
 
 /// There is the record, or an alias.

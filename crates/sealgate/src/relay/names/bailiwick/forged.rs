@@ -278,6 +278,24 @@ async fn a_signature_of_something_else_makes_no_denial() {
     }
 }
 
+#[tokio::test]
+async fn a_wildcard_above_a_cut_stands_for_nothing_below_it() {
+    let mut internet = Internet::new();
+    let wildcard = record("*.example.", RData::A(A::new(192, 0, 2, 1)));
+    let mut answers = internet.signed("example.", vec![wildcard]);
+    answers.iter_mut().for_each(|record| record.name = name(MX_HOST));
+    // Of more labels than the wildcard has: those to the cut, below which the zone denies everything.
+    answers.insert(1, record(MX_HOST, signature_by(RecordType::A, 2, "example.")));
+    let denial = internet.covering("example.", MX_HOST, false);
+    internet.say(MX_HOST, RecordType::A, &answers, &denial);
+    assert_eq!(internet.proof(MX_HOST, RecordType::A).await, None);
+    // One that stands for this name.
+    answers.remove(1);
+    let denial = internet.covering("example.", "victim.example.", false);
+    internet.say(MX_HOST, RecordType::A, &answers, &denial);
+    assert_eq!(internet.proof(MX_HOST, RecordType::A).await, Some(vec![Proof::Secure]));
+}
+
 /// An address without a signature below a cut, and what the zone above says of its keys.
 async fn proof_below_a_cut(owner: &str, denials: impl Fn(&Internet) -> Vec<Record>) -> Proof {
     let mut internet = Internet::new();
