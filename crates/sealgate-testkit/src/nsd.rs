@@ -47,7 +47,8 @@ impl Zone {
         Self { name: name.to_owned(), records: records.to_owned(), state: State::Signed }
     }
 
-    /// A signed zone whose denials are hashed (NSEC3), with opt-out: what unsigned zones are below it is not signed.
+    /// A signed zone whose denials are hashed (NSEC3), with opt-out: unsigned zones below it are put in after it was signed,
+    /// and so is what is between them and it.
     pub fn hashed(name: &str, records: &str) -> Self {
         Self { state: State::Hashed, ..Self::signed(name, records) }
     }
@@ -95,12 +96,12 @@ impl Nsd {
         let mut configuration = configuration(dir.path(), address);
         for (index, zone) in all.iter().enumerate() {
             let file = format!("zone{index}");
+            let (own, late) = zone_file(dir.path(), zone, &all, &keys, ttl_secs);
             if zone.state != State::Broken {
-                let text = zone_file(dir.path(), zone, &all, &keys, ttl_secs);
-                fs::write(dir.path().join(&file), text).unwrap();
+                fs::write(dir.path().join(&file), own).unwrap();
             }
             let served = match zone.is_signed() {
-                true => sign(dir.path(), &file, &keys[index], zone),
+                true => sign(dir.path(), &file, &keys[index], zone, &late),
                 false => file,
             };
             let name = format!("{}.", zone.name);
@@ -211,30 +212,41 @@ fn generate_key(dir: &Path, zone: &Zone) -> String {
     base
 }
 
-/// SOA, NS, the zone's own records, and the delegations to those right below it.
-fn zone_file(dir: &Path, zone: &Zone, all: &[Zone], keys: &[String], ttl_secs: u32) -> String {
+/// SOA, NS, the zone's own records, and the delegations to those right below it; apart from these, the delegations that are
+/// not signed (RFC 5155 §6).
+fn zone_file(
+    dir: &Path,
+    zone: &Zone,
+    all: &[Zone],
+    keys: &[String],
+    ttl_secs: u32,
+) -> (String, String) {
     let dot = if zone.name.is_empty() { String::new() } else { format!("{}.", zone.name) };
     let mut text = format!(
         "$ORIGIN {}.\n$TTL {ttl_secs}\n@ SOA ns.{dot} admin.{dot} 1 3600 600 86400 {ttl_secs}\n\
          @ NS ns.{dot}\nns.{dot} A 127.0.0.1\n{}\n",
         zone.name, zone.records
     );
+    let mut late = String::new();
     for (child, key) in all.iter().zip(keys) {
         let between = |other: &Zone| child.is_below(other) && other.is_below(zone);
         if !child.is_below(zone) || all.iter().any(between) {
             continue;
         }
         let name = &child.name;
-        writeln!(text, "{name}. NS ns.{name}.\nns.{name}. A 127.0.0.1").unwrap();
+        let is_late = zone.state == State::Hashed && !child.is_signed();
+        let into = if is_late { &mut late } else { &mut text };
+        writeln!(into, "{name}. {ttl_secs} NS ns.{name}.\nns.{name}. {ttl_secs} A 127.0.0.1")
+            .unwrap();
         if child.is_signed() {
             text.push_str(&fs::read_to_string(dir.join(format!("{key}.ds"))).unwrap());
         }
     }
-    text
+    (text, late)
 }
 
-/// Signs a zone file; the name of the signed one.
-fn sign(dir: &Path, file: &str, key: &str, zone: &Zone) -> String {
+/// Signs a zone file, and puts in what is not signed; the name of the signed one.
+fn sign(dir: &Path, file: &str, key: &str, zone: &Zone, late: &str) -> String {
     let mut command = Command::new("ldns-signzone");
     command.current_dir(dir).args(["-o", &format!("{}.", zone.name)]);
     if zone.state == State::Hashed {
@@ -244,11 +256,13 @@ fn sign(dir: &Path, file: &str, key: &str, zone: &Zone) -> String {
     command.args([file, key]);
     process::run(&mut command, b"").expect_ok("ldns-signzone");
     let signed = format!("{file}.signed");
+    let mut text = fs::read_to_string(dir.join(&signed)).unwrap();
+    text.push_str(late);
     if let State::Falsified(from, to) = &zone.state {
-        let text = fs::read_to_string(dir.join(&signed)).unwrap();
         assert!(text.contains(from), "no `{from}` in {text}");
-        fs::write(dir.join(&signed), text.replace(from, to)).unwrap();
+        text = text.replace(from, to);
     }
+    fs::write(dir.join(&signed), text).unwrap();
     signed
 }
 

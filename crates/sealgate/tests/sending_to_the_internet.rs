@@ -144,12 +144,15 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
                 "@ MX 20 b\n@ MX 10 a\na A {}\nb A {}\nc A {nobody}\n\
                  away MX 10 c\naway MX 20 b\nnone MX 10 c\nold A {}\n\
                  both MX 10 d\nd AAAA 100::1\nd A {}\nlost MX 5 nowhere\nlost MX 10 a\n\
+                 gone MX 5 nowhere\ngone MX 10 text\ntext TXT x\nhere MX 0 localhost.\n\
+                 half MX 5 nowhere\nhalf MX 10 c\ntorn MX 5 nowhere\ntorn MX 10 mx.broken.example.\n\
                  six MX 10 e\ne A {nobody}\ne AAAA ::ffff:{0}\nseven MX 10 f\nf AAAA ::ffff:{0}\n",
                 first.address, second.address, second.address, first.address
             ),
         ),
         Zone::signed("null.example", "@ MX 0 .\n"),
         Zone::broken("broken.example"),
+        Zone::unsigned("unsigned.example", "gone MX 5 nowhere\n"),
         Zone::signed("cname.example", &format!("@ MX 10 x\nx CNAME y\ny A {other}\n")),
     ];
     let internet = Internet::new(&pki, &zones, |_| {});
@@ -162,6 +165,13 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
         ("bob@six.abc.example", "250 2.0.0", 4, 2),
         ("bob@seven.abc.example", "250 2.0.0", 5, 2),
         ("bob@none.abc.example", "451 4.4.1", 5, 2),
+        // For good only where none of them is there, and that is certain.
+        ("bob@gone.abc.example", "550 5.4.4", 5, 2),
+        ("bob@gone.unsigned.example", "550 5.4.4", 5, 2),
+        ("bob@here.abc.example", "550 5.4.4", 5, 2),
+        ("bob@half.abc.example", "451 4.4.1", 5, 2),
+        ("bob@torn.abc.example", "451 4.4.1", 5, 2),
+        ("bob@localhost", "550 5.1.2", 5, 2),
         ("bob@null.example", "556 5.1.10", 5, 2),
         ("bob@nosuch.abc.example", "550 5.1.2", 5, 2),
         ("bob@broken.example", "451 4.4.3", 5, 2),
@@ -423,6 +433,7 @@ fn a_recursive_resolver_between_changes_nothing() {
             Zone::signed("one.example", &records),
             Zone::hashed("two.example", &records),
             Zone::unsigned("three.example", &records),
+            Zone::unsigned("far.four.example", &records),
             Zone::falsified("forged.example", &records, "10 mx.", "11 mx."),
         ]);
         let resolver = Unbound::start(&dns, is_validating);
@@ -435,6 +446,7 @@ fn a_recursive_resolver_between_changes_nothing() {
             ("same.one.example", "dane"),
             ("mixed.one.example", "none"),
             ("three.example", "none"),
+            ("far.four.example", "none"),
         ] {
             let reply = internet.send(&format!("bob@{domain}"));
             assert_eq!(reply.code, 250, "{domain}: {reply:?}\n{}", internet.gate.log());

@@ -23,6 +23,7 @@ use self::wildcard::SecondLook;
 use crate::config::{Dns, Resolvers};
 
 pub(super) mod bailiwick;
+mod opt_out;
 mod resolv_conf;
 pub(super) mod wildcard;
 
@@ -207,6 +208,10 @@ impl Names {
     pub(crate) async fn look_up(&self, name: &str, kind: RecordType) -> Result<Found, NotFound> {
         let mut name = Name::from_ascii(name).map_err(|_| NotFound::NoSuchName)?;
         name.set_fqdn(true);
+        // RFC 6761 §6.3: whoever asks for it means himself, and is nobody that others could name.
+        if name.iter().next_back().is_some_and(|top| top.eq_ignore_ascii_case(b"localhost")) {
+            return Err(NotFound::NoSuchName);
+        }
         let now = self.now();
         let Some((validating, second_look)) = &now.validating else {
             let answer = now.plain.lookup(name.clone(), kind).await;
@@ -349,9 +354,15 @@ fn validating(
     anchors: &Arc<TrustAnchors>,
 ) -> Result<(Resolver<Connections>, SecondLook), String> {
     let options = validating_options(options);
-    let second_look = SecondLook::new(config, &options, Arc::clone(anchors))?;
-    let resolver = Resolver::builder_with_config(config.clone(), Connections::default())
-        .with_options(options)
+    let looking = |connections| SecondLook::new(config, &options, Arc::clone(anchors), connections);
+    let denials = Arc::new(looking(Connections::default())?);
+    let connections = Connections::with_denials(Arc::new(move |name| {
+        let denials = Arc::clone(&denials);
+        Box::pin(async move { denials.denial(&name).await })
+    }));
+    let second_look = looking(connections.clone())?;
+    let resolver = Resolver::builder_with_config(config.clone(), connections)
+        .with_options(options.clone())
         .with_trust_anchor(Arc::clone(anchors))
         .build()
         .map_err(|error| unusable(&error))?;

@@ -207,7 +207,7 @@ impl Router {
     /// A target's addresses, in the order to try them, and its TLSA records.
     ///
     /// # Errors
-    /// The refusal where the name or its TLSA records cannot be looked up.
+    /// The refusal where the name or its TLSA records cannot be looked up; for good where there is no such host.
     pub(crate) async fn reach(&self, target: &Target) -> Result<Reach, Refusal> {
         let port = target.port;
         if let Ok(address) = target.host.parse::<IpAddr>() {
@@ -224,6 +224,7 @@ impl Router {
         let (addresses, found) = match self.names.addresses(&target.host).await {
             Ok(found) => found,
             Err(NotFound::Bogus) => return Err(bogus(&target.host)),
+            Err(why) if why.is_certain() => return Err(no_such_host(&target.host)),
             Err(_) => return Err(Refusal::NextHopUnreachable),
         };
         let mut reach = Reach { addresses: in_order(&addresses, port), ..Reach::default() };
@@ -367,7 +368,7 @@ fn tlsa_bases(host: &str, found: &Found) -> Vec<String> {
 }
 
 /// Both families in turn, IPv4 first, so that neither uses up the attempts of the other.
-fn in_order(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+pub(super) fn in_order(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     let mut v4 = addresses.iter().filter(|address| address.is_ipv4());
     let mut v6 = addresses.iter().filter(|address| address.is_ipv6());
     let mut order: Vec<&IpAddr> = Vec::new();
@@ -399,6 +400,11 @@ fn hop(name: &str, hosts: Vec<(String, Guard)>) -> Hop {
 fn no_such_domain(name: &str) -> Refusal {
     let text = format!("there is no mail server for <{name}>");
     Refusal::NextHop(Reply::new(550, (5, 1, 2), text))
+}
+
+/// RFC 5321 §5.1: where no exchanger has an address the sender is told. The code is that of RFC 3463 §3.5 for no route.
+fn no_such_host(host: &str) -> Refusal {
+    Refusal::NextHop(Reply::new(550, (5, 4, 4), format!("the mail server {host} does not exist")))
 }
 
 fn look_up_failed(name: &str) -> Refusal {

@@ -71,11 +71,15 @@ pub fn dns_answer(data: &[u8]) {
     check_narrowed(&message, Query::query(name.clone(), kind));
 }
 
-/// Nothing is added; in the authority section stands only what may belong to a denial.
+/// Nothing is added but a cut that was asked for, or the zone of one; the answer is of the type asked for or an alias, and in the authority section stands only what may belong
+/// to a denial.
 fn check_narrowed(message: &Message, question: Query) {
     let mut narrowed = message.clone();
-    narrow(&mut narrowed, &question);
-    assert_eq!(narrowed.answers, message.answers);
+    let _ = narrow(&mut narrowed, &question);
+    let kinds = [question.query_type(), RecordType::CNAME, RecordType::RRSIG];
+    let is_cut = question.query_type() == RecordType::NS;
+    assert!(narrowed.answers.iter().all(|record| kinds.contains(&record.record_type())));
+    assert!(narrowed.answers.iter().all(|record| is_cut || message.answers.contains(record)));
     assert!(narrowed.additionals.is_empty());
     assert!(narrowed.authorities.iter().all(|record| KEPT.contains(&record.record_type())));
 }

@@ -164,6 +164,12 @@ fn signed_zones_of_every_make_are_believed() {
         Zone::unsigned("a.one.example", &records),
         Zone::signed("four.example", &format!("* A {}\n", server.address)),
         Zone::hashed("five.example", &format!("* A {}\n", server.address)),
+        // What is between them and the zone above is there for their sake only, so that opt-out leaves that out too.
+        Zone::unsigned("far.six.example", &records),
+        Zone::unsigned("farther.away.seven.example", &records),
+        // Here it is there for another's sake.
+        Zone::unsigned("far.eight.example", &records),
+        Zone::signed("near.eight.example", &records),
     ];
     let internet = Internet::new(&pki, &zones, |_| {});
     for (domain, verified) in [
@@ -188,6 +194,11 @@ fn signed_zones_of_every_make_are_believed() {
         ("mixed.one.example", "none"),
         ("back.three.example", "none"),
         ("here.three.example", "none"),
+        ("far.six.example", "none"),
+        ("some.far.six.example", "none"),
+        ("farther.away.seven.example", "none"),
+        ("far.eight.example", "none"),
+        ("near.eight.example", "dane"),
     ] {
         let reply = internet.send(&format!("bob@{domain}"));
         assert_eq!(reply.code, 250, "{domain}: {reply:?}\n{}", internet.gate.log());

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use sealgate_testkit::exchanger::{Exchanger, PolicyHost};
+use sealgate_testkit::exchanger::{Exchanger, PolicyHost, own_address};
 use sealgate_testkit::nsd::{Nsd, Zone};
 use sealgate_testkit::pki::Pki;
 
@@ -74,6 +74,41 @@ fn an_mta_sts_policy_decides_whom_mail_goes_to() {
     let reply = internet.send_with("bob@two.example", "TLS-Required: No\r\n");
     assert_eq!(reply.code, 250, "{reply:?}");
     assert_eq!(wrong.taken().len(), 1);
+}
+
+#[test]
+fn a_policy_is_fetched_from_any_address_of_its_host() {
+    let (pki, other) = (Pki::new("Internet"), Pki::new("Other"));
+    let good = with_tls(&certified(&pki, "good.sts.example"));
+    let names = "subjectAltName=DNS:mta-sts.tls.example,DNS:mta-sts.families.example\n";
+    let issue = |pki: &Pki| pki.issue_for_tls("policy", "/CN=policy", "serverAuth", names);
+    let enforce = TESTING.replace("testing", "enforce");
+    let [policy, alien] = [&pki, &other].map(|pki| {
+        let (chain, key) = issue(pki);
+        PolicyHost::start(&chain, &key, &enforce)
+    });
+    let zone = |name: &str, hosts: &str| {
+        let records = format!(
+            "@ MX 10 good.sts.example.\n_mta-sts TXT \"v=STSv1; id=1;\"\n{hosts}\
+             mta-sts AAAA ::ffff:{}\n",
+            policy.address
+        );
+        Zone::unsigned(&format!("{name}.example"), &records)
+    };
+    let nobody: String = (0..4).map(|_| format!("mta-sts A {}\n", own_address())).collect();
+    let zones = [
+        Zone::unsigned("sts.example", &format!("good A {}\n", good.address)),
+        // The first one is there and proves nothing.
+        zone("tls", &format!("mta-sts A {}\n", alien.address)),
+        // As many as are tried, of the other family.
+        zone("families", &nobody),
+    ];
+    let internet = Internet::new(&pki, &zones, |_| {});
+    for domain in ["tls", "families"] {
+        let reply = internet.send(&format!("bob@{domain}.example"));
+        assert_eq!(reply.code, 250, "{domain}: {reply:?}\n{}", internet.gate.log());
+        assert_eq!(internet.passage(&reply)["tls"]["verified"], "mta-sts", "{domain}");
+    }
 }
 
 #[test]

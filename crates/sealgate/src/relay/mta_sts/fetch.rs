@@ -12,7 +12,9 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use super::super::route::in_order;
 use super::{Assurance, Clients, Names};
 
 /// The text at `https://HOST/.well-known/mta-sts.txt`.
@@ -26,11 +28,13 @@ pub(super) async fn fetch(host: &str, names: &Names, clients: &Clients) -> Resul
 
 async fn fetch_from_any(host: &str, names: &Names, clients: &Clients) -> Result<String, String> {
     let (addresses, _) = names.addresses(host).await.map_err(|why| format!("look-up: {why:?}"))?;
+    let addresses = in_order(&addresses, HTTPS_PORT);
     let mut last = "no address".to_owned();
-    for address in addresses.into_iter().take(ADDRESSES_MAX) {
-        let address = SocketAddr::new(address, HTTPS_PORT);
-        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => return fetch_over(tcp, host, clients).await,
+    for (number, address) in (1..).zip(&addresses) {
+        // The last one has all the time that is left.
+        let patience = if number == addresses.len() { FETCH_MAX } else { CONNECT_MAX };
+        match tokio::time::timeout(patience, connect(*address, host, clients)).await {
+            Ok(Ok(tls)) => return fetch_over(tls, host).await,
             Ok(Err(error)) => last = format!("{address}: {error}"),
             Err(_) => last = format!("{address}: it took too long"),
         }
@@ -38,11 +42,19 @@ async fn fetch_from_any(host: &str, names: &Names, clients: &Clients) -> Result<
     Err(last)
 }
 
-async fn fetch_over(tcp: TcpStream, host: &str, clients: &Clients) -> Result<String, String> {
+async fn connect(
+    address: SocketAddr,
+    host: &str,
+    clients: &Clients,
+) -> Result<TlsStream<TcpStream>, String> {
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
     let config = clients.config(&Assurance::Named(vec![name.clone()]))?;
+    let tcp = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let tls = TlsConnector::from(config).connect(name, tcp).await;
-    let tls = tls.map_err(|error| format!("TLS: {error}"))?;
+    tls.map_err(|error| format!("TLS: {error}"))
+}
+
+async fn fetch_over(tls: TlsStream<TcpStream>, host: &str) -> Result<String, String> {
     let http = http1::Builder::new().max_buf_size(HEADER_BYTES_MAX).handshake(TokioIo::new(tls));
     let (mut sender, connection) = http.await.map_err(|error| error.to_string())?;
     let request = Request::get(PATH)
@@ -74,10 +86,8 @@ const PATH: &str = "/.well-known/mta-sts.txt";
 const HTTPS_PORT: u16 = 443;
 /// RFC 8461 §3.3 suggests a minute; the sender of the mail waits meanwhile.
 const FETCH_MAX: Duration = Duration::from_secs(20);
-/// To one address.
+/// To one address, with TLS, where there are others.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Addresses of the policy host that are tried.
-const ADDRESSES_MAX: usize = 4;
 /// RFC 8461 §3.3 suggests 64 KiB.
 const POLICY_BYTES_MAX: usize = 64 << 10;
 /// Response header.

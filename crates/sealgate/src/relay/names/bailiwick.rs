@@ -1,15 +1,19 @@
 //! What of a DNS response can say something about its question; the rest is taken out before anything is validated.
 //!
-//! In: the responses of name servers. Out: the same without records that belong to no zone of the question's. hickory-net
-//! 0.26.3 believes each denial whose authority section is out of provably unsigned zones, and each NSEC and NSEC3 record that
+//! In: the responses of name servers. Out: the same without records that answer something else or belong to no zone of the
+//! question's. hickory-net 0.26.3 takes whatever keys are in the answer for the keys of the zone that was asked about, so that
+//! those of an unsigned zone would make any zone unsigned (RFC 4035 §5.2, §5.3.1), and any signature there for one of a
+//! wildcard's record. It believes each denial whose authority section is out of provably unsigned zones, and each NSEC and NSEC3 record that
 //! somebody signed correctly, without asking whether these zones have the name in question below them: whoever is on the way
 //! to the resolver would deny TLSA and MX records with a zone of his own (RFC 4035 §5.4). hickory-resolver takes a record in
 //! the additional section, which nobody needs here, for the answer.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::mem::take;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use hickory_resolver::config::ConnectionConfig;
 use hickory_resolver::net::NetError;
@@ -25,9 +29,25 @@ use hickory_resolver::proto::{
 };
 use hickory_resolver::{ConnectionProvider, PoolContext};
 
+use super::opt_out::{self, Encloser};
+
 /// Connections to name servers whose responses are narrowed.
 #[derive(Clone, Default)]
-pub(super) struct Connections(TokioRuntimeProvider);
+pub(super) struct Connections {
+    provider: TokioRuntimeProvider,
+    denials: Option<Denials>,
+}
+
+/// Gives the validated denial of a name's DS records; nothing where there is none. Without it no unsigned zone is seen that
+/// takes more than one denial, as none is on the way from the root to a signed one.
+pub(super) type Denials =
+    Arc<dyn Fn(Name) -> Pin<Box<dyn Future<Output = Vec<Record>> + Send>> + Send + Sync>;
+
+impl Connections {
+    pub(super) fn with_denials(denials: Denials) -> Self {
+        Self { denials: Some(denials), ..Self::default() }
+    }
+}
 
 impl ConnectionProvider for Connections {
     type Conn = Narrowed<<TokioRuntimeProvider as ConnectionProvider>::Conn>;
@@ -40,47 +60,77 @@ impl ConnectionProvider for Connections {
         config: &ConnectionConfig,
         cx: &PoolContext,
     ) -> Result<Self::FutureConn, NetError> {
-        let opening = self.0.new_connection(ip, config, cx)?;
-        Ok(Box::pin(async move { opening.await.map(Narrowed) }))
+        let opening = self.provider.new_connection(ip, config, cx)?;
+        let denials = self.denials.clone();
+        Ok(Box::pin(async move { Ok(Narrowed { handle: opening.await?, denials }) }))
     }
 
     fn runtime_provider(&self) -> &Self::RuntimeProvider {
-        &self.0
+        &self.provider
     }
 }
 
 /// One connection.
 #[derive(Clone)]
-pub(super) struct Narrowed<H>(H);
+pub(super) struct Narrowed<H> {
+    handle: H,
+    denials: Option<Denials>,
+}
 
 impl<H: DnsHandle> DnsHandle for Narrowed<H> {
     type Response = DnsResponseStream;
     type Runtime = H::Runtime;
 
     fn send(&self, request: DnsRequest) -> Self::Response {
-        let question = request.queries.first().cloned();
-        let response = self.0.send(request).first_answer();
-        DnsResponseStream::from(Box::pin(async move {
-            let mut response: DnsResponse = response.await?;
-            if response.as_buffer().len() > MESSAGE_OCTETS_MAX {
-                return Err(NetError::from("the response is too long"));
-            }
-            if let Some(question) = question {
-                narrow(&mut response, &question);
-            }
-            Ok(response)
-        }))
+        let narrowed = self.clone();
+        DnsResponseStream::from(Box::pin(async move { narrowed.ask(request).await }))
     }
 }
 
-/// Takes out what says nothing about the question.
-pub(crate) fn narrow(message: &mut Message, question: &Query) {
+impl<H: DnsHandle> Narrowed<H> {
+    async fn ask(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+        let question = request.queries.first().cloned();
+        let mut response = self.receive(request.clone()).await?;
+        let Some(question) = question else { return Ok(response) };
+        if opt_out::is_silent(&response, &question) {
+            let about_cut = opt_out::about_cut(&request, &question);
+            let mut other = self.receive(about_cut).await?;
+            response.metadata.truncation |= other.truncation;
+            response.authorities = take(&mut other.authorities);
+        }
+        if let Some(encloser) = narrow(&mut response, &question) {
+            let is_there = match &self.denials {
+                Some(denials) => encloser.is_there(&denials(encloser.name.clone()).await),
+                None => false,
+            };
+            if !is_there {
+                opt_out::take_out(&mut response);
+            }
+        }
+        Ok(response)
+    }
+
+    async fn receive(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+        let response = self.handle.send(request).first_answer().await?;
+        if response.as_buffer().len() > MESSAGE_OCTETS_MAX {
+            return Err(NetError::from("the response is too long"));
+        }
+        Ok(response)
+    }
+}
+
+/// Takes out what says nothing about the question. Where a name is returned that turns out not to be there, the hashed denials
+/// do not either.
+#[must_use]
+pub(crate) fn narrow(message: &mut Message, question: &Query) -> Option<Encloser> {
     message.additionals.clear();
+    narrow_answers(message, question);
+    narrow_to_wildcard(message, question);
     // A record where it was signed needs no denial (RFC 4035 §3.1.3.3), nor does an alias: what it leads to, or that this
     // is not there, is asked for by itself.
     if is_answered(message, question) && !is_out_of_a_wildcard(message) {
         message.authorities.clear();
-        return;
+        return None;
     }
     let names = names_in_question(&message.answers, question);
     let has_below = |zone: &Name| names.iter().any(|name| zone.zone_of(name));
@@ -103,6 +153,39 @@ pub(crate) fn narrow(message: &mut Message, question: &Query) {
         _ => false,
     };
     message.authorities = authorities.iter().filter(says_something).cloned().collect();
+    opt_out::narrow(message, question)
+}
+
+/// Takes out of the answer what is of another name or type, and signatures without what they sign: hickory reads out of any how
+/// many labels of the name are a wildcard's, and with too few of them a zone above a cut denies what is below.
+fn narrow_answers(message: &mut Message, question: &Query) {
+    let answers = take(&mut message.answers);
+    let names = names_in_question(&answers, question);
+    let is_alias = |kind| kind == RecordType::CNAME && !is_of_chain_of_trust(question);
+    let says_something = |record: &&Record| {
+        let kind = kind_in_question(record);
+        names.contains(&&record.name) && (kind == question.query_type() || is_alias(kind))
+    };
+    let signed: BTreeSet<(&Name, RecordType)> = answers
+        .iter()
+        .filter(|record| signature(record).is_none())
+        .map(|record| (&record.name, record.record_type()))
+        .collect();
+    let says_it_of_something = |record: &&Record| {
+        says_something(record) && signed.contains(&(&record.name, kind_in_question(record)))
+    };
+    message.answers = answers.iter().filter(says_it_of_something).cloned().collect();
+}
+
+/// Leaves the signatures of the name that are of the least labels: hickory takes any one's for those of the wildcard, though
+/// another one is good, and with too many of them a zone denies below a cut what it does not know.
+fn narrow_to_wildcard(message: &mut Message, question: &Query) {
+    let labels = |record: &Record| {
+        let signature = signature(record).filter(|_| record.name == *question.name());
+        signature.map(|signature| signature.input().num_labels)
+    };
+    let least = message.answers.iter().filter_map(labels).min();
+    message.answers.retain(|record| labels(record).is_none_or(|of| Some(of) == least));
 }
 
 /// There is the record, or an alias.
@@ -124,7 +207,7 @@ fn is_out_of_a_wildcard(message: &Message) -> bool {
 /// here nobody has looked yet whether the alias is signed.
 fn names_in_question<'a>(answers: &'a [Record], question: &'a Query) -> Vec<&'a Name> {
     let mut names = vec![question.name()];
-    if KEYS_AND_CUTS.contains(&question.query_type()) {
+    if is_of_chain_of_trust(question) {
         return names;
     }
     for record in answers {
@@ -135,6 +218,15 @@ fn names_in_question<'a>(answers: &'a [Record], question: &'a Query) -> Vec<&'a 
         }
     }
     names
+}
+
+fn is_of_chain_of_trust(question: &Query) -> bool {
+    KEYS_AND_CUTS.contains(&question.query_type())
+}
+
+/// The type of a record, or of those that a signature is of.
+pub(super) fn kind_in_question(record: &Record) -> RecordType {
+    signature(record).map_or(record.record_type(), |signature| signature.input().type_covered)
 }
 
 fn signature(record: &Record) -> Option<&RRSIG> {
@@ -152,6 +244,9 @@ const DENYING: [RecordType; 4] =
 /// What the chain of trust is made of.
 const KEYS_AND_CUTS: [RecordType; 4] =
     [RecordType::DNSKEY, RecordType::DS, RecordType::NS, RecordType::SOA];
+
+#[cfg(test)]
+mod forged;
 
 /// A signature in form only.
 #[cfg(test)]
@@ -213,10 +308,34 @@ mod tests {
         message.answers = answers.to_vec();
         message.authorities = authorities.to_vec();
         message.additionals = vec![cut(OWNER)];
-        narrow(&mut message, &Query::query(name(OWNER), kind));
-        assert_eq!(message.answers, answers);
+        assert_eq!(narrow(&mut message, &Query::query(name(OWNER), kind)), None);
+        assert!(message.answers.iter().all(|record| answers.contains(record)));
         assert!(message.additionals.is_empty());
         message.authorities.len()
+    }
+
+    #[test]
+    fn answers_are_of_the_name_and_the_type() {
+        let left = |kind, answers: &[Record]| {
+            let mut message = Message::query();
+            message.answers = answers.to_vec();
+            assert_eq!(narrow(&mut message, &Query::query(name(OWNER), kind)), None);
+            message.answers
+        };
+        let there = "there.victim.example.";
+        let answers = [
+            alias(OWNER, there),
+            signed(OWNER, RecordType::CNAME, 5, "victim.example."),
+            cut(there),
+            signed(there, RecordType::NS, 3, "victim.example."),
+        ];
+        assert_eq!(left(RecordType::MX, &answers), answers[..2], "and the alias");
+        assert_eq!(left(RecordType::CNAME, &answers), answers[..2]);
+        assert_eq!(left(RecordType::NS, &answers), [], "no chain of trust goes by an alias");
+        assert_eq!(left(RecordType::MX, &answers[2..]), []);
+        assert_eq!(left(RecordType::MX, &answers[1..2]), [], "a signature of nothing");
+        let here = [cut(OWNER), signed(OWNER, RecordType::NS, 5, "victim.example.")];
+        assert_eq!(left(RecordType::NS, &here), here);
     }
 
     #[test]

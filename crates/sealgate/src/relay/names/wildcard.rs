@@ -16,7 +16,7 @@ use hickory_resolver::net::xfer::{DnsHandle as _, FirstAnswer as _, RetryDnsHand
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, NSEC, RRSIG};
 use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
-use hickory_resolver::proto::op::{DnsRequestOptions, Query, ResponseCode};
+use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 
@@ -40,11 +40,12 @@ impl SecondLook {
         config: &ResolverConfig,
         options: &ResolverOpts,
         anchors: Arc<TrustAnchors>,
+        connections: Connections,
     ) -> Result<Self, String> {
         let tls = TlsConfig::new().map_err(|error| error.to_string())?;
         let context = Arc::new(PoolContext::new(options.clone(), tls));
         let servers = config.name_servers().to_vec();
-        let pool = NameServerPool::from_config(servers, context, Connections::default());
+        let pool = NameServerPool::from_config(servers, context, connections);
         let retry = RetryDnsHandle::new(pool, options.attempts);
         let handle = DnssecDnsHandle::with_trust_anchor(retry, anchors)
             .validation_cache_size(VALIDATED_MAX)
@@ -53,12 +54,17 @@ impl SecondLook {
         Ok(Self { handle })
     }
 
+    /// The validated denial of a name's DS records; nothing where there is none.
+    pub(super) async fn denial(&self, name: &Name) -> Vec<Record> {
+        match self.look_up(name, RecordType::DS).await {
+            Ok(response) => response.authorities.clone(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// The answer's records with their proofs, where there are some and no more than that one is missing.
     pub(super) async fn answers(&self, name: &Name, kind: RecordType) -> Option<Vec<Record>> {
-        let mut options = DnsRequestOptions::default();
-        options.edns_set_dnssec_ok = true;
-        let query = Query::query(name.clone(), kind);
-        match self.handle.lookup(query, options).first_answer().await {
+        match self.look_up(name, kind).await {
             Ok(response) => Some(response.answers.clone()),
             Err(NetError::Dns(DnsError::Nsec { response, .. }))
                 if response.response_code == ResponseCode::NoError
@@ -68,6 +74,13 @@ impl SecondLook {
             }
             _ => None,
         }
+    }
+
+    async fn look_up(&self, name: &Name, kind: RecordType) -> Result<DnsResponse, NetError> {
+        let mut options = DnsRequestOptions::default();
+        options.edns_set_dnssec_ok = true;
+        let query = Query::query(name.clone(), kind);
+        self.handle.lookup(query, options).first_answer().await
     }
 }
 
