@@ -63,10 +63,13 @@ pub fn lay(
     address
 }
 
+/// What becomes of an answer.
+type Befalls = dyn Fn(&[u8]) -> Option<Trouble> + Send + Sync;
+
 #[derive(Clone)]
 struct Line {
     target: SocketAddr,
-    befalls: Arc<dyn Fn(&[u8]) -> Option<Trouble> + Send + Sync>,
+    befalls: Arc<Befalls>,
 }
 
 impl Line {
