@@ -407,7 +407,7 @@ impl Stores {
                 let now = Timestamp(unix_now());
                 let chosen = trust.and_then(|trust| choose_key(&keys, address, trust, now));
                 if chosen.is_none_or(|key| key.address.is_none()) {
-                    secret_keys.domain_signs_here(database, address).await?;
+                    secret_keys.domain_signs_here(database, address, &keys).await?;
                 }
                 let usable = chosen.is_some();
                 Ok(Found { keys: Answer::Own(keys.into()), complete: true, usable })

@@ -904,5 +904,10 @@ fn what_the_own_authority_issued_is_revoked_and_correspondents_are_told() {
     assert!(verifies("erin.pem").0, "{:?}", verifies("erin.pem"));
     assert_eq!(good(&["crl", "list"]).lines().count(), 3, "a head and two lists");
     good(&["ca", "revoke", "dave@nec.example", "--reason", "key-compromise"]);
-    assert_eq!(good(&["crl", "list"]).lines().count(), 3, "in the place of the one before");
+    let listed = good(&["crl", "list"]);
+    assert_eq!(listed.lines().count(), 3, "in the place of the one before");
+    let first = listed.lines().nth(1).unwrap().split_whitespace().next().unwrap();
+    let (status, _, error) = run(&["crl", "remove", first]);
+    assert_eq!(status, Some(65), "{error}");
+    assert_eq!(good(&["crl", "list"]), listed, "there is no other record");
 }

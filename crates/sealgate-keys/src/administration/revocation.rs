@@ -17,6 +17,7 @@ use crate::certificates;
 use crate::database::{Change, Statement};
 use crate::error::StoreError;
 use crate::import::crl::{self, Crl, ListScope};
+use crate::learning::unix_now;
 use crate::trust_source::{Role, certificates as authorities, column, stored_crls};
 
 /// A certificate revocation list (RFC 5280 §5) in use.
@@ -150,13 +151,21 @@ impl Administration<'_> {
     /// Takes lists out of the database, the one with this SHA-256 or all of an issuer; says how many.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where there is none.
+    /// [`StoreError::NotFound`] where there is none, [`StoreError::Input`] where it is one of our own authority's.
     pub async fn remove_revocation_lists(&self, name: &str) -> Result<u64, StoreError> {
         let sha256 = name.replace(':', "").to_ascii_lowercase();
+        let mut own = self.own_authorities().await?;
+        // Nobody believes anything of one that has ended.
+        own.retain(|authority| authority.not_after().0 >= unix_now());
         let mut change = self.database.begin_change().await?;
         let mut removed = 0_u64;
         for row in rows(&mut change, Statement::new("SELECT id, issuer, crl FROM crls")).await? {
             if row.issuer == name || digest(&row.der) == sha256 {
+                if ListSignature::check(&row.der, &own) == Some(ListSignature::Holds) {
+                    return Err(StoreError::Input(format!(
+                        "{name}: our own authority's list, the only record of what it has revoked, which is not taken back"
+                    )));
+                }
                 remove(&mut change, &row.id).await?;
                 removed = removed.saturating_add(1);
             }

@@ -132,8 +132,8 @@ async fn write_list(
     let mut so_far = match newest {
         Some(held) => RevokedSoFar::parse(&held.list.der).ok_or_else(|| {
             StoreError::Input(format!(
-                "the revocation list in the database for {} was not written by `sealgate ca revoke`; take it out first: \
-                 `sealgate crl list`, `sealgate crl remove`",
+                "the revocation list in the database for {} was not written by `sealgate ca revoke`, which would lose what \
+                 is on it",
                 issuer.subject()
             ))
         })?,

@@ -15,7 +15,7 @@ use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::{CertificateList, RevokedCert};
 use x509_cert::ext::pkix::CrlReason;
 
-use super::{Authority, failed};
+use super::{Authority, CLOCK_SKEW, failed};
 use crate::error::StoreError;
 
 /// Why a certificate is not to be believed any more (RFC 5280 §5.3.1).
@@ -46,7 +46,6 @@ impl Reason {
 #[derive(Default)]
 pub(crate) struct RevokedSoFar {
     entries: Vec<RevokedCertParams>,
-    this_update: i64,
     number: u64,
 }
 
@@ -58,11 +57,7 @@ impl RevokedSoFar {
         let number = extensions.iter().find(|one| one.extn_id == CRL_NUMBER)?;
         let number = u64::from_der(number.extn_value.as_bytes()).ok()?;
         let revoked = list.revoked_certificates.unwrap_or_default();
-        Some(Self {
-            entries: revoked.iter().map(entry).collect::<Option<_>>()?,
-            this_update: i64::try_from(list.this_update.to_unix_duration().as_secs()).ok()?,
-            number,
-        })
+        Some(Self { entries: revoked.iter().map(entry).collect::<Option<_>>()?, number })
     }
 
     /// Adds a certificate. One that is there already gets the graver reason and keeps its date. Says whether anything changed.
@@ -92,13 +87,15 @@ impl RevokedSoFar {
 }
 
 impl Authority {
-    /// Signs a list (DER) that takes the place of the one that it begins with, whatever the clock says.
+    /// Signs a list (DER) that takes the place of the one that it begins with: by its number, whatever the clock said then.
     pub(crate) fn revocation_list(
         &self,
         so_far: RevokedSoFar,
         now: Timestamp,
     ) -> Result<Vec<u8>, StoreError> {
-        let this_update = so_far.this_update.max(now.0);
+        // A clock that is behind is to take it for current, as it takes our certificates.
+        let skew = i64::try_from(CLOCK_SKEW.as_secs()).unwrap_or_default();
+        let this_update = now.0.saturating_sub(skew);
         let next_update = self.not_after.max(this_update.saturating_add(1));
         // Also where the list before was taken out of the database: correspondents may have that.
         let seconds = u64::try_from(now.0).unwrap_or_default();

@@ -18,6 +18,7 @@ use crate::secret_key_store::{
     KeyPurpose, KeyState, NewSecretKey, SecretKeyEntry, SecretKeyStoreKind,
 };
 
+pub(crate) mod left;
 pub(crate) mod moved;
 
 /// A row as stored; the secret still wrapped.
@@ -149,31 +150,6 @@ pub(crate) async fn domain_signs_here(
     address: &Address,
 ) -> Result<(), StoreError> {
     moved::refuse(database, &[&format!("@{}", address.domain())], KeyPurpose::Sign).await
-}
-
-/// Asked where another store is in use and has no key of an owner: whose keys stayed here when others were moved has some.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] where he has, so that his mail waits.
-pub(crate) async fn require_none_left(database: &Database, owner: &str) -> Result<(), StoreError> {
-    let select =
-        Statement::new("SELECT id FROM secret_keys WHERE owner = $1 AND state = $2 LIMIT 1");
-    let select = select.bind(owner).bind(KeyState::Active.as_str());
-    match database.fetch_optional(select).await? {
-        Some(_) => Err(left(owner)),
-        None => Ok(()),
-    }
-}
-
-/// What is said of an owner whose keys are here and not in the store that is in use.
-pub(crate) fn left(owner: &str) -> StoreError {
-    StoreError::Unavailable {
-        store: "secret keys".to_owned(),
-        why: format!(
-            "the keys of {owner} are still in the database, and none in the store in use: move them with `sealgate \
-             secret-key move {owner} --to STORE`; or, with [secret_keys] store = \"embedded\" again, remove them"
-        ),
-    }
 }
 
 /// All keys, or those of one owner.

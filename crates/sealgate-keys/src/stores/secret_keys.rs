@@ -10,7 +10,7 @@ use crate::database::Database;
 use crate::error::StoreError;
 use crate::master_key::held::HeldMasterKey;
 use crate::public_key_store::MailboxAndDomain;
-use crate::secret_key_store::embedded::{self, Held, StoredKey};
+use crate::secret_key_store::embedded::{self, Held, StoredKey, left};
 use crate::secret_key_store::key_management_server::KeyManagementServer;
 use crate::secret_key_store::pkcs11::Token;
 use crate::secret_key_store::{
@@ -76,15 +76,16 @@ impl SecretKeys {
             }
             Self::Remote(store) => {
                 let (own, domains) = find_both(store, address).await?;
-                let (mailbox, domain) = (address.lookup_key(), format!("@{}", address.domain()));
-                for (owner, found) in [(mailbox, &own), (domain, &domains)] {
-                    if found.is_empty() {
-                        embedded::require_none_left(database, &owner).await?;
-                    }
-                }
                 let serves = |key: &RemoteKey| {
                     KeyPurpose::of(&key.certificate).is_some_and(|found| found.serves(purpose))
                 };
+                if !own.iter().any(serves) {
+                    left::require_none(database, &address.lookup_key(), purpose).await?;
+                }
+                // Before a domain's keys sign it is asked whether they do; what was encrypted to them is opened beside.
+                if purpose == KeyPurpose::Encrypt && !domains.iter().any(serves) {
+                    left::require_none(database, &domain_of(address), purpose).await?;
+                }
                 let mailbox = own.into_iter().filter(serves).map(|key| (Some(address), key));
                 let domain = domains.into_iter().filter(serves).map(|key| (None, key));
                 let key = |(address, key): (Option<&Address>, RemoteKey)| OwnKey {
@@ -107,10 +108,14 @@ impl SecretKeys {
         &self,
         database: &Database,
         address: &Address,
+        found: &[OwnKey],
     ) -> Result<(), StoreError> {
         match self {
             Self::Embedded(_) => embedded::domain_signs_here(database, address).await,
-            Self::Remote(_) => Ok(()),
+            Self::Remote(_) if found.iter().any(|key| key.address.is_none()) => Ok(()),
+            Self::Remote(_) => {
+                left::require_none(database, &domain_of(address), KeyPurpose::Sign).await
+            }
         }
     }
 
@@ -250,17 +255,9 @@ impl SecretKeys {
             Self::Remote(store) => {
                 let asked = Arc::clone(store);
                 let said = blocking(move || asked.check()).await?;
-                let left = embedded::list(database, None).await?;
-                let mut owners: Vec<_> = left
-                    .into_iter()
-                    .filter(|entry| entry.is_active)
-                    .map(|entry| entry.owner)
-                    .collect();
-                owners.dedup();
-                for owner in owners {
-                    if find(store, &owner).await?.is_empty() {
-                        return Err(embedded::left(&owner));
-                    }
+                for owner in left::owners(database).await? {
+                    let found = find(store, &owner).await?;
+                    left::require_all_there(database, &owner, &found).await?;
                 }
                 Ok(said)
             }
@@ -274,7 +271,7 @@ async fn find_both(
     address: &Address,
 ) -> Result<(Vec<RemoteKey>, Vec<RemoteKey>), StoreError> {
     let store = Arc::clone(store);
-    let (mailbox, domain) = (address.lookup_key(), format!("@{}", address.domain()));
+    let (mailbox, domain) = (address.lookup_key(), domain_of(address));
     blocking(move || {
         let mut found = store.find_both(&mailbox, &domain)?;
         newest_first(&mut found.0);
@@ -282,6 +279,10 @@ async fn find_both(
         Ok(found)
     })
     .await
+}
+
+fn domain_of(address: &Address) -> String {
+    format!("@{}", address.domain())
 }
 
 async fn find(store: &Arc<dyn RemoteStore>, owner: &str) -> Result<Vec<RemoteKey>, StoreError> {

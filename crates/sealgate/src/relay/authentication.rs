@@ -91,6 +91,7 @@ impl Authenticator {
         // Name servers of the sender's own that are slow to answer must not leave DMARC without time.
         let now = Instant::now();
         let first = now + sender.deadline.saturating_duration_since(now) * 2 / 3;
+        let is_author_clear = is_author_clear(message, &parsed);
         let one_by_one = one_by_one(&parsed);
         let (spf, mut dkim, arc) = tokio::join!(
             self.spf(sender, first, hostname, &of_spf),
@@ -106,7 +107,7 @@ impl Authenticator {
                 |one: &DkimOutput<'_>| matches!(one.result(), DkimResult::TempError(_));
             dkim.retain(|one| !is_of_the_moment(one));
         }
-        let dmarc = match is_author_clear(message, &parsed) {
+        let dmarc = match is_author_clear {
             true => Ok(self.dmarc(&parsed, &dkim, &spf, sender).await),
             false => Err(Rejection::AuthorUnclear),
         };
@@ -223,52 +224,73 @@ pub(super) fn parse(message: &Message) -> Option<AuthenticatedMessage<'_>> {
     parsed.ams_headers.retain(|field| field.header.h.len() <= SIGNED_FIELDS_MAX);
     parsed.dkim_headers.truncate(SIGNATURES_MAX);
     parsed.errors.truncate(SIGNATURES_MAX);
+    // One more is enough to see that they are too many.
+    parsed.from.truncate(AUTHORS_MAX.saturating_add(1));
+    parsed.from.shrink_to_fit();
     Some(parsed)
 }
 
 /// The message with what is malformed of its signatures, and once more for each of the others.
 fn one_by_one<'m>(message: &AuthenticatedMessage<'m>) -> Vec<AuthenticatedMessage<'m>> {
-    let mut bare = message.clone();
-    let signatures = std::mem::take(&mut bare.dkim_headers);
-    bare.ams_headers.clear();
-    bare.as_headers.clear();
-    bare.aar_headers.clear();
-    let mut all = vec![bare.clone()];
-    bare.errors.clear();
-    all.extend(
-        signatures
-            .into_iter()
-            .map(|one| AuthenticatedMessage { dkim_headers: vec![one], ..bare.clone() }),
-    );
-    all
+    let bare = AuthenticatedMessage {
+        headers: message.headers.clone(),
+        from: message.from.clone(),
+        raw_message: message.raw_message,
+        body_offset: message.body_offset,
+        body_hashes: message.body_hashes.clone(),
+        ..AuthenticatedMessage::default()
+    };
+    let with_errors = AuthenticatedMessage { errors: message.errors.clone(), ..bare.clone() };
+    let signatures = message.dkim_headers.iter().cloned();
+    let with_one = |one| AuthenticatedMessage { dkim_headers: vec![one], ..bare.clone() };
+    std::iter::once(with_errors).chain(signatures.map(with_one)).collect()
 }
 
 /// Whether From has the same domains for `mail_auth`, which DMARC is judged by, and for whoever shows the message to a reader:
 /// `mail_auth` takes a spaced-out name for From, and of `a@bank.example <b@evil.example>` the last domain.
 fn is_author_clear(message: &Message, parsed: &AuthenticatedMessage<'_>) -> bool {
     let Ok(header) = Header::parse(message.header_section()) else { return false };
-    let ascii = |domain: &str| {
-        Domain::parse(domain).map_or_else(|_| domain.to_ascii_lowercase(), |one| one.to_string())
+    if parsed.from.len() > AUTHORS_MAX {
+        return false;
+    }
+    // A domain that is none to us is none to look up either.
+    let domain = |address: &String| Some(Domain::parse(address.rsplit_once('@')?.1).ok());
+    let Some(judged) = parsed.from.iter().filter_map(domain).collect::<Option<HashSet<_>>>() else {
+        return false;
     };
-    let of_list = |address: &String| address.rsplit_once('@').map(|(_, domain)| ascii(domain));
-    let judged: HashSet<String> = parsed.from.iter().filter_map(of_list).collect();
-    let shown: HashSet<String> = match header.from_mailboxes() {
-        Ok(from) => from.iter().map(|one| ascii(one.domain().as_str())).collect(),
-        // Not a list of addresses by the letter, as of `Foo, Inc. <a@foo.example>`: whatever may be one in it.
-        Err(_) => header
-            .all("From")
-            .flat_map(|field| {
-                let text = field.value_unfolded();
-                let is_end = |c: char| c.is_whitespace() || "<>()[],;:\"@".contains(c);
-                let domains = text.split('@').skip(1).map(|rest| {
-                    let end = rest.find(is_end).unwrap_or(rest.len());
-                    ascii(rest.get(..end).unwrap_or_default())
-                });
-                domains.collect::<Vec<_>>()
-            })
-            .collect(),
+    let shown: HashSet<Domain> = match header.from_mailboxes() {
+        Ok(from) => from.iter().map(|one| one.domain().clone()).collect(),
+        // Not a list of addresses by the letter, as of `Foo, Inc. <a@foo.example>`.
+        Err(_) => {
+            header.all("From").flat_map(|field| domains_in(&field.value_unfolded())).collect()
+        }
     };
     judged == shown
+}
+
+/// The domains of whatever may be taken for an address in a value: outside of quotes and comments, and of more than one label.
+fn domains_in(value: &str) -> Vec<Domain> {
+    let (mut depth, mut is_quoted, mut is_escaped) = (0_usize, false, false);
+    let mut bare = String::with_capacity(value.len());
+    for c in value.chars() {
+        let was_escaped = std::mem::replace(&mut is_escaped, false);
+        match c {
+            _ if was_escaped => {}
+            '\\' => is_escaped = true,
+            '"' if depth == 0 => {
+                is_quoted = !is_quoted;
+                bare.push(' ');
+            }
+            '(' if !is_quoted => depth = depth.saturating_add(1),
+            ')' if !is_quoted && depth > 0 => depth = depth.saturating_sub(1),
+            _ if is_quoted || depth > 0 => {}
+            _ => bare.push(c),
+        }
+    }
+    let is_end = |c: char| c.is_whitespace() || "<>[],;:@".contains(c);
+    let domain = |rest: &str| Domain::parse(rest.split(is_end).next()?).ok();
+    let domains = bare.split('@').skip(1).filter_map(domain);
+    domains.filter(|domain| domain.as_str().contains('.')).collect()
 }
 
 fn domain_of(sender: Sender<'_>) -> String {
@@ -364,6 +386,8 @@ fn chain(output: &ArcOutput<'_>) -> Option<Chain> {
 
 /// Signatures of a message that are verified, and sets of an ARC chain.
 const SIGNATURES_MAX: usize = 10;
+/// Mailboxes in From that are looked at.
+const AUTHORS_MAX: usize = 100;
 /// Fields that one signature may name; usual ones name a dozen.
 const SIGNED_FIELDS_MAX: usize = 100;
 /// Messages up to this size are digested on the thread that received them.
@@ -416,6 +440,13 @@ mod tests {
             ("From: a@bank.example, b@bank.example", true),
             ("From: \"b@evil.example\" <ceo@bank.example>", true),
             ("From: Bank, Inc. <ceo@bank.example>", true),
+            // What nobody takes for an address.
+            ("From: Sales @ Bank <ceo@bank.example>", true),
+            ("From: Bank, Inc. \"Sales@evil.example\" <ceo@bank.example>", true),
+            ("From: Smith, John (js@evil.example) <ceo@bank.example>", true),
+            // Who cannot be asked about.
+            ("From: ceo@bank.example.", false),
+            ("From: Ceo <ceo@bank.example'>", false),
             ("Subject: nobody's", true),
             ("From: ceo@bank.example <x@evil.example>", false),
             ("From: x@evil.example <ceo@bank.example>", false),
@@ -426,6 +457,19 @@ mod tests {
             let parsed = parse(&message).unwrap();
             assert_eq!(is_author_clear(&message, &parsed), is_clear, "{fields}: {:?}", parsed.from);
         }
+    }
+
+    #[test]
+    fn many_mailboxes_are_no_clear_author() {
+        for (count, is_clear) in [(AUTHORS_MAX, true), (AUTHORS_MAX + 1, false)] {
+            let list = vec!["a@abc.example"; count].join(", ");
+            let message = Message::new(Bytes::from(format!("From: {list}\r\n\r\nx\r\n")));
+            let parsed = parse(&message).unwrap();
+            assert_eq!(is_author_clear(&message, &parsed), is_clear);
+        }
+        let message =
+            Message::new(Bytes::from("From: @,@,@,".to_owned() + &"@,".repeat(9000) + "\r\n\r\n"));
+        assert!(parse(&message).unwrap().from.capacity() <= AUTHORS_MAX + 1);
     }
 
     /// REQUIREMENTS K1 and K10: nobody asks about what the core refuses, and nothing keeps its fields meanwhile.

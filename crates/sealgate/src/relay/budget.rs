@@ -29,7 +29,7 @@ struct InUse {
 pub(crate) enum Holder {
     /// Mail from inside.
     MailServer,
-    /// Mail that a client from this network of the Internet sends.
+    /// Mail that a client from this network of the Internet sends: an IPv4 address, or a site with IPv6.
     Network(IpAddr),
 }
 
@@ -55,7 +55,7 @@ impl Holder {
     /// Whoever came in this way from this address.
     pub(crate) fn new(direction: Direction, peer: IpAddr) -> Self {
         match direction {
-            Direction::Inbound => Self::Network(network_of(peer)),
+            Direction::Inbound => Self::Network(site_of(peer)),
             Direction::Outbound => Self::MailServer,
         }
     }
@@ -294,16 +294,21 @@ pub(super) fn network_of(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// What an address is counted in, with how many times the limit of one client that may have: himself and, of IPv6, the /48 that a
-/// site is given (RFC 6177), or one customer would be as many clients as he likes.
+/// What an address is counted in, with how many times the limit of one client that may have: himself and, of IPv6, the site, or one
+/// customer would be as many clients as he likes.
 fn networks_of(peer: IpAddr) -> [Option<(Network, usize)>; 2] {
     let client = network_of(peer);
     match client {
         IpAddr::V4(_) => [Some(((client, 32), 1)), None],
-        IpAddr::V6(address) => {
-            let site = IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 80));
-            [Some(((client, 64), 1)), Some(((site, 48), SITE_TIMES))]
-        }
+        IpAddr::V6(_) => [Some(((client, 64), 1)), Some(((site_of(peer), 48), SITE_TIMES))],
+    }
+}
+
+/// An IPv4 address, or the /48 that an IPv6 site is given (RFC 6177).
+fn site_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 80)),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -375,7 +380,7 @@ mod tests {
         let reserve = |peer| Reservation::new(&memory, from(peer));
         let mut greedy = [(); 2].map(|()| reserve("2001:db8::1"));
         assert!(greedy[0].resize(300, &budget) && greedy[1].resize(200, &budget));
-        let mut same = reserve("2001:db8::2");
+        let mut same = reserve("2001:db8:0:7::2");
         assert!(!same.resize(1, &budget), "a half is left, of which none is for this network");
         let mut other = reserve("192.0.2.1");
         assert!(!other.resize(251, &budget) && other.resize(250, &budget));

@@ -109,18 +109,22 @@ async fn nothing_is_encrypted_to_a_revoked_key_of_a_store_elsewhere() {
 #[tokio::test]
 async fn mail_waits_for_keys_that_stayed_in_the_database() {
     let (_bed, stores) = Bed::new().await;
-    for owner in ["alice@nec.example", "@abc.example"] {
+    for owner in ["alice@nec.example", "@abc.example", ALICE, "@smime.example"] {
         generate(&stores, owner).await;
     }
     keys_elsewhere(&stores, "certs/alice.sign.crt");
-    for (who, waits) in [
-        ("alice@nec.example", true),
-        ("bob@abc.example", true),
-        ("carol@nec.example", false),
-        // Has a key there.
-        (ALICE, false),
+    for (who, signing_waits, reading_waits) in [
+        ("alice@nec.example", true, true),
+        ("bob@abc.example", true, true),
+        ("carol@nec.example", false, false),
+        // Signs there, and her domain need not.
+        (ALICE, false, true),
+        ("bob@smime.example", true, true),
     ] {
-        for query in [KeyQuery::Signing(address(who)), KeyQuery::Decryption(address(who))] {
+        for (query, waits) in [
+            (KeyQuery::Signing(address(who)), signing_waits),
+            (KeyQuery::Decryption(address(who)), reading_waits),
+        ] {
             let answer = own(&stores, query).await;
             assert_eq!(answer.is_err(), waits, "{who}");
             let said = answer.map(|_| String::new()).unwrap_or_else(|error| error.to_string());
