@@ -155,7 +155,7 @@ fn verify_named(
     Ok(())
 }
 
-/// Asks for what the assurance demands, and in any case that the server holds the key of its certificate.
+/// Asks for what the assurance demands, and where it demands anything that the server holds the key of its certificate.
 struct Verifier {
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
@@ -165,6 +165,14 @@ struct Verifier {
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("assurance", &self.assurance).finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// Whether the certificate is nobody's, so that its signature proves nothing: rustls would have to read a certificate that
+    /// may be one of version 1, with a short key or an unknown extension, and mail would leave in plain for that.
+    fn asks_for_nobody(&self) -> bool {
+        matches!(self.assurance, Assurance::Opportunistic | Assurance::Encrypted)
     }
 }
 
@@ -196,6 +204,9 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        if self.asks_for_nobody() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
@@ -206,6 +217,9 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        if self.asks_for_nobody() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
@@ -220,3 +234,66 @@ const HOST_MISMATCH: &str = "certificate-host-mismatch";
 const NOT_TRUSTED: &str = "certificate-not-trusted";
 /// Whatever else TLS failed for (RFC 8460 §4.3.3).
 pub(crate) const VALIDATION_FAILURE: &str = "validation-failure";
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CustomExtension, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConnection, ServerConfig, ServerConnection};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Always(Arc<CertifiedKey>);
+
+    impl ResolvesServerCert for Always {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    /// One with a certificate that has an extension which nobody knows and everybody must.
+    fn odd_server() -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["mx.abc.example".to_owned()]).unwrap();
+        let mut odd = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999], vec![5, 0]);
+        odd.set_criticality(true);
+        params.custom_extensions.push(odd);
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let key = provider().key_provider.load_private_key(der).unwrap();
+        let certified = CertifiedKey { cert: vec![certificate], key, ocsp: None };
+        let config = ServerConfig::builder_with_provider(provider());
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        Arc::new(config.with_cert_resolver(Arc::new(Always(Arc::new(certified)))))
+    }
+
+    fn handshake(assurance: Assurance) -> Result<(), Error> {
+        let name = ServerName::try_from("mx.abc.example").unwrap();
+        let config = Clients::new(None).unwrap().config(&assurance).unwrap();
+        let mut client = ClientConnection::new(config, name).unwrap();
+        let mut server = ServerConnection::new(odd_server()).unwrap();
+        while client.is_handshaking() {
+            let mut octets = Vec::new();
+            client.write_tls(&mut octets).unwrap();
+            server.read_tls(&mut octets.as_slice()).unwrap();
+            server.process_new_packets()?;
+            octets.clear();
+            server.write_tls(&mut octets).unwrap();
+            client.read_tls(&mut octets.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_odd_certificate_is_no_reason_to_send_in_plain_where_nobodys_is_asked_for() {
+        for assurance in [Assurance::Opportunistic, Assurance::Encrypted] {
+            assert_eq!(handshake(assurance.clone()), Ok(()), "{assurance:?}");
+        }
+        let names = vec![ServerName::try_from("mx.abc.example").unwrap()];
+        assert!(handshake(Assurance::Named(names)).is_err());
+    }
+}
