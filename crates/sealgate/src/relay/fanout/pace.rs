@@ -91,7 +91,7 @@ const WAITING_SEEN_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use super::super::join;
+    use super::super::join::join;
     use super::*;
 
     const TIME: Duration = Duration::from_secs(240);

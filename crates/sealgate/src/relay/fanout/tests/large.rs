@@ -71,7 +71,7 @@ async fn large_contents_are_finished_one_after_another_where_the_others_can_wait
 /// Its patience may end, and nobody else has its connection meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_waits_for_content_does_not_wait_for_a_slow_one_for_long() {
-    for (remembers, taken) in [(true, 1), (false, 0)] {
+    for (remembers, expected, taken) in [(true, 250, 2), (false, 451, 0)] {
         let is_taken = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_taken);
         let sink = Sink::scripted(SinkProtocol::Smtp, move |stage| {
@@ -91,9 +91,29 @@ async fn a_server_that_waits_for_content_does_not_wait_for_a_slow_one_for_long()
         let begun = Instant::now();
         let what = (Direction::Outbound, Delivered::Sealed, remembers);
         let (outcomes, _) = deliver_as(what, sink.address, Protocol::Smtp, CONTENT).await;
-        assert_eq!(code(&outcomes), (451, taken > 0), "{outcomes:?}");
+        assert_eq!(code(&outcomes), (expected, false), "{outcomes:?}");
         assert_eq!(sink.received().len(), taken);
         // Of its 20 s all would be waited for half.
         assert_eq!(begun.elapsed() < Duration::from_secs(10), remembers, "{:?}", begun.elapsed());
     }
+}
+
+/// At the next attempt it would be as slow again, and nobody remembers what was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_not_waited_for_has_the_time_that_is_left() {
+    let is_refused = AtomicBool::new(false);
+    let sink = Sink::scripted(SinkProtocol::Smtp, move |stage| match stage {
+        // Of its 20 s, two and a half are waited.
+        Stage::Rcpt(line) if line.contains("b@") => {
+            std::thread::sleep(Duration::from_secs(4));
+            None
+        }
+        Stage::Dot(_) if !is_refused.swap(true, Ordering::AcqRel) => {
+            Some("550 5.7.1 a filter says so\r\n".to_owned())
+        }
+        _ => None,
+    });
+    let (outcomes, _) = deliver(&sink, Protocol::Smtp, CONTENT).await;
+    assert_eq!(code(&outcomes), (550, true), "{outcomes:?}");
+    assert_eq!(sink.received().len(), 1);
 }
