@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -27,6 +28,8 @@ pub struct Offer {
     pub size_max: Option<usize>,
     /// The answer to MAIL, after which the connection ends; empty: none, and silence.
     pub answer_to_mail: Option<&'static str>,
+    /// How long it looks for each mailbox.
+    pub rcpt_pause: Duration,
 }
 
 /// A mail exchanger.
@@ -224,6 +227,7 @@ impl Conversation {
                 }
                 "RCPT" => {
                     current.recipients.push(line);
+                    thread::sleep(self.offer.rcpt_pause);
                     self.say("250 ok")?;
                 }
                 "DATA" => {

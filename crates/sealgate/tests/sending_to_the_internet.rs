@@ -20,6 +20,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use sealgate_testkit::exchanger::{Exchanger, Offer, own_address};
 use sealgate_testkit::gate::Gate;
@@ -251,6 +252,24 @@ fn an_exchanger_that_greets_and_falls_silent_keeps_no_mail_from_the_next() {
     assert_eq!(internet.send("bob@two.abc.example").status(), "250 2.0.0", "its other address");
     // Without another one there is all the time that there is.
     assert_eq!(internet.send("bob@alone.abc.example").status(), "451 4.4.7");
+}
+
+/// Of a name with two addresses one may be out of reach, and a server that answers is at work.
+#[test]
+fn an_exchanger_that_looks_for_a_mailbox_for_long_is_waited_for() {
+    let pki = Pki::new("Internet");
+    let offer = Offer { rcpt_pause: Duration::from_secs(4), ..Offer::default() };
+    let slow = Exchanger::start(&offer);
+    let records = format!("two A {}\ntwo AAAA ::ffff:{}\n", slow.address, own_address());
+    let internet = Internet::new(&pki, &[Zone::signed("abc.example", &records)], |gate| {
+        gate.set(&["limits", "delivery_secs_max"], 6);
+    });
+    // Over a new connection, and over the one that was kept.
+    for taken in 1..=2 {
+        let reply = internet.send("bob@two.abc.example");
+        assert_eq!(reply.status(), "250 2.0.0", "{reply:?}\n{}", internet.gate.log());
+        assert_eq!(slow.taken().len(), taken);
+    }
 }
 
 #[test]

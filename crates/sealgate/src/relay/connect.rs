@@ -5,7 +5,7 @@
 //! asks for TLS does mail go on without it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,12 @@ impl Tried {
     /// Whether nothing is left to try.
     pub(super) fn is_over(&self, hop: &Hop) -> bool {
         self.targets >= hop.targets.len()
+    }
+
+    /// Whether a host is left that was not tried at all.
+    pub(super) fn has_other_host(&self, hop: &Hop) -> bool {
+        let begun = usize::from(!self.addresses.is_empty());
+        self.targets.saturating_add(begun) < hop.targets.len()
     }
 
     /// Of the host's addresses, and whether it is the last one.
@@ -142,14 +148,15 @@ impl Downstream {
                     continue;
                 }
             };
+            let addresses = in_reach(reach.addresses.clone(), has_route);
             let is_last_target = tried.targets.saturating_add(1) == hop.targets.len();
-            while let Some((address, is_last)) = tried.next_address(&reach.addresses) {
+            while let Some((address, is_last)) = tried.next_address(&addresses) {
                 let is_last_of_all = is_last && is_last_target;
                 let patience = if is_last_of_all { last_max } else { OPENING_MAX };
                 match self.open(&plan, address, patience).await {
                     Ok(link) => {
                         tried.greeted(is_last);
-                        let is_only = hop.targets.len() == 1 && reach.addresses.len() == 1;
+                        let is_only = hop.targets.len() == 1 && addresses.len() == 1;
                         return Ok(Link { is_only, ..link });
                     }
                     Err(refusal) => keep(refusal),
@@ -390,6 +397,31 @@ impl Plan<'_> {
         let text = format!("{host} {text} ({kind}), try again later");
         Refusal::NextHop(Reply::new(451, (4, 7, detail), text))
     }
+}
+
+/// Without those that this host has no route to, where there are others: what cannot be tried takes no time from the rest.
+fn in_reach(
+    addresses: Vec<SocketAddr>,
+    has_route: impl Fn(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let some: Vec<SocketAddr> = match addresses.as_slice() {
+        [] | [_] => Vec::new(),
+        several => several.iter().filter(|address| has_route(address)).copied().collect(),
+    };
+    if some.is_empty() { addresses } else { some }
+}
+
+/// Asks the system, which sends nothing for that.
+fn has_route(address: &SocketAddr) -> bool {
+    #[cfg(test)]
+    if super::schedules::are_running() {
+        return true;
+    }
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(address)).is_ok()
 }
 
 async fn dial(address: SocketAddr) -> io::Result<Stream> {
