@@ -12,7 +12,7 @@ use super::super::connect::Tried;
 use super::super::hops::Attempt;
 use super::super::link::Link;
 use super::super::route::Hop;
-use super::said::{is_permanent, passed_on, said_over, too_late};
+use super::said::{Over, is_permanent, lacking_over, said_over, too_late};
 use super::{Consignment, Downstream, Outcome};
 
 /// What became of the recipients of a transaction.
@@ -212,7 +212,7 @@ impl Downstream {
                     return Ok(Begun { link, is_admitted: false, refused, for_envelope });
                 }
                 Event::Failed(Failure::Closing(reply)) if !is_over(&reply) => {
-                    let refusal = said_over(link.fell_back, passed_on(hop, &reply));
+                    let refusal = said_over(Over::of(&link), hop, &reply);
                     return Err(match others && !is_permanent(&refusal) {
                         true => Trouble::Elsewhere(refusal),
                         false => Trouble::Final(refusal),
@@ -270,8 +270,7 @@ impl Consignment<'_> {
         as_received.size_bytes = u64::try_from(self.size_bytes_min).unwrap_or(u64::MAX);
         (as_received.eight_bit, as_received.utf8_header) = (false, false);
         if !self.opened || link.client.lacks(&as_received) == Some(lack) {
-            // What is not offered in plain may be within TLS.
-            return said_over(link.fell_back, refusal);
+            return lacking_over(Over::of(link), refusal);
         }
         self.transport.note_opened_refused(&Reply::from(&refusal));
         Refusal::NextHopRefusedOpened
