@@ -20,11 +20,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::dane::Tlsa;
-use super::deliver::{Downstream, turned_away};
+use super::deliver::{Downstream, is_permanent, turned_away};
 use super::hops::Attempt;
 use super::introduction::Introduction;
 use super::link::{Asked, Link};
-use super::route::{FAILURES, Hop, Reach, Sts, Target};
+use super::route::{EXCHANGERS_LISTED_MAX, EXCHANGERS_MAX, FAILURES, Hop, Reach, Sts, Target};
 use super::stream::{Stream, small_input};
 use super::tls::client::{Assurance, Clients, VALIDATION_FAILURE, failure_type};
 use super::transport::{LinkReport, Passage};
@@ -48,6 +48,8 @@ struct Plan<'a> {
 pub(super) struct Tried {
     /// Hosts that are done with.
     targets: usize,
+    /// Those of them that do not exist, and take no other one's turn.
+    missing: usize,
     /// Of the next one. Its addresses may be looked up again meanwhile, and come in another order.
     addresses: Vec<SocketAddr>,
     /// Those of them that greeted us.
@@ -55,15 +57,27 @@ pub(super) struct Tried {
 }
 
 impl Tried {
+    /// The host to try now.
+    fn target<'h>(&self, hop: &'h Hop) -> Option<&'h Target> {
+        self.target_after(hop, 0)
+    }
+
+    /// The host to try after so many more that exist.
+    fn target_after<'h>(&self, hop: &'h Hop, more: usize) -> Option<&'h Target> {
+        let next = self.targets.saturating_add(more);
+        let turn = next.saturating_sub(self.missing);
+        hop.targets.get(next).filter(|_| turn < EXCHANGERS_MAX)
+    }
+
     /// Whether nothing is left to try.
     pub(super) fn is_over(&self, hop: &Hop) -> bool {
-        self.targets >= hop.targets.len()
+        self.target(hop).is_none()
     }
 
     /// Whether a host is left that was not tried at all.
     pub(super) fn has_other_host(&self, hop: &Hop) -> bool {
         let begun = usize::from(!self.addresses.is_empty());
-        self.targets.saturating_add(begun) < hop.targets.len()
+        self.target_after(hop, begun).is_some()
     }
 
     /// Of the host's addresses, and whether it is the last one.
@@ -83,7 +97,16 @@ impl Tried {
     }
 
     fn leave_target(&mut self) {
-        *self = Self { targets: self.targets.saturating_add(1), ..Self::default() };
+        let (targets, missing) = (self.targets.saturating_add(1), self.missing);
+        *self = Self { targets, missing, ..Self::default() };
+    }
+
+    /// The host does not exist, as far as it is known. What is said of that: where the domain may have named more hosts, they are
+    /// not known not to exist.
+    fn miss_target(&mut self, hop: &Hop, refusal: Refusal) -> Refusal {
+        self.missing = self.missing.saturating_add(1);
+        let are_all = hop.targets.len() < EXCHANGERS_LISTED_MAX;
+        if are_all { refusal } else { Refusal::NextHopUnreachable }
     }
 }
 
@@ -131,9 +154,14 @@ impl Downstream {
                 temporary.get_or_insert(refusal);
             }
         };
-        while let Some(target) = hop.targets.get(tried.targets) {
+        while let Some(target) = tried.target(hop) {
             let reach = match self.router.reach(target).await {
                 Ok(reach) => reach,
+                Err(refusal) if is_permanent(&refusal) => {
+                    keep(tried.miss_target(hop, refusal));
+                    tried.leave_target();
+                    continue;
+                }
                 Err(refusal) => {
                     keep(refusal);
                     tried.leave_target();
@@ -149,7 +177,7 @@ impl Downstream {
                 }
             };
             let addresses = in_reach(reach.addresses.clone(), has_route);
-            let is_last_target = tried.targets.saturating_add(1) == hop.targets.len();
+            let is_last_target = tried.target_after(hop, 1).is_none();
             while let Some((address, is_last)) = tried.next_address(&addresses) {
                 let is_last_of_all = is_last && is_last_target;
                 let patience = if is_last_of_all { last_max } else { OPENING_MAX };
