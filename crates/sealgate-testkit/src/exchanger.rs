@@ -111,6 +111,11 @@ impl Exchanger {
 impl PolicyHost {
     /// Starts one that answers every request with the policy.
     pub fn start(chain: &Path, key: &Path, policy: &str) -> Self {
+        Self::start_slow(chain, key, policy, Duration::ZERO)
+    }
+
+    /// The same with a pause before each TLS handshake.
+    pub fn start_slow(chain: &Path, key: &Path, policy: &str, pause: Duration) -> Self {
         let address = own_address();
         let listener = listen(address, 443);
         let config = tls(chain, key);
@@ -122,7 +127,10 @@ impl PolicyHost {
             for stream in listener.incoming().flatten() {
                 if !away.load(Ordering::SeqCst) {
                     let (config, answer) = (Arc::clone(&config), answer.lock().unwrap().clone());
-                    thread::spawn(move || serve(config, stream, &answer));
+                    thread::spawn(move || {
+                        thread::sleep(pause);
+                        serve(config, stream, &answer)
+                    });
                 }
             }
         });
