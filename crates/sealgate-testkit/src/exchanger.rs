@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -27,6 +28,8 @@ pub struct Offer {
     pub size_max: Option<usize>,
     /// The answer to MAIL, after which the connection ends; empty: none, and silence.
     pub answer_to_mail: Option<&'static str>,
+    /// How long it looks for each mailbox.
+    pub rcpt_pause: Duration,
 }
 
 /// A mail exchanger.
@@ -108,6 +111,11 @@ impl Exchanger {
 impl PolicyHost {
     /// Starts one that answers every request with the policy.
     pub fn start(chain: &Path, key: &Path, policy: &str) -> Self {
+        Self::start_slow(chain, key, policy, Duration::ZERO)
+    }
+
+    /// The same with a pause before each TLS handshake.
+    pub fn start_slow(chain: &Path, key: &Path, policy: &str, pause: Duration) -> Self {
         let address = own_address();
         let listener = listen(address, 443);
         let config = tls(chain, key);
@@ -119,7 +127,10 @@ impl PolicyHost {
             for stream in listener.incoming().flatten() {
                 if !away.load(Ordering::SeqCst) {
                     let (config, answer) = (Arc::clone(&config), answer.lock().unwrap().clone());
-                    thread::spawn(move || serve(config, stream, &answer));
+                    thread::spawn(move || {
+                        thread::sleep(pause);
+                        serve(config, stream, &answer)
+                    });
                 }
             }
         });
@@ -224,6 +235,7 @@ impl Conversation {
                 }
                 "RCPT" => {
                     current.recipients.push(line);
+                    thread::sleep(self.offer.rcpt_pause);
                     self.say("250 ok")?;
                 }
                 "DATA" => {

@@ -20,6 +20,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use sealgate_testkit::exchanger::{Exchanger, Offer, own_address};
 use sealgate_testkit::gate::Gate;
@@ -137,6 +138,7 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
     let pki = Pki::new("Internet");
     let (first, second) = (plain(), plain());
     let (nobody, other) = (own_address(), own_address());
+    let more: String = (0..10).map(|number| format!("more MX {number} n{number}\n")).collect();
     let zones = [
         Zone::signed(
             "abc.example",
@@ -146,6 +148,8 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
                  both MX 10 d\nd AAAA 100::1\nd A {}\nlost MX 5 nowhere\nlost MX 10 a\n\
                  gone MX 5 nowhere\ngone MX 10 text\ntext TXT x\nhere MX 0 localhost.\n\
                  half MX 5 nowhere\nhalf MX 10 c\ntorn MX 5 nowhere\ntorn MX 10 mx.broken.example.\n\
+                 many MX 1 n1\nmany MX 2 n2\nmany MX 3 n3\nmany MX 4 n4\nmany MX 5 n5\n\
+                 many MX 6 n6\nmany MX 7 b\nmore MX 99 a\n{more}\
                  six MX 10 e\ne A {nobody}\ne AAAA ::ffff:{0}\nseven MX 10 f\nf AAAA ::ffff:{0}\n",
                 first.address, second.address, second.address, first.address
             ),
@@ -171,11 +175,14 @@ fn exchangers_are_tried_in_order_and_an_absent_one_is_passed_over() {
         ("bob@here.abc.example", "550 5.4.4", 5, 2),
         ("bob@half.abc.example", "451 4.4.1", 5, 2),
         ("bob@torn.abc.example", "451 4.4.1", 5, 2),
-        ("bob@localhost", "550 5.1.2", 5, 2),
-        ("bob@null.example", "556 5.1.10", 5, 2),
-        ("bob@nosuch.abc.example", "550 5.1.2", 5, 2),
-        ("bob@broken.example", "451 4.4.3", 5, 2),
-        ("bob@cname.example", "451 4.4.1", 5, 2),
+        // Hosts that are not there take no other one's turn; and who is not looked up may be there.
+        ("bob@many.abc.example", "250 2.0.0", 5, 3),
+        ("bob@more.abc.example", "451 4.4.1", 5, 3),
+        ("bob@localhost", "550 5.1.2", 5, 3),
+        ("bob@null.example", "556 5.1.10", 5, 3),
+        ("bob@nosuch.abc.example", "550 5.1.2", 5, 3),
+        ("bob@broken.example", "451 4.4.3", 5, 3),
+        ("bob@cname.example", "451 4.4.1", 5, 3),
     ] {
         let reply = internet.send(to);
         assert_eq!(reply.status(), code, "{to}: {reply:?}\n{}", internet.gate.log());
@@ -251,6 +258,24 @@ fn an_exchanger_that_greets_and_falls_silent_keeps_no_mail_from_the_next() {
     assert_eq!(internet.send("bob@two.abc.example").status(), "250 2.0.0", "its other address");
     // Without another one there is all the time that there is.
     assert_eq!(internet.send("bob@alone.abc.example").status(), "451 4.4.7");
+}
+
+/// Of a name with two addresses one may be out of reach, and a server that answers is at work.
+#[test]
+fn an_exchanger_that_looks_for_a_mailbox_for_long_is_waited_for() {
+    let pki = Pki::new("Internet");
+    let offer = Offer { rcpt_pause: Duration::from_secs(4), ..Offer::default() };
+    let slow = Exchanger::start(&offer);
+    let records = format!("two A {}\ntwo AAAA ::ffff:{}\n", slow.address, own_address());
+    let internet = Internet::new(&pki, &[Zone::signed("abc.example", &records)], |gate| {
+        gate.set(&["limits", "delivery_secs_max"], 6);
+    });
+    // Over a new connection, and over the one that was kept.
+    for taken in 1..=2 {
+        let reply = internet.send("bob@two.abc.example");
+        assert_eq!(reply.status(), "250 2.0.0", "{reply:?}\n{}", internet.gate.log());
+        assert_eq!(slow.taken().len(), taken);
+    }
 }
 
 #[test]

@@ -120,6 +120,7 @@ pub struct Client {
     tls_is_refused: bool,
     /// Replies of the transaction: one for each recipient, once known.
     replies: Vec<Option<Reply>>,
+    sender_is_taken: bool,
     content_is_refused: bool,
     phase: Phase,
 }
@@ -170,6 +171,7 @@ impl Client {
             tls: false,
             tls_is_refused: false,
             replies: Vec::new(),
+            sender_is_taken: false,
             content_is_refused: false,
             phase: Phase::Opening,
         }
@@ -223,6 +225,11 @@ impl Client {
         }
     }
 
+    /// Whether MAIL of the last transaction was answered by yes: what was refused then is not all that there is.
+    pub fn is_sender_taken(&self) -> bool {
+        self.sender_is_taken
+    }
+
     /// Whether the last transaction was refused at DATA, by a server that had admitted somebody: that is about the message and
     /// not about who it is from and for.
     pub fn is_content_refused(&self) -> bool {
@@ -259,6 +266,7 @@ impl Client {
             return Ok(());
         }
         self.phase = Phase::Beginning;
+        self.sender_is_taken = false;
         self.content_is_refused = false;
         self.replies = vec![None; transaction.recipients.len()];
         self.unsent.push_back((self.mail_command(transaction), Expected::Mail));
@@ -457,7 +465,8 @@ impl Client {
     }
 
     fn take_mail_reply(&mut self, reply: &Reply) {
-        if !reply.is_positive() {
+        self.sender_is_taken = reply.is_positive();
+        if !self.sender_is_taken {
             // Said for all; what is said to each because of it does not matter.
             self.replies.iter_mut().for_each(|slot| *slot = Some(reply.clone()));
         }

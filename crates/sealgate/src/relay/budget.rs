@@ -294,21 +294,21 @@ pub(super) fn network_of(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// What an address is counted in, with how many times the limit of one client that may have: himself and, of IPv6, the site, or one
-/// customer would be as many clients as he likes.
+/// What one customer has: an IPv4 address, or the /48 of IPv6 that a site is given (RFC 6177).
+pub(super) fn site_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 80)),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// What an address is counted in, with how many times the limit of one client that may have: himself and, of IPv6, his
+/// site, or one customer would be as many clients as he likes.
 fn networks_of(peer: IpAddr) -> [Option<(Network, usize)>; 2] {
     let client = network_of(peer);
     match client {
         IpAddr::V4(_) => [Some(((client, 32), 1)), None],
-        IpAddr::V6(_) => [Some(((client, 64), 1)), Some(((site_of(peer), 48), SITE_TIMES))],
-    }
-}
-
-/// An IPv4 address, or the /48 that an IPv6 site is given (RFC 6177).
-fn site_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 80)),
-        address @ IpAddr::V4(_) => address,
+        IpAddr::V6(_) => [Some(((client, 64), 1)), Some(((site_of(client), 48), SITE_TIMES))],
     }
 }
 

@@ -5,7 +5,7 @@
 //! asks for TLS does mail go on without it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::dane::Tlsa;
-use super::deliver::{Downstream, turned_away};
+use super::deliver::{Downstream, is_permanent, turned_away};
 use super::hops::Attempt;
 use super::introduction::Introduction;
 use super::link::{Asked, Link};
-use super::route::{FAILURES, Hop, Reach, Sts, Target};
+use super::route::{EXCHANGERS_LISTED_MAX, EXCHANGERS_MAX, FAILURES, Hop, Reach, Sts, Target};
 use super::stream::{Stream, small_input};
 use super::tls::client::{Assurance, Clients, VALIDATION_FAILURE, failure_type};
 use super::transport::{LinkReport, Passage};
@@ -48,6 +48,8 @@ struct Plan<'a> {
 pub(super) struct Tried {
     /// Hosts that are done with.
     targets: usize,
+    /// Those of them that do not exist, and take no other one's turn.
+    missing: usize,
     /// Of the next one. Its addresses may be looked up again meanwhile, and come in another order.
     addresses: Vec<SocketAddr>,
     /// Those of them that greeted us.
@@ -55,9 +57,27 @@ pub(super) struct Tried {
 }
 
 impl Tried {
+    /// The host to try now.
+    fn target<'h>(&self, hop: &'h Hop) -> Option<&'h Target> {
+        self.target_after(hop, 0)
+    }
+
+    /// The host to try after so many more that exist.
+    fn target_after<'h>(&self, hop: &'h Hop, more: usize) -> Option<&'h Target> {
+        let next = self.targets.saturating_add(more);
+        let turn = next.saturating_sub(self.missing);
+        hop.targets.get(next).filter(|_| turn < EXCHANGERS_MAX)
+    }
+
     /// Whether nothing is left to try.
     pub(super) fn is_over(&self, hop: &Hop) -> bool {
-        self.targets >= hop.targets.len()
+        self.target(hop).is_none()
+    }
+
+    /// Whether a host is left that was not tried at all.
+    pub(super) fn has_other_host(&self, hop: &Hop) -> bool {
+        let begun = usize::from(!self.addresses.is_empty());
+        self.target_after(hop, begun).is_some()
     }
 
     /// Of the host's addresses, and whether it is the last one.
@@ -77,7 +97,16 @@ impl Tried {
     }
 
     fn leave_target(&mut self) {
-        *self = Self { targets: self.targets.saturating_add(1), ..Self::default() };
+        let (targets, missing) = (self.targets.saturating_add(1), self.missing);
+        *self = Self { targets, missing, ..Self::default() };
+    }
+
+    /// The host does not exist, as far as it is known. What is said of that: where the domain may have named more hosts, they are
+    /// not known not to exist.
+    fn miss_target(&mut self, hop: &Hop, refusal: Refusal) -> Refusal {
+        self.missing = self.missing.saturating_add(1);
+        let are_all = hop.targets.len() < EXCHANGERS_LISTED_MAX;
+        if are_all { refusal } else { Refusal::NextHopUnreachable }
     }
 }
 
@@ -125,9 +154,14 @@ impl Downstream {
                 temporary.get_or_insert(refusal);
             }
         };
-        while let Some(target) = hop.targets.get(tried.targets) {
+        while let Some(target) = tried.target(hop) {
             let reach = match self.router.reach(target).await {
                 Ok(reach) => reach,
+                Err(refusal) if is_permanent(&refusal) => {
+                    keep(tried.miss_target(hop, refusal));
+                    tried.leave_target();
+                    continue;
+                }
                 Err(refusal) => {
                     keep(refusal);
                     tried.leave_target();
@@ -142,14 +176,15 @@ impl Downstream {
                     continue;
                 }
             };
-            let is_last_target = tried.targets.saturating_add(1) == hop.targets.len();
-            while let Some((address, is_last)) = tried.next_address(&reach.addresses) {
+            let addresses = in_reach(reach.addresses.clone(), has_route);
+            let is_last_target = tried.target_after(hop, 1).is_none();
+            while let Some((address, is_last)) = tried.next_address(&addresses) {
                 let is_last_of_all = is_last && is_last_target;
                 let patience = if is_last_of_all { last_max } else { OPENING_MAX };
                 match self.open(&plan, address, patience).await {
                     Ok(link) => {
                         tried.greeted(is_last);
-                        let is_only = hop.targets.len() == 1 && reach.addresses.len() == 1;
+                        let is_only = hop.targets.len() == 1 && addresses.len() == 1;
                         return Ok(Link { is_only, ..link });
                     }
                     Err(refusal) => keep(refusal),
@@ -213,6 +248,7 @@ impl Downstream {
                     return Err(plan.tls_refusal(address, VALIDATION_FAILURE, &why));
                 }
                 Err(OpenError::Refused { reply, is_introduced }) => {
+                    plan.answered();
                     // In plain, where TLS failed, the client may be refused for that.
                     let is_clients = is_introduced && failed.is_none();
                     return Err(turned_away(plan.hop, &reply, is_clients));
@@ -295,8 +331,16 @@ impl Downstream {
 impl Plan<'_> {
     /// Where a client is introduced at all, the server has heard of it, or is about to.
     fn introduced(&self) {
-        if let Some(attempt) = self.attempt.filter(|_| self.hop.introduces_client()) {
-            attempt.introduced();
+        let introduction = self.hop.introduction.as_ref().filter(|_| self.hop.introduces_client());
+        if let (Some(attempt), Some(introduction)) = (self.attempt, introduction) {
+            attempt.introduced(introduction.client());
+        }
+    }
+
+    /// The server is there, whatever it thinks of the client.
+    fn answered(&self) {
+        if let Some(attempt) = self.attempt {
+            attempt.answered();
         }
     }
 
@@ -390,6 +434,31 @@ impl Plan<'_> {
         let text = format!("{host} {text} ({kind}), try again later");
         Refusal::NextHop(Reply::new(451, (4, 7, detail), text))
     }
+}
+
+/// Without those that this host has no route to, where there are others: what cannot be tried takes no time from the rest.
+fn in_reach(
+    addresses: Vec<SocketAddr>,
+    has_route: impl Fn(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let some: Vec<SocketAddr> = match addresses.as_slice() {
+        [] | [_] => Vec::new(),
+        several => several.iter().filter(|address| has_route(address)).copied().collect(),
+    };
+    if some.is_empty() { addresses } else { some }
+}
+
+/// Asks the system, which sends nothing for that.
+fn has_route(address: &SocketAddr) -> bool {
+    #[cfg(test)]
+    if super::schedules::are_running() {
+        return true;
+    }
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(address)).is_ok()
 }
 
 async fn dial(address: SocketAddr) -> io::Result<Stream> {

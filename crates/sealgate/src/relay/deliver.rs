@@ -23,8 +23,8 @@ use super::route::{Hop, Router};
 use super::transport::{Passage, Transport};
 use begin::Begun;
 pub(super) use begin::REUSED_MAX;
-use said::{delivered, without_text};
-pub(super) use said::{is_permanent, passed_on, said_over, too_late, turned_away};
+pub(super) use said::{Over, is_permanent, lacking_over, said_over, too_late, turned_away};
+use said::{delivered, passed_on, without_text};
 
 mod begin;
 mod said;
@@ -199,7 +199,7 @@ impl<'a> Consignment<'a> {
     /// Those of the replies to RCPT that are refusals, over a link.
     fn refused(&self, link: &Link, replies: Vec<Reply>) -> Vec<Outcome> {
         let replies = self.recipients.iter().zip(replies);
-        let refusal = |reply: &Reply| said_over(link.fell_back, passed_on(&self.hop, reply));
+        let refusal = |reply: &Reply| said_over(Over::of(link), &self.hop, reply);
         replies
             .filter(|(_, reply)| !reply.is_positive())
             .map(|(index, reply)| (*index, Err(refusal(&reply))))

@@ -14,10 +14,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use sealgate_core::address::Domain;
@@ -40,9 +37,11 @@ use super::route::Hop;
 use super::transport::{Demand, Transport};
 use crate::config::NextHop;
 use grace::Grace;
+use join::join;
 use pace::Pace;
 
 mod grace;
+mod join;
 mod pace;
 
 /// What the deliveries of one transaction share.
@@ -282,19 +281,26 @@ impl Fanout<'_> {
     async fn deliver_jointly(&self, consignments: &[Consignment<'_>]) {
         let dots = Dots::default();
         let connections_max = self.downstream.hops.connections_max();
-        let mut rest = consignments;
+        let mut rest: Vec<&Consignment<'_>> = consignments.iter().collect();
         while !rest.is_empty() {
             let count = first_together(rest.iter().map(|one| &one.hop), connections_max);
-            let (together, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
-            self.deliver_together(together, &dots).await;
+            let later = rest.split_off(count.min(rest.len()));
+            let late = self.deliver_together(&rest, &dots).await;
             if dots.hold_back() {
                 return;
             }
-            rest = later;
+            // A server that is slow now is as slow at the next attempt: it has the time that is left. Each turn settles somebody, or
+            // nobody was late.
+            rest = [later, late].concat();
         }
     }
 
-    async fn deliver_together(&self, consignments: &[Consignment<'_>], dots: &Dots) {
+    /// Comes back with those that were not waited for.
+    async fn deliver_together<'c>(
+        &self,
+        consignments: &[&'c Consignment<'c>],
+        dots: &Dots,
+    ) -> Vec<&'c Consignment<'c>> {
         // A hop that does not answer must not use up the time in which the others can be released.
         let now = Instant::now();
         let half = now + self.deadline.saturating_duration_since(now) / 2;
@@ -306,18 +312,24 @@ impl Fanout<'_> {
         }
         let mut reserved = self.downstream.hops.reserve_all(wanted, ready_by).await;
         let grace = Grace::new(ready_by);
-        let admissions = consignments.iter().map(|consignment| {
+        let admissions = consignments.iter().map(|&consignment| {
             let own = reserved.get_mut(&consignment.hop).map_or(Err(too_late()), |all| {
                 let all = all.as_mut().map_err(|refusal| refusal.clone())?;
                 all.split_one().ok_or_else(too_late)
             });
             self.admit_in_time(consignment, own, ready_by, &grace)
         });
-        let mut admitted = join(admissions).await;
-        self.compare(&mut admitted, consignments);
+        let (mut admitted, mut late) = (Vec::new(), Vec::new());
+        for (admission, &consignment) in join(admissions).await.into_iter().zip(consignments) {
+            match admission {
+                Some(admission) => admitted.push((admission, consignment)),
+                None => late.push(consignment),
+            }
+        }
+        self.compare(&mut admitted);
         failpoint!("fanout.admitted");
         let mut deliveries = Vec::new();
-        for (admission, consignment) in admitted.into_iter().zip(consignments) {
+        for (admission, consignment) in admitted {
             for outcome in admission.refused {
                 if outcome.1.as_ref().is_err_and(|refusal| self.is_beyond_repair(refusal)) {
                     dots.beyond_repair.store(true, Ordering::Release);
@@ -326,10 +338,20 @@ impl Fanout<'_> {
             }
             deliveries.extend(admission.delivery.map(|delivery| (delivery, consignment)));
         }
-        if dots.hold_back() {
-            // Dropped: every connection is closed without its dot.
-            return;
+        // Where it holds back, they are dropped: every connection is closed without its dot.
+        if !dots.hold_back() {
+            self.finish_together(deliveries, ready_by, dots).await;
         }
+        late
+    }
+
+    /// Contents and dots of those that are ready.
+    async fn finish_together<'c>(
+        &self,
+        mut deliveries: Vec<(Delivery<'c>, &'c Consignment<'c>)>,
+        ready_by: Instant,
+        dots: &Dots,
+    ) {
         if let [_] = deliveries.as_slice()
             && let Some((delivery, consignment)) = deliveries.pop()
         {
@@ -444,32 +466,31 @@ impl Fanout<'_> {
         }
     }
 
-    /// One of several, which those who are ready do not wait for any longer than they must. Where nothing would remember that they
-    /// were served, all wait to the end: nobody has the message without it.
+    /// One of several, which those who are ready do not wait for any longer than they must; `None` where they no longer do. Where
+    /// nothing would remember that they were served, all wait to the end: nobody has the message without it.
     async fn admit_in_time<'c>(
         &self,
         consignment: &'c Consignment<'c>,
         reserved: Result<Reservation, Refusal>,
         deadline: Instant,
         grace: &Grace,
-    ) -> Admission<'c> {
+    ) -> Option<Admission<'c>> {
         let admission = self.admit(consignment, reserved, deadline);
         if self.is_beyond_repair(&too_late()) {
-            return admission.await;
+            return Some(admission.await);
         }
-        let in_time = grace.of(admission, |admission| admission.delivery.is_some()).await;
-        in_time.unwrap_or_else(|| Admission::to_nobody(consignment, &too_late()))
+        grace.of(admission, |admission| admission.delivery.is_some()).await
     }
 
     /// Who was admitted at RCPT and is refused for good now: the one reply for all must not bounce the others' mail. The next
     /// attempt hears of it at RCPT, alone.
-    fn compare(&self, admitted: &mut [Admission<'_>], consignments: &[Consignment<'_>]) {
+    fn compare(&self, admitted: &mut [(Admission<'_>, &Consignment<'_>)]) {
         let Some(known) = self.recipients else { return };
         let envelope = self.envelope;
-        let outcomes = admitted.iter().flat_map(|admission| &admission.refused);
+        let outcomes = admitted.iter().flat_map(|(admission, _)| &admission.refused);
         let refused = outcomes.filter(|(_, outcome)| outcome.as_ref().is_err_and(is_permanent));
         let are_others = refused.count() < envelope.recipients.len();
-        for (admission, consignment) in admitted.iter_mut().zip(consignments) {
+        for (admission, consignment) in admitted {
             if !admission.for_envelope {
                 continue;
             }
@@ -532,30 +553,6 @@ fn too_many_domains() -> Refusal {
     let text =
         format!("recipients in more than {DOMAINS_MAX} domains, try again later for the rest");
     Refusal::NextHop(Reply::new(451, (4, 5, 3), text))
-}
-
-/// Drives all futures to their ends, within one task, so that dropping it ends them together.
-async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    struct Running<F: Future> {
-        future: Pin<Box<F>>,
-        output: Option<F::Output>,
-    }
-    let start = |future| Running { future: Box::pin(future), output: None };
-    let mut all: Vec<Running<F>> = futures.map(start).collect();
-    std::future::poll_fn(|context| {
-        let mut pending = false;
-        for one in &mut all {
-            if one.output.is_none() {
-                match one.future.as_mut().poll(context) {
-                    Poll::Ready(value) => one.output = Some(value),
-                    Poll::Pending => pending = true,
-                }
-            }
-        }
-        if pending { Poll::Pending } else { Poll::Ready(()) }
-    })
-    .await;
-    all.into_iter().filter_map(|one| one.output).collect()
 }
 
 /// How many of the first go together: as many as one transaction may hold the dots of, and as there are connections to one

@@ -35,11 +35,11 @@ impl Pool {
         alive
     }
 
-    /// Keeps a connection for the next message; not one in plain whose TLS failed, for the next one may have it.
+    /// Keeps a connection for the next message.
     pub(crate) fn keep(&self, hop: &Hop, link: Link) {
         failpoint!(blocking "pool.keep");
         let now = Instant::now();
-        if link.fell_back || !is_fresh(now, &link) {
+        if !is_fresh(now, &link) {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +83,8 @@ impl Pool {
 
 /// Whether a connection may be used again that has been idle since then.
 fn is_fresh(since: Instant, link: &Link) -> bool {
-    since.elapsed() < IDLE_MAX && link.opened.elapsed() < AGE_MAX
+    let age_max = if link.fell_back { AGE_IN_PLAIN_MAX } else { AGE_MAX };
+    since.elapsed() < IDLE_MAX && link.opened.elapsed() < age_max
 }
 
 /// A client that says another name each time has a connection for each; all of them together are few, and the oldest goes.
@@ -113,6 +114,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// A busy hop's connections are never idle for long. What its domain publishes (TLSA, MTA-STS), its addresses and its TLS are
 /// looked at when one is opened: what changed counts after this time.
 const AGE_MAX: Duration = Duration::from_secs(300);
+/// In plain, after TLS failed: the next one may have it. Who waits for a handshake that hangs does so once in this time.
+const AGE_IN_PLAIN_MAX: Duration = Duration::from_secs(60);
 /// Idle connections to one hop.
 const LINKS_MAX: usize = 64;
 /// Idle connections to one server, each opened for somebody who was introduced to it. They come on top of those in use, because
@@ -198,14 +201,12 @@ mod tests {
         }
     }
 
-    /// The next one may have TLS again.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_connection_whose_tls_failed_is_not_kept() {
-        for (starttls, is_kept) in [
-            ("454 4.7.0 not now\r\n", false),
-            ("220 go on\r\nno TLS at all\r\n", false),
-            ("", true),
-        ] {
+    /// The next one may have TLS again; and not each question is to wait for a handshake that hangs.
+    #[tokio::test]
+    async fn a_connection_whose_tls_failed_is_kept_for_a_short_time() {
+        for (starttls, fell_back) in
+            [("454 4.7.0 not now\r\n", true), ("220 go on\r\nno TLS at all\r\n", true), ("", false)]
+        {
             let address = answering(move |line| match line {
                 "STARTTLS" => starttls.to_owned(),
                 _ if starttls.is_empty() => "250 mx.abc.example\r\n".to_owned(),
@@ -213,8 +214,16 @@ mod tests {
             });
             let hop = hop(address, Demand::default());
             let pool = Pool::default();
-            pool.keep(&hop, downstream(1).connect(&hop).await.unwrap());
-            assert_eq!(pool.take(&hop).is_some(), is_kept, "{starttls:?}");
+            let link = downstream(1).connect(&hop).await.unwrap();
+            tokio::time::pause();
+            pool.keep(&hop, link);
+            for age_secs in [20, 40, 60, 80] {
+                tokio::time::advance(Duration::from_secs(20)).await;
+                let link = pool.take(&hop);
+                assert_eq!(link.is_some(), !fell_back || age_secs < 60, "{starttls:?} {age_secs}");
+                link.into_iter().for_each(|link| pool.keep(&hop, link));
+            }
+            tokio::time::resume();
         }
     }
 }

@@ -13,7 +13,7 @@ use sealgate_core::envelope::{Envelope, Recipient};
 use sealgate_core::refusal::{Refusal, Reply};
 use sealgate_core::smtp::client::{Event, Failure, Lack, Transaction};
 
-use super::deliver::{Downstream, REUSED_MAX, is_permanent, passed_on, said_over};
+use super::deliver::{Downstream, Over, REUSED_MAX, is_permanent, lacking_over, said_over};
 use super::hops::Reservation;
 use super::link::Link;
 use super::route::Hop;
@@ -89,8 +89,7 @@ enum Answer {
 struct Answered {
     reply: Reply,
     link: Option<Link>,
-    /// It came over a connection in plain whose TLS had failed.
-    fell_back: bool,
+    over: Over,
     _place: Reservation,
 }
 
@@ -135,7 +134,7 @@ impl Recipients {
             utf8_header: false,
         };
         let asked = tokio::time::timeout(ANSWER_MAX, downstream.ask(hop, &transaction)).await;
-        let Answered { reply, link, fell_back, _place } =
+        let Answered { reply, link, over, _place } =
             asked.unwrap_or(Err(Refusal::NextHopUnreachable))?;
         if let Some(link) = link {
             downstream.take_back(hop, link).await;
@@ -144,7 +143,7 @@ impl Recipients {
             self.answers.insert(question, Answer::Admitted(size_bytes));
             return Ok(());
         }
-        let refusal = said_over(fell_back, passed_on(hop, &reply));
+        let refusal = said_over(over, hop, &reply);
         if is_no_mailbox(&reply) {
             self.answers.insert(of_everybody, Answer::Refused(0, refusal.clone()));
         } else if is_permanent(&refusal) {
@@ -179,19 +178,19 @@ impl Downstream {
     async fn ask(&self, hop: &Hop, transaction: &Transaction<'_>) -> Result<Answered, Refusal> {
         let deadline = tokio::time::Instant::now() + ANSWER_MAX;
         let place = self.hops.reserve(hop, 1, deadline).await?;
-        let (mut answer, mut fell_back) = (None, false);
+        let mut answer = None;
         while answer.is_none()
             && let Some(mut link) = self.pool.take(hop)
         {
             let until = tokio::time::Instant::now() + REUSED_MAX;
-            fell_back = link.fell_back;
             if let Err(lack) = ask_about(&mut link, transaction) {
+                let over = Over::of(&link);
                 self.pool.keep(hop, link);
-                return Err(said_over(fell_back, lack.into()));
+                return Err(lacking_over(over, lack.into()));
             }
             if self.hear_again(&mut link, hop, until).await.is_some() {
                 // 421 is about the connection: a new one tells.
-                let is_answer = |(reply, _): &(Reply, _)| reply.code != 421;
+                let is_answer = |(reply, ..): &(Reply, Over, _)| reply.code != 421;
                 answer = self.hear_answer(link).await.filter(is_answer);
             }
         }
@@ -199,16 +198,16 @@ impl Downstream {
             Some(answer) => Some(answer),
             None => {
                 let mut link = self.attempt_to_ask(hop).await?;
-                fell_back = link.fell_back;
                 if let Err(lack) = ask_about(&mut link, transaction) {
+                    let over = Over::of(&link);
                     self.pool.keep(hop, link);
-                    return Err(said_over(fell_back, lack.into()));
+                    return Err(lacking_over(over, lack.into()));
                 }
                 self.hear_answer(link).await
             }
         };
-        let (reply, link) = answer.ok_or(Refusal::NextHopUnreachable)?;
-        Ok(Answered { reply, link, fell_back, _place: place })
+        let (reply, over, link) = answer.ok_or(Refusal::NextHopUnreachable)?;
+        Ok(Answered { reply, link, over, _place: place })
     }
 
     async fn attempt_to_ask(&self, hop: &Hop) -> Result<Link, Refusal> {
@@ -221,23 +220,25 @@ impl Downstream {
         connected
     }
 
-    /// The answer, and the connection where it may be used again; `None` where it was of no use any more.
-    async fn hear_answer(&self, mut link: Link) -> Option<(Reply, Option<Link>)> {
+    /// The answer, over what it came, and the connection where it may be used again; `None` where it was of no use any more.
+    async fn hear_answer(&self, mut link: Link) -> Option<(Reply, Over, Option<Link>)> {
         loop {
-            match link.next().await.ok()? {
+            let event = link.next().await.ok()?;
+            let over = Over::of(&link);
+            match event {
                 Event::Checked(replies) | Event::Refused(replies) => {
                     let reply = replies.into_iter().next()?;
                     if reply.code == 421 {
-                        return Some((reply, None));
+                        return Some((reply, over, None));
                     }
                     self.inside_offers.learn(&link.passage);
                     link.asked.questions += 1;
                     link.asked.refusals += usize::from(!reply.is_positive());
                     let is_tired = link.asked.questions >= QUESTIONS_MAX
                         || link.asked.refusals >= REFUSALS_MAX;
-                    return Some((reply, (!is_tired).then_some(link)));
+                    return Some((reply, over, (!is_tired).then_some(link)));
                 }
-                Event::Failed(Failure::Closing(reply)) => return Some((reply, None)),
+                Event::Failed(Failure::Closing(reply)) => return Some((reply, over, None)),
                 Event::Failed(_) => return None,
                 _ => {}
             }
@@ -419,17 +420,53 @@ mod tests {
         }
     }
 
+    /// Where TCP connects, nobody else need be there: a server that is stopped, or has no process left for us.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_has_no_word_for_clients_of_three_networks_is_left_alone() {
+        let many = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        for (clients, answer, is_left_alone) in [
+            (&many[..], "", true),
+            (&many[..2], "", false),
+            (&["192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2"], "", false),
+            (&["2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:1:3::1"], "", false),
+            (&["2001:db8:1::1", "2001:db8:2::1", "2001:db8:3::1"], "", true),
+            // Whoever refuses them is there.
+            (&many, "421 4.7.0 not you\r\n", false),
+        ] {
+            let address = answering(move |_| answer.to_owned());
+            let server = hop(address, Demand::default());
+            let downstream = downstream(1);
+            for client in clients {
+                let client = std::net::SocketAddr::new(client.parse().unwrap(), 4025);
+                let introduction =
+                    Introduction::Proxy { client, server: "192.0.2.25:25".parse().unwrap() };
+                let introducing = Hop { introduction: Some(introduction), ..server.clone() };
+                assert!(admit(&downstream, &introducing).await.is_err());
+            }
+            let is_working = downstream.hops.is_working(&server);
+            assert_eq!(!is_working, is_left_alone, "{clients:?} {answer}");
+        }
+    }
+
     /// What is wanting today may be there tomorrow, or for the next question.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_mail_server_that_insists_on_tls_that_failed_refuses_nobody_for_good() {
-        let sink = Sink::scripted(Protocol::Smtp, |stage| match stage {
-            Stage::Hello => Some("250-x\r\n250 STARTTLS\r\n".to_owned()),
-            Stage::Mail(_) => Some("530 5.7.0 Must issue a STARTTLS command first\r\n".to_owned()),
-            _ => None,
-        });
-        let (downstream, hop) = (downstream(1), hop(sink.address, Demand::default()));
-        let refusal = admit(&downstream, &hop).await.unwrap_err().to_string();
-        assert!(refusal.starts_with("451 4.7.0"), "{refusal}");
+        const INSISTS: &str = "530 5.7.0 Must issue a STARTTLS command first";
+        for (to_mail, to_rcpt, status) in [
+            (INSISTS, "", "451 4.7.0"),
+            ("250 yes", INSISTS, "451 4.7.0"),
+            ("250 yes", "550 User unknown", "550 5.0.0"),
+        ] {
+            let sink = Sink::scripted(Protocol::Smtp, move |stage| match stage {
+                Stage::Hello => Some("250-x\r\n250 STARTTLS\r\n".to_owned()),
+                Stage::Mail(_) => Some(format!("{to_mail}\r\n")),
+                Stage::Rcpt(_) => Some(format!("{to_rcpt}\r\n")),
+                _ => None,
+            });
+            let (downstream, hop) = (downstream(1), hop(sink.address, Demand::default()));
+            let refusal = admit(&downstream, &hop).await.unwrap_err().to_string();
+            assert!(refusal.starts_with(status), "{to_mail} {to_rcpt}: {refusal}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -303,7 +303,7 @@ impl Router {
             let text = format!("mail for <{name}> loops back to this host");
             return Err(Refusal::NextHop(Reply::new(554, (5, 4, 6), text)));
         }
-        Ok(before.into_iter().take(EXCHANGERS_MAX).map(|(_, host)| host.clone()).collect())
+        Ok(before.into_iter().take(EXCHANGERS_LISTED_MAX).map(|(_, host)| host.clone()).collect())
     }
 
     /// Whether the domain's own address came by DNSSEC.
@@ -422,8 +422,10 @@ fn bogus(name: &str) -> Refusal {
 pub(super) const FAILURES: &str = "sealgate_tls_failures_total";
 /// RFC 5321 §4.5.4.2.
 const SMTP_PORT: u16 = 25;
-/// Mail exchangers that are tried; look-ups for one domain stay under REQUIREMENTS K13.
-const EXCHANGERS_MAX: usize = 5;
+/// Mail exchangers that are tried, without those that do not exist.
+pub(super) const EXCHANGERS_MAX: usize = 5;
+/// Mail exchangers that are looked up; look-ups for one domain stay under REQUIREMENTS K13.
+pub(super) const EXCHANGERS_LISTED_MAX: usize = 10;
 /// Addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
 

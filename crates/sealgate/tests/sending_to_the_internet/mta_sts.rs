@@ -1,5 +1,6 @@
 //! MTA-STS (RFC 8461): policies in force, in testing mode, and such as are none.
 
+use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -80,21 +81,23 @@ fn an_mta_sts_policy_decides_whom_mail_goes_to() {
 fn a_policy_is_fetched_from_any_address_of_its_host() {
     let (pki, other) = (Pki::new("Internet"), Pki::new("Other"));
     let good = with_tls(&certified(&pki, "good.sts.example"));
-    let names = "subjectAltName=DNS:mta-sts.tls.example,DNS:mta-sts.families.example\n";
+    let names = "subjectAltName=DNS:mta-sts.tls.example,DNS:mta-sts.families.example,DNS:mta-sts.slow.example\n";
     let issue = |pki: &Pki| pki.issue_for_tls("policy", "/CN=policy", "serverAuth", names);
     let enforce = TESTING.replace("testing", "enforce");
     let [policy, alien] = [&pki, &other].map(|pki| {
         let (chain, key) = issue(pki);
         PolicyHost::start(&chain, &key, &enforce)
     });
-    let zone = |name: &str, hosts: &str| {
+    let (chain, key) = issue(&pki);
+    let slow = PolicyHost::start_slow(&chain, &key, &enforce, Duration::from_secs(6));
+    let zone_with = |last: Ipv4Addr, name: &str, hosts: &str| {
         let records = format!(
             "@ MX 10 good.sts.example.\n_mta-sts TXT \"v=STSv1; id=1;\"\n{hosts}\
-             mta-sts AAAA ::ffff:{}\n",
-            policy.address
+             mta-sts AAAA ::ffff:{last}\n"
         );
         Zone::unsigned(&format!("{name}.example"), &records)
     };
+    let zone = |name: &str, hosts: &str| zone_with(policy.address, name, hosts);
     let nobody: String = (0..4).map(|_| format!("mta-sts A {}\n", own_address())).collect();
     let zones = [
         Zone::unsigned("sts.example", &format!("good A {}\n", good.address)),
@@ -102,9 +105,11 @@ fn a_policy_is_fetched_from_any_address_of_its_host() {
         zone("tls", &format!("mta-sts A {}\n", alien.address)),
         // As many as are tried, of the other family.
         zone("families", &nobody),
+        // It has its share of the time, and there is nobody else.
+        zone_with(own_address(), "slow", &format!("mta-sts A {}\n", slow.address)),
     ];
     let internet = Internet::new(&pki, &zones, |_| {});
-    for domain in ["tls", "families"] {
+    for domain in ["tls", "families", "slow"] {
         let reply = internet.send(&format!("bob@{domain}.example"));
         assert_eq!(reply.code, 250, "{domain}: {reply:?}\n{}", internet.gate.log());
         assert_eq!(internet.passage(&reply)["tls"]["verified"], "mta-sts", "{domain}");

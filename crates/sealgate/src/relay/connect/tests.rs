@@ -208,3 +208,18 @@ fn unusable_records_demand_encryption_and_no_more() {
     let require = Guard { tls: LinkTls::Require, ..none };
     assert_eq!(chosen(&require, Tlsa::Absent).unwrap().0, Assurance::Encrypted);
 }
+
+/// A gateway without IPv6 has the whole time for the IPv4 address of a host with both.
+#[test]
+fn addresses_without_a_route_are_none_while_there_are_others() {
+    let [four, other, six]: [SocketAddr; 3] =
+        ["192.0.2.1:25", "192.0.2.2:25", "[2001:db8::1]:25"].map(|text| text.parse().unwrap());
+    let all = vec![four, six, other];
+    assert_eq!(in_reach(all.clone(), SocketAddr::is_ipv4), [four, other]);
+    assert_eq!(in_reach(all.clone(), |_| true), all);
+    assert_eq!(in_reach(all.clone(), |_| false), all, "what then comes of them is said");
+    assert_eq!(in_reach(vec![six], SocketAddr::is_ipv4), [six]);
+    assert!(has_route(&"127.0.0.1:25".parse().unwrap()));
+    // Link-local, of no link.
+    assert!(!has_route(&"[fe80::1]:25".parse().unwrap()));
+}

@@ -12,7 +12,7 @@ use super::super::connect::Tried;
 use super::super::hops::Attempt;
 use super::super::link::Link;
 use super::super::route::Hop;
-use super::said::{is_permanent, passed_on, said_over, too_late};
+use super::said::{Over, is_permanent, lacking_over, said_over, too_late};
 use super::{Consignment, Downstream, Outcome};
 
 /// What became of the recipients of a transaction.
@@ -35,6 +35,16 @@ enum Trouble {
     Final(Refusal),
 }
 
+/// How long the first answer to a message is waited for.
+enum FirstAnswer {
+    /// The connection was used before, and may be dead.
+    AfterUse(Instant),
+    /// There is something else to try.
+    By(Instant),
+    /// There is not.
+    Whenever,
+}
+
 impl Downstream {
     /// Over a pooled connection; `None` where there is none that works.
     pub(super) async fn begin_again(
@@ -46,15 +56,16 @@ impl Downstream {
         while let Some(link) = self.pool.take(hop) {
             failpoint!("deliver.pooled");
             let others = !link.is_only;
-            let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
-            let first_answer_by = Some(share_of(deadline, REUSED_MAX));
-            let begun = self.begin(link, consignment, others, first_answer_by);
+            let other_hosts = hop.targets.len() > 1;
+            let until = if other_hosts { share_of(deadline, HOST_MAX) } else { deadline };
+            let first_answer = FirstAnswer::AfterUse(share_of(deadline, REUSED_MAX));
+            let begun = self.begin(link, consignment, others, first_answer);
             match timeout_at(until, begun).await {
                 Ok(Ok(begun)) => return Some(Ok(begun)),
                 Ok(Err(Trouble::Final(refusal))) => return Some(Err(refusal)),
                 Ok(Err(Trouble::Broken(_))) => {}
                 Ok(Err(Trouble::Elsewhere(_))) => return None,
-                Err(_) if others => {
+                Err(_) if other_hosts => {
                     self.pool.forget(hop);
                     return None;
                 }
@@ -127,9 +138,13 @@ impl Downstream {
                 Err(refusal) => return Err(Trouble::Broken(refusal)),
             };
             let others = !tried.is_over(&consignment.hop);
-            // A host that greets and falls silent must not keep the mail from the next one, or from its own next address.
-            let until = if others { share_of(deadline, HOST_MAX) } else { deadline };
-            let begun = timeout_at(until, self.begin(link, consignment, others, None)).await;
+            // A host that greets and falls silent must not keep the mail from the next one, or from its own next address. Which is as
+            // slow, if it is not out of reach: once the host has answered, only another one is worth leaving it for.
+            let soon = share_of(deadline, HOST_MAX);
+            let until = if tried.has_other_host(&consignment.hop) { soon } else { deadline };
+            let first_answer = if others { FirstAnswer::By(soon) } else { FirstAnswer::Whenever };
+            let begun =
+                timeout_at(until, self.begin(link, consignment, others, first_answer)).await;
             let is_late = Instant::now() >= deadline;
             match begun.unwrap_or_else(|_| Err(Trouble::silent(is_late))) {
                 // It is there, and greeted the client that was introduced: what it says to that one says nothing of others.
@@ -144,14 +159,13 @@ impl Downstream {
         }
     }
 
-    /// Over one connection, which was used before where there is a time for its first answer. Where there are other hosts, a refusal
-    /// that need not be theirs is not the last word.
+    /// Over one connection. Where there are other hosts or addresses, a refusal that need not be theirs is not the last word.
     async fn begin(
         &self,
         mut link: Link,
         consignment: &Consignment<'_>,
         others: bool,
-        first_answer_by: Option<Instant>,
+        first_answer: FirstAnswer,
     ) -> Result<Begun, Trouble> {
         let hop = &consignment.hop;
         if let Err(lack) = link.client.start(&consignment.transaction()) {
@@ -162,10 +176,8 @@ impl Downstream {
             self.pool.keep(hop, link);
             return Err(Trouble::Final(refusal));
         }
-        let is_reused = first_answer_by.is_some();
-        if let Some(until) = first_answer_by {
-            self.hear_again(&mut link, hop, until).await.ok_or(Trouble::silent(false))?;
-        }
+        let is_reused = matches!(first_answer, FirstAnswer::AfterUse(_));
+        self.hear_first(&mut link, hop, first_answer).await.ok_or(Trouble::silent(false))?;
         loop {
             let event = match link.next().await {
                 Ok(event) => event,
@@ -200,7 +212,7 @@ impl Downstream {
                     return Ok(Begun { link, is_admitted: false, refused, for_envelope });
                 }
                 Event::Failed(Failure::Closing(reply)) if !is_over(&reply) => {
-                    let refusal = said_over(link.fell_back, passed_on(hop, &reply));
+                    let refusal = said_over(Over::of(&link), hop, &reply);
                     return Err(match others && !is_permanent(&refusal) {
                         true => Trouble::Elsewhere(refusal),
                         false => Trouble::Final(refusal),
@@ -210,6 +222,16 @@ impl Downstream {
                 Event::Answer { .. } | Event::Checked(_) | Event::Idle => {}
                 Event::NeedInput | Event::StartTls => {}
             }
+        }
+    }
+
+    /// Waits for the first answer as long as it may take; `None` where it does not come.
+    async fn hear_first(&self, link: &mut Link, hop: &Hop, answer: FirstAnswer) -> Option<()> {
+        match answer {
+            FirstAnswer::AfterUse(until) => self.hear_again(link, hop, until).await,
+            // What breaks here shows again at the next event.
+            FirstAnswer::By(until) => timeout_at(until, link.hear()).await.ok().map(drop),
+            FirstAnswer::Whenever => Some(()),
         }
     }
 
@@ -248,8 +270,7 @@ impl Consignment<'_> {
         as_received.size_bytes = u64::try_from(self.size_bytes_min).unwrap_or(u64::MAX);
         (as_received.eight_bit, as_received.utf8_header) = (false, false);
         if !self.opened || link.client.lacks(&as_received) == Some(lack) {
-            // What is not offered in plain may be within TLS.
-            return said_over(link.fell_back, refusal);
+            return lacking_over(Over::of(link), refusal);
         }
         self.transport.note_opened_refused(&Reply::from(&refusal));
         Refusal::NextHopRefusedOpened
@@ -291,7 +312,7 @@ fn share_of(deadline: Instant, max: Duration) -> Instant {
     now + max.min(deadline.saturating_duration_since(now) / 2)
 }
 
-/// For one host, once it has greeted us, while there are others.
+/// For one host, once it has greeted us, while there are others; for the first answer of one of its addresses.
 const HOST_MAX: Duration = Duration::from_secs(60);
 /// For the first answer over a connection that was used before: a server that is there says something sooner, and a new
 /// connection finds out.

@@ -2,6 +2,7 @@
 
 use sealgate_core::refusal::{Refusal, Reply};
 
+use super::super::link::Link;
 use super::super::route::Hop;
 
 pub(in super::super) fn is_permanent(refusal: &Refusal) -> bool {
@@ -34,13 +35,41 @@ pub(in super::super) fn turned_away(hop: &Hop, reply: &Reply, is_introduced: boo
     }
 }
 
-/// A refusal before the content, over a connection that may be one in plain after TLS failed. Who insists on TLS refuses
+/// Where something was refused before the content.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Over {
+    /// In plain, after TLS failed.
+    fell_back: bool,
+    /// By a server that had taken the sender.
+    is_sender_taken: bool,
+}
+
+impl Over {
+    pub(in super::super) fn of(link: &Link) -> Self {
+        Self { fell_back: link.fell_back, is_sender_taken: link.client.is_sender_taken() }
+    }
+}
+
+/// What a server said before the content, over a connection that may be one in plain after TLS failed. Who insists on TLS refuses
 /// everything in plain (530, RFC 3207 §4; or 550 or 503 with words of his own), and the next attempt may find TLS in order: it
-/// holds for now. What is said of an address, a mailbox or a size holds in plain as well: nobody should wait days for that.
-pub(in super::super) fn said_over(fell_back: bool, refusal: Refusal) -> Refusal {
+/// holds for now. What is said of an address, a mailbox or a size holds in plain as well: nobody should wait days for that. Nor
+/// for what else is said by one who took the sender in plain: of him only what has the code for it.
+pub(in super::super) fn said_over(over: Over, hop: &Hop, reply: &Reply) -> Refusal {
+    let refusal = passed_on(hop, reply);
+    let is_about_tls = match reply.enhanced {
+        Some((_, 7, _)) => true,
+        // 538: RFC 4954 §6.
+        _ if over.is_sender_taken => matches!(reply.code, 503 | 530 | 538),
+        enhanced => !matches!(enhanced, Some((_, 1 | 2, _) | (_, 3, 4))),
+    };
+    if is_about_tls { lacking_over(over, refusal) } else { refusal }
+}
+
+/// What a server does not offer, it may within TLS.
+pub(in super::super) fn lacking_over(over: Over, refusal: Refusal) -> Refusal {
     let said = Reply::from(&refusal);
-    let is_about_tls = !matches!(said.enhanced, Some((_, 1 | 2, _) | (_, 3, 4)));
-    if fell_back && said.is_permanent() && is_about_tls { for_now(&said) } else { refusal }
+    let is_size = matches!(said.enhanced, Some((_, 3, 4)));
+    if over.fell_back && said.is_permanent() && !is_size { for_now(&said) } else { refusal }
 }
 
 /// The same words, and the message waits.

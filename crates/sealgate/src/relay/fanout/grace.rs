@@ -1,7 +1,7 @@
 //! How long those who are ready wait for the others.
 //!
 //! A server that has said 354 waits for content, and its patience ends; nobody else has its connection meanwhile. So once somebody
-//! is ready, the others have a quarter of their time each time that one more of them is.
+//! is ready, the others have a quarter of their time each time that one more of them is. Who is late has another turn without them.
 
 use std::future::pending;
 
@@ -55,7 +55,7 @@ impl Grace {
 
 #[cfg(test)]
 mod tests {
-    use super::super::join;
+    use super::super::join::join;
     use super::*;
 
     /// Which of those who take so many seconds, and are admitted or not, are not waited for any longer; and when all is over.

@@ -1,8 +1,8 @@
 //! Large contents to several hops: few at once, so that within the time that there is some arrive whole.
 //!
 //! Copies that share a narrow line all at once pass the limit together; nobody has the message then, and the next attempt begins
-//! anew, until it bounces. So one goes first, and for each that gets through quickly one more goes at the same time. What
-//! has arrived is remembered, and the next attempt goes on from there. Does not itself know of messages or connections.
+//! anew, until it bounces. So one goes first, and for each that gets through quickly, or takes half of the time, one more
+//! goes at the same time. What has arrived is remembered, and the next attempt goes on from there. Does not itself know of messages or connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -39,8 +39,9 @@ impl Pace {
         self.places.is_some()
     }
 
-    /// Sends one content when its turn has come. While others wait for theirs, it has half of the time that is left: a server that
-    /// reads no further must not keep the mail from all of them.
+    /// Sends one content when its turn has come. Where half of the time that was left then is over and others wait, one of them goes
+    /// beside it: a server that reads no further must not keep the mail from all of them, and one that is slow is not cut off, for it
+    /// would be as slow at the next attempt.
     pub(super) async fn send(
         &self,
         content: impl Future<Output = Result<(), Refusal>>,
@@ -61,10 +62,15 @@ impl Pace {
                 break;
             }
             let now = Instant::now();
-            if now >= self.deadline || self.waiting.load(Ordering::Acquire) > 0 {
+            if now >= self.deadline {
                 return Err(too_late());
             }
-            until = self.deadline.min(now + WAITING_SEEN_EVERY);
+            until = if self.waiting.load(Ordering::Acquire) > 0 {
+                places.add_permits(1);
+                self.deadline
+            } else {
+                self.deadline.min(now + WAITING_SEEN_EVERY)
+            };
         }
         // Were the line what held it up, twice as many would take twice as long; that must fit into the next one's half.
         if begun.elapsed().saturating_mul(2) <= self.remaining() / 2 {
@@ -80,12 +86,12 @@ impl Pace {
 
 /// So much goes at once over any line: one Mbit/s takes it in 67 s.
 const AT_ONCE_BYTES_MAX: usize = 8 << 20;
-/// How soon one who has used up its half makes room for who comes to wait.
+/// How soon one that has used up its half makes room for who comes to wait.
 const WAITING_SEEN_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use super::super::join;
+    use super::super::join::join;
     use super::*;
 
     const TIME: Duration = Duration::from_secs(240);
@@ -121,6 +127,17 @@ mod tests {
         assert_eq!(arrived, [false, true, false, true]);
         let (arrived, took) = sent(&[200]).await;
         assert_eq!((arrived, took), (vec![true], Duration::from_secs(200)), "nobody waits");
+    }
+
+    /// The order is the same at each attempt: of those that could arrive, one does.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_slow_makes_room_and_goes_on() {
+        let (arrived, _) = sent(&[130, 130]).await;
+        assert_eq!(arrived, [true, false]);
+        let (arrived, _) = sent(&[1000, 70, 70]).await;
+        assert_eq!(arrived, [false, true, false]);
+        let (arrived, _) = sent(&[170, 110]).await;
+        assert_eq!(arrived, [true, true]);
     }
 
     #[tokio::test(start_paused = true)]

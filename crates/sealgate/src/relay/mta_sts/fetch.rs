@@ -11,6 +11,8 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -22,36 +24,51 @@ use super::{Assurance, Clients, Names};
 /// # Errors
 /// What went wrong, for the log.
 pub(super) async fn fetch(host: &str, names: &Names, clients: &Clients) -> Result<String, String> {
-    let fetching = fetch_from_any(host, names, clients);
-    tokio::time::timeout(FETCH_MAX, fetching).await.map_err(|_| "it took too long".to_owned())?
+    let deadline = Instant::now() + FETCH_MAX;
+    let fetching = fetch_from_any(host, names, clients, deadline);
+    timeout_at(deadline, fetching).await.map_err(late)?
 }
 
-async fn fetch_from_any(host: &str, names: &Names, clients: &Clients) -> Result<String, String> {
+async fn fetch_from_any(
+    host: &str,
+    names: &Names,
+    clients: &Clients,
+    deadline: Instant,
+) -> Result<String, String> {
     let (addresses, _) = names.addresses(host).await.map_err(|why| format!("look-up: {why:?}"))?;
     let addresses = in_order(&addresses, HTTPS_PORT);
     let mut last = "no address".to_owned();
-    for (number, address) in (1..).zip(&addresses) {
-        // The last one has all the time that is left.
-        let patience = if number == addresses.len() { FETCH_MAX } else { CONNECT_MAX };
-        match tokio::time::timeout(patience, connect(*address, host, clients)).await {
-            Ok(Ok(tls)) => return fetch_over(tls, host).await,
-            Ok(Err(error)) => last = format!("{address}: {error}"),
-            Err(_) => last = format!("{address}: it took too long"),
+    for (left, address) in (1..=addresses.len()).rev().zip(&addresses) {
+        match connect(*address, host, clients, (left, deadline)).await {
+            Ok(tls) => return fetch_over(tls, host).await,
+            Err(error) => last = format!("{address}: {error}"),
         }
     }
     Err(last)
 }
 
+/// To one address of those that are left. One that is there has its share of the time for TLS, which is longer than it takes to
+/// find out that one is not.
 async fn connect(
     address: SocketAddr,
     host: &str,
     clients: &Clients,
+    (left, deadline): (usize, Instant),
 ) -> Result<TlsStream<TcpStream>, String> {
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
     let config = clients.config(&Assurance::Named(vec![name.clone()]))?;
-    let tcp = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    let tls = TlsConnector::from(config).connect(name, tcp).await;
+    // The last one has all the time that is left.
+    let patience = if left > 1 { CONNECT_MAX } else { FETCH_MAX };
+    let tcp = timeout(patience, TcpStream::connect(address)).await.map_err(late)?;
+    let tcp = tcp.map_err(|error| error.to_string())?;
+    let rest = deadline.saturating_duration_since(Instant::now());
+    let share = rest / u32::try_from(left).unwrap_or(u32::MAX);
+    let tls = timeout(share, TlsConnector::from(config).connect(name, tcp)).await.map_err(late)?;
     tls.map_err(|error| format!("TLS: {error}"))
+}
+
+fn late(_: Elapsed) -> String {
+    "it took too long".to_owned()
 }
 
 async fn fetch_over(tls: TlsStream<TcpStream>, host: &str) -> Result<String, String> {
@@ -86,7 +103,7 @@ const PATH: &str = "/.well-known/mta-sts.txt";
 const HTTPS_PORT: u16 = 443;
 /// RFC 8461 §3.3 suggests a minute; the sender of the mail waits meanwhile.
 const FETCH_MAX: Duration = Duration::from_secs(20);
-/// To one address, with TLS, where there are others.
+/// To one address, where there are others.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// RFC 8461 §3.3 suggests 64 KiB.
 const POLICY_BYTES_MAX: usize = 64 << 10;

@@ -60,25 +60,35 @@ const INSISTS: &str = "530 5.7.0 Must issue a STARTTLS command first";
 /// The next attempt may find its TLS in order; what it says of a mailbox is true in plain as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_insists_on_tls_that_failed_is_tried_again() {
-    for (starttls, says, status) in [
-        ("454 4.7.0 not available", INSISTS, "451 4.7.0"),
-        ("220 go on\r\nno TLS at all", INSISTS, "451 4.7.0"),
-        ("454 4.7.0 not available", "503 STARTTLS first", "451 4.0.0"),
-        ("454 4.7.0 not available", "550 5.1.1 nobody here", "550 5.1.1"),
-        ("454 4.7.0 not available", "552 5.3.4 too large", "552 5.3.4"),
-        ("", INSISTS, "554 5.7.0"),
+    const BROKEN: &str = "454 4.7.0 not available";
+    for (starttls, to, says, status) in [
+        (BROKEN, "MAIL", INSISTS, "451 4.7.0"),
+        ("220 go on\r\nno TLS at all", "MAIL", INSISTS, "451 4.7.0"),
+        (BROKEN, "MAIL", "503 STARTTLS first", "451 4.0.0"),
+        (BROKEN, "MAIL", "550 use TLS", "451 4.0.0"),
+        (BROKEN, "MAIL", "550 5.1.1 nobody here", "550 5.1.1"),
+        (BROKEN, "MAIL", "552 5.3.4 too large", "552 5.3.4"),
+        ("", "MAIL", INSISTS, "554 5.7.0"),
+        (BROKEN, "RCPT", INSISTS, "451 4.7.0"),
+        (BROKEN, "RCPT", "503 STARTTLS first", "451 4.0.0"),
+        (BROKEN, "RCPT", "538 not in plain", "451 4.0.0"),
+        (BROKEN, "RCPT", "550 5.7.10 not in plain", "451 4.7.10"),
+        // It takes mail in plain, and this is about somebody.
+        (BROKEN, "RCPT", "550 User unknown", "550 5.0.0"),
+        (BROKEN, "RCPT", "550 5.1.1 nobody here", "550 5.1.1"),
+        ("", "RCPT", INSISTS, "554 5.7.0"),
     ] {
         let address = answering(move |line| {
             let offer = if starttls.is_empty() { "8BITMIME" } else { "STARTTLS" };
             match line.split_once(' ').map_or(line, |(verb, _)| verb) {
                 "EHLO" => format!("250-mx.abc.example\r\n250 {offer}\r\n"),
                 "STARTTLS" => format!("{starttls}\r\n"),
-                "MAIL" => format!("{says}\r\n"),
+                verb if verb == to => format!("{says}\r\n"),
                 _ => "250 yes\r\n".to_owned(),
             }
         });
         let refusal = told_both(&downstream(1), &hop(address, Demand::default())).await;
-        assert!(refusal.starts_with(status), "{starttls:?} {says}: {refusal}");
+        assert!(refusal.starts_with(status), "{starttls:?} {to} {says}: {refusal}");
     }
 }
 
