@@ -295,7 +295,7 @@ pub(super) fn network_of(peer: IpAddr) -> IpAddr {
 }
 
 /// What one customer has: an IPv4 address, or the /48 of IPv6 that a site is given (RFC 6177).
-pub(super) fn site_of(peer: IpAddr) -> IpAddr {
+fn site_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 80)),
         address @ IpAddr::V4(_) => address,

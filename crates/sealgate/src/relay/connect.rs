@@ -248,7 +248,6 @@ impl Downstream {
                     return Err(plan.tls_refusal(address, VALIDATION_FAILURE, &why));
                 }
                 Err(OpenError::Refused { reply, is_introduced }) => {
-                    plan.answered();
                     // In plain, where TLS failed, the client may be refused for that.
                     let is_clients = is_introduced && failed.is_none();
                     return Err(turned_away(plan.hop, &reply, is_clients));
@@ -331,16 +330,8 @@ impl Downstream {
 impl Plan<'_> {
     /// Where a client is introduced at all, the server has heard of it, or is about to.
     fn introduced(&self) {
-        let introduction = self.hop.introduction.as_ref().filter(|_| self.hop.introduces_client());
-        if let (Some(attempt), Some(introduction)) = (self.attempt, introduction) {
-            attempt.introduced(introduction.client());
-        }
-    }
-
-    /// The server is there, whatever it thinks of the client.
-    fn answered(&self) {
-        if let Some(attempt) = self.attempt {
-            attempt.answered();
+        if let Some(attempt) = self.attempt.filter(|_| self.hop.introduces_client()) {
+            attempt.introduced();
         }
     }
 

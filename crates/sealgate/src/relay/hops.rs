@@ -2,20 +2,18 @@
 //!
 //! Connections to one hop are bounded; who finds none free waits. A hop that failed [`FAILURES_MAX`] times on end is left alone
 //! for a while, which doubles from [`PAUSE`] to [`PAUSE_MAX`] with each probe that fails; one attempt at a time probes it
-//! (REQUIREMENTS O19). A refusal of a message is no failure: whoever refuses is there. A server that is silent to a client who was
-//! introduced may be so to that one alone: of such failures each network's counts once until something succeeds.
+//! (REQUIREMENTS O19). A refusal of a message is no failure: whoever refuses is there; and so is whoever a client was introduced
+//! to, whatever comes of that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sealgate_core::refusal::{Refusal, Reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::budget::site_of;
 use super::route::Hop;
 
 /// All next hops in use.
@@ -33,9 +31,7 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Health {
-    failures: usize,
-    /// Networks of introduced clients who heard nothing since it last worked, the latest last.
-    silent_to: VecDeque<IpAddr>,
+    failures: u32,
     /// How often it was left alone since it last worked.
     pauses: u32,
     /// Left alone until then.
@@ -60,10 +56,7 @@ impl Reservation {
 pub(crate) struct Attempt {
     state: Arc<State>,
     probe: bool,
-    /// The network of the client that a server of the hop has heard of.
-    client: OnceLock<IpAddr>,
-    /// A server said something to that one.
-    is_answered: AtomicBool,
+    is_clients: AtomicBool,
 }
 
 impl Hops {
@@ -188,7 +181,7 @@ impl Hops {
                 }
             }
         };
-        Ok(Attempt { state, probe, client: OnceLock::new(), is_answered: AtomicBool::new(false) })
+        Ok(Attempt { state, probe, is_clients: AtomicBool::new(false) })
     }
 
     /// Whether a hop is one that messages would be sent to without a probe.
@@ -207,7 +200,7 @@ impl Hops {
     pub(crate) fn sweep(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, state| {
-            let worked = state.health().has_worked();
+            let worked = state.health().failures == 0;
             let forgotten = state.health().failed_at.is_some_and(|at| at.elapsed() > FORGET);
             Arc::strong_count(state) > 1
                 || state.connections.available_permits() < self.connections_max()
@@ -231,26 +224,6 @@ impl Hops {
     }
 }
 
-impl Health {
-    fn has_worked(&self) -> bool {
-        self.failures == 0 && self.silent_to.is_empty()
-    }
-
-    /// One more failure; how many of its kind there were on end.
-    fn count(&mut self, client: Option<IpAddr>) -> usize {
-        self.failed_at = Some(Instant::now());
-        let Some(client) = client else {
-            self.failures = self.failures.saturating_add(1);
-            return self.failures;
-        };
-        if self.silent_to.len() >= NETWORKS_MAX {
-            self.silent_to.pop_front();
-        }
-        self.silent_to.push_back(client);
-        self.silent_to.len()
-    }
-}
-
 impl State {
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
@@ -263,15 +236,10 @@ impl Attempt {
         self.probe
     }
 
-    /// A client was introduced to a server of the hop, or is about to be. What that one keeps to itself from here on may be kept
-    /// from this client alone, who must not shut the hop for everybody.
-    pub(crate) fn introduced(&self, client: IpAddr) {
-        self.client.get_or_init(|| site_of(client));
-    }
-
-    /// A server of the hop refused the client in words: it is there.
-    pub(crate) fn answered(&self) {
-        self.is_answered.store(true, Ordering::Relaxed);
+    /// A client was introduced to a server of the hop, which is there then. What that one says from here on, or keeps to itself,
+    /// may be meant for this client alone, who must not shut the hop for everybody.
+    pub(crate) fn introduced(&self) {
+        self.is_clients.store(true, Ordering::Relaxed);
     }
 
     /// The hop answered.
@@ -280,13 +248,9 @@ impl Attempt {
         *self.state.health() = Health::default();
     }
 
-    /// The hop could not be reached; without a verdict where a client was introduced and heard something, or is of a network that
-    /// has been counted.
+    /// The hop could not be reached; without a verdict where a client was introduced.
     pub(crate) fn failed(mut self) {
-        let client = self.client.take();
-        let is_counted =
-            client.is_some_and(|client| self.state.health().silent_to.contains(&client));
-        if is_counted || client.is_some() && *self.is_answered.get_mut() {
+        if *self.is_clients.get_mut() {
             return;
         }
         let probe = std::mem::take(&mut self.probe);
@@ -297,7 +261,9 @@ impl Attempt {
             // Begun before the hop was left alone: it says nothing new.
             return;
         }
-        if health.count(client) >= FAILURES_MAX || probe {
+        health.failures = health.failures.saturating_add(1);
+        health.failed_at = Some(Instant::now());
+        if probe || health.failures >= FAILURES_MAX {
             let pause = PAUSE.saturating_mul(1 << health.pauses.min(DOUBLINGS_MAX)).min(PAUSE_MAX);
             health.pauses = health.pauses.saturating_add(1);
             health.until = Some(Instant::now() + pause);
@@ -322,9 +288,7 @@ fn busy() -> Refusal {
 /// How long places at one hop may wait for those at another, at first.
 const HELD_IDLE_MAX: Duration = Duration::from_secs(1);
 /// Failures on end after which a hop is left alone.
-const FAILURES_MAX: usize = 3;
-/// Networks of clients whose failures are told apart: as many as there are until the pause is at its longest.
-const NETWORKS_MAX: usize = 16;
+const FAILURES_MAX: u32 = 3;
 /// How long it is left alone first.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Mail servers come back for deferred mail after minutes: no probe comes later than that for one that works again.
@@ -344,7 +308,7 @@ mod tests {
         fixed(&format!("smtp://127.0.0.1:{port}").parse().unwrap(), Demand::default())
     }
 
-    fn fail(hops: &Hops, hop: &Hop, times: usize) {
+    fn fail(hops: &Hops, hop: &Hop, times: u32) {
         (0..times).for_each(|_| hops.attempt(hop).unwrap().failed());
     }
 
@@ -390,33 +354,6 @@ mod tests {
         hops.attempt(&dead).expect("a probe without verdict is none").succeeded();
         fail(&hops, &dead, 1);
         assert!(hops.attempt(&dead).is_ok(), "all forgiven");
-    }
-
-    #[test]
-    fn silence_to_clients_counts_once_for_each_network_until_something_succeeds() {
-        let (hops, server) = (Hops::new(1), hop(1));
-        let silent_to = |client: &str| {
-            let attempt = hops.attempt(&server).unwrap();
-            attempt.introduced(client.parse().unwrap());
-            attempt.failed();
-        };
-        for client in ["192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2"] {
-            silent_to(client);
-        }
-        hops.sweep();
-        assert_eq!(hops.state(&server).health().silent_to.len(), 2, "it is remembered");
-        hops.attempt(&server).unwrap().succeeded();
-        for client in ["2001:db8:1:1::1", "192.0.2.1", "2001:db8:1:2::1"] {
-            silent_to(client);
-        }
-        assert!(hops.is_working(&server));
-        silent_to("2001:db8:2::1");
-        assert!(!hops.is_working(&server));
-        let_pause_pass(&hops, &server);
-        silent_to("192.0.2.1");
-        assert!(hops.attempt(&server).is_ok(), "a probe for one who was counted is none");
-        silent_to("192.0.2.3");
-        assert_eq!(pause_secs(&hops, &server), 2);
     }
 
     #[test]

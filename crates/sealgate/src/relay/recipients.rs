@@ -420,34 +420,6 @@ mod tests {
         }
     }
 
-    /// Where TCP connects, nobody else need be there: a server that is stopped, or has no process left for us.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_server_that_has_no_word_for_clients_of_three_networks_is_left_alone() {
-        let many = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
-        for (clients, answer, is_left_alone) in [
-            (&many[..], "", true),
-            (&many[..2], "", false),
-            (&["192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2"], "", false),
-            (&["2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:1:3::1"], "", false),
-            (&["2001:db8:1::1", "2001:db8:2::1", "2001:db8:3::1"], "", true),
-            // Whoever refuses them is there.
-            (&many, "421 4.7.0 not you\r\n", false),
-        ] {
-            let address = answering(move |_| answer.to_owned());
-            let server = hop(address, Demand::default());
-            let downstream = downstream(1);
-            for client in clients {
-                let client = std::net::SocketAddr::new(client.parse().unwrap(), 4025);
-                let introduction =
-                    Introduction::Proxy { client, server: "192.0.2.25:25".parse().unwrap() };
-                let introducing = Hop { introduction: Some(introduction), ..server.clone() };
-                assert!(admit(&downstream, &introducing).await.is_err());
-            }
-            let is_working = downstream.hops.is_working(&server);
-            assert_eq!(!is_working, is_left_alone, "{clients:?} {answer}");
-        }
-    }
-
     /// What is wanting today may be there tomorrow, or for the next question.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_mail_server_that_insists_on_tls_that_failed_refuses_nobody_for_good() {
