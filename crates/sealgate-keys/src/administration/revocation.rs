@@ -42,7 +42,7 @@ pub struct RevocationList {
 pub enum ListImport {
     /// It is there already.
     Held,
-    /// One that is newer, by its number or its date, is there, of this SHA-256.
+    /// One that is newer, by its number or else by its date, is there, of this SHA-256.
     Older(String),
     /// It is in use, and its signature holds.
     Taken,

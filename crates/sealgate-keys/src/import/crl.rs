@@ -43,13 +43,13 @@ pub struct ListScope {
 pub(crate) struct ListNumber(Uint);
 
 impl Crl {
-    /// Whether this list was issued before another of its scope, by either's word: their numbers or their dates.
+    /// Whether this list was issued before another of its scope: by their numbers, which no later list lowers (RFC 5280 §5.2.3),
+    /// where both have different ones, else by their dates, which a clock that was ahead may have written.
     pub(crate) fn is_older_than(&self, other: &Self) -> bool {
-        let has_lower_number = match (&self.number, &other.number) {
-            (Some(own), Some(others)) => own < others,
-            _ => false,
-        };
-        has_lower_number || self.this_update < other.this_update
+        match (&self.number, &other.number) {
+            (Some(own), Some(others)) if own != others => own < others,
+            _ => self.this_update < other.this_update,
+        }
     }
 
     /// Whether it is the same issue as another of its scope.

@@ -84,7 +84,7 @@ fn told(imported: &ListImport) -> String {
     match imported {
         ListImport::Held => "not newer than the revocation list held".to_owned(),
         ListImport::Older(sha256) => format!(
-            "not taken: older, by its number or its date, than the revocation list held. Where the authority has begun \
+            "not taken: older, by its number or else by its date, than the revocation list held. Where the authority has begun \
              to count anew, take that one out first: `sealgate crl remove {sha256}`"
         ),
         ListImport::Taken => "revocation list taken".to_owned(),

@@ -268,29 +268,48 @@ fn is_author_clear(message: &Message, parsed: &AuthenticatedMessage<'_>) -> bool
     judged == shown
 }
 
-/// The domains of whatever may be taken for an address in a value: outside of quotes and comments, and of more than one label.
+/// The domains of whatever may be taken for an address in a value: in angle brackets; elsewhere those of more than one label, and
+/// in quotes and comments only where nothing is in angle brackets.
 fn domains_in(value: &str) -> Vec<Domain> {
     let (mut depth, mut is_quoted, mut is_escaped) = (0_usize, false, false);
-    let mut bare = String::with_capacity(value.len());
-    for c in value.chars() {
+    let mut domains = Vec::new();
+    let (mut whole, mut bare) = (String::new(), String::new());
+    for c in value.chars().chain([',']) {
         let was_escaped = std::mem::replace(&mut is_escaped, false);
+        let is_hidden = is_quoted || depth > 0;
         match c {
+            ',' | ';' if !is_hidden && !was_escaped => {
+                domains.extend(domains_in_element(&whole, &bare));
+                whole.clear();
+                bare.clear();
+                continue;
+            }
             _ if was_escaped => {}
             '\\' => is_escaped = true,
-            '"' if depth == 0 => {
-                is_quoted = !is_quoted;
-                bare.push(' ');
-            }
+            '"' if depth == 0 => is_quoted = !is_quoted,
             '(' if !is_quoted => depth = depth.saturating_add(1),
-            ')' if !is_quoted && depth > 0 => depth = depth.saturating_sub(1),
-            _ if is_quoted || depth > 0 => {}
-            _ => bare.push(c),
+            ')' if !is_quoted => depth = depth.saturating_sub(1),
+            _ if !is_hidden => bare.push(c),
+            _ => {}
         }
+        whole.push(c);
     }
-    let is_end = |c: char| c.is_whitespace() || "<>[],;:@".contains(c);
-    let domain = |rest: &str| Domain::parse(rest.split(is_end).next()?).ok();
-    let domains = bare.split('@').skip(1).filter_map(domain);
-    domains.filter(|domain| domain.as_str().contains('.')).collect()
+    // Quotes or comments without an end hide nothing.
+    domains.extend(domains_in_element(&whole, &whole));
+    domains
+}
+
+fn domains_in_element(whole: &str, bare: &str) -> Vec<Domain> {
+    let all = |text: &str| {
+        let is_end = |c: char| c.is_whitespace() || "<>[](),;:\"@".contains(c);
+        let domain = |rest: &str| Domain::parse(rest.split(is_end).next()?).ok();
+        text.split('@').skip(1).filter_map(domain).collect::<Vec<_>>()
+    };
+    let is_long = |domain: &Domain| domain.as_str().contains('.');
+    let Some((name, angle)) = bare.split_once('<') else {
+        return all(whole).into_iter().filter(is_long).collect();
+    };
+    all(name).into_iter().filter(is_long).chain(all(angle)).collect()
 }
 
 fn domain_of(sender: Sender<'_>) -> String {
@@ -444,6 +463,11 @@ mod tests {
             ("From: Sales @ Bank <ceo@bank.example>", true),
             ("From: Bank, Inc. \"Sales@evil.example\" <ceo@bank.example>", true),
             ("From: Smith, John (js@evil.example) <ceo@bank.example>", true),
+            ("From: Foo, Inc. <root@mail01>", true),
+            // Here it is all that there is.
+            ("From: \"ceo@bank.example\", x@evil.example", false),
+            ("From: \"ceo@bank.example\"", false),
+            ("From: \"x, <x@evil.example>, ceo@bank.example", false),
             // Who cannot be asked about.
             ("From: ceo@bank.example.", false),
             ("From: Ceo <ceo@bank.example'>", false),

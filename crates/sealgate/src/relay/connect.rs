@@ -205,7 +205,12 @@ impl Downstream {
         reach: &'a Reach,
     ) -> Result<Plan<'a>, Refusal> {
         let (assurance, verified) = assurance(target, reach)?;
-        let config = self.router.clients().config(&assurance).map_err(|error| {
+        let is_tested = matches!(target.guard.sts, Sts::Tested { .. });
+        let config = match assurance {
+            Assurance::Opportunistic if is_tested => Ok(self.router.clients().witnessing()),
+            _ => self.router.clients().config(&assurance),
+        };
+        let config = config.map_err(|error| {
             tracing::error!(error, "no TLS configuration");
             Refusal::Internal
         })?;

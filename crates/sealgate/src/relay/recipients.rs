@@ -428,6 +428,7 @@ mod tests {
             (INSISTS, "", "451 4.7.0"),
             ("250 yes", INSISTS, "451 4.7.0"),
             ("250 yes", "550 User unknown", "550 5.0.0"),
+            ("250 yes", "550 TLS required", "451 4.0.0"),
         ] {
             let sink = Sink::scripted(Protocol::Smtp, move |stage| match stage {
                 Stage::Hello => Some("250-x\r\n250 STARTTLS\r\n".to_owned()),

@@ -53,16 +53,22 @@ impl Over {
 /// What a server said before the content, over a connection that may be one in plain after TLS failed. Who insists on TLS refuses
 /// everything in plain (530, RFC 3207 §4; or 550 or 503 with words of his own), and the next attempt may find TLS in order: it
 /// holds for now. What is said of an address, a mailbox or a size holds in plain as well: nobody should wait days for that. Nor
-/// for what else is said by one who took the sender in plain: of him only what has the code for it.
+/// for what else is said by one who took the sender in plain: of him only what has the code for it, or names it.
 pub(in super::super) fn said_over(over: Over, hop: &Hop, reply: &Reply) -> Refusal {
     let refusal = passed_on(hop, reply);
     let is_about_tls = match reply.enhanced {
         Some((_, 7, _)) => true,
         // 538: RFC 4954 §6.
-        _ if over.is_sender_taken => matches!(reply.code, 503 | 530 | 538),
+        _ if over.is_sender_taken => matches!(reply.code, 503 | 530 | 538) || names_tls(reply),
         enhanced => !matches!(enhanced, Some((_, 1 | 2, _) | (_, 3, 4))),
     };
     if is_about_tls { lacking_over(over, refusal) } else { refusal }
+}
+
+/// As in "550 TLS required", which Exim says at RCPT where it is told to `deny !encrypted = *`.
+fn names_tls(reply: &Reply) -> bool {
+    let text = reply.text().to_ascii_lowercase();
+    ["tls", "ssl", "encrypt"].iter().any(|word| text.contains(word))
 }
 
 /// What a server does not offer, it may within TLS.

@@ -42,6 +42,8 @@ pub(crate) struct Clients {
     roots: Arc<RootCertStore>,
     /// Shared, so that sessions are resumed where nothing is verified.
     unverified: Arc<ClientConfig>,
+    /// The same, and the server holds the key of its certificate, whoever's that is.
+    witnessed: Arc<ClientConfig>,
 }
 
 impl Clients {
@@ -61,8 +63,9 @@ impl Clients {
             }
         };
         let (provider, roots) = (provider(), Arc::new(roots));
-        let unverified = configuration(&provider, &roots, Assurance::Opportunistic)?;
-        Ok(Self { provider, roots, unverified })
+        let unverified = configuration(&provider, &roots, Assurance::Opportunistic, false)?;
+        let witnessed = configuration(&provider, &roots, Assurance::Opportunistic, true)?;
+        Ok(Self { provider, roots, unverified, witnessed })
     }
 
     /// The configuration for an assurance.
@@ -72,8 +75,13 @@ impl Clients {
     pub(crate) fn config(&self, assurance: &Assurance) -> Result<Arc<ClientConfig>, String> {
         match assurance {
             Assurance::Opportunistic | Assurance::Encrypted => Ok(Arc::clone(&self.unverified)),
-            verified => configuration(&self.provider, &self.roots, verified.clone()),
+            verified => configuration(&self.provider, &self.roots, verified.clone(), true),
         }
+    }
+
+    /// The configuration for whoever, of whom it is to be said afterwards whether [`Self::verify`] would have taken him.
+    pub(crate) fn witnessing(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.witnessed)
     }
 
     /// Whether a server that was not asked to prove its name could have.
@@ -98,10 +106,11 @@ fn configuration(
     provider: &Arc<CryptoProvider>,
     roots: &Arc<RootCertStore>,
     assurance: Assurance,
+    asks_for_key: bool,
 ) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::clone(provider);
     let roots = Arc::clone(roots);
-    let verifier = Verifier { provider: Arc::clone(&provider), roots, assurance };
+    let verifier = Verifier { provider: Arc::clone(&provider), roots, assurance, asks_for_key };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
@@ -155,24 +164,19 @@ fn verify_named(
     Ok(())
 }
 
-/// Asks for what the assurance demands, and where it demands anything that the server holds the key of its certificate.
+/// Asks for what the assurance demands, and perhaps that the server holds the key of its certificate. Where that is nobody's to
+/// verify a signature proves nothing, and rustls would have to read a certificate that may be one of version 1, with a short key
+/// or an unknown extension: mail would leave in plain for that.
 struct Verifier {
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
     assurance: Assurance,
+    asks_for_key: bool,
 }
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("assurance", &self.assurance).finish_non_exhaustive()
-    }
-}
-
-impl Verifier {
-    /// Whether the certificate is nobody's, so that its signature proves nothing: rustls would have to read a certificate that
-    /// may be one of version 1, with a short key or an unknown extension, and mail would leave in plain for that.
-    fn asks_for_nobody(&self) -> bool {
-        matches!(self.assurance, Assurance::Opportunistic | Assurance::Encrypted)
     }
 }
 
@@ -204,7 +208,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if self.asks_for_nobody() {
+        if !self.asks_for_key {
             return Ok(HandshakeSignatureValid::assertion());
         }
         let algorithms = &self.provider.signature_verification_algorithms;
@@ -217,7 +221,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if self.asks_for_nobody() {
+        if !self.asks_for_key {
             return Ok(HandshakeSignatureValid::assertion());
         }
         let algorithms = &self.provider.signature_verification_algorithms;
@@ -241,7 +245,8 @@ mod tests {
     use rustls::pki_types::PrivateKeyDer;
     use rustls::server::{ClientHello, ResolvesServerCert};
     use rustls::sign::CertifiedKey;
-    use rustls::{ClientConnection, ServerConfig, ServerConnection};
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConnection, ServerConfig, ServerConnection, SupportedProtocolVersion};
 
     use super::*;
 
@@ -255,7 +260,7 @@ mod tests {
     }
 
     /// One with a certificate that has an extension which nobody knows and everybody must.
-    fn odd_server() -> Arc<ServerConfig> {
+    fn odd_server(version: &'static SupportedProtocolVersion) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["mx.abc.example".to_owned()]).unwrap();
         let mut odd = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999], vec![5, 0]);
@@ -266,15 +271,17 @@ mod tests {
         let key = provider().key_provider.load_private_key(der).unwrap();
         let certified = CertifiedKey { cert: vec![certificate], key, ocsp: None };
         let config = ServerConfig::builder_with_provider(provider());
-        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
         Arc::new(config.with_cert_resolver(Arc::new(Always(Arc::new(certified)))))
     }
 
-    fn handshake(assurance: Assurance) -> Result<(), Error> {
+    fn handshake(
+        config: Arc<ClientConfig>,
+        version: &'static SupportedProtocolVersion,
+    ) -> Result<(), Error> {
         let name = ServerName::try_from("mx.abc.example").unwrap();
-        let config = Clients::new(None).unwrap().config(&assurance).unwrap();
         let mut client = ClientConnection::new(config, name).unwrap();
-        let mut server = ServerConnection::new(odd_server()).unwrap();
+        let mut server = ServerConnection::new(odd_server(version)).unwrap();
         while client.is_handshaking() {
             let mut octets = Vec::new();
             client.write_tls(&mut octets).unwrap();
@@ -290,10 +297,19 @@ mod tests {
 
     #[test]
     fn an_odd_certificate_is_no_reason_to_send_in_plain_where_nobodys_is_asked_for() {
-        for assurance in [Assurance::Opportunistic, Assurance::Encrypted] {
-            assert_eq!(handshake(assurance.clone()), Ok(()), "{assurance:?}");
-        }
+        let clients = Clients::new(None).unwrap();
         let names = vec![ServerName::try_from("mx.abc.example").unwrap()];
-        assert!(handshake(Assurance::Named(names)).is_err());
+        for version in [&TLS12, &TLS13] {
+            for assurance in [Assurance::Opportunistic, Assurance::Encrypted] {
+                let config = clients.config(&assurance).unwrap();
+                assert_eq!(handshake(config, version), Ok(()), "{assurance:?}");
+            }
+            let named = clients.config(&Assurance::Named(names.clone())).unwrap();
+            assert!(handshake(named, version).is_err());
+            assert!(
+                handshake(clients.witnessing(), version).is_err(),
+                "nothing is to be said of it"
+            );
+        }
     }
 }
