@@ -116,8 +116,11 @@ impl World {
 fn run(context: Context, mail: &Bytes, to: &[&str], keys: &Keys) -> Outcome {
     let received = b"Received: here\r\n".to_vec();
     let envelope = envelope("alice@nec.example", to);
-    let mut inbound =
-        Inbound::new(context, "ID".to_owned(), envelope, Message::new(mail.clone()), received);
+    let message = Message::new(mail.clone());
+    finished(Inbound::new(context, "ID".to_owned(), envelope, message, received), keys)
+}
+
+fn finished(mut inbound: Inbound, keys: &Keys) -> Outcome {
     loop {
         match inbound.step(keys) {
             Step::Want(queries) => assert!(!queries.is_empty()),

@@ -17,6 +17,7 @@ use x509_cert::ext::pkix::CrlReason;
 
 use super::{Authority, CLOCK_SKEW, failed};
 use crate::error::StoreError;
+use crate::import::crl::CRL_NUMBER;
 
 /// Why a certificate is not to be believed any more (RFC 5280 §5.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl Authority {
         let skew = i64::try_from(CLOCK_SKEW.as_secs()).unwrap_or_default();
         let this_update = now.0.saturating_sub(skew);
         let next_update = self.not_after.max(this_update.saturating_add(1));
-        // Also where the list before was taken out of the database: correspondents may have that.
+        // Also where the database is an older one again: correspondents may have what was issued since.
         let seconds = u64::try_from(now.0).unwrap_or_default();
         let number = so_far.number.saturating_add(1).max(seconds);
         let params = CertificateRevocationListParams {
@@ -143,6 +144,5 @@ fn system_time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
-/// RFC 5280 §5.2.3 and §5.3.1.
-const CRL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.20");
+/// RFC 5280 §5.3.1.
 const CRL_REASON: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.21");

@@ -17,18 +17,8 @@ fn run_after(context: Context, mail: &Bytes, results: Vec<AuthenticationResult>)
     let keys = keys(&[], &[]);
     let envelope = envelope("alice@nec.example", &["bob@abc.example"]);
     let message = Message::new(mail.clone());
-    let mut inbound = Inbound::new(context, "ID".to_owned(), envelope, message, Vec::new())
-        .authenticated(results, None);
-    loop {
-        match inbound.step(&keys) {
-            Step::Want(_) => {}
-            Step::Done(done) => {
-                let report = done.report.clone();
-                return Outcome { result: Ok(*done), report };
-            }
-            Step::Refused(refused) => return Outcome { result: Err(refused.0), report: refused.1 },
-        }
-    }
+    let inbound = Inbound::new(context, "ID".to_owned(), envelope, message, Vec::new());
+    finished(inbound.authenticated(results, None), &keys)
 }
 
 /// Anybody can write an envelope that a rule excuses.
