@@ -119,12 +119,12 @@ impl Authenticator {
         }
         let rejection = match dmarc {
             // What could not be found out of who is not aligned with the author changes nothing, and a forger arranges it.
-            Ok(dmarc) => dmarc.filter(is_rejection).map(DmarcOutput::into_domain),
-            Err(unclear) => {
-                return Authentication { results, chain, rejection: Some(unclear) };
+            Ok(dmarc) => {
+                dmarc.filter(is_rejection).map(|dmarc| Rejection::ByAuthor(dmarc.into_domain()))
             }
+            Err(unclear) => Some(unclear),
         };
-        Authentication { results, chain, rejection: rejection.map(Rejection::ByAuthor) }
+        Authentication { results, chain, rejection }
     }
 
     /// Where too many look-ups are wanted, a result that passes nobody (RFC 7208 §4.6.4).
