@@ -55,7 +55,7 @@ mod session;
 pub(crate) mod settle;
 mod stream;
 pub(crate) mod tls;
-mod trace;
+pub(crate) mod trace;
 mod transaction;
 pub(crate) mod transport;
 mod veil;

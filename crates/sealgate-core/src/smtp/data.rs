@@ -10,6 +10,8 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 
+use crate::refusal::Reply;
+
 /// Takes content off the wire.
 #[derive(Debug)]
 pub struct Decoder {
@@ -65,6 +67,16 @@ impl fmt::Display for Violation {
             Self::LineTooLong => "line too long",
             Self::Nul => "NUL octet",
         })
+    }
+}
+
+impl From<Violation> for Reply {
+    fn from(violation: Violation) -> Self {
+        let status = match violation {
+            Violation::LineTooLong => (5, 6, 0),
+            Violation::BareCr | Violation::BareLf | Violation::Nul => (5, 5, 2),
+        };
+        Self::new(550, status, format!("message refused: {violation}"))
     }
 }
 

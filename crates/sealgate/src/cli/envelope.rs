@@ -4,19 +4,22 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sealgate_core::address::Address;
 use sealgate_core::envelope::{Envelope, MailParameters, Recipient};
 use sealgate_core::keys::Timestamp;
 use sealgate_core::message::Message;
 use sealgate_core::outbound::Context;
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::report::{Delivered, ReplyReport, Report};
+use sealgate_core::report::{Delivered, Direction, ReplyReport, Report};
+use sealgate_core::smtp::data::{Content, Decoder};
+use sealgate_core::smtp::server::Limits;
 use sealgate_core::step::{Done, Keys, Parcel, Step};
 use serde_json::json;
 
 use super::session::Session;
 use super::{Failure, files, output};
+use crate::relay::trace;
+use crate::relay::transport::Transport;
 
 /// Where results go.
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +41,25 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// Reads the message and makes the rest up as the relay does.
+    /// Reads the message, makes the rest up as the relay does, and refuses what the relay refuses before it looks for keys.
     pub(crate) async fn new(
         session: &Session,
+        direction: Direction,
         from: Option<Address>,
         to: &[Address],
         at: Timestamp,
+        destination: Destination<'_>,
     ) -> Result<Self, Failure> {
         let config = &session.config;
-        let message = read_message(config.limits.message_bytes_max)?;
+        let id = transaction_id()?;
+        let refused = |reply| refuse(&reply, Report::new(direction, &id), destination);
+        // The relay answers RCPT TO so.
+        if direction == Direction::Inbound
+            && let Some(stranger) = to.iter().find(|address| !config.policy.is_ours(address))
+        {
+            return Err(refused(Reply::from(&Refusal::NotOurs(stranger.clone()))));
+        }
+        let message = read_message(config.limits.message_bytes_max)?.map_err(refused)?;
         let dkim = config.dkim.as_ref().map(crate::domain_key::signer).transpose();
         let dkim = dkim.map_err(Failure::Configuration)?;
         let context = Context {
@@ -64,10 +77,13 @@ impl Transaction {
             smtputf8: addresses().any(Address::needs_smtputf8),
             ..MailParameters::default()
         };
-        let id = transaction_id()?;
         let received = received_field(&config.hostname, &id)?;
         let recipients = to.iter().cloned().map(Recipient::new).collect();
         let envelope = Envelope { reverse_path: from, recipients, parameters };
+        let header = message.header_section();
+        let checked = trace::check_loop(&message, &config.hostname, config.limits.hops_max)
+            .and_then(|()| Transport::new(direction, &config.policy, &envelope, header));
+        checked.map_err(|refusal| refused(Reply::from(&refusal)))?;
         Ok(Self { context, id, envelope, message, received })
     }
 }
@@ -84,7 +100,10 @@ pub(crate) async fn drive(
         match step(&keys) {
             Step::Want(queries) => session.stores.answer(&queries, &mut keys).await,
             Step::Done(done) => return deliver(*done, recipients, destination),
-            Step::Refused(refused) => return refuse(*refused, destination),
+            Step::Refused(refused) => {
+                let (refusal, report) = *refused;
+                return Err(refuse(&Reply::from(&refusal), report, destination));
+            }
         }
     }
     let line = "internal error: the message asks for keys without end";
@@ -97,6 +116,8 @@ fn deliver(
     destination: Destination<'_>,
 ) -> Result<(), Failure> {
     let Done { parcels, report, .. } = done;
+    // First, so that a message that is out is no failure.
+    write_report(&report, destination)?;
     match (destination.out_dir, parcels.as_slice()) {
         (Some(directory), parcels) => {
             std::fs::create_dir_all(directory).map_err(|e| Failure::file(directory, &e))?;
@@ -110,7 +131,7 @@ fn deliver(
             return Err(Failure::Usage(line));
         }
     }
-    write_report(&report, destination)
+    Ok(())
 }
 
 /// NNN.eml, and NNN.json with its recipients.
@@ -130,15 +151,14 @@ fn write_copy(
     files::write(&path("json"), format!("{copy:#}\n").as_bytes())
 }
 
-fn refuse(
-    (refusal, mut report): (Refusal, Report),
-    destination: Destination<'_>,
-) -> Result<(), Failure> {
-    let reply = Reply::from(&refusal);
+/// What the relay answers, in the report too.
+fn refuse(reply: &Reply, mut report: Report, destination: Destination<'_>) -> Failure {
     report.reply =
         Some(ReplyReport { code: reply.code, enhanced: reply.enhanced_text(), text: reply.text() });
-    write_report(&report, destination)?;
-    Err(Failure::Refused(reply))
+    match write_report(&report, destination) {
+        Ok(()) => Failure::Refused(reply.clone()),
+        Err(failure) => failure,
+    }
 }
 
 fn write_report(report: &Report, destination: Destination<'_>) -> Result<(), Failure> {
@@ -148,41 +168,31 @@ fn write_report(report: &Report, destination: Destination<'_>) -> Result<(), Fai
     files::write(path, format!("{json}\n").as_bytes())
 }
 
-/// Standard input with its line ends made CRLF, as a mail server would hand it over.
-fn read_message(bytes_max: usize) -> Result<Message, Failure> {
-    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+/// Standard input with its line ends made CRLF, as a mail server would hand it over; or what the relay answers to such octets.
+fn read_message(bytes_max: usize) -> Result<Result<Message, Reply>, Failure> {
+    let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
-    let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
+    let read = std::io::stdin().lock().take(bytes_max.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(|error| Failure::Data(format!("standard input: {error}")))?;
-    let bytes = with_crlf(&bytes)?;
-    if bytes.len() > bytes_max {
-        return Err(Failure::Refused(Reply::from(&Refusal::TooLarge)));
+    let mut content = Content::new(bytes_max, None);
+    let mut decoder = Decoder::for_chunks(Limits::default().line_bytes_max);
+    let decoded = decoder.decode(&with_crlf(&bytes), &mut content);
+    if let Err(violation) = decoded.and_then(|_| decoder.finish_chunks(&mut content)) {
+        return Ok(Err(violation.into()));
     }
-    Ok(Message::new(Bytes::from(bytes)))
+    Ok(content.finish().map(Message::new).ok_or_else(|| Reply::from(&Refusal::TooLarge)))
 }
 
-/// LF becomes CRLF; a bare CR or a NUL would end the SMTP session (RFC 5321 §2.3.8), so it is refused here too.
-fn with_crlf(bytes: &[u8]) -> Result<Vec<u8>, Failure> {
-    let refused =
-        |what: &'static str| Err(Failure::Refused(Reply::from(&Refusal::BadMessage(what))));
+/// A lone LF becomes CRLF: files have it.
+fn with_crlf(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len().saturating_add(bytes.len() / 16));
-    let mut rest = bytes.iter().copied().peekable();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'\r' if rest.peek() == Some(&b'\n') => {
-                rest.next();
-                out.extend_from_slice(b"\r\n");
-            }
-            b'\r' => return refused("a carriage return that ends no line"),
-            b'\n' => out.extend_from_slice(b"\r\n"),
-            0 => return refused("a NUL octet"),
-            byte => out.push(byte),
+    for &byte in bytes {
+        if byte == b'\n' && out.last() != Some(&b'\r') {
+            out.push(b'\r');
         }
+        out.push(byte);
     }
-    if !out.is_empty() && !out.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
-    }
-    Ok(out)
+    out
 }
 
 /// 64 random bits in hexadecimal.
@@ -214,14 +224,12 @@ mod tests {
         for (given, expected) in [
             (&b"a\nb\n"[..], &b"a\r\nb\r\n"[..]),
             (b"a\r\nb\n", b"a\r\nb\r\n"),
-            (b"a", b"a\r\n"),
+            (b"a", b"a"),
             (b"", b""),
             (b"\n\n", b"\r\n\r\n"),
+            (b"a\r", b"a\r"),
         ] {
-            assert_eq!(with_crlf(given).unwrap(), expected);
+            assert_eq!(with_crlf(given), expected);
         }
-        assert!(with_crlf(b"a\rb\n").is_err());
-        assert!(with_crlf(b"a\r").is_err());
-        assert!(with_crlf(b"a\0b\n").is_err());
     }
 }

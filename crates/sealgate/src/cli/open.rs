@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sealgate_core::address::Address;
+
 use sealgate_core::inbound::Inbound;
 use sealgate_core::keys::Timestamp;
-use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::report::Direction;
 
 use super::envelope::{Destination, Transaction, drive};
 use super::session::{self, Session};
@@ -34,24 +35,16 @@ pub(crate) struct Open {
 impl Open {
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         Session::run(globals, async |session| {
-            refuse_strangers(session, &self.to)?;
             let at = self.at.map_or_else(session::now, |at| Timestamp(at.as_second()));
-            let transaction = Transaction::new(session, self.from, &self.to, at).await?;
-            let Transaction { context, id, envelope, message, received } = transaction;
-            let mut inbound = Inbound::new(context, id, envelope, message, received);
             let destination =
                 Destination { report: self.report.as_deref(), out_dir: self.out_dir.as_deref() };
-            drive(session, &self.to, destination, |keys| inbound.step(keys)).await
+            let (direction, to) = (Direction::Inbound, &self.to);
+            let transaction =
+                Transaction::new(session, direction, self.from, to, at, destination).await?;
+            let Transaction { context, id, envelope, message, received } = transaction;
+            let mut inbound = Inbound::new(context, id, envelope, message, received);
+            drive(session, to, destination, |keys| inbound.step(keys)).await
         })
-    }
-}
-
-/// The relay answers RCPT TO so.
-fn refuse_strangers(session: &Session, recipients: &[Address]) -> Result<(), Failure> {
-    let policy = &session.config.policy;
-    match recipients.iter().find(|address| !policy.is_ours(address)) {
-        Some(stranger) => Err(Failure::Refused(Reply::from(&Refusal::NotOurs(stranger.clone())))),
-        None => Ok(()),
     }
 }
 

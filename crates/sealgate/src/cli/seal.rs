@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sealgate_core::address::Address;
+
 use sealgate_core::outbound::Outbound;
+use sealgate_core::report::Direction;
 
 use super::envelope::{Destination, Transaction, drive};
 use super::session::Session;
@@ -31,12 +33,14 @@ impl Seal {
         Session::run(globals, async |session| {
             let from = Some(self.from);
             let now = session::now();
-            let transaction = Transaction::new(session, from, &self.to, now).await?;
-            let Transaction { context, id, envelope, message, received } = transaction;
-            let mut outbound = Outbound::new(context, id, envelope, message, received);
             let destination =
                 Destination { report: self.report.as_deref(), out_dir: self.out_dir.as_deref() };
-            drive(session, &self.to, destination, |keys| outbound.step(keys)).await
+            let (direction, to) = (Direction::Outbound, &self.to);
+            let transaction =
+                Transaction::new(session, direction, from, to, now, destination).await?;
+            let Transaction { context, id, envelope, message, received } = transaction;
+            let mut outbound = Outbound::new(context, id, envelope, message, received);
+            drive(session, to, destination, |keys| outbound.step(keys)).await
         })
     }
 }

@@ -153,10 +153,7 @@ impl Server {
     }
 
     pub(super) fn violation(&mut self, violation: Violation) -> Option<Event> {
-        let reply = match violation {
-            Violation::LineTooLong => Reply::new(550, (5, 6, 0), "message refused: line too long"),
-            other => Reply::new(550, (5, 5, 2), format!("message refused: {other}")),
-        };
+        let reply = Reply::from(violation);
         let is_last = !matches!(self.phase, Phase::Chunk { last: false, .. });
         // RFC 2033 §4.2: whoever hears nothing is tried again.
         let recipients = self.envelope.as_ref().map_or(1, |envelope| envelope.recipients.len());
