@@ -16,7 +16,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -50,7 +51,7 @@ async fn accept(listener: TcpListener, router: Router) {
             Ok((stream, _)) => {
                 let router = router.clone();
                 tokio::spawn(async move {
-                    let _ = timeout(CONNECTION_TIME_MAX, answer(stream, router)).await;
+                    answer(stream, router).await;
                     drop(place);
                 });
             }
@@ -63,11 +64,12 @@ async fn accept(listener: TcpListener, router: Router) {
 }
 
 /// Answers one request. What is wrong with a connection is its client's affair.
-async fn answer(stream: TcpStream, router: Router) {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_MAX).keep_alive(false);
     let service = TowerToHyperService::new(router);
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let serving = server.serve_connection(TokioIo::new(stream), service);
+    let _ = timeout(CONNECTION_TIME_MAX, serving).await;
 }
 
 async fn readyz(State(relay): State<Arc<Relay>>) -> (StatusCode, String) {
@@ -97,23 +99,19 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
     use tokio::time::Instant;
 
     use super::*;
 
     const REQUEST: &[u8] = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-    async fn listen(router: Router) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(accept(listener, router));
-        address
-    }
-
     /// Sends what is there, and how long it takes until the connection is closed, with what came.
-    async fn exchange(address: SocketAddr, request: &[u8]) -> (Duration, String) {
+    async fn exchange(
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+        request: &[u8],
+    ) -> (Duration, String) {
         let began = Instant::now();
-        let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request).await.unwrap();
         let mut text = Vec::new();
         let reading = stream.read_to_end(&mut text);
@@ -122,11 +120,11 @@ mod tests {
         (began.elapsed(), String::from_utf8(text).unwrap())
     }
 
+    // Over a stream in memory: virtual time goes on while the system carries octets.
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_whatever_its_client_does() {
         let forever = || async { sleep(Duration::from_secs(3600)).await };
         let router = Router::new().route("/slow", get(forever)).route("/", get(|| async { "x" }));
-        let address = listen(router).await;
         for (request, longest) in [
             (&b""[..], HEADER_TIME_MAX),
             (b"GET / HTTP/1.1\r\nHost: ", HEADER_TIME_MAX),
@@ -134,7 +132,9 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", Duration::ZERO),
             (REQUEST, CONNECTION_TIME_MAX),
         ] {
-            let (took, text) = exchange(address, request).await;
+            let (client, server) = tokio::io::duplex(4096);
+            tokio::spawn(answer(server, router.clone()));
+            let (took, text) = exchange(client, request).await;
             let of = String::from_utf8_lossy(request);
             assert!(took <= longest + Duration::from_secs(1), "{of}: {took:?} {text}");
             assert_eq!(text.ends_with("\r\n\r\nx"), longest.is_zero(), "{of}: {text}");
@@ -154,10 +154,14 @@ mod tests {
                 "served"
             }
         };
-        let address = listen(Router::new().route("/slow", get(slow))).await;
-        let clients: Vec<_> = (0..CONNECTIONS_MAX * 3)
-            .map(|_| tokio::spawn(async move { exchange(address, REQUEST).await.1 }))
-            .collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(accept(listener, Router::new().route("/slow", get(slow))));
+        let fetch = || async move {
+            let stream = TcpStream::connect(address).await.unwrap();
+            exchange(stream, REQUEST).await.1
+        };
+        let clients: Vec<_> = (0..CONNECTIONS_MAX * 3).map(|_| tokio::spawn(fetch())).collect();
         for client in clients {
             assert!(client.await.unwrap().ends_with("served"));
         }
