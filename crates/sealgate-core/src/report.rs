@@ -1,5 +1,7 @@
 //! What was done to a message: the report of `--report`, of the log line and of the headers, one source for all three.
 
+use std::fmt;
+
 use serde::{Serialize, Serializer};
 
 use crate::address::Address;
@@ -76,6 +78,16 @@ pub enum Direction {
     Outbound,
 }
 
+impl Direction {
+    /// The word that the report shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
 /// An SMTP reply as the report shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplyReport {
@@ -101,6 +113,19 @@ pub enum Delivered {
     Sealed,
     /// Signed, not encrypted.
     Signed,
+}
+
+impl Delivered {
+    /// The word that the report shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AsReceived => "as-received",
+            Self::Nothing => "nothing",
+            Self::Plain => "plain",
+            Self::Sealed => "sealed",
+            Self::Signed => "signed",
+        }
+    }
 }
 
 /// RFC 7281 §3 results.
@@ -244,6 +269,18 @@ pub enum Layer {
     },
 }
 
+impl fmt::Display for Layer {
+    /// Short, for a line that people read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encrypted { content, key, .. } => write!(f, "encrypted:{content}:{key}"),
+            Self::Signed { status, digest, signature, .. } => {
+                write!(f, "signed:{}:{digest}:{signature}", status.as_str())
+            }
+        }
+    }
+}
+
 /// How a layer is formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -262,6 +299,17 @@ pub enum SignatureStatus {
     Unverifiable,
     /// Right.
     Valid,
+}
+
+impl SignatureStatus {
+    /// The word that the report shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Falsified => "falsified",
+            Self::Unverifiable => "unverifiable",
+            Self::Valid => "valid",
+        }
+    }
 }
 
 /// Whose certificate it was.

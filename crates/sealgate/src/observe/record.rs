@@ -6,7 +6,7 @@ use std::time::Duration;
 use sealgate_core::address::Address;
 use sealgate_core::envelope::Recipient;
 use sealgate_core::refusal::Reply;
-use sealgate_core::report::{Direction, ReplyReport, Report};
+use sealgate_core::report::{ReplyReport, Report};
 use serde::Serialize;
 
 use crate::config::LogFormat;
@@ -151,10 +151,7 @@ impl Record {
             400..=499 => "deferred",
             _ => "refused",
         };
-        let direction = match self.report.direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        };
+        let direction = self.report.direction.as_str();
         let verdict = self.report.verdict.as_str();
         metrics::counter!(
             "sealgate_transactions_total",
@@ -175,20 +172,24 @@ impl Record {
         let reply = self.report.reply.as_ref();
         let reply = reply.map(|reply| format!("{} {} {}", reply.code, reply.enhanced, reply.text));
         let reason = self.report.reason.map_or("-", |reason| reason.as_str());
+        let layers: Vec<String> = self.report.layers.iter().map(ToString::to_string).collect();
         let passages: Vec<String> = self.passages.iter().map(ToString::to_string).collect();
         format!(
-            "{} {} id={} client={} from=<{}> to=<{}> size={} seconds={:.3} verdict={} reason={} \
-             to-hosts={} opened-refused={} partial={} reply-lost={} aborted={} reply=\"{}\"",
+            "{} {} id={} direction={} client={} from=<{}> to=<{}> size={} seconds={:.3} \
+             delivered={} verdict={} reason={} layers={} to-hosts={} opened-refused={} partial={} reply-lost={} aborted={} reply=\"{}\"",
             self.time,
             self.entrance,
             self.report.id,
+            self.report.direction.as_str(),
             self.client,
             self.from,
             self.to.join(">,<"),
             self.size_bytes,
             self.seconds,
+            self.report.delivered.as_str(),
             self.report.verdict.as_str(),
             reason,
+            layers.join(","),
             passages.join(","),
             self.opened_refused.join(","),
             self.partial,
@@ -201,20 +202,26 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use sealgate_core::report::{Direction, Format, Layer, SignatureStatus};
+
     use super::*;
 
     #[test]
     fn the_line_shows_the_report_and_the_envelope() {
         let to = Recipient::new(Address::parse("bob@abc.example").unwrap());
         let reply = Reply::new(550, (5, 7, 7), "no");
-        let record = Record::new(
-            Report::new(Direction::Inbound, "ID1"),
-            &reply,
-            "::ffff:192.0.2.1".parse().unwrap(),
-            "outside-smtp",
-        )
-        .to(&[to])
-        .size(7);
+        let mut report = Report::new(Direction::Inbound, "ID1");
+        let format = Format::Smime;
+        let (digest, signature) = ("sha-256".to_owned(), "ed25519".to_owned());
+        let status = SignatureStatus::Valid;
+        report.layers.push(Layer::Signed { format, status, signer: None, digest, signature });
+        let (content, key) = ("aes-256-gcm".to_owned(), "ecdh-p256".to_owned());
+        let recipient = "bob@abc.example".to_owned();
+        report.layers.push(Layer::Encrypted { format, content, key, recipient });
+        let record =
+            Record::new(report, &reply, "::ffff:192.0.2.1".parse().unwrap(), "outside-smtp")
+                .to(&[to])
+                .size(7);
         let line: serde_json::Value =
             serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
         assert_eq!(line["event"], "transaction");
@@ -225,6 +232,14 @@ mod tests {
         assert_eq!(line["client"], "192.0.2.1");
         assert_eq!(line["to"][0], "bob@abc.example");
         let text = record.text();
-        assert!(text.contains("id=ID1") && text.contains("to=<bob@abc.example>"), "{text}");
+        for part in [
+            "id=ID1",
+            "direction=inbound",
+            "to=<bob@abc.example>",
+            "delivered=nothing",
+            "layers=signed:valid:sha-256:ed25519,encrypted:aes-256-gcm:ecdh-p256",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }
