@@ -55,8 +55,11 @@ fn doubt(path: &Path, trusted: [u32; 2]) -> Option<String> {
     let foreign = owner("it", &link).or_else(|| owner("what it links to", &file));
     let foreign = foreign.or_else(|| owner("its directory", &directory));
     let writable = || {
-        let mode = file.as_ref()?.mode();
-        let is_writable = mode & WRITABLE_BY_OTHERS != 0;
+        let file = file.as_ref()?;
+        let mode = file.mode();
+        // A group of the user's own number is his alone: who has one usually has umask 002 too.
+        let others = if file.gid() == file.uid() { EVERYBODY } else { GROUP | EVERYBODY };
+        let is_writable = mode & others != 0;
         is_writable.then(|| format!("others may write it (mode {:04o}; chmod go-w)", mode & 0o7777))
     };
     foreign.or_else(writable).map(advice)
@@ -69,8 +72,10 @@ fn is_same(one: &Path, other: &Path) -> bool {
 
 /// Where a configuration is looked for without `--config`.
 pub(super) const USUAL_PLACES: [&str; 2] = ["./sealgate.toml", "/etc/sealgate/sealgate.toml"];
-/// Of a file's mode: its group, and everybody.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// Of a file's mode: its group may write it.
+const GROUP: u32 = 0o020;
+/// Of a file's mode: everybody may write it.
+const EVERYBODY: u32 = 0o002;
 
 #[cfg(test)]
 mod tests {
@@ -135,10 +140,23 @@ mod tests {
     #[test]
     fn a_file_that_others_may_write_is_not_used() {
         let Bed { here, system, own, _directory } = &bed();
-        for mode in [0o646, 0o664, 0o666] {
+        let uid = own[0];
+        let foreign = uid.wrapping_add(1);
+        for (mode, gid) in [(0o646, uid), (0o666, uid), (0o664, foreign)] {
             write(here, mode);
+            // Only root may give a file to a group that he is not in.
+            if std::os::unix::fs::chown(here, None, Some(gid)).is_err() {
+                assert_ne!(uid, 0, "root may");
+                continue;
+            }
             let error = first_of(here, system, *own).unwrap_err().to_string();
             assert!(error.contains(&format!("0{mode:o}")) && error.contains("go-w"), "{error}");
+        }
+        // A private group's number is its user's.
+        if uid == here.metadata().unwrap().gid() || uid == 0 {
+            write(here, 0o664);
+            std::os::unix::fs::chown(here, None, Some(uid)).unwrap();
+            assert_eq!(first_of(here, system, *own).unwrap(), *here);
         }
     }
 }
