@@ -203,7 +203,8 @@ impl Material {
             return Err(unknown());
         }
         for block in blocks {
-            let damaged = || not_usable(format!("damaged PEM block `{}`", block.label));
+            let damaged =
+                || not_usable(format!("damaged PEM block `{}`: export it again", block.label));
             match block.label.as_str() {
                 _ if block.has_headers && block.label.ends_with("PRIVATE KEY") => {
                     return Err(not_usable(
@@ -213,7 +214,7 @@ impl Material {
                 }
                 "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => {
                     let certificate = Certificate::from_der(&block.der)
-                        .map_err(|error| not_usable(error.to_string()))?;
+                        .map_err(|error| not_usable(format!("{error}: export it again")))?;
                     self.certificates.push(Arc::new(certificate));
                 }
                 "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {

@@ -271,6 +271,8 @@ fn an_address_outside_our_domains_gets_no_key() {
     assert!(error.contains("no secret key") && error.contains("generate"), "{error}");
     bed.bad(&["secret-key", "certificate", "nobody@nec.example"], 65);
     bed.bad(&["secret-key", "remove", "nobody@nec.example"], 65);
+    let error = bed.bad(&["secret-key", "move"], 64);
+    assert!(error.contains("--to") && error.contains("[secret_keys.kmip]"), "{error}");
 }
 
 #[test]
@@ -352,6 +354,33 @@ fn public_keys_are_imported_listed_shown_and_removed() {
     bed.bad(&["public-key", "remove", bob], 65);
 }
 
+/// `openssl req -x509` says CA:TRUE unless told otherwise.
+#[test]
+fn a_self_signed_certificate_that_calls_itself_an_authority_is_a_correspondents() {
+    let bed = bed_with_keys();
+    let (new, key) = ("req -x509 -newkey rsa:2048 -nodes -days 9", "-keyout k.pem");
+    bed.openssl(&format!(
+        "{new} {key} -out carol.pem -subj /CN=Carol -addext subjectAltName=email:carol@partner.example"
+    ));
+    bed.openssl(&format!("{new} {key} -out nameless.pem -subj /CN=Dave"));
+    let usage = "-addext keyUsage=keyCertSign,cRLSign";
+    bed.openssl(&format!(
+        "{new} {key} -out root.pem -subj /emailAddress=ca@partner.example {usage}"
+    ));
+    assert!(bed.good(&["public-key", "import", "carol.pem"]).starts_with("carol@partner.example "));
+    let dave = "dave@partner.example";
+    bed.good(&["public-key", "import", "--address", dave, "nameless.pem"]);
+    for to in ["carol@partner.example", dave] {
+        let seal = ["seal", "--from", "alice@nec.example", "--to", to];
+        let sealed = bed.good_with(&seal, MAIL.as_bytes());
+        assert!(String::from_utf8(sealed).unwrap().contains("enveloped-data"), "{to}");
+    }
+    for file in ["nameless.pem", "root.pem"] {
+        let error = bed.bad(&["public-key", "import", file], 65);
+        assert!(error.contains("anchor import"), "{error}");
+    }
+}
+
 #[test]
 fn a_certificate_without_an_address_needs_one() {
     let bed = Bed::new();
@@ -375,6 +404,9 @@ fn anchors_are_imported_listed_and_removed() {
     let list: serde_json::Value =
         serde_json::from_str(&bed.good(&["anchor", "list", "--json"])).unwrap();
     assert_eq!(list.as_array().unwrap().len(), 2);
+    bed.openssl("genpkey -algorithm ed25519 -out no-certificate.pem");
+    let error = bed.bad(&["anchor", "import", "no-certificate.pem"], 65);
+    assert!(error.contains("no-certificate.pem") && error.contains("PKCS#7"), "{error}");
     let error = bed.bad(&["anchor", "import", &fixture("certs/bob.sign.crt")], 65);
     assert!(error.contains("not an authority"), "{error}");
     bed.good(&["anchor", "remove", &sha256.to_uppercase()]);
@@ -519,8 +551,34 @@ fn a_recipient_without_a_key_ends_with_65_and_one_outside_too() {
     assert!(error.starts_with("550 5.7.3 ") && error.contains("stranger@abc.example"), "{error}");
     let error = bed.bad_with(&["open", "--to", "stranger@abc.example"], MAIL.as_bytes(), 65);
     assert!(error.starts_with("550 5.7.1 "), "{error}");
-    let error = bed.bad_with(&seal, b"From: a\rb\n", 65);
-    assert!(error.starts_with("550 5.6.0 "), "{error}");
+}
+
+#[test]
+fn what_the_relay_refuses_at_once_is_refused_so_and_reported() {
+    let bed = bed_with_keys();
+    let seal = ["seal", "--from", "alice@nec.example", "--to", "bob@abc.example"];
+    let open = ["open", "--to", "alice@nec.example"];
+    let stranger = ["open", "--to", "stranger@abc.example"];
+    let loops = format!("{}{MAIL}", "Received: from a\n".repeat(101));
+    let twice = format!("TLS-Required: No\nTLS-Required: No\n{MAIL}");
+    let long = format!("{MAIL}{}\n", "x".repeat(70_000));
+    for (command, message, reply) in [
+        (&seal[..], b"From: a\rb\n".to_vec(), "550 5.5.2 message refused: bare carriage return"),
+        (&seal, b"From: a\0b\n".to_vec(), "550 5.5.2 message refused: NUL octet"),
+        (&seal, long.into_bytes(), "550 5.6.0 message refused: line too long"),
+        (&seal, loops.clone().into_bytes(), "554 5.4.6 "),
+        (&open, loops.into_bytes(), "554 5.4.6 "),
+        (&seal, twice.into_bytes(), "550 5.6.0 "),
+        (&stranger, MAIL.as_bytes().to_vec(), "550 5.7.1 "),
+    ] {
+        let _ = std::fs::remove_file(bed.path("r.json"));
+        let command = [command, &["--report", "r.json"]].concat();
+        let error = bed.bad_with(&command, &message, 65);
+        assert!(error.starts_with(reply), "{reply}: {error}");
+        let report: serde_json::Value = serde_json::from_str(&bed.read("r.json")).unwrap();
+        assert_eq!(report["reply"]["code"].to_string(), reply[..3], "{reply}");
+        assert_eq!(report["delivered"], "nothing", "{reply}");
+    }
 }
 
 #[test]

@@ -218,7 +218,8 @@ fn mail_of_moved_keys_waits_until_their_store_is_named() {
     assert_eq!((inside().code, outside().code), (250, 250), "{}", gate.log());
     sink.await_received(2);
 
-    gate.must(&["secret-key", "move", "--to", "pkcs11"], b"");
+    // Where to is plain: one store outside is described.
+    gate.must(&["secret-key", "move"], b"");
     for send in [&inside as &dyn Fn() -> sealgate_testkit::session::Reply, &outside] {
         // Another process's change is seen within a second; until then the key is in memory.
         let mut replies = Vec::new();

@@ -30,16 +30,25 @@ pub(super) fn read(
     }
     let content: OctetString =
         pfx.content.content.decode_as().map_err(|_| damaged("PKCS#12 file"))?;
-    match &pfx.mac {
-        Some(mac) => {
-            let password = password.ok_or(ImportError::PasswordNeeded)?;
-            verify_mac(mac, content.as_bytes(), password, budget)?;
-        }
-        None if password.is_none() => return Err(ImportError::PasswordNeeded),
-        None => {}
+    // A store that was made without a password has the empty one, or is not encrypted.
+    let read = read_content(&pfx, content.as_bytes(), password.unwrap_or_default(), budget);
+    match read {
+        Err(ImportError::WrongPassword) if password.is_none() => Err(ImportError::PasswordNeeded),
+        read => read.map(Some),
+    }
+}
+
+fn read_content(
+    pfx: &Pfx<'_>,
+    content: &[u8],
+    password: &str,
+    budget: &mut Budget,
+) -> Result<Material, ImportError> {
+    if let Some(mac) = &pfx.mac {
+        verify_mac(mac, content, password, budget)?;
     }
     let mut store = Material::default();
-    let safes = normalized(content.as_bytes())?;
+    let safes = normalized(content)?;
     let safes: Vec<ContentInfo<'_>> = Vec::from_der(&safes).map_err(|_| damaged("PKCS#12 file"))?;
     if safes.len() > SAFES_MAX {
         return Err(not_usable("a PKCS#12 file with too many parts"));
@@ -48,13 +57,13 @@ pub(super) fn read(
         let bags = safe_contents(safe, password, budget)?;
         read_bags(&bags, password, budget, &mut store)?;
     }
-    Ok(Some(store))
+    Ok(store)
 }
 
 /// The bags of one safe, decrypted where they are encrypted.
 fn safe_contents(
     safe: &ContentInfo<'_>,
-    password: Option<&str>,
+    password: &str,
     budget: &mut Budget,
 ) -> Result<Zeroizing<Vec<u8>>, ImportError> {
     let bad = |_| damaged("PKCS#12 file");
@@ -65,7 +74,6 @@ fn safe_contents(
         }
         ENCRYPTED_DATA => {
             let data: EncryptedData<'_> = safe.content.decode_as().map_err(bad)?;
-            let password = password.ok_or(ImportError::PasswordNeeded)?;
             let content = &data.content;
             let encrypted = content.encrypted.as_ref().ok_or_else(|| damaged("PKCS#12 file"))?;
             password::decrypt(&content.algorithm, encrypted.as_bytes(), password, budget)
@@ -76,7 +84,7 @@ fn safe_contents(
 
 fn read_bags(
     bags: &[u8],
-    password: Option<&str>,
+    password: &str,
     budget: &mut Budget,
     store: &mut Material,
 ) -> Result<(), ImportError> {
@@ -103,7 +111,7 @@ fn read_bags(
             }
             SHROUDED_KEY_BAG => {
                 let info: EncryptedPrivateKeyInfo<'_> = bag.value.decode_as().map_err(bad)?;
-                store.secrets.push(private_key::decrypt(&info, password, budget)?);
+                store.secrets.push(private_key::decrypt(&info, Some(password), budget)?);
             }
             _ => {}
         }

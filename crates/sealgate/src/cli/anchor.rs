@@ -53,6 +53,11 @@ async fn import(session: &Session, paths: &[PathBuf]) -> Result<(), Failure> {
             let why = format!("{}: not an authority's certificate", leaf.subject());
             return Err(files::of_file(path, &why));
         }
+        if material.certificates.is_empty() && material.crls.is_empty() {
+            let why =
+                "no authority's certificate and no revocation list in it: give PEM, DER or PKCS#7";
+            return Err(files::of_file(path, &why));
+        }
         read.push((path, material));
     }
     let all = read.iter().flat_map(|(_, material)| material.certificates.iter().cloned());

@@ -139,8 +139,11 @@ async fn import_file(
     progress: &ProgressBar,
 ) -> Result<(), Failure> {
     let material = files::read_material(path, None)?;
-    let (authorities, leaves): (Vec<_>, Vec<_>) =
-        material.certificates.into_iter().partition(|certificate| certificate.is_authority());
+    let is_alone = material.certificates.len() == 1;
+    let (authorities, leaves): (Vec<_>, Vec<_>) = material
+        .certificates
+        .into_iter()
+        .partition(|one| one.is_authority() && !(is_alone && is_own_authority(owner, one)));
     if leaves.is_empty() {
         let why = "no certificate of a correspondent in it; authorities go to `sealgate anchor \
                    import`";
@@ -179,6 +182,13 @@ async fn can_be_encrypted_to(session: &Session, owner: &Owner) -> Result<bool, F
         entry.state == PublicKeyState::Pinned && entry.certificate.may_encrypt()
     };
     Ok(entries.iter().any(is_for_it))
+}
+
+/// Whether an authority's certificate is a correspondent's all the same: `openssl req -x509` says of everybody that he is one.
+fn is_own_authority(owner: Option<&Owner>, certificate: &Certificate) -> bool {
+    certificate.is_self_issued()
+        && (certificate.may_sign() || certificate.may_encrypt())
+        && (owner.is_some() || !certificate.addresses().is_empty())
 }
 
 /// Whose a certificate is: as the administrator says, else all its addresses.

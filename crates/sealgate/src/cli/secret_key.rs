@@ -63,9 +63,9 @@ pub(crate) enum SecretKey {
         /// A mail address, or @DOMAIN; without it every key
         #[arg(value_name = "ADDR")]
         owner: Option<Owner>,
-        /// Where to
+        /// Where to; without it the store outside that the configuration describes
         #[arg(long, value_enum)]
-        to: StoreName,
+        to: Option<StoreName>,
     },
     /// Remove all keys of an address; mail encrypted to them stays unreadable
     Remove {
@@ -128,7 +128,9 @@ impl SecretKey {
             Self::List { json } => list(session, json).await,
             Self::Show { owner, json } => show(session, &owner, json).await,
             Self::Certificate { owner } => certificate(session, &owner).await,
-            Self::Move { owner, to } => move_keys(session, owner.as_ref(), to).await,
+            Self::Move { owner, to } => {
+                move_keys(session, owner.as_ref(), destination(session, to)?).await
+            }
             Self::Remove { owner } => {
                 let removed = session.stores.administration().remove_secret_keys(&owner).await?;
                 output::line(&format!("{owner}: {removed} removed"))?;
@@ -218,7 +220,26 @@ async fn certificate(session: &Session, owner: &Owner) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn move_keys(session: &Session, owner: Option<&Owner>, to: StoreName) -> Result<(), Failure> {
+/// `--to`, or what the configuration leaves no doubt of.
+fn destination(session: &Session, to: Option<StoreName>) -> Result<SecretKeyStoreKind, Failure> {
+    let stores = &session.config.stores;
+    match (to, stores.secret_keys, &stores.kmip, &stores.pkcs11) {
+        (Some(to), ..) => Ok(to.into()),
+        (None, used @ (SecretKeyStoreKind::Kmip | SecretKeyStoreKind::Pkcs11), ..) => Ok(used),
+        (None, SecretKeyStoreKind::Embedded, Some(_), None) => Ok(SecretKeyStoreKind::Kmip),
+        (None, SecretKeyStoreKind::Embedded, None, Some(_)) => Ok(SecretKeyStoreKind::Pkcs11),
+        (None, SecretKeyStoreKind::Embedded, ..) => {
+            let line = "say where to: `--to kmip` or `--to pkcs11`, described in [secret_keys.kmip] or [secret_keys.pkcs11]";
+            Err(Failure::Usage(line.to_owned()))
+        }
+    }
+}
+
+async fn move_keys(
+    session: &Session,
+    owner: Option<&Owner>,
+    to: SecretKeyStoreKind,
+) -> Result<(), Failure> {
     let administration = session.stores.administration();
     // Told at once: a move of many keys may be cut off.
     let mut is_any_gone = false;
@@ -227,7 +248,7 @@ async fn move_keys(session: &Session, owner: Option<&Owner>, to: StoreName) -> R
         let owner = output::printable(&moved.owner);
         let _ = output::line(&format!("{owner}  {}", moved.certificate.fingerprint()));
     };
-    let outcome = administration.move_secret_keys(to.into(), owner, tell).await;
+    let outcome = administration.move_secret_keys(to, owner, tell).await;
     // Some may have gone before one that could not.
     if is_any_gone {
         wipe(session).await;
