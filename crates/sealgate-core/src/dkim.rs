@@ -85,6 +85,17 @@ impl Signer {
         self.domains.contains(domain)
     }
 
+    /// Whether a signature by it may count for an author of that domain: DMARC by default aligns domains of one organisation
+    /// (RFC 7489 §3.1.1). Where an organisation begins cannot be told here, so domains that end in the same two labels count as one's.
+    pub fn may_align_with(&self, domain: &Domain) -> bool {
+        self.domains.iter().any(|ours| {
+            let pairs = ours.as_str().rsplit('.').zip(domain.as_str().rsplit('.'));
+            let shared = pairs.take_while(|(one, other)| one == other).count();
+            let labels = [ours, domain].map(|one| one.as_str().split('.').count());
+            shared >= 2 || labels.contains(&shared)
+        })
+    }
+
     /// The DKIM-Signature field for a message, with its CRLF; `None` where its header section is malformed or over a limit.
     ///
     /// # Errors

@@ -216,7 +216,8 @@ impl Outbound {
         let from = entity.header.from_mailboxes();
         let path = self.envelope.reverse_path.as_ref();
         let answers = if came_from_outside(entity) {
-            let is_anothers = from.is_ok_and(|from| !from.iter().any(|one| ours(&one)));
+            let may_be_ours = |one: &Address| signer.may_align_with(one.domain());
+            let is_anothers = from.is_ok_and(|from| !from.iter().any(may_be_ours));
             path.filter(ours).filter(|_| is_anothers).cloned()
         } else {
             from.unwrap_or_default().iter().chain(path).find(ours).cloned()

@@ -45,7 +45,8 @@ fn is_signed_by_author(entity: &Entity, envelope: &Envelope, context: &Context) 
     }
     // Whose certificates to believe is the recipient's affair. Where we do not, the mail server must assert who wrote the
     // message: anybody can make a certificate that names somebody.
-    let is_asserted = envelope.reverse_path.as_ref() == Some(author);
+    let is_asserted =
+        envelope.reverse_path.as_ref() == Some(author) && !super::came_from_outside(entity);
     let is_merely_unknown = matches!(
         checked.reason,
         Some(Reason::ClockDoubtful | Reason::RevocationUnknown | Reason::Untrusted)

@@ -406,6 +406,9 @@ fn what_came_from_outside_is_signed_for_nobody_inside() {
     assert!(signs(outside, "srs0=x@nec.example", eve));
     assert!(!signs(outside, alice, alice) && !signs(outside, eve, alice));
     assert!(!signs(outside, alice, "alice@nec.example <eve@evil.example>"));
+    // DMARC aligns domains of one organisation.
+    assert!(!signs(outside, alice, "ceo@hr.nec.example") && !signs(outside, alice, "ceo@example"));
+    assert!(signs(outside, alice, "eve@xnec.example") && signs(outside, alice, "eve@nec.test"));
 }
 
 #[test]

@@ -69,6 +69,10 @@ fn nobody_elses_signature_is_the_authors() {
     let done = world.send(always, &forged, &[BOB], &keys).unwrap();
     assert_eq!(done.report.delivered, Delivered::Plain);
     assert_eq!(done.report.reason, Some(Reason::AlreadySigned));
+    // Of what it forwards it says nothing.
+    let forwarded = replace(&forged, "From: ", "X-Sealgate-Id: 1\r\nFrom: ");
+    let refusal = world.send(always, &forwarded, &[BOB], &keys).unwrap_err();
+    assert_eq!(refusal, Refusal::OriginatorNotAsserted);
     // Whom we trust needs nobody's word.
     let by_alice = signed_by(&world, &world.alice, "x");
     let done = world.send_as("list@nec.example", always, &by_alice, &[BOB], &keys).unwrap();
