@@ -158,15 +158,21 @@ impl Copies<'_> {
 
     /// Named recipients with the same layering share a copy; each blind one has his own.
     fn groups(&self, treatments: Vec<Treatment>) -> Result<Vec<Group>, Refusal> {
-        // B12: one floor for the whole message, the blind copies included.
-        let all_read_gcm = treatments
+        // B12: one floor for the whole message, the blind copies included. CBC never goes without a signature inside (F3): who is
+        // sent none gets GCM, and so do all.
+        let automatic = treatments
             .iter()
             .filter(|one| one.decision.content == Content::Auto)
-            .filter_map(|one| one.key.as_ref())
-            .all(|key| key.reads_gcm);
+            .filter_map(|one| one.key.as_ref().map(|key| (key.reads_gcm, self.is_signed(one))));
+        let (mut all_read_gcm, mut is_any_unsigned) = (true, false);
+        for (reads_gcm, is_signed) in automatic {
+            all_read_gcm &= reads_gcm;
+            is_any_unsigned |= !is_signed;
+        }
+        let is_gcm = all_read_gcm || is_any_unsigned;
         let mut groups: Vec<Group> = Vec::new();
         for one in treatments {
-            let layering = self.layering(&one, all_read_gcm)?;
+            let layering = self.layering(&one, is_gcm)?;
             let shared = groups.iter_mut().find(|group| {
                 group.layering == layering
                     && group.members.len() < GROUP_MEMBERS_MAX
@@ -180,20 +186,28 @@ impl Copies<'_> {
         Ok(groups)
     }
 
-    fn layering(&self, one: &Treatment, all_read_gcm: bool) -> Result<Layering, Refusal> {
-        let signs = self.signer.is_some() && one.decision.sign != Sign::Never;
-        let is_signed = signs || self.protection == Protection::Signed;
+    fn signs(&self, one: &Treatment) -> bool {
+        self.signer.is_some() && one.decision.sign != Sign::Never
+    }
+
+    /// By us, or by its sender.
+    fn is_signed(&self, one: &Treatment) -> bool {
+        self.signs(one) || self.protection == Protection::Signed
+    }
+
+    /// `is_gcm`: what `content = "auto"` comes to for this message.
+    fn layering(&self, one: &Treatment, is_gcm: bool) -> Result<Layering, Refusal> {
+        let signs = self.signs(one);
         if one.key.is_none() {
             return Ok(Layering { inner: signs, encryption: None, outer: false });
         }
         let cipher = match one.decision.content {
-            Content::Aes256Cbc if !is_signed => {
+            Content::Aes256Cbc if !self.is_signed(one) => {
                 return Err(Refusal::SignatureNeeded(one.address.clone()));
             }
             Content::Aes256Cbc => ContentCipher::Aes256Cbc,
             Content::Aes256Gcm => ContentCipher::Aes256Gcm,
-            // F3: never CBC without a signature inside, so what is unsigned goes with GCM.
-            Content::Auto if all_read_gcm || !is_signed => ContentCipher::Aes256Gcm,
+            Content::Auto if is_gcm => ContentCipher::Aes256Gcm,
             Content::Auto => ContentCipher::Aes256Cbc,
         };
         let (inner, outer) = match one.decision.order {

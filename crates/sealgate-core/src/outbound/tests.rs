@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::cms::{ContentKind, EnvelopedData, content_kind};
 use crate::mime::{Cryptographic, cryptographic_layer, decode_body};
-use crate::policy::{Content, Order};
+use crate::policy::{Content, Order, Overrides, Pattern, Rule};
 use crate::refusal::Reply;
 use crate::report::Layer;
 use crate::testing::{
@@ -152,6 +152,39 @@ fn cbc_for_those_not_known_to_read_gcm_and_never_without_a_signature() {
     let outside = Decision { order: Order::EncryptThenSign, ..Decision::default() };
     let done = world.send(outside, MAIL, to, &world.keys(false)).unwrap();
     assert_eq!(kinds(&done), ["signed", "encrypted", "signed"]);
+}
+
+/// B12.
+#[test]
+fn one_recipient_without_a_signature_decides_the_cipher_of_all() {
+    let world = World::new();
+    let (bob, eve) = ("bob@abc.example", world.eve.address.to_string());
+    let unsigned = Rule {
+        from: Vec::new(),
+        to: vec![Pattern::parse(&eve).unwrap()],
+        overrides: Overrides { sign: Some(Sign::Never), ..Overrides::default() },
+    };
+    let ciphers = |rules: Vec<Rule>| {
+        let mut context = context("nec.example", &world.authority, Decision::default());
+        let mut policy = (*context.policy).clone();
+        policy.rules = rules;
+        context.policy = Arc::new(policy);
+        let to = [bob, &eve];
+        let from = "alice@nec.example";
+        let done = world.send_in(context, from, MAIL, &to, &world.keys(false)).unwrap();
+        let is_gcm = |person: &Person| {
+            let mine = done.parcels.iter().find_map(|parcel| {
+                let entity = Entity::parse(joined(&parcel.message)).unwrap();
+                let enveloped = EnvelopedData::parse(&decode_body(&entity).unwrap()).unwrap();
+                let found = enveloped.recipient_for(&person.decryption.certificate).is_some();
+                found.then(|| enveloped.is_authenticated())
+            });
+            mine.unwrap()
+        };
+        [is_gcm(&world.bob), is_gcm(&world.eve)]
+    };
+    assert_eq!(ciphers(Vec::new()), [false, false]);
+    assert_eq!(ciphers(vec![unsigned]), [true, true]);
 }
 
 #[test]
