@@ -258,6 +258,9 @@ impl Peeler<'_> {
         let Some(inner) = inner.or_else(|| entity_of_text(&content)) else {
             return Ok(Next::End);
         };
+        if repeats_content_fields(&inner) {
+            return self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous);
+        }
         if walk.passes() || walk.behind.is_encryption() {
             walk.peeled.deliver = Some(inner.clone());
         }
@@ -400,7 +403,8 @@ impl Peeler<'_> {
             // D14 asks for printable fields where nothing but the form tells plaintext from noise.
             false => entity_of(opened.content).filter(is_well_formed),
         };
-        let Some(inner) = sound else {
+        // They would stand in the outer header section, where such a pair is refused (C13).
+        let Some(inner) = sound.filter(|entity| !repeats_content_fields(entity)) else {
             return if opened.is_authenticated {
                 Err(End::Refuse(Fault::behind_key()))
             } else {
@@ -551,6 +555,12 @@ fn entity_of(plaintext: Bytes) -> Option<Entity> {
 fn says_what_it_is(entity: &Entity) -> bool {
     let is_of_mime = |field: Field<'_>| field.is_content() || field.is("MIME-Version");
     is_empty_section(entity) || has_fields(entity) && entity.header.fields().any(is_of_mime)
+}
+
+/// Whether it says twice what it is, of which readers choose differently.
+fn repeats_content_fields(entity: &Entity) -> bool {
+    let deciding = ["Content-Type", "Content-Transfer-Encoding", "Content-Disposition"];
+    deciding.into_iter().any(|name| entity.header.count(name) > 1)
 }
 
 /// An entity of no fields, which is text (RFC 2045 §5.2).

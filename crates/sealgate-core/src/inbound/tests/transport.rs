@@ -40,6 +40,29 @@ fn a_field_of_opened_content_stays_one_line_for_every_reader() {
     }
 }
 
+/// C13: it would stand in the outer header section, where such a pair is refused.
+#[test]
+fn opened_content_that_says_twice_what_it_is_is_not_shown() {
+    let world = World::new();
+    for twice in [
+        "Content-Type: text/plain\r\nContent-Type: text/html\r\n",
+        "Content-Type: text/plain\r\nContent-Transfer-Encoding: 7bit\r\ncontent-transfer-encoding: base64\r\n",
+        "Content-Disposition: inline\r\nContent-Disposition: attachment\r\n",
+    ] {
+        let payload = format!("{twice}\r\nPHA+\r\n");
+        let sealed = world.sealed(&[Bytes::from(payload.clone())], GCM, &world.bob);
+        refused(&world.take(&mail(FROM_ALICE, &sealed)));
+        let opaque = world.opaque(payload.as_bytes(), &world.alice.signing);
+        // What its author signed stays in the signature.
+        let outcome = world.take(&mail(FROM_ALICE, &opaque));
+        row(&outcome, "250", Delivered::AsReceived, Verdict::Pass, None);
+        let inside = world.sealed(&opaque, GCM, &world.bob);
+        let outcome = world.take(&mail(FROM_ALICE, &inside));
+        row(&outcome, "250", Delivered::Plain, Verdict::Pass, None);
+        assert!(outcome.message(0).contains("pkcs7-mime"), "{}", outcome.message(0));
+    }
+}
+
 #[test]
 fn a_field_of_opened_content_with_long_lines_is_folded() {
     let world = World::new();
