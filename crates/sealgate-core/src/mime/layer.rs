@@ -88,23 +88,26 @@ pub(super) fn is_pkcs7_mime(content_type: &ContentType, header: &Header) -> bool
     }
     match content_type.subtype.as_str() {
         "pkcs7-mime" | "x-pkcs7-mime" => true,
-        "octet-stream" => {
-            let disposition = header
-                .first("Content-Disposition")
-                .and_then(|field| ContentType::parse_disposition(field.value()).ok());
-            let name = content_type.parameter("name").map(|name| name.to_ascii_lowercase());
-            let file = disposition
-                .and_then(|d| d.parameter("filename").map(|name| name.to_ascii_lowercase()));
-            name.or(file).is_some_and(|name| name.ends_with(".p7m"))
-        }
+        "octet-stream" => is_named(content_type, header, ".p7m"),
         _ => false,
     }
 }
 
-/// application/(x-)pkcs7-signature.
-fn is_pkcs7_signature(content_type: &ContentType) -> bool {
+/// application/(x-)pkcs7-signature, or an untyped attachment with its file name (RFC 8551 §3.9).
+fn is_pkcs7_signature(content_type: &ContentType, header: &Header) -> bool {
     content_type.is("application", "pkcs7-signature")
         || content_type.is("application", "x-pkcs7-signature")
+        || content_type.is("application", "octet-stream") && is_named(content_type, header, ".p7s")
+}
+
+/// Whether one of the names that an attachment has ends so.
+fn is_named(content_type: &ContentType, header: &Header, extension: &str) -> bool {
+    let disposition = header.first("Content-Disposition");
+    let disposition =
+        disposition.and_then(|field| ContentType::parse_disposition(field.value()).ok());
+    let file = disposition.as_ref().and_then(|found| found.parameter("filename"));
+    let names = [content_type.parameter("name"), file];
+    names.into_iter().flatten().any(|name| name.to_ascii_lowercase().ends_with(extension))
 }
 
 fn signed_layer(root: &Entity, content_type: &ContentType) -> Result<Cryptographic, MimeError> {
@@ -126,7 +129,7 @@ fn signed_layer(root: &Entity, content_type: &ContentType) -> Result<Cryptograph
     let signature = Entity::parse(signature.clone())?;
     let protocol = content_type.parameter("protocol").unwrap_or_default().to_ascii_lowercase();
     let signature_type = signature.header.content_type()?;
-    if signature_type.is_some_and(|found| is_pkcs7_signature(&found)) {
+    if signature_type.is_some_and(|found| is_pkcs7_signature(&found, &signature.header)) {
         if protocol == PGP_SIGNATURE {
             return Err(MimeError::Ambiguous("the protocol of a multipart/signed"));
         }

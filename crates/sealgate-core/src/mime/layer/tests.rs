@@ -80,6 +80,7 @@ fn pkcs7_is_recognised_by_its_content() {
         "Application/X-PKCS7-MIME",
         "application/octet-stream; name=SMIME.P7M",
         "application/octet-stream\r\nContent-Disposition: attachment; filename=\"a.p7m\"",
+        "application/octet-stream; name=x\r\nContent-Disposition: attachment; filename=a.p7m",
     ] {
         let text = format!("Content-Type: {kind}\r\n\r\n");
         assert!(matches!(cryptographic_layer(&entity(&text)), Cryptographic::Pkcs7Mime), "{kind}");
@@ -95,6 +96,25 @@ fn pkcs7_is_recognised_by_its_content() {
     assert_eq!(with("MIIBAAYJKoZIhvcNAQcC", "; smime-type=certs-only"), Protection::None);
     assert_eq!(with("MIIBAAYJKoZIhvcNAQcB", ""), Protection::None);
     assert_eq!(with("!", ""), Protection::None);
+}
+
+#[test]
+fn an_untyped_signature_is_known_by_its_name() {
+    for (kind, is_one) in [
+        ("application/octet-stream; name=smime.P7S", true),
+        ("application/octet-stream\r\nContent-Disposition: attachment; filename=\"a.p7s\"", true),
+        ("application/octet-stream; name=x\r\nContent-Disposition: inline; filename=a.p7s", true),
+        ("application/octet-stream; name=a.txt", false),
+        ("text/plain; name=a.p7s", false),
+    ] {
+        let head =
+            "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; boundary=b";
+        let text = format!(
+            "{head}\r\n\r\n--b\r\n\r\nx\r\n--b\r\nContent-Type: {kind}\r\n\r\nMAA=\r\n--b--\r\n"
+        );
+        let layer = cryptographic_layer(&entity(&text));
+        assert_eq!(matches!(layer, Cryptographic::ClearSigned(_)), is_one, "{kind}: {layer:?}");
+    }
 }
 
 const ARMOR: &str = "-----BEGIN PGP MESSAGE-----\r\nVersion: x\r\n\r\nhQEMAabc\r\n=abcd\r\n-----END PGP MESSAGE-----\r\n";
