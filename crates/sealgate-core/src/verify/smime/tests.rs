@@ -8,7 +8,7 @@ use rcgen::{
 use super::*;
 use crate::cms::element::{INTEGER, SEQUENCE, tlv};
 use crate::cms::{Signing, default_scheme, sign_detached};
-use crate::keys::{KeyError, KeyTransport, OwnKey, SecretKey, SignatureScheme};
+use crate::keys::{Digest, KeyError, KeyTransport, OwnKey, SecretKey, SignatureScheme};
 use crate::testing::NOW;
 use crate::trust::{Budget, TrustStore};
 
@@ -46,6 +46,15 @@ impl SecretKey for Hollow {
 
 /// What comes of a message signed with an RSA key of so many octets, its CMS object changed.
 fn judged(octets: usize, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Checked {
+    judged_by(octets, None, change)
+}
+
+/// The same, signed in a given way.
+fn judged_by(
+    octets: usize,
+    scheme: Option<SignatureScheme>,
+    change: impl FnOnce(Vec<u8>) -> Vec<u8>,
+) -> Checked {
     let pair = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -58,7 +67,7 @@ fn judged(octets: usize, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Checked {
     let certificate = Arc::new(Certificate::from_der(certificate.der()).unwrap());
     let bits = u32::try_from(octets * 8).unwrap();
     assert_eq!(certificate.key_kind(), KeyKind::Rsa { bits });
-    let scheme = default_scheme(&certificate).unwrap();
+    let scheme = scheme.unwrap_or_else(|| default_scheme(&certificate).unwrap());
     let secret = Arc::new(Hollow::new(octets));
     let key = OwnKey { address: None, certificate, chain: Vec::new(), secret, is_active: true };
     let signing = Signing { key: &key, scheme, encryption_certificate: None, signed_at: NOW };
@@ -90,19 +99,37 @@ fn a_tiny_rsa_key_is_no_signature() {
     assert_eq!(outcome(&judged(128, |cms| cms)), falsified, "1024 bits count");
 }
 
+/// Another algorithm for sha256WithRSAEncryption, in all the places where it stands.
+fn replaced(last: u8) -> impl FnOnce(Vec<u8>) -> Vec<u8> {
+    move |cms: Vec<u8>| {
+        let known = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0b];
+        let mut changed = cms.clone();
+        let places: Vec<usize> = memchr::memmem::find_iter(&cms, &known).collect();
+        assert_eq!(places.len(), 2, "signatureAlgorithm and its protection");
+        places.iter().for_each(|at| changed[at + 8] = last);
+        changed
+    }
+}
+
+/// aws-lc verifies them for some digests only.
+#[test]
+fn a_short_rsa_key_is_weak_with_every_digest() {
+    let weak = (SignatureStatus::Unverifiable, Verdict::Policy, Some(Reason::Weak));
+    let falsified = (SignatureStatus::Falsified, Verdict::Fail, Some(Reason::Falsified));
+    for (digest, short) in
+        [(Digest::Sha256, falsified), (Digest::Sha384, weak), (Digest::Sha512, falsified)]
+    {
+        let scheme = Some(SignatureScheme::RsaPkcs1(digest));
+        assert_eq!(outcome(&judged_by(128, scheme, |cms| cms)), short, "{digest:?}");
+        assert_eq!(outcome(&judged_by(256, scheme, |cms| cms)), falsified, "{digest:?}");
+        let scheme = Some(SignatureScheme::RsaPss(digest));
+        assert_eq!(outcome(&judged_by(128, scheme, |cms| cms)), weak, "{digest:?}");
+        assert_eq!(outcome(&judged_by(256, scheme, |cms| cms)), falsified, "{digest:?}");
+    }
+}
+
 #[test]
 fn md5_is_weak_and_not_merely_unknown() {
-    // sha256WithRSAEncryption and md5WithRSAEncryption, in all the places where they stand.
-    let replaced = |last: u8| {
-        move |cms: Vec<u8>| {
-            let known = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0b];
-            let mut changed = cms.clone();
-            let places: Vec<usize> = memchr::memmem::find_iter(&cms, &known).collect();
-            assert_eq!(places.len(), 2, "signatureAlgorithm and its protection");
-            places.iter().for_each(|at| changed[at + 8] = last);
-            changed
-        }
-    };
     let weak = (SignatureStatus::Unverifiable, Verdict::Policy, Some(Reason::Weak));
     assert_eq!(outcome(&judged(256, replaced(4))), weak);
     let unknown = (SignatureStatus::Unverifiable, Verdict::Neutral, Some(Reason::Unsupported));
