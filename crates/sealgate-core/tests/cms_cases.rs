@@ -262,6 +262,12 @@ fn gcm_tags_are_12_to_16_octets_and_as_long_as_said() {
                 }
             }
         }
+        // No length at all: the message fails for whom it is, and not before.
+        for odd in [vec![1, 0x11, 0x70], vec![0xff], vec![0, 16]] {
+            let mut cms = whole.clone();
+            *cms.at(&[1, 0, 2, 1, 1, 1]).bytes() = odd;
+            assert_eq!(open(&cms, &person).unwrap_err(), OpenFault::Failed);
+        }
         // aes-ICVlen DEFAULT 12.
         let mut cms = whole.clone();
         cms.at(&[1, 0, 2, 1, 1]).children().truncate(1);
