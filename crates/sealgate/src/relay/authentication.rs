@@ -253,8 +253,11 @@ fn is_author_clear(message: &Message, parsed: &AuthenticatedMessage<'_>) -> bool
     if parsed.from.len() > AUTHORS_MAX {
         return false;
     }
-    // A domain that is none to us is none to look up either.
-    let domain = |address: &String| Some(Domain::parse(address.rsplit_once('@')?.1).ok());
+    // A domain that is none to us, or none that DMARC can be asked of, is none to look up.
+    let domain = |address: &String| {
+        let domain = Domain::parse(address.rsplit_once('@')?.1).ok();
+        Some(domain.filter(|one| !one.is_literal() && one.as_str().len() <= DMARC_BYTES_MAX))
+    };
     let Some(judged) = parsed.from.iter().filter_map(domain).collect::<Option<HashSet<_>>>() else {
         return false;
     };
@@ -265,7 +268,8 @@ fn is_author_clear(message: &Message, parsed: &AuthenticatedMessage<'_>) -> bool
             header.all("From").flat_map(|field| domains_in(&field.value_unfolded())).collect()
         }
     };
-    judged == shown
+    // Of two domains none is known to be the author's, and DMARC is asked of none (RFC 7489 §6.6.1).
+    judged.len() <= 1 && judged == shown
 }
 
 /// The domains of whatever may be taken for an address in a value: in angle brackets; elsewhere those of more than one label, and
@@ -405,6 +409,8 @@ fn chain(output: &ArcOutput<'_>) -> Option<Chain> {
 
 /// Signatures of a message that are verified, and sets of an ARC chain.
 const SIGNATURES_MAX: usize = 10;
+/// Of a domain that `_dmarc.` fits before.
+const DMARC_BYTES_MAX: usize = 253 - "_dmarc.".len();
 /// Mailboxes in From that are looked at.
 const AUTHORS_MAX: usize = 100;
 /// Fields that one signature may name; usual ones name a dozen.
@@ -470,6 +476,8 @@ mod tests {
             ("From: \"x, <x@evil.example>, ceo@bank.example", false),
             // Who cannot be asked about.
             ("From: ceo@bank.example.", false),
+            ("From: Ceo <ceo@[bank.example]>", false),
+            ("From: ceo@bank.example, x@evil.example", false),
             ("From: Ceo <ceo@bank.example'>", false),
             ("Subject: nobody's", true),
             ("From: ceo@bank.example <x@evil.example>", false),
@@ -480,6 +488,19 @@ mod tests {
             let message = Message::new(Bytes::from(format!("{fields}\r\n\r\nx\r\n")));
             let parsed = parse(&message).unwrap();
             assert_eq!(is_author_clear(&message, &parsed), is_clear, "{fields}: {:?}", parsed.from);
+        }
+    }
+
+    #[test]
+    fn a_domain_that_dmarc_cannot_be_asked_of_is_no_clear_author() {
+        for (octets, is_clear) in [(246, true), (247, false)] {
+            let labels = ["x".repeat(60), "x".repeat(60), "x".repeat(60), String::new()].join(".");
+            let domain = format!("{labels}{}.bank.example", "x".repeat(octets - 13 - labels.len()));
+            assert_eq!(domain.len(), octets);
+            let message = format!("From: Ceo <ceo@{domain}>\r\n\r\nx\r\n");
+            let message = Message::new(Bytes::from(message));
+            let parsed = parse(&message).unwrap();
+            assert_eq!(is_author_clear(&message, &parsed), is_clear, "{octets}");
         }
     }
 
