@@ -94,12 +94,12 @@ impl Transport {
         envelope: &Envelope,
         header: Bytes,
     ) -> Result<Self, Refusal> {
-        if direction == Direction::Inbound {
-            return Ok(Self::default());
-        }
         let requiretls = envelope.parameters.requiretls;
         // RFC 8689 §5: where both are given the field counts for nothing.
         let is_optional = tls_is_optional(header)? && !requiretls;
+        if direction == Direction::Inbound {
+            return Ok(Self::default());
+        }
         let from = envelope.reverse_path.as_ref();
         let demand = |to| Demand { tls: policy.decide(from, to).tls, requiretls, is_optional };
         let demands = envelope.recipients.iter().map(|to| demand(&to.address)).collect();
@@ -213,7 +213,15 @@ mod tests {
 
     #[test]
     fn two_fields_are_refused() {
-        let refusal = demand(false, "TLS-Required: No\r\nTLS-Required: No\r\n").unwrap_err();
-        assert_eq!(refusal, Refusal::BadMessage("more than one TLS-Required field"));
+        let header = "TLS-Required: No\r\nTLS-Required: No\r\n";
+        let refused = Refusal::BadMessage("more than one TLS-Required field");
+        assert_eq!(demand(false, header).unwrap_err(), refused);
+        let policy =
+            Policy { domains: Vec::new(), defaults: Decision::default(), rules: Vec::new() };
+        let (reverse_path, recipients) = (None, Vec::new());
+        let envelope = Envelope { reverse_path, recipients, parameters: MailParameters::default() };
+        let header = Bytes::from_static(header.as_bytes());
+        let inbound = Transport::new(Direction::Inbound, &policy, &envelope, header);
+        assert_eq!(inbound.map(drop).unwrap_err(), refused);
     }
 }
