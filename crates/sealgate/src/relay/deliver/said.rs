@@ -56,19 +56,26 @@ impl Over {
 /// for what else is said by one who took the sender in plain: of him only what has the code for it, or names it.
 pub(in super::super) fn said_over(over: Over, hop: &Hop, reply: &Reply) -> Refusal {
     let refusal = passed_on(hop, reply);
-    let is_about_tls = match reply.enhanced {
+    if is_about_tls(over, reply) { lacking_over(over, refusal) } else { refusal }
+}
+
+fn is_about_tls(over: Over, reply: &Reply) -> bool {
+    match reply.enhanced {
         Some((_, 7, _)) => true,
+        // What is repeated of an address may name it as well.
+        Some((_, 1 | 2, _) | (_, 3, 4)) => false,
         // 538: RFC 4954 §6.
         _ if over.is_sender_taken => matches!(reply.code, 503 | 530 | 538) || names_tls(reply),
-        enhanced => !matches!(enhanced, Some((_, 1 | 2, _) | (_, 3, 4))),
-    };
-    if is_about_tls { lacking_over(over, refusal) } else { refusal }
+        _ => true,
+    }
 }
 
 /// As in "550 TLS required", which Exim says at RCPT where it is told to `deny !encrypted = *`.
 fn names_tls(reply: &Reply) -> bool {
     let text = reply.text().to_ascii_lowercase();
-    ["tls", "ssl", "encrypt"].iter().any(|word| text.contains(word))
+    // Whole words: an address that is repeated may have the letters in it.
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.any(|word| matches!(word, "tls" | "ssl" | "starttls") || word.starts_with("encrypt"))
 }
 
 /// What a server does not offer, it may within TLS.
@@ -106,3 +113,30 @@ pub(in super::super) fn too_late() -> Refusal {
 
 /// What is passed on of the next hop's words.
 const TEXT_CHARS_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_said_of_tls_waits_for_tls() {
+        let over = Over { fell_back: true, is_sender_taken: true };
+        for (code, enhanced, text, waits) in [
+            (550, None, "TLS required", true),
+            (550, None, "Use of SSL/TLS is mandatory", true),
+            (550, None, "Encryption required for this recipient", true),
+            (550, Some((5, 7, 1)), "no", true),
+            (530, None, "no", true),
+            (550, None, "no such user", false),
+            (550, None, "<r.castles@abc.example>: User unknown", false),
+            (550, Some((5, 1, 1)), "<tls@abc.example>: User unknown", false),
+            (552, Some((5, 2, 2)), "<ssl@abc.example>: mailbox full", false),
+        ] {
+            let reply = Reply { enhanced, ..Reply::new(code, (5, 0, 0), text) };
+            assert_eq!(is_about_tls(over, &reply), waits, "{code} {enhanced:?} {text}");
+        }
+        let early = Over { fell_back: true, is_sender_taken: false };
+        assert!(is_about_tls(early, &Reply::new(550, (5, 0, 0), "no")));
+        assert!(!is_about_tls(early, &Reply::new(550, (5, 1, 8), "no such sender")));
+    }
+}
