@@ -205,11 +205,7 @@ impl Downstream {
         reach: &'a Reach,
     ) -> Result<Plan<'a>, Refusal> {
         let (assurance, verified) = assurance(target, reach)?;
-        let is_tested = matches!(target.guard.sts, Sts::Tested { .. });
-        let config = match assurance {
-            Assurance::Opportunistic if is_tested => Ok(self.router.clients().witnessing()),
-            _ => self.router.clients().config(&assurance),
-        };
+        let config = self.router.clients().config(&assurance);
         let config = config.map_err(|error| {
             tracing::error!(error, "no TLS configuration");
             Refusal::Internal
@@ -218,24 +214,31 @@ impl Downstream {
         Ok(Plan { hop, target, assurance, verified, asked_for, config, attempt: None })
     }
 
-    /// Opens one connection; where opportunistic TLS fails or does not end, once more without.
+    /// Opens one connection; where opportunistic TLS fails or does not end, again with less and at last without.
     async fn open(
         &self,
         plan: &Plan<'_>,
         address: SocketAddr,
         patience: Duration,
     ) -> Result<Link, Refusal> {
+        let is_tested = matches!(plan.target.guard.sts, Sts::Tested { .. });
+        let config = || Arc::clone(&plan.config);
         let attempts = match plan.assurance {
-            Assurance::Opportunistic => &[Tls::IfOffered, Tls::Off][..],
-            _ => &[Tls::Required],
+            // The policy is only tested: without it the handshake would do that it fails (RFC 8461 §5).
+            Assurance::Opportunistic if is_tested => {
+                let witnessing = self.router.clients().witnessing();
+                vec![(Tls::IfOffered, witnessing), (Tls::IfOffered, config()), (Tls::Off, config())]
+            }
+            Assurance::Opportunistic => vec![(Tls::IfOffered, config()), (Tls::Off, config())],
+            _ => vec![(Tls::Required, config())],
         };
         let mut failed = None;
-        for tls in attempts {
-            match self.open_with(plan, address, *tls, patience).await {
+        for (tls, config) in attempts {
+            match self.open_with(plan, config, address, tls, patience).await {
                 Ok(link) => return plan.accept(link, failed, self.router.clients()),
-                Err(OpenError::Tls(error)) if *tls == Tls::IfOffered => {
-                    tracing::warn!(%address, %error, "TLS failed downstream, going on without");
-                    failed = Some(failure_type(&error));
+                Err(OpenError::Tls(error)) if tls == Tls::IfOffered => {
+                    tracing::warn!(%address, %error, "TLS failed downstream, going on with less");
+                    failed.get_or_insert(failure_type(&error));
                 }
                 Err(OpenError::Tls(error)) => {
                     return Err(plan.tls_refusal(
@@ -266,6 +269,7 @@ impl Downstream {
     async fn open_with(
         &self,
         plan: &Plan<'_>,
+        config: Arc<ClientConfig>,
         address: SocketAddr,
         tls: Tls,
         patience: Duration,
@@ -313,7 +317,7 @@ impl Downstream {
                 },
                 Event::StartTls => {
                     let began = Instant::now();
-                    link = start_tls(link, plan).await?;
+                    link = start_tls(link, plan, &config).await?;
                     deadline += began.elapsed();
                 }
                 Event::Failed(failure) => {
@@ -356,7 +360,7 @@ impl Plan<'_> {
             tracing::warn!(%address, "TLS was refused downstream, going on without");
         }
         let failed = failed.or(refused);
-        link.fell_back = failed.is_some();
+        link.fell_back = failed.is_some() && link.stream.tls_description().is_none();
         let offered = link.client.capabilities();
         (link.passage.dsn, link.passage.smtputf8) = (offered.dsn, offered.smtputf8);
         let tls = link.stream.tls_description();
@@ -384,8 +388,8 @@ impl Plan<'_> {
             Sts::Absent | Sts::Listed | Sts::Unlisted => return None,
             Sts::Tested { listed: false } => Err("sts-mx-mismatch"),
             Sts::Tested { listed: true } => match (link.stream.peer_certificates(), failed) {
-                (Some(chain), _) => clients.verify(host, chain),
-                (None, Some(failed)) => Err(failed),
+                (_, Some(failed)) => Err(failed),
+                (Some(chain), None) => clients.verify(host, chain),
                 (None, None) => Err("starttls-not-supported"),
             },
         };
@@ -467,12 +471,16 @@ async fn dial(address: SocketAddr) -> io::Result<Stream> {
     Ok(Stream::Plain(stream))
 }
 
-async fn start_tls(mut link: Link, plan: &Plan<'_>) -> Result<Link, OpenError> {
+async fn start_tls(
+    mut link: Link,
+    plan: &Plan<'_>,
+    config: &Arc<ClientConfig>,
+) -> Result<Link, OpenError> {
     let name = ServerName::try_from(plan.asked_for.to_owned())
         .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
     let plain = link.stream.take_plain().ok_or(OpenError::Io)?;
     failpoint!("connect.starttls");
-    let connecting = TlsConnector::from(Arc::clone(&plan.config)).connect(name, plain);
+    let connecting = TlsConnector::from(Arc::clone(config)).connect(name, plain);
     let tls = tokio::time::timeout(HANDSHAKE_MAX, connecting)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

@@ -119,18 +119,22 @@ fn a_policy_is_fetched_from_any_address_of_its_host() {
 #[test]
 fn in_testing_mode_a_policy_is_judged_and_mail_delivered() {
     let (pki, other) = (Pki::new("Internet"), Pki::new("Other"));
+    // It has an extension that nobody knows and everybody must.
+    let extension = "1.3.6.1.4.1.99999=critical,DER:05:00\n";
+    let odd = pki.issue_for_tls("odd", "/CN=odd.test.example", "serverAuth", extension);
     let servers = [
         ("good", with_tls(&certified(&pki, "good.test.example"))),
         ("misnamed", with_tls(&certified(&pki, "else.test.example"))),
         ("alien", with_tls(&certified(&other, "alien.test.example"))),
         ("stripped", plain()),
+        ("odd", with_tls(&odd)),
         ("unlisted", with_tls(&certified(&pki, "unlisted.test.example"))),
     ];
     let names: Vec<String> =
         servers.iter().map(|(name, _)| format!("DNS:mta-sts.{name}.example")).collect();
     let names = format!("subjectAltName={}\n", names.join(","));
     let (chain, key) = pki.issue_for_tls("policy", "/CN=policy", "serverAuth", &names);
-    let listed = ["good", "misnamed", "alien", "stripped"]
+    let listed = ["good", "misnamed", "alien", "stripped", "odd"]
         .map(|name| format!("mx: {name}.test.example\r\n"));
     let policy = TESTING.replace("mx: good.sts.example\r\n", &listed.concat());
     let policy = PolicyHost::start(&chain, &key, &policy);
@@ -149,7 +153,7 @@ fn in_testing_mode_a_policy_is_judged_and_mail_delivered() {
         let expected = match *name {
             "good" => "pass",
             "misnamed" => "certificate-host-mismatch",
-            "alien" => "certificate-not-trusted",
+            "alien" | "odd" => "certificate-not-trusted",
             "stripped" => "starttls-not-supported",
             _ => "sts-mx-mismatch",
         };
@@ -160,11 +164,15 @@ fn in_testing_mode_a_policy_is_judged_and_mail_delivered() {
             assert_eq!(server.taken().len(), count, "{name}");
             let passage = internet.passage(&reply);
             assert_eq!(passage["mta_sts_testing"], expected, "{name}");
-            // Nothing was demanded.
+            // Nothing was demanded, and nothing left away that goes without a policy.
+            assert_eq!(passage["tls"].is_null(), *name == "stripped", "{name}: {passage}");
             assert!(matches!(passage["tls"]["verified"].as_str(), None | Some("none")), "{name}");
         }
         if expected != "pass" {
-            let line = format!("sealgate_tls_failures_total{{type=\"sts-testing-{expected}\"}} 1");
+            // The odd one's is the alien one's as well.
+            let count = if *name == "odd" { 2 } else { 1 };
+            let line =
+                format!("sealgate_tls_failures_total{{type=\"sts-testing-{expected}\"}} {count}");
             assert!(internet.metrics().contains(&line), "{line}: {}", internet.metrics());
         }
     }
