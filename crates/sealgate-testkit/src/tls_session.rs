@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::session::{Reply, Session};
@@ -26,6 +26,16 @@ impl fmt::Debug for TlsSession {
 impl TlsSession {
     /// Connects and starts TLS with a server of this name, whose authority is in the PEM file.
     pub fn connect(address: SocketAddr, name: &str, authority: &Path) -> Self {
+        Self::connect_as(address, name, authority, None)
+    }
+
+    /// The same, by a client with a certificate of his own: PEM files of chain and key.
+    pub fn connect_as(
+        address: SocketAddr,
+        name: &str,
+        authority: &Path,
+        client: Option<(&Path, &Path)>,
+    ) -> Self {
         let (mut session, _) = Session::connect(address);
         assert_eq!(session.command("EHLO client.example").code, 250);
         assert_eq!(session.command("STARTTLS").code, 220);
@@ -35,8 +45,16 @@ impl TlsSession {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match client {
+            None => config.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = CertificateDer::pem_file_iter(chain).unwrap();
+                let chain = chain.map(Result::unwrap).collect();
+                let key = PrivateKeyDer::from_pem_file(key).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let stream = StreamOwned::new(connection, session.into_stream());
@@ -52,6 +70,15 @@ impl TlsSession {
     /// Sends this text, no more.
     pub fn send(&mut self, text: &str) {
         self.reader.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Sends one command line where the peer may have closed; its reply, where there is one.
+    pub fn try_command(&mut self, line: &str) -> Option<Reply> {
+        self.reader.get_mut().write_all(format!("{line}\r\n").as_bytes()).ok()?;
+        let mut reply = String::new();
+        let read = self.reader.read_line(&mut reply).ok()?;
+        let (code, text) = reply.trim_end().split_at_checked(3).filter(|_| read > 0)?;
+        Some(Reply { code: code.parse().ok()?, lines: vec![text.to_owned()] })
     }
 
     /// The next reply; panics when the peer closes instead.

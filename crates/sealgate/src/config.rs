@@ -89,6 +89,9 @@ pub(crate) struct Inside {
     pub(crate) smtp: Option<SocketAddr>,
     /// Who may hand us plain mail.
     pub(crate) allow: Vec<Network>,
+    /// Authorities, as a PEM file, of the clients who may: they show a certificate in TLS. `None`: TLS and certificates are not asked
+    /// for.
+    pub(crate) client_ca: Option<PathBuf>,
     /// Where opened mail goes.
     pub(crate) mail_server: Server,
     /// How the mail server learns who the Internet client was.

@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use sealgate_core::address::Domain;
 use sealgate_core::dkim::Signer;
 use sealgate_core::report::Direction;
-use sealgate_core::smtp::server::{Limits as ServerLimits, Options};
+use sealgate_core::smtp::server::{Limits as ServerLimits, Options, StartTls};
 use sealgate_keys::stores::Stores;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -80,8 +80,10 @@ use wall_clock::WallClock;
 pub(crate) struct Settings {
     /// The configuration.
     pub(crate) config: Config,
-    /// STARTTLS, where a certificate is given.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// STARTTLS for the Internet, where a certificate is given.
+    outside_tls: Option<Arc<ServerConfig>>,
+    /// STARTTLS for the inside.
+    inside_tls: Option<Arc<ServerConfig>>,
     /// Signs for our domains, where they have a key.
     pub(crate) dkim: Option<Arc<Signer>>,
     hostname: Domain,
@@ -92,12 +94,24 @@ impl Settings {
     /// # Errors
     /// A line that says what is wrong with the TLS files or the names.
     pub(crate) fn new(config: Config) -> Result<Self, String> {
-        let tls = config.tls.as_ref().map(tls::server).transpose()?;
+        let outside_tls = config.tls.as_ref().map(tls::server).transpose()?;
+        let inside_tls = match (&config.tls, &config.inside.client_ca) {
+            (Some(files), Some(ca)) => Some(tls::authenticating_server(files, ca)?),
+            _ => outside_tls.clone(),
+        };
         let dkim = config.dkim.as_ref().map(domain_key::signer).transpose()?;
         let hostname = Domain::parse(&config.hostname)
             .map_err(|_| format!("hostname `{}` is no domain name", config.hostname))?;
         let postmaster_domain = config.domains.first().unwrap_or(&hostname).clone();
-        Ok(Self { config, tls, dkim, hostname, postmaster_domain })
+        Ok(Self { config, outside_tls, inside_tls, dkim, hostname, postmaster_domain })
+    }
+
+    /// What STARTTLS comes to at an entrance.
+    pub(crate) fn tls(&self, direction: Direction) -> Option<&Arc<ServerConfig>> {
+        match direction {
+            Direction::Inbound => self.outside_tls.as_ref(),
+            Direction::Outbound => self.inside_tls.as_ref(),
+        }
     }
 
     fn server_options(&self, entrance: Entrance, inside: &InsideOffers) -> Options {
@@ -107,7 +121,13 @@ impl Settings {
             protocol: entrance.protocol(),
             hostname: self.hostname.clone(),
             postmaster_domain: self.postmaster_domain.clone(),
-            starttls: self.tls.is_some(),
+            starttls: match (self.tls(entrance.direction()), &self.config.inside.client_ca) {
+                (None, _) => StartTls::Absent,
+                (Some(_), Some(_)) if entrance.direction() == Direction::Outbound => {
+                    StartTls::Required
+                }
+                (Some(_), _) => StartTls::Offered,
+            },
             // What the mail server does not honour is not promised to the Internet (A7).
             smtputf8: entrance.direction() == Direction::Outbound || inside.smtputf8(),
             dsn: entrance.direction() == Direction::Outbound || inside.dsn(),

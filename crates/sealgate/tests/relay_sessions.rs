@@ -10,6 +10,7 @@
 )]
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +18,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use sealgate_testkit::gate::Gate;
+use sealgate_testkit::pki::Pki;
 use sealgate_testkit::process::{self, await_that};
 use sealgate_testkit::session::{Session, send_smtp};
 use sealgate_testkit::sink::{Protocol, Sink, Stage};
+use sealgate_testkit::tls_session::TlsSession;
 
 fn gate(sink: &Sink, edit: impl FnOnce(&Gate)) -> Gate {
     let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
@@ -91,6 +94,57 @@ fn strangers_are_turned_away_at_the_inside() {
         assert_eq!(session.reply_or_end().map(|reply| reply.code), None);
     }
     assert_eq!(Session::connect(gate.ready().outside_smtp.unwrap()).1.code, 220);
+}
+
+/// Where addresses prove too little, a certificate says who hands in plain mail (L11).
+#[test]
+fn clients_inside_show_a_certificate_where_it_is_asked_for() {
+    let sink = Sink::smtp();
+    let (pki, others) = (Pki::new("Inside"), Pki::new("Others"));
+    let server = pki.issue_for_tls(
+        "gate",
+        "/CN=gate",
+        "serverAuth",
+        "subjectAltName=DNS:gate.nec.example\n",
+    );
+    let client = |pki: &Pki| pki.issue_for_tls("mail", "/CN=mail.nec.example", "clientAuth", "");
+    let (ours, theirs) = (client(&pki), client(&others));
+    let gate = gate(&sink, |gate| {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        gate.set(&["tls", "certificate"], text(&server.0));
+        gate.set(&["tls", "key"], text(&server.1));
+        gate.set(&["inside", "client_ca"], text(&pki.root));
+    });
+    let ready = gate.ready();
+    for (address, hello) in [
+        (ready.inside_smtp.unwrap(), "EHLO x.example"),
+        (ready.inside_lmtp.unwrap(), "LHLO x.example"),
+    ] {
+        let (mut plain, _) = Session::connect(address);
+        let offered = plain.command(hello);
+        assert!(offered.lines.iter().any(|line| line == "STARTTLS"), "{offered:?}");
+        let refused = plain.command("MAIL FROM:<alice@nec.example>");
+        assert_eq!((refused.code, refused.lines[0].as_str()), (530, "5.7.0 issue STARTTLS first"));
+    }
+    let connect = |files: Option<&(PathBuf, PathBuf)>| {
+        let files = files.map(|(chain, key)| (chain.as_path(), key.as_path()));
+        let inside = ready.inside_smtp.unwrap();
+        TlsSession::connect_as(inside, "gate.nec.example", &pki.root, files)
+    };
+    for stranger in [None, Some(&theirs)] {
+        let said = connect(stranger).try_command("EHLO client.example");
+        assert!(said.is_none(), "{stranger:?}: {said:?}");
+    }
+    assert!(gate.log().contains("a client from inside failed in TLS"), "{}", gate.log());
+    let mut mail_server = connect(Some(&ours));
+    assert_eq!(mail_server.command("EHLO mail.nec.example").code, 250);
+    assert_eq!(mail_server.command("MAIL FROM:<alice@nec.example>").code, 250);
+    // The Internet has no certificate of ours.
+    let outside = ready.outside_smtp.unwrap();
+    let mut internet = TlsSession::connect(outside, "gate.nec.example", &pki.root);
+    assert_eq!(internet.command("EHLO client.example").code, 250);
+    assert_eq!(Session::connect(outside).0.command("EHLO client.example").code, 250);
+    gate.must(&["check"], b"");
 }
 
 /// Each of them could hold a descriptor for as long as it is heard.

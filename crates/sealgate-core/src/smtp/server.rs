@@ -19,7 +19,7 @@ mod content;
 mod options;
 
 use content::Body;
-pub use options::{Limits, Options};
+pub use options::{Limits, Options, StartTls};
 
 /// What the caller must do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -397,7 +397,7 @@ impl Server {
                 (self.options.smtputf8, "SMTPUTF8"),
                 (self.options.dsn, "DSN"),
                 (self.options.requiretls && self.tls, "REQUIRETLS"),
-                (self.options.starttls && !self.tls, "STARTTLS"),
+                (self.options.starttls != StartTls::Absent && !self.tls, "STARTTLS"),
             ];
             let offered = optional.iter().filter(|(on, _)| *on);
             lines.extend(offered.map(|(_, keyword)| (*keyword).to_owned()));
@@ -409,6 +409,9 @@ impl Server {
     fn mail(&mut self, from: Option<Address>, parameters: MailParameters) -> Option<Event> {
         if self.hello.is_none() {
             return self.out_of_sequence("say hello first");
+        }
+        if self.options.starttls == StartTls::Required && !self.tls {
+            return self.error(&Reply::new(530, (5, 7, 0), "issue STARTTLS first"));
         }
         if self.envelope.is_some() {
             return self.out_of_sequence("a sender was given already");
@@ -515,7 +518,7 @@ impl Server {
         if self.tls {
             return self.out_of_sequence("TLS is on already");
         }
-        if !self.options.starttls {
+        if self.options.starttls == StartTls::Absent {
             return self.error(&Reply::new(502, (5, 5, 1), "not offered"));
         }
         if self.envelope.is_some() {

@@ -97,7 +97,7 @@ fn play_server(protocol: Protocol, pieces: &[&[u8]]) -> Seen {
         hostname: Domain::parse("gate.example").expect("a domain"),
         postmaster_domain: Domain::parse("gate.example").expect("a domain"),
         // What follows STARTTLS is dropped with the buffer, so that cuts would matter.
-        starttls: false,
+        starttls: server::StartTls::Absent,
         smtputf8: true,
         dsn: true,
         requiretls: true,

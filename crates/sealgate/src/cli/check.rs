@@ -314,6 +314,12 @@ fn ending<'a>(
 fn check_tls(config: &Config, findings: &mut Vec<Finding>) {
     if let Some(files) = &config.tls {
         findings.push(check_pair("tls certificate", &files.certificate, &files.key));
+        if let Some(ca) = &config.inside.client_ca {
+            findings.push(match tls::authenticating_server(files, ca) {
+                Ok(_) => Finding::good("inside client_ca", "clients show a certificate".to_owned()),
+                Err(why) => Finding::bad("inside client_ca", failure::CONFIGURATION, why),
+            });
+        }
     }
     if let Some(tls) = config.key_server.as_ref().and_then(|server| server.tls.as_ref()) {
         let TlsFiles { certificate, key } = &tls.files;

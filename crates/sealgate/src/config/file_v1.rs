@@ -101,6 +101,7 @@ struct InsideTable {
     lmtp: Option<SocketAddr>,
     smtp: Option<SocketAddr>,
     allow: Vec<Parsed<Network>>,
+    client_ca: Option<PathBuf>,
     mail_server: Option<Parsed<Server>>,
     client_address: ClientAddress,
     check_recipients: bool,
@@ -114,6 +115,7 @@ impl Default for InsideTable {
             lmtp: None,
             smtp: None,
             allow,
+            client_ca: None,
             mail_server: None,
             client_address: ClientAddress::None,
             check_recipients: true,
@@ -315,6 +317,8 @@ impl File {
         } else if self.dns.trust_anchor.is_some() && self.dns.dnssec == DnssecWord::Off {
             let message = "`trust_anchor` is of no use with `dnssec = \"off\"`: keep one";
             ("dns", "trust_anchor", message)
+        } else if self.inside.client_ca.is_some() && self.tls.is_none() {
+            ("inside", "client_ca", "`client_ca` needs a certificate of ours: add [tls]")
         } else if no_servers {
             ("dns", "resolvers", "`resolvers` is empty: write \"system\"")
         } else if self.outside.smtp.is_some() && self.inside.mail_server.is_none() {
@@ -390,7 +394,7 @@ impl File {
         Config {
             path: path.to_owned(),
             hostname: hostname.map_or_else(String::new, |host| host.as_str().to_owned()),
-            inside: self.inside.into_inside(),
+            inside: self.inside.into_inside(directory),
             outside: Outside {
                 smtp: self.outside.smtp,
                 next_hop: self.outside.next_hop.map_or(NextHop::Mx, |hop| hop.0),
@@ -438,11 +442,12 @@ impl DnsTable {
 }
 
 impl InsideTable {
-    fn into_inside(self) -> Inside {
+    fn into_inside(self, directory: &Path) -> Inside {
         Inside {
             lmtp: self.lmtp,
             smtp: self.smtp,
             allow: self.allow.into_iter().map(|network| network.0).collect(),
+            client_ca: self.client_ca.map(|file| directory.join(file)),
             mail_server: self.mail_server.map_or_else(
                 || Server { lmtp: false, host: "127.0.0.1".to_owned(), port: 25 },
                 |server| server.0,

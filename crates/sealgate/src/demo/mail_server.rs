@@ -94,7 +94,7 @@ impl State {
             protocol: Protocol::Smtp,
             hostname: self.domain.clone(),
             postmaster_domain: self.domain.clone(),
-            starttls: false,
+            starttls: server::StartTls::Absent,
             smtputf8: true,
             requiretls: false,
             dsn: false,

@@ -472,11 +472,17 @@ impl Session {
         failpoint!("session.starttls");
         self.say().await?;
         failpoint!("session.starttls_replied");
-        let Some(tls) = self.settings.tls.clone() else { return Ok(Next::End) };
+        let direction = self.entrance.direction();
+        let Some(tls) = self.settings.tls(direction).cloned() else { return Ok(Next::End) };
         let Some(tcp) = self.stream.take_plain() else { return Ok(Next::End) };
-        let tls = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(tcp))
-            .await
-            .map_err(io::Error::from)??;
+        let shaking = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(tcp)).await;
+        let shaken = shaking.map_err(io::Error::from).and_then(|shaken| shaken);
+        let tls = shaken.inspect_err(|error| {
+            // Of the Internet there is much to be heard that concerns nobody.
+            if direction == Direction::Outbound {
+                tracing::warn!(client = %self.peer.ip(), %error, "a client from inside failed in TLS");
+            }
+        })?;
         self.stream = Stream::Tls(Box::new(tls.into()));
         failpoint!("session.tls_started");
         self.server.tls_started();

@@ -511,7 +511,7 @@ fn through_both(protocol: Protocol, message: &[Bytes], piece: usize) -> Vec<(Env
         protocol,
         hostname: Domain::parse("b.example").unwrap(),
         postmaster_domain: Domain::parse("b.example").unwrap(),
-        starttls: false,
+        starttls: server::StartTls::Absent,
         smtputf8: true,
         dsn: true,
         requiretls: false,

@@ -12,8 +12,8 @@ pub struct Options {
     pub hostname: Domain,
     /// The domain of `<postmaster>`.
     pub postmaster_domain: Domain,
-    /// Whether STARTTLS is offered.
-    pub starttls: bool,
+    /// STARTTLS.
+    pub starttls: StartTls,
     /// Whether SMTPUTF8 is offered.
     pub smtputf8: bool,
     /// Whether REQUIRETLS is offered, within TLS only (RFC 8689 §2).
@@ -22,6 +22,17 @@ pub struct Options {
     pub dsn: bool,
     /// The limits.
     pub limits: Limits,
+}
+
+/// What a server does about STARTTLS (RFC 3207).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartTls {
+    /// It is not offered.
+    Absent,
+    /// It is offered.
+    Offered,
+    /// Mail is taken within TLS only (§4).
+    Required,
 }
 
 /// Bounds of a session (REQUIREMENTS K1, K9).

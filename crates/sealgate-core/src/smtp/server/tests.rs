@@ -19,7 +19,7 @@ fn options(protocol: Protocol) -> Options {
         protocol,
         hostname: Domain::parse("gate.nec.example").unwrap(),
         postmaster_domain: Domain::parse("nec.example").unwrap(),
-        starttls: true,
+        starttls: StartTls::Offered,
         smtputf8: true,
         dsn: true,
         requiretls: true,
@@ -182,7 +182,12 @@ fn hello_says_what_is_offered() {
     );
     let outcome = dialogue("HELO a\r\n");
     assert!(outcome.output.ends_with("\r\n250 gate.nec.example\r\n"), "{}", outcome.output);
-    let plain = Options { starttls: false, smtputf8: false, dsn: false, ..options(Protocol::Smtp) };
+    let plain = Options {
+        starttls: StartTls::Absent,
+        smtputf8: false,
+        dsn: false,
+        ..options(Protocol::Smtp)
+    };
     let outcome = dialogue_with(
         plain,
         "EHLO a\r\nMAIL FROM:<> RET=FULL\r\nMAIL FROM:<> SMTPUTF8\r\nMAIL FROM:<>\r\n\
