@@ -36,6 +36,8 @@ use sealgate_testkit::process::{self, Ran};
 mod host;
 #[path = "support/kmip_client.rs"]
 mod kmip_client;
+#[path = "key_server/rate_limit.rs"]
+mod rate_limit;
 
 use kmip_client::{BINARY, Kmip, MESSAGE, configure, own_uid, reason, relay};
 

@@ -183,18 +183,7 @@ impl KmipKey {
         if place.fetched.get().is_some() {
             return self.act_here(there, place, act, "it was fetched");
         }
-        let mut answer = act.at(there, &place.id, &self.address);
-        if let (Act::Unwrap(transport), Err(why)) = (act, &answer)
-            && why.may_mean_the_ciphertext()
-            && self.decrypts_like(there, place, transport)?
-        {
-            // Once more, since what was of the moment is over.
-            answer = act.at(there, &place.id, &self.address);
-            if answer.as_ref().is_err_and(NotDone::may_mean_the_ciphertext) {
-                return Err(Trouble::Key(KeyError::Failed));
-            }
-        }
-        match answer {
+        match self.ask(there, place, act)? {
             Ok(result) => Ok(result),
             Err(NotDone::Fault(fault)) => Err(fault.into()),
             Err(NotDone::Never(why)) => self.act_here(there, place, act, &why),
@@ -230,6 +219,36 @@ impl KmipKey {
                 }
             },
         }
+    }
+
+    /// Asks the server, and where its answer may mean the ciphertext, once more, since what was of the moment may be over then.
+    /// Only what fails twice, while the server decrypts one of ours after each time, is a bad ciphertext. (After the first time
+    /// alone that may have been the one use more that a server with a rate limit had to give.)
+    fn ask(
+        &self,
+        there: &There<'_>,
+        place: &Place,
+        act: Act<'_>,
+    ) -> Result<Result<Zeroizing<Vec<u8>>, NotDone>, Trouble> {
+        let attempt = || act.at(there, &place.id, &self.address);
+        let is_ambiguous = |answer: &Result<_, NotDone>| {
+            answer.as_ref().is_err_and(NotDone::may_mean_the_ciphertext)
+        };
+        let first = attempt();
+        let Act::Unwrap(transport) = act else { return Ok(first) };
+        if !is_ambiguous(&first) || !self.decrypts_like(there, place, transport)? {
+            return Ok(first);
+        }
+        let second = attempt();
+        if !is_ambiguous(&second) {
+            return Ok(second);
+        }
+        let error = if self.decrypts_like(there, place, transport)? {
+            KeyError::Failed
+        } else {
+            KeyError::Unavailable("the server decrypts only now and then".to_owned())
+        };
+        Err(Trouble::Key(error))
     }
 
     /// Whether it is the ciphertext that the server cannot decrypt: it decrypts one of ours. Some servers have one answer for

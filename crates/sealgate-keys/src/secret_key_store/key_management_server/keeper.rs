@@ -47,8 +47,9 @@ impl Abilities {
         self.operations.contains(&operation)
     }
 
-    /// Whether it looks for whom a key is used.
-    pub(super) fn asks_for_whom(&self) -> bool {
+    /// Whether it is sealgate's own, which looks for whom a key is used, and says Cryptographic Failure of every ciphertext that it
+    /// cannot decrypt.
+    pub(super) fn is_ours(&self) -> bool {
         self.vendor.as_deref() == Some(kmip::VENDOR)
     }
 }

@@ -5,7 +5,7 @@ use sealgate_core::keys::{
 };
 use zeroize::Zeroizing;
 
-use super::keeper::{Fault, There};
+use super::keeper::{Fault, There, unavailable};
 use crate::kmip::client::CallError;
 use crate::kmip::enumeration::{
     CryptographicAlgorithm, HashingAlgorithm, Operation, PaddingMethod, ResultReason,
@@ -100,7 +100,7 @@ impl Act<'_> {
             id: id.to_owned(),
             parameters,
             data: Zeroizing::new(data.to_vec()),
-            used_for: abilities.asks_for_whom().then(|| address.to_owned()),
+            used_for: abilities.is_ours().then(|| address.to_owned()),
         };
         let request =
             if operation == Operation::Sign { Request::Sign(used) } else { Request::Decrypt(used) };
@@ -111,6 +111,10 @@ impl Act<'_> {
             Err(CallError::Refused(failure)) => {
                 if failure.reason == ResultReason::OperationNotSupported {
                     return Err(NotDone::Never(failure.to_string()));
+                }
+                // A rate limit, an audit that cannot be written, a store that failed: a probe would only be one more use.
+                if failure.reason == ResultReason::GeneralFailure && abilities.is_ours() {
+                    return Err(Fault::Said(unavailable(failure.to_string())).into());
                 }
                 Err(NotDone::Refused(failure))
             }

@@ -1,5 +1,6 @@
 //! The store against a server whose objects and manners a test chooses: what servers of other makers do, and ours does not.
 
+use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -43,8 +44,10 @@ struct Fake {
     decrypts: bool,
     /// What it says of a ciphertext that it cannot decrypt.
     of_bad_ciphertexts: ResultReason,
-    /// So often it has troubles of its own with decrypting, and says General Failure.
-    troubles: usize,
+    /// Who it says that made it.
+    vendor: Option<String>,
+    /// With which of the next decryptions it has troubles of its own, and says General Failure.
+    troubles: VecDeque<bool>,
     /// Behind so many decryptions it has lost the key.
     loses_after: Option<usize>,
     takes_links: bool,
@@ -74,7 +77,8 @@ impl FakeServer {
             operations: vec![Operation::Sign, Operation::Decrypt],
             decrypts: true,
             of_bad_ciphertexts: ResultReason::CryptographicFailure,
-            troubles: 0,
+            vendor: None,
+            troubles: VecDeque::new(),
             loses_after: None,
             takes_links: true,
             minds_names: true,
@@ -189,7 +193,8 @@ impl Fake {
         Some(match request {
             Request::DiscoverVersions => Ok(Response::Versions(Version::SPOKEN.to_vec())),
             Request::Query(_) => {
-                Ok(Response::Query { operations: self.operations.clone(), vendor: None })
+                let (operations, vendor) = (self.operations.clone(), self.vendor.clone());
+                Ok(Response::Query { operations, vendor })
             }
             Request::Locate { attributes, .. } => {
                 let is = |kept: &&Kept| {
@@ -257,8 +262,7 @@ impl Fake {
     }
 
     fn decrypt(&mut self, used: &KeyUse) -> Result<Response, Failure> {
-        if let Some(less) = self.troubles.checked_sub(1) {
-            self.troubles = less;
+        if self.troubles.pop_front() == Some(true) {
             return no(ResultReason::GeneralFailure);
         }
         if let Some(left) = self.loses_after {
