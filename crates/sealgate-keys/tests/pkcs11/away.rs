@@ -13,8 +13,8 @@ use sealgate_testkit::softhsm::Remoting;
 
 use crate::bed::{Bed, P256, RSA, SIGN_AND_ENCRYPT, inside, new_key, threads_of_tokens};
 use crate::uses::{
-    ECDSA_SHA256, MESSAGE, RETURN_PATIENCE, RSA_SHA256, decrypts_rsa, encrypted_pkcs1, only, signs,
-    works_within,
+    CONTENT_KEY, ECDSA_SHA256, MESSAGE, RETURN_PATIENCE, RSA_SHA256, decrypts_rsa, encrypted_pkcs1,
+    only, signs, works_within,
 };
 
 #[test]
@@ -197,6 +197,26 @@ fn a_module_that_hangs_keeps_no_process_from_its_end() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         remoting.signal("CONT");
         process::await_that("the call comes out", end_modules);
+    });
+}
+
+/// A device's own trouble has the names that some tokens give to a bad padding, too.
+#[test]
+fn a_trouble_of_the_moment_costs_no_mail() {
+    inside("away::a_trouble_of_the_moment_costs_no_mail", |bed| {
+        let person = bed.person("r@nec.example", RSA, SIGN_AND_ENCRYPT);
+        bed.import(&person, &person.address, "01");
+        let config = Pkcs11Config { module: bed.troubled("x..xxx"), ..bed.config() };
+        let token = Token::open(config).unwrap();
+        let key = only(token.find(&person.address).unwrap());
+        let encrypted_key = encrypted_pkcs1(&key.certificate);
+        let unwrap =
+            || key.secret.unwrap(&KeyTransport::RsaPkcs1 { encrypted_key: &encrypted_key });
+        for _ in 0..2 {
+            assert_eq!(unwrap().unwrap().as_slice(), CONTENT_KEY);
+        }
+        assert_eq!(unwrap(), Err(KeyError::Failed), "what fails twice is a bad ciphertext");
+        assert_eq!(unwrap().unwrap().as_slice(), CONTENT_KEY, "the last of the troubles");
     });
 }
 

@@ -172,6 +172,11 @@ impl Bed {
         self.compiled("labels_not_minded", &[])
     }
 
+    /// SoftHSM as a module whose decryptions fail where this has an `x`, in their order.
+    pub(crate) fn troubled(&self, troubles: &str) -> PathBuf {
+        self.compiled("troubled", &[format!("-DTROUBLES=\"{troubles}\"")])
+    }
+
     fn compiled(&self, name: &str, defined: &[String]) -> PathBuf {
         let module = self.directory.join(format!("{name}.so"));
         let mut command = Command::new("cc");
