@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod demo;
 mod domain_key;
+mod key_files;
 mod key_management_server;
 mod observe;
 mod relay;

@@ -763,6 +763,35 @@ fn check_warns_of_certificates_that_end_soon() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("x@abc.example ends"));
 }
 
+/// It is no fault for which a relay that ran yesterday would not start.
+#[test]
+fn check_and_the_log_warn_of_a_private_key_that_others_may_read() {
+    let bed = bed_with_keys();
+    let _server = lay_servers(&bed);
+    bed.openssl("genpkey -algorithm ed25519 -out dkim.pem");
+    let there = bed.read("sealgate.toml");
+    let dkim = "\n[dkim]\nselector = \"s\"\nkey = \"dkim.pem\"\n";
+    bed.write("sealgate.toml", format!("{there}{dkim}"));
+    let set_mode = |name: &str, mode| {
+        std::fs::set_permissions(bed.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(".", 0o755);
+    for (mode, warns) in [(0o644, true), (0o640, false)] {
+        set_mode("dkim.pem", mode);
+        let (status, is_good, said) = checked(&bed, "private key files");
+        assert!(status == 0 && is_good, "{said}");
+        assert_eq!(said.contains("chmod o= "), warns, "{said}");
+        assert_eq!(bed.good(&["check"]).contains("warning"), warns);
+    }
+    set_mode("dkim.pem", 0o644);
+    // It need not run for this.
+    bed.write("sealgate.toml", format!("{there}trust_anchor = \"no.key\"\n{dkim}"));
+    let output = bed.run_with(&["relay"], b"");
+    assert_eq!(output.status.code(), Some(78));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("a private key is open to others") && log.contains("dkim.pem"), "{log}");
+}
+
 #[test]
 fn check_finds_a_tls_key_of_another_certificate_and_one_whose_certificate_ends_soon() {
     let bed = bed_with_keys();

@@ -18,8 +18,8 @@ use serde_json::json;
 use super::session::{block_on, now};
 use super::{Failure, Globals, failure, output};
 use crate::config::{Config, TlsFiles};
-use crate::key_management_server;
 use crate::relay::tls;
+use crate::{key_files, key_management_server};
 
 mod servers;
 
@@ -34,6 +34,8 @@ pub(crate) struct Check {
 struct Finding {
     what: &'static str,
     ok: bool,
+    /// It is well, and should be better.
+    warns: bool,
     /// A fault in the configuration counts before a server that is away.
     status: u8,
     detail: String,
@@ -61,7 +63,10 @@ impl Check {
         if self.json {
             let rows: Vec<_> = findings
                 .iter()
-                .map(|row| json!({ "check": row.what, "ok": row.ok, "detail": row.detail }))
+                .map(|row| {
+                    let Finding { what, ok, warns, detail, .. } = row;
+                    json!({ "check": what, "ok": ok, "warning": warns, "detail": detail })
+                })
                 .collect();
             let ok = findings.iter().all(|finding| finding.ok);
             return output::json(&json!({ "ok": ok, "checks": rows }));
@@ -69,7 +74,11 @@ impl Check {
         let rows: Vec<_> = findings
             .iter()
             .map(|row| {
-                let verdict = if row.ok { "ok" } else { "FAILED" };
+                let verdict = match (row.ok, row.warns) {
+                    (false, _) => "FAILED",
+                    (true, true) => "warning",
+                    (true, false) => "ok",
+                };
                 [row.what.to_owned(), verdict.to_owned(), output::printable(&row.detail)]
             })
             .collect();
@@ -79,11 +88,11 @@ impl Check {
 
 impl Finding {
     fn good(what: &'static str, detail: String) -> Self {
-        Self { what, ok: true, status: 0, detail }
+        Self { what, ok: true, warns: false, status: 0, detail }
     }
 
     fn bad(what: &'static str, status: u8, detail: String) -> Self {
-        Self { what, ok: false, status, detail }
+        Self { what, ok: false, warns: false, status, detail }
     }
 
     fn failed(what: &'static str, failure: &Failure) -> Self {
@@ -115,6 +124,7 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
             Err(why) => Finding::failed("dkim key", &Failure::Configuration(why)),
         });
     }
+    findings.extend(check_key_files(config));
     if config.key_server.is_some() {
         findings.push(check_key_server(config));
     }
@@ -127,6 +137,20 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
         let detail = "no listener: give [inside] lmtp or smtp, or [outside] smtp".to_owned();
         findings.push(Finding::bad("listeners", failure::CONFIGURATION, detail));
     }
+}
+
+/// Whether others may read a private key, where the configuration names a file with one.
+fn check_key_files(config: &Config) -> Option<Finding> {
+    const WHAT: &str = "private key files";
+    let files = key_files::of(config);
+    let open: Vec<_> = files.iter().filter_map(|path| key_files::advice(path)).collect();
+    if files.is_empty() {
+        return None;
+    }
+    if open.is_empty() {
+        return Some(Finding::good(WHAT, format!("{}, none open to others", files.len())));
+    }
+    Some(Finding { warns: true, ..Finding::good(WHAT, named(open)) })
 }
 
 /// What the key server reads and opens at its start.

@@ -8,7 +8,7 @@ use sealgate_keys::key_ring::KeyRing;
 use super::{Failure, Globals, output};
 use crate::key_management_server::audit::{self, Verified};
 use crate::key_management_server::{KeyServer, Settings};
-use crate::observe;
+use crate::{key_files, observe};
 
 /// Run the key management server in the foreground; SIGTERM drains, SIGHUP reloads
 #[derive(Debug, Args)]
@@ -32,6 +32,7 @@ impl KeyServerCommand {
         }
         let config = globals.load()?;
         observe::start(config.observe.log, globals.verbose);
+        key_files::warn(&config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -4,8 +4,8 @@ use clap::Args;
 use sealgate_keys::stores::Stores;
 
 use super::{Failure, Globals};
-use crate::observe;
 use crate::relay::{Relay, Settings, StartError};
+use crate::{key_files, observe};
 
 /// Run the proxy in the foreground; SIGTERM drains, SIGHUP reloads
 #[derive(Debug, Args)]
@@ -19,6 +19,7 @@ impl RelayCommand {
     pub(crate) fn run(self, globals: &Globals) -> Result<(), Failure> {
         let config = globals.load()?;
         observe::start(config.observe.log, globals.verbose);
+        key_files::warn(&config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
