@@ -13,7 +13,12 @@ pub mod smime;
 #[derive(Debug)]
 pub enum Opening {
     /// Something behind one of our keys failed; without a reason, because the reason is an oracle.
-    Failed(Layer),
+    Failed {
+        /// Indices of the envelope's recipients whose own keys it names; public knowledge.
+        named: Vec<usize>,
+        /// For the report.
+        layer: Layer,
+    },
     /// No recipient of the envelope holds a key that it is encrypted to; public knowledge.
     NotForUs(Layer),
     /// Opened.
@@ -31,6 +36,8 @@ pub struct Opened {
     pub content: Bytes,
     /// Indices of the envelope's recipients whose own keys it was encrypted to.
     pub entitled: Vec<usize>,
+    /// Indices of all those whose own keys it names.
+    pub named: Vec<usize>,
     /// Whether somebody else of the envelope is named, and has no key that opens it.
     pub named_in_vain: bool,
     /// Whether the encryption itself proves that the content is whole.

@@ -230,7 +230,10 @@ impl Inbound {
             _ if entitled.is_empty() => report = theirs.clone(),
             Some(inner) if !withheld => {
                 report.delivered = Delivered::Plain;
-                parcels.push(self.opened(entity, inner, &report, entitled));
+                let mut parcel = self.opened(entity, inner, &report, entitled);
+                // As it would have been delivered unopened.
+                parcel.eight_bit |= peeled.is_unproven && !entity.body.is_ascii();
+                parcels.push(parcel);
             }
             _ => {
                 report.delivered = Delivered::AsReceived;
@@ -334,6 +337,21 @@ fn transportable(inner: &Entity) -> Vec<Bytes> {
     let body = inner.body.clone();
     let body = if is_whole { body } else { mime::canonical_line_ends(body) };
     vec![Bytes::from(fields), body]
+}
+
+/// What an encryption that proves nothing had inside, in ASCII; `None` where it cannot be. Else a mail server without 8BITMIME would
+/// refuse it, and take it unopened, and whoever sent it learn that it opened (0.1).
+fn seven_bit(inner: &Entity) -> Option<Entity> {
+    let fields = inner.header.fields_without(|field| !field.is_content());
+    if !fields.is_ascii() {
+        return None;
+    }
+    if inner.body.is_ascii() {
+        return Some(inner.clone());
+    }
+    let canonical = mime::canonical_for_signing(&fields, &inner.body).ok()?;
+    let entity = canonical.seven_bit.then(|| Bytes::from(canonical.to_vec()))?;
+    Entity::parse(entity).ok()
 }
 
 /// Mailboxes of From that policy is asked for, each for each recipient. With more what is expected of anybody is expected.

@@ -14,6 +14,8 @@
 mod elsewhere;
 #[path = "../../sealgate-core/tests/support/random.rs"]
 mod random;
+#[path = "oracles/refusals.rs"]
+mod refusals;
 #[path = "oracles/variants.rs"]
 mod variants;
 
@@ -77,12 +79,19 @@ impl World {
     }
 
     fn at(place: Place, unauthenticated: &str, failures_max: i64) -> Self {
+        Self::before(Sink::smtp(), place, |gate| {
+            gate.set(&["policy", "unauthenticated_encryption"], unauthenticated);
+            gate.set(&["limits", "decryption_failures_per_hour_max"], failures_max);
+        })
+    }
+
+    /// With this mail server behind it.
+    fn before(sink: Sink, place: Place, configure: impl FnOnce(&Gate)) -> Self {
         let pki = Pki::new("Test");
         let alice = pki.issue(ALICE, KeyKind::Rsa2048, Reads::Unsaid);
         let bob = pki.issue(BOB, KeyKind::P256, Reads::Unsaid);
         let carol = pki.issue(CAROL, KeyKind::Rsa2048, Reads::Unsaid);
         let erin = pki.issue(ERIN, KeyKind::P256, Reads::Unsaid);
-        let sink = Sink::smtp();
         let mut gate = Gate::init(env!("CARGO_BIN_EXE_sealgate"), &["nec.example"]);
         let import_keys = |into: &Gate| {
             let password = into.dir().join("password");
@@ -114,10 +123,10 @@ impl World {
             }
         }
         gate.must(&["anchor", "import", pki.root.to_str().unwrap()], b"");
-        gate.set(&["inside", "mail_server"], format!("smtp://{}", sink.address));
-        gate.set(&["policy", "unauthenticated_encryption"], unauthenticated);
+        let scheme = sink.protocol().scheme();
+        gate.set(&["inside", "mail_server"], format!("{scheme}://{}", sink.address));
         gate.set(&["limits", "connections_per_address_max"], 200);
-        gate.set(&["limits", "decryption_failures_per_hour_max"], failures_max);
+        configure(&gate);
         gate.start();
         Self { gate, sink, alice, bob, carol, erin, _pki: pki, _keys: keys, _token: token }
     }
@@ -154,9 +163,9 @@ impl World {
     }
 }
 
-fn mail_of(cms: &[u8]) -> Vec<u8> {
+fn mail_of(subject: &str, cms: &[u8]) -> Vec<u8> {
     let mut out = format!(
-        "From: {BOB}\r\nTo: {ALICE}\r\nSubject: captured\r\nMIME-Version: 1.0\r\n\
+        "From: {BOB}\r\nTo: {ALICE}\r\nSubject: {subject}\r\nMIME-Version: 1.0\r\n\
          Content-Type: application/pkcs7-mime; name=smime.p7m\r\nContent-Transfer-Encoding: base64\r\n\r\n"
     )
     .into_bytes();
@@ -192,7 +201,11 @@ impl Attacker {
     }
 
     fn ask_for(&mut self, to: &[&str], cms: &[u8]) -> (String, Duration) {
-        let message = mail::stuffed(&mail_of(cms));
+        self.ask_about("captured", to, cms)
+    }
+
+    fn ask_about(&mut self, subject: &str, to: &[&str], cms: &[u8]) -> (String, Duration) {
+        let message = mail::stuffed(&mail_of(subject, cms));
         let mut said = Vec::new();
         said.push(self.0.command(&format!("MAIL FROM:<{BOB}>")));
         said.extend(to.iter().map(|to| self.0.command(&format!("RCPT TO:<{to}>"))));

@@ -45,6 +45,7 @@ pub fn open(
             others.push(*access);
         }
     }
+    let all = named.iter().map(|(index, _)| *index).collect();
     match enveloped.open_together(&first, &others) {
         Ok((content, have_it)) => Opening::Opened(Opened {
             content: Bytes::from_owner(content),
@@ -57,11 +58,12 @@ pub fn open(
                 })
                 .map(|(index, _)| *index)
                 .collect(),
+            named: all,
             named_in_vain: have_it.iter().any(|has_it| !has_it),
             is_authenticated: enveloped.is_authenticated(),
             layer,
         }),
-        Err(OpenFault::Failed) => Opening::Failed(layer),
+        Err(OpenFault::Failed) => Opening::Failed { named: all, layer },
         Err(OpenFault::Unavailable(_)) => Opening::Unavailable,
         Err(OpenFault::Unsupported) => Opening::Unsupported(layer),
     }

@@ -46,6 +46,8 @@ pub(super) struct Peeled {
     pub(super) harvest: Option<Harvest>,
     /// Which of the layers is the author's signature, where it passes.
     pub(super) author_layer: Option<usize>,
+    /// Nothing proves that what was opened is what was encrypted.
+    pub(super) is_unproven: bool,
     /// A valid signature behind an encryption, by someone who is not the author (D20).
     mismatch_behind_encryption: bool,
 }
@@ -126,7 +128,7 @@ impl Peeler<'_> {
             {
                 if walk.behind == Behind::Unauthenticated {
                     // Not a word on what the key showed: good and bad padding look alike (0.1).
-                    return match self.unauthenticated_failure() {
+                    return match self.unauthenticated_failure(&walk) {
                         Err(End::AsReceived(peeled)) => Ok(*peeled),
                         Ok(peeled) => Ok(peeled),
                         Err(End::Refuse(fault)) => Err(fault),
@@ -191,7 +193,7 @@ impl Peeler<'_> {
         layers: &mut Vec<Layer>,
     ) -> Result<Next, End> {
         if walk.behind == Behind::Unauthenticated && !parts.strict {
-            return self.unauthenticated_failure();
+            return self.unauthenticated_failure(walk);
         }
         let parsed = mime::decode_body(&parts.signature).map_err(|_| CmsError::Malformed);
         let signed = match parsed.and_then(|der| SignedData::parse(&der)) {
@@ -296,7 +298,7 @@ impl Peeler<'_> {
         };
         let Some(checked) = verify::smime::check(signed, content, &judge) else {
             if walk.behind == Behind::Unauthenticated {
-                return self.unauthenticated_failure();
+                return self.unauthenticated_failure(walk);
             }
             return Ok(false);
         };
@@ -314,7 +316,7 @@ impl Peeler<'_> {
         layers.push(checked.layer.clone());
         match walk.behind {
             Behind::Unauthenticated if checked.status != SignatureStatus::Valid => {
-                return self.unauthenticated_failure();
+                return self.unauthenticated_failure(walk);
             }
             Behind::Unauthenticated => walk.behind = Behind::UnauthenticatedSigned,
             _ => {}
@@ -373,19 +375,29 @@ impl Peeler<'_> {
                 layers.push(layer);
                 self.not_judged(walk, Verdict::Neutral, Reason::Unsupported)
             }
-            Opening::Failed(layer) => {
+            Opening::Failed { named, layer } => {
                 layers.push(layer);
                 if enveloped.is_authenticated() {
                     return Err(End::Refuse(Fault::behind_key()));
                 }
+                walk.peeled.entitled = Some(named);
                 // What good padding with noise behind it would cost, so that time tells less (J1).
                 let noise = entity_of(Bytes::copy_from_slice(cms));
                 std::hint::black_box(noise.as_ref().is_some_and(is_well_formed));
-                self.unauthenticated_failure()
+                self.unauthenticated_failure(walk)
             }
             Opening::Opened(opened) => {
                 layers.push(opened.layer.clone());
                 self.named_in_vain.set(self.named_in_vain.get() || opened.named_in_vain);
+                let may_pass = self.decision.unauthenticated_encryption
+                    == UnauthenticatedEncryption::Pass
+                    && !opened.is_authenticated;
+                let entitled = if may_pass { &opened.named } else { &opened.entitled };
+                walk.peeled.entitled = Some(entitled.clone());
+                if may_pass && opened.named_in_vain {
+                    // Who of those named has it is known only where it opens: then nobody does.
+                    return self.unauthenticated_failure(walk);
+                }
                 self.opened(opened, walk)
             }
         }
@@ -408,17 +420,11 @@ impl Peeler<'_> {
             return if opened.is_authenticated {
                 Err(End::Refuse(Fault::behind_key()))
             } else {
-                self.unauthenticated_failure()
+                self.unauthenticated_failure(walk)
             };
         };
         walk.behind =
             if opened.is_authenticated { Behind::Authenticated } else { Behind::Unauthenticated };
-        walk.peeled.entitled = Some(match walk.peeled.entitled.take() {
-            Some(outer) => {
-                outer.into_iter().filter(|index| opened.entitled.contains(index)).collect()
-            }
-            None => opened.entitled,
-        });
         walk.peeled.deliver = Some(inner.clone());
         Ok(Next::Inner(inner))
     }
@@ -432,19 +438,28 @@ impl Peeler<'_> {
         walk: &mut Walk,
     ) -> Result<Next, End> {
         let ordinary = matches!(layer, Cryptographic::None) && is_well_formed(entity);
-        if self.decision.unauthenticated_encryption == UnauthenticatedEncryption::Pass && ordinary {
+        if self.decision.unauthenticated_encryption == UnauthenticatedEncryption::Pass
+            && ordinary
+            && let Some(seven_bit) = super::seven_bit(entity)
+        {
+            walk.peeled.deliver = Some(seven_bit);
+            walk.peeled.is_unproven = true;
             walk.peeled.verdict = Verdict::None;
             walk.peeled.reason = Some(Reason::EncryptedUnsigned);
             return Ok(Next::End);
         }
-        self.unauthenticated_failure()
+        self.unauthenticated_failure(walk)
     }
 
-    fn unauthenticated_failure<T>(&self) -> Result<T, End> {
+    /// What passes goes in the same copies as if it had been opened: in how many, and who shares one, shows in the reply where the
+    /// mail server refuses some of them (0.1).
+    fn unauthenticated_failure<T>(&self, walk: &Walk) -> Result<T, End> {
         match self.decision.unauthenticated_encryption {
             UnauthenticatedEncryption::Refuse => Err(End::Refuse(Fault::behind_key())),
             UnauthenticatedEncryption::Pass => {
-                Err(End::as_received(Verdict::None, Reason::NotDecrypted))
+                let entitled = walk.peeled.entitled.clone();
+                let unopened = Peeled::as_received(Verdict::None, Reason::NotDecrypted);
+                Err(End::AsReceived(Box::new(Peeled { entitled, ..unopened })))
             }
         }
     }
@@ -453,7 +468,7 @@ impl Peeler<'_> {
     fn bad_cms(&self, error: &CmsError, walk: &mut Walk) -> Result<Next, End> {
         match (error, walk.behind) {
             _ if walk.is_settled() => Ok(Next::End),
-            (_, Behind::Unauthenticated) => self.unauthenticated_failure(),
+            (_, Behind::Unauthenticated) => self.unauthenticated_failure(walk),
             (CmsError::Malformed, Behind::Nothing) => {
                 Err(End::Refuse(Fault::falsified(Reason::Malformed)))
             }
@@ -466,7 +481,7 @@ impl Peeler<'_> {
     /// Ends with what is opened so far, without a verdict on what is inside.
     fn not_judged(&self, walk: &mut Walk, verdict: Verdict, reason: Reason) -> Result<Next, End> {
         if walk.behind == Behind::Unauthenticated {
-            return self.unauthenticated_failure();
+            return self.unauthenticated_failure(walk);
         }
         if walk.is_settled() {
             return Ok(Next::End);

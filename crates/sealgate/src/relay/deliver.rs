@@ -173,14 +173,18 @@ impl<'a> Admission<'a> {
 }
 
 impl<'a> Consignment<'a> {
+    /// Its size, as far as that may be noticed by whoever sent it.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.parcel.size_bytes().max(self.size_bytes_min)
+    }
+
     fn transaction(&self) -> Transaction<'_> {
         let of = |index: &usize| self.envelope.recipients.get(*index);
         Transaction {
             reverse_path: self.envelope.reverse_path.as_ref(),
             parameters: &self.parameters,
             recipients: self.recipients.iter().filter_map(of).collect(),
-            size_bytes: u64::try_from(self.parcel.size_bytes().max(self.size_bytes_min))
-                .unwrap_or(u64::MAX),
+            size_bytes: u64::try_from(self.size_bytes()).unwrap_or(u64::MAX),
             eight_bit: self.parcel.eight_bit,
             // Many clients say SMTPUTF8 wherever it is offered: whether the message needs it shows in it alone.
             utf8_header: self.parameters.smtputf8 && has_utf8_header(&self.parcel.message),

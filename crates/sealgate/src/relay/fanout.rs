@@ -155,7 +155,7 @@ impl Fanout<'_> {
                                 transport: self.transport,
                                 judges_hop: self.judges_hops,
                                 opened,
-                                size_bytes_min: if opened { self.received_bytes } else { 0 },
+                                size_bytes_min: self.size_bytes_min(),
                             }),
                         }
                     }
@@ -224,6 +224,12 @@ impl Fanout<'_> {
         }
     }
 
+    /// Of each copy of a message that a key of ours was tried on: opened, and as received with our fields on top, it has one size
+    /// where a size decides about anything.
+    fn size_bytes_min(&self) -> usize {
+        if self.opened { self.received_bytes.saturating_add(OUR_FIELDS_BYTES_MAX) } else { 0 }
+    }
+
     /// One copy, whatever becomes of the others.
     async fn deliver_alone(&self, consignment: &Consignment<'_>, pace: &Pace) {
         let reserved = self.downstream.hops.reserve(&consignment.hop, 1, self.deadline).await;
@@ -248,7 +254,7 @@ impl Fanout<'_> {
         if Instant::now() >= self.deadline {
             return self.give_up(consignment, &too_late(), dots);
         }
-        if consignment.parcel.size_bytes() <= TOGETHER_BYTES_MAX {
+        if consignment.size_bytes() <= TOGETHER_BYTES_MAX {
             delivery.queue_content();
         } else if let Err(refusal) = pace.send(send_content(&mut delivery)).await {
             return self.give_up(consignment, &refusal, dots);
@@ -534,11 +540,11 @@ async fn send_content(delivery: &mut Delivery<'_>) -> Result<(), Refusal> {
     delivery.send_content().await.map_err(|_| Refusal::NextHopTimeout)
 }
 
-/// Of their contents.
+/// Of their contents, as far as the sender may notice.
 fn sizes_bytes<'c>(
     consignments: impl IntoIterator<Item = &'c Consignment<'c>>,
 ) -> impl Iterator<Item = usize> {
-    consignments.into_iter().map(|consignment| consignment.parcel.size_bytes())
+    consignments.into_iter().map(Consignment::size_bytes)
 }
 
 /// What all hear once of one who was admitted before: for now.
@@ -573,6 +579,8 @@ const DOMAINS_MAX: usize = 64;
 const LOOK_UPS_AT_ONCE: usize = 32;
 /// How long one of them may take, an MTA-STS policy included.
 const LOOK_UP_MAX: Duration = Duration::from_secs(60);
+/// More than the fields that we put on top of a message take.
+const OUR_FIELDS_BYTES_MAX: usize = 16 << 10;
 /// Content up to this size travels together with its dot: there is no time in which anything could change.
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
 /// How long the next dot waits for the answer to the one before.

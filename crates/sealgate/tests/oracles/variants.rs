@@ -144,6 +144,16 @@ fn other_recipients(world: &World, captured: &[u8], gcm: &[u8]) -> Vec<Variant> 
     variants
 }
 
+/// The same with Carol named as well, by one who does not know the key.
+pub(super) fn with_recipient_of(world: &World, cms: &[u8]) -> Vec<u8> {
+    let to_carol = OpenSsl.encrypt(&world.carol, Transport::RsaPkcs1, Cipher::Cbc, Form::Der, b"x");
+    let set = tlv(0x31, &[&recipient(cms), &recipient(&to_carol.unwrap())]);
+    rebuilt(cms, |fields| {
+        let place = fields.iter().position(|field| field[0] == 0x31).unwrap();
+        fields[place] = set;
+    })
+}
+
 /// The first recipient of a message.
 fn recipient(cms: &[u8]) -> Vec<u8> {
     let fields = Element::at(cms, 0).child(cms, 1).child(cms, 0).children(cms);

@@ -81,6 +81,81 @@ fn what_passes_unopened_has_one_report_and_the_same_fields() {
     assert!(reports.iter().all(|report| *report == reports[0]), "{reports:?}");
 }
 
+/// How many copies there are, and who shares one, shows in the reply where the mail server refuses some: opened or not, they are
+/// the same.
+#[test]
+fn what_passes_is_for_the_same_copies_opened_or_not() {
+    let world = World::new();
+    let three = &["dave@abc.example", "bob@abc.example", "carol@abc.example"];
+    let unsigned = [Bytes::from_static(PAYLOAD)];
+    let copies = |mail: &Bytes, opened: bool| {
+        let outcome = world.take_with(passing(), mail, three);
+        let done = outcome.result.as_ref().unwrap();
+        let has_it = |at: usize| outcome.message(at).contains("quick brown");
+        assert_eq!(has_it(0), opened, "{}", outcome.message(0));
+        assert!((1..done.parcels.len()).all(|at| !has_it(at)));
+        assert!(done.parcels.iter().skip(1).all(|_| outcome.message(1).contains("reason=no-key")));
+        done.parcels.iter().map(|parcel| parcel.recipients.clone()).collect::<Vec<_>>()
+    };
+    let good = mail(FROM_ALICE, &world.sealed(&unsigned, CBC, &world.bob));
+    assert_eq!(copies(&good, true), [vec![1], vec![0, 2]]);
+    assert_eq!(copies(&altered_cms(&good, 0), false), [vec![1], vec![0, 2]]);
+    for failure in passing_failures(&world) {
+        assert_eq!(copies(&failure, false), [vec![1], vec![0, 2]]);
+    }
+    // Behind an encryption of the attacker's own, with a name too many in it.
+    let both = [chosen(&world.bob), chosen(&world.carol)];
+    let both: Vec<&Chosen> = both.iter().collect();
+    for (inner, opened) in [(&good, true), (&altered_cms(&good, 0), false)] {
+        let at = memchr::memmem::find(inner, b"Content-Type").unwrap();
+        let outer = encrypt::smime::encrypt(&[inner.slice(at..)], GCM, &both).unwrap();
+        assert_eq!(copies(&mail(FROM_ALICE, &outer), opened), [vec![1], vec![0, 2]]);
+    }
+    // Named in vain: whose key it is that fails is nobody's to know.
+    let der = |entity: &[Bytes]| {
+        mime::decode_body(&Entity::parse(mail("", entity)).unwrap()).unwrap().to_vec()
+    };
+    let own = der(&world.sealed(&unsigned, CBC, &world.carol));
+    let captured = der(&world.sealed(&unsigned, CBC, &world.bob));
+    let forged = cms::splicing::with_recipients_of(&captured, &own).unwrap();
+    let forged = mail(FROM_ALICE, &[mime::write::pkcs7_mime(&[], "enveloped-data", forged)]);
+    assert_eq!(copies(&forged, false), [vec![1, 2], vec![0]]);
+    assert_eq!(copies(&altered_cms(&forged, 0), false), [vec![1, 2], vec![0]]);
+}
+
+/// A mail server without 8BITMIME would refuse the one and take the other.
+#[test]
+fn what_passes_needs_8bitmime_no_more_opened_than_not() {
+    let world = World::new();
+    let seal = |text: &str| {
+        let entity = Bytes::from(text.to_owned());
+        mail(FROM_ALICE, &world.sealed(&[entity], CBC, &world.bob))
+    };
+    let body = "Content-Type: text/plain; charset=utf-8\r\n\r\nf\u{fc}r dich\r\n";
+    let outcome = world.take_with(passing(), &seal(body), BOB);
+    row(&outcome, "250", Delivered::Plain, Verdict::None, Some(Reason::EncryptedUnsigned));
+    assert!(outcome.message(0).contains("f=C3=BCr dich"), "{}", outcome.message(0));
+    assert!(!outcome.result.as_ref().unwrap().parcels[0].eight_bit);
+    let field = "Content-Type: text/plain; name=\u{fc}\r\n\r\ndich\r\n";
+    let outcome = world.take_with(passing(), &seal(field), BOB);
+    row(&outcome, "250", Delivered::AsReceived, Verdict::None, Some(Reason::NotDecrypted));
+
+    // The other way round: the ciphertext itself in eight bits.
+    let entity = world.sealed(&[Bytes::from_static(PAYLOAD)], CBC, &world.bob);
+    let der = mime::decode_body(&Entity::parse(mail("", &entity)).unwrap()).unwrap();
+    let head = "Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: binary\r\n\r\n";
+    let good = mail(FROM_ALICE, &[Bytes::from(head), der.clone()]);
+    let mut broken = good.to_vec();
+    *broken.last_mut().unwrap() ^= 1;
+    for (mail, delivered) in
+        [(good, Delivered::Plain), (Bytes::from(broken), Delivered::AsReceived)]
+    {
+        let outcome = world.take_with(passing(), &mail, BOB);
+        assert_eq!(outcome.report.delivered, delivered);
+        assert!(outcome.result.unwrap().parcels[0].eight_bit);
+    }
+}
+
 /// The signature outside and the encryption are public, so they are told.
 #[test]
 fn of_three_layers_the_two_outer_ones_are_told() {
