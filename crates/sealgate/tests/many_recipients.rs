@@ -100,12 +100,51 @@ fn all_three_outcomes_end_well_for_each() {
     let (inside, outside) = (Sink::smtp(), refusing_at_dot(Protocol::Smtp, &script));
     let gate = gate(&inside, &outside, |_| {});
     let to = [BUSY, GONE, OK, "ok2@d.example"];
-    assert_eq!(smtp(&gate, &to).code, 450);
+    let reply = smtp(&gate, &to);
+    assert_eq!(reply.code, 450);
     assert!(inside.received().is_empty(), "the sender is told once, at the end");
+    let line = log_of(&gate, &reply);
+    let got = |line: &serde_json::Value| {
+        let each = line["recipients"].as_array().unwrap().iter();
+        each.map(|one| {
+            format!("{} {} {}", one["to"].as_str().unwrap(), one["code"], one["enhanced"])
+        })
+        .collect::<Vec<_>>()
+    };
+    let answers = [
+        r#"busy@c.example 450 "4.2.1""#,
+        r#"gone@b.example 550 "5.1.1""#,
+        r#"ok@a.example 250 "2.0.0""#,
+        r#"ok2@d.example 250 "2.0.0""#,
+    ];
+    assert_eq!(got(&line), answers);
+    assert_eq!(line["recipients"][0]["host"], "127.0.0.1", "{line}");
     script.set("busy@", "250 2.0.0 taken");
     assert_eq!(smtp(&gate, &to).code, 250);
     assert_eq!(counts(&outside, to), [1, 0, 1, 1]);
     assert_eq!(inside.received().len(), 1);
+}
+
+/// Each is answered apart, and one reply is in the line.
+#[test]
+fn the_log_says_who_has_a_message_that_came_over_lmtp() {
+    let script = Script::default();
+    script.set("gone@", "550 5.1.1 gone");
+    let outside = refusing_at_dot(Protocol::Smtp, &script);
+    let gate = gate(&Sink::smtp(), &outside, |_| {});
+    let address = gate.ready().inside_lmtp.unwrap();
+    let replies = send_lmtp(address, ALICE, &[OK, GONE], MAIL);
+    assert_eq!([replies[0].code, replies[1].code], [250, 550]);
+    let line = log_of(&gate, &replies[1]);
+    assert_eq!(line["partial"], true);
+    let code = |at: usize| {
+        (line["recipients"][at]["to"].as_str(), line["recipients"][at]["code"].as_u64())
+    };
+    assert_eq!([code(0), code(1)], [(Some(OK), Some(250)), (Some(GONE), Some(550))], "{line}");
+    let shown: Vec<&String> = line["recipients"][1].as_object().unwrap().keys().collect();
+    assert_eq!(shown, ["code", "enhanced", "host", "to"], "none of the words: {line}");
+    let reply = smtp(&gate, &[OK]);
+    assert_eq!(log_of(&gate, &reply).get("recipients"), None, "the reply says it all");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sealgate_core::report::{ReplyReport, Report};
 use serde::Serialize;
 
 use crate::config::LogFormat;
-use crate::relay::settle::Repair;
+use crate::relay::settle::{Answered, Repair};
 use crate::relay::transport::{Passage, Transport};
 
 /// A transaction's line.
@@ -31,6 +31,9 @@ pub(crate) struct Record {
     /// Code and status of what the mail server said when it refused what was opened.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     opened_refused: Vec<String>,
+    /// Each recipient's answer, where they differ.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    recipients: Vec<Answered>,
     /// Some recipients have it and some do not.
     partial: bool,
     /// What put that right.
@@ -66,6 +69,7 @@ impl Record {
             seconds: 0.0,
             passages: Vec::new(),
             opened_refused: Vec::new(),
+            recipients: Vec::new(),
             partial: false,
             repair: None,
             reply_lost: false,
@@ -101,6 +105,12 @@ impl Record {
     pub(crate) fn transport(mut self, transport: Option<&Transport>) -> Self {
         self.passages = transport.map(Transport::passages).unwrap_or_default();
         self.opened_refused = transport.map(Transport::opened_refused).unwrap_or_default();
+        self
+    }
+
+    /// Each recipient's answer, where they differ.
+    pub(crate) fn recipients(mut self, recipients: Vec<Answered>) -> Self {
+        self.recipients = recipients;
         self
     }
 
@@ -174,9 +184,14 @@ impl Record {
         let reason = self.report.reason.map_or("-", |reason| reason.as_str());
         let layers: Vec<String> = self.report.layers.iter().map(ToString::to_string).collect();
         let passages: Vec<String> = self.passages.iter().map(ToString::to_string).collect();
+        let recipients: Vec<String> = self.recipients.iter().map(ToString::to_string).collect();
+        let recipients = match recipients.is_empty() {
+            true => String::new(),
+            false => format!("recipients={} ", recipients.join(",")),
+        };
         format!(
             "{} {} id={} direction={} client={} from=<{}> to=<{}> size={} seconds={:.3} \
-             delivered={} verdict={} reason={} layers={} to-hosts={} opened-refused={} partial={} reply-lost={} aborted={} reply=\"{}\"",
+             delivered={} verdict={} reason={} layers={} to-hosts={} opened-refused={} {}partial={} reply-lost={} aborted={} reply=\"{}\"",
             self.time,
             self.entrance,
             self.report.id,
@@ -192,6 +207,7 @@ impl Record {
             layers.join(","),
             passages.join(","),
             self.opened_refused.join(","),
+            recipients,
             self.partial,
             self.reply_lost,
             self.aborted,
@@ -231,6 +247,7 @@ mod tests {
         assert_eq!(line["reply"]["enhanced"], "5.7.7");
         assert_eq!(line["client"], "192.0.2.1");
         assert_eq!(line["to"][0], "bob@abc.example");
+        assert_eq!(line.get("recipients"), None, "the reply says it all");
         let text = record.text();
         for part in [
             "id=ID1",
@@ -241,5 +258,33 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        assert!(!text.contains(" recipients="), "{text}");
+    }
+
+    #[test]
+    fn the_line_shows_who_has_it_and_who_has_not() {
+        let answered = |to: &str, code, enhanced: &str, host: Option<&str>| Answered {
+            to: to.to_owned(),
+            code,
+            enhanced: enhanced.to_owned(),
+            host: host.map(str::to_owned),
+        };
+        let reply = Reply::new(450, (4, 2, 1), "no");
+        let client = "192.0.2.1".parse().unwrap();
+        let record = Record::new(Report::new(Direction::Outbound, "ID1"), &reply, client, "x")
+            .recipients(vec![
+                answered("bob@abc.example", Some(250), "2.0.0", Some("mx.abc.example")),
+                answered("carol@d.example", None, "", None),
+            ]);
+        let line: serde_json::Value =
+            serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        let expected = serde_json::json!([
+            { "to": "bob@abc.example", "code": 250, "enhanced": "2.0.0", "host": "mx.abc.example" },
+            { "to": "carol@d.example" },
+        ]);
+        assert_eq!(line["recipients"], expected);
+        let shown =
+            " recipients=<bob@abc.example>/250/2.0.0/mx.abc.example,<carol@d.example>/-//- ";
+        assert!(record.text().contains(shown), "{}", record.text());
     }
 }

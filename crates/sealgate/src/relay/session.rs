@@ -368,6 +368,7 @@ impl Session {
         self.record(settled.report, &reply, recipients, size_bytes, started.elapsed())
             .from(transaction.envelope.reverse_path.as_ref())
             .partial(settled.partial, settled.repair)
+            .recipients(settled.recipients)
             .transport(transaction.transport.get())
             .reply_lost(reply_lost)
             .write();

@@ -9,6 +9,7 @@
 //! * Coming in, somebody is refused for good after others accepted: his refusal, which names him. The sender's server then
 //!   tells the sender; a notification of ours to a sender whom nobody has verified would be backscatter.
 
+use std::fmt;
 use std::sync::atomic::AtomicBool;
 
 use sealgate_core::address::Address;
@@ -35,6 +36,33 @@ pub(crate) struct Settled {
     pub(crate) partial: bool,
     /// What put that right.
     pub(crate) repair: Option<Repair>,
+    /// Each recipient's answer, where they differ; else empty.
+    pub(crate) recipients: Vec<Answered>,
+}
+
+/// What one recipient's copy came to, for the log: who has the message, and who has not. The words of an answer are left out: a mail
+/// server may have written them about content that was opened (D25).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Answered {
+    /// The recipient.
+    pub(crate) to: String,
+    /// As a client heard it who has a reply for each; none where the copy was held back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<u16>,
+    /// RFC 3463 status.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) enhanced: String,
+    /// The server that the copy was for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code = self.code.map_or_else(|| "-".to_owned(), |code| code.to_string());
+        let host = self.host.as_deref().unwrap_or("-");
+        write!(f, "<{}>/{code}/{}/{host}", self.to, self.enhanced)
+    }
 }
 
 /// What puts right that some have a message and some do not.
@@ -105,12 +133,13 @@ impl Transaction {
         released: &AtomicBool,
     ) -> Settled {
         let tally = Tally::of(outcomes);
+        let recipients = self.answered(outcomes, remotes);
+        let done =
+            |result, partial, repair| Settled { report, result, partial, repair, recipients };
         if self.upstream == Protocol::Lmtp {
             let (result, partial) = tally.into_result();
-            let repair = partial.then_some(Repair::Reply);
-            return Settled { report, result, partial, repair };
+            return done(result, partial, partial.then_some(Repair::Reply));
         }
-        let done = |result, partial, repair| Settled { report, result, partial, repair };
         match tally {
             Tally::Accepted(reply) => done(Ok(reply), false, None),
             Tally::Refused(refusal) if outcomes.contains(&None) => {
@@ -154,14 +183,38 @@ impl Transaction {
     pub(super) async fn interrupted(&self, outcomes: &Outcomes) -> Settled {
         metrics::counter!("sealgate_panics_total").increment(1);
         let report = Report::new(self.direction, &self.id);
+        let recipients = self.answered(outcomes, &Remotes::default());
+        let done =
+            |result, partial, repair| Settled { report, result, partial, repair, recipients };
         if self.upstream == Protocol::Lmtp {
             // Each of them heard, or hears, his own answer.
             let (result, partial) = Tally::of(outcomes).into_result();
-            return Settled { report, result, partial, repair: partial.then_some(Repair::Reply) };
+            return done(result, partial, partial.then_some(Repair::Reply));
         }
         let partial = outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_))));
         let repair = if partial { self.remember_for_retry(outcomes).await } else { None };
-        Settled { report, result: Err(Refusal::Internal), partial, repair }
+        done(Err(Refusal::Internal), partial, repair)
+    }
+
+    /// Who has it and who has not, where one reply does not say it.
+    fn answered(&self, outcomes: &Outcomes, remotes: &Remotes) -> Vec<Answered> {
+        let replies: Vec<Option<Reply>> =
+            outcomes.iter().map(|outcome| said(outcome.as_ref())).collect();
+        let status =
+            |reply: &Option<Reply>| reply.as_ref().map(|reply| (reply.code, reply.enhanced));
+        let Some(first) = replies.first().map(status) else { return Vec::new() };
+        if replies.iter().all(|reply| status(reply) == first) {
+            return Vec::new();
+        }
+        let recipients = self.envelope.recipients.iter().zip(&replies).enumerate();
+        recipients
+            .map(|(index, (recipient, reply))| Answered {
+                to: recipient.address.to_string(),
+                code: reply.as_ref().map(|reply| reply.code),
+                enhanced: reply.as_ref().map(Reply::enhanced_text).unwrap_or_default(),
+                host: remotes.get(&index).cloned(),
+            })
+            .collect()
     }
 
     async fn remember_for_retry(&self, outcomes: &Outcomes) -> Option<Repair> {
@@ -198,6 +251,10 @@ impl Transaction {
         };
         Refusal::NextHop(Reply { lines: vec![text], ..reply })
     }
+}
+
+fn said(outcome: Option<&Result<Reply, Refusal>>) -> Option<Reply> {
+    outcome.map(|outcome| outcome.as_ref().map_or_else(Reply::from, Reply::clone))
 }
 
 /// An address in a reply: printable ASCII only, so that it cannot end the line.

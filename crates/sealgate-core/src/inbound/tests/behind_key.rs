@@ -144,7 +144,7 @@ fn what_passes_needs_8bitmime_no_more_opened_than_not() {
     let entity = world.sealed(&[Bytes::from_static(PAYLOAD)], CBC, &world.bob);
     let der = mime::decode_body(&Entity::parse(mail("", &entity)).unwrap()).unwrap();
     let head = "Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: binary\r\n\r\n";
-    let good = mail(FROM_ALICE, &[Bytes::from(head), der.clone()]);
+    let good = mail(FROM_ALICE, &[Bytes::from(head), der]);
     let mut broken = good.to_vec();
     *broken.last_mut().unwrap() ^= 1;
     for (mail, delivered) in
