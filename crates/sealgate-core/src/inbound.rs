@@ -24,6 +24,7 @@ use crate::step::{Done, KeyQuery, Keys, Parcel, Step};
 use crate::trust::Budget;
 
 mod peel;
+mod plaintext;
 mod result_fields;
 #[cfg(test)]
 mod tests;

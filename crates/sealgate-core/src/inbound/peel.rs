@@ -12,7 +12,7 @@ use crate::cms::{self, CmsError, ContentKind, EnvelopedData, SignedData};
 use crate::decrypt::{self, Opened, Opening};
 use crate::envelope::Envelope;
 use crate::keys::{LookupError, PublicKey};
-use crate::mime::{self, Cryptographic, Entity, Field, MimeError, SignedParts};
+use crate::mime::{self, Cryptographic, Entity, MimeError, SignedParts};
 use crate::outbound::Context;
 use crate::policy::{Decision, Falsified, UnauthenticatedEncryption};
 use crate::refusal::Refusal;
@@ -20,6 +20,8 @@ use crate::report::{Layer, Reason, SignatureStatus, Verdict};
 use crate::step::Keys;
 use crate::trust::Budget;
 use crate::verify::{self, Checked, Harvest, Judge};
+
+use super::plaintext::{self, is_well_formed, repeats_content_fields};
 
 /// What peeling needs.
 pub(super) struct Peeler<'a> {
@@ -256,10 +258,7 @@ impl Peeler<'_> {
         if !self.signature(&signed, &content, walk, layers)? {
             return Ok(Next::End);
         }
-        let inner = entity_of(content.clone()).filter(says_what_it_is);
-        let Some(inner) = inner.or_else(|| entity_of_text(&content)) else {
-            return Ok(Next::End);
-        };
+        let Some(inner) = plaintext::of_signed(&content) else { return Ok(Next::End) };
         if repeats_content_fields(&inner) {
             return self.not_judged(walk, Verdict::Neutral, Reason::Ambiguous);
         }
@@ -382,8 +381,7 @@ impl Peeler<'_> {
                 }
                 walk.peeled.entitled = Some(named);
                 // What good padding with noise behind it would cost, so that time tells less (J1).
-                let noise = entity_of(Bytes::copy_from_slice(cms));
-                std::hint::black_box(noise.as_ref().is_some_and(is_well_formed));
+                std::hint::black_box(plaintext::of_unauthenticated(Bytes::copy_from_slice(cms)));
                 self.unauthenticated_failure(walk)
             }
             Opening::Opened(opened) => {
@@ -405,15 +403,8 @@ impl Peeler<'_> {
 
     fn opened(&self, opened: Opened, walk: &mut Walk) -> Result<Next, End> {
         let sound = match opened.is_authenticated {
-            true => entity_of(opened.content.clone())
-                .filter(|entity| is_empty_section(entity) || has_fields(entity))
-                .map(|entity| match says_what_it_is(&entity) {
-                    true => entity,
-                    // In whatever charset the text is, whoever made it an entity of his own kind sees its body.
-                    false => entity_of_text(&opened.content).unwrap_or(entity),
-                }),
-            // D14 asks for printable fields where nothing but the form tells plaintext from noise.
-            false => entity_of(opened.content).filter(is_well_formed),
+            true => plaintext::of_authenticated(&opened.content),
+            false => plaintext::of_unauthenticated(opened.content),
         };
         // They would stand in the outer header section, where such a pair is refused (C13).
         let Some(inner) = sound.filter(|entity| !repeats_content_fields(entity)) else {
@@ -552,54 +543,6 @@ fn is_signed(layer: &Cryptographic, entity: &Entity) -> bool {
             .is_ok_and(|der| matches!(cms::content_kind(&der), Ok(ContentKind::SignedData))),
         _ => false,
     }
-}
-
-/// A plaintext as an entity. Where its header section does not have CRLF its author took the line ends of his
-/// system (RFC 8551 §3.1.1 forbids it, many do it); otherwise not one octet is changed, since a signature may
-/// cover it.
-fn entity_of(plaintext: Bytes) -> Option<Entity> {
-    let first_line_end = memchr::memchr2(b'\r', b'\n', &plaintext);
-    let has_crlf = first_line_end
-        .is_none_or(|at| plaintext.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n")));
-    let content = if has_crlf { plaintext } else { mime::canonical_line_ends(plaintext) };
-    Entity::parse(content).ok()
-}
-
-/// Whether what a layer had inside is MIME, and not text that its author did not make an entity (`openssl smime -sign` without
-/// `-text`): nothing of that may be taken for a header section, which is not shown.
-fn says_what_it_is(entity: &Entity) -> bool {
-    let is_of_mime = |field: Field<'_>| field.is_content() || field.is("MIME-Version");
-    is_empty_section(entity) || has_fields(entity) && entity.header.fields().any(is_of_mime)
-}
-
-/// Whether it says twice what it is, of which readers choose differently.
-fn repeats_content_fields(entity: &Entity) -> bool {
-    let deciding = ["Content-Type", "Content-Transfer-Encoding", "Content-Disposition"];
-    deciding.into_iter().any(|name| entity.header.count(name) > 1)
-}
-
-/// An entity of no fields, which is text (RFC 2045 §5.2).
-fn is_empty_section(entity: &Entity) -> bool {
-    entity.header.bytes() == "\r\n"
-}
-
-fn entity_of_text(text: &[u8]) -> Option<Entity> {
-    let is_text = |&byte: &u8| byte >= b' ' || matches!(byte, b'\t' | b'\r' | b'\n' | 0x0c);
-    if std::str::from_utf8(text).is_err() || !text.iter().all(is_text) {
-        return None;
-    }
-    let entity = [b"Content-Type: text/plain; charset=utf-8\r\n\r\n", text].concat();
-    Entity::parse(mime::canonical_line_ends(Bytes::from(entity))).ok()
-}
-
-/// Whether a plaintext is an entity at all: one field or more, and nothing among them that is none.
-fn has_fields(entity: &Entity) -> bool {
-    let mut fields = entity.header.fields().peekable();
-    fields.peek().is_some() && !fields.any(|field| field.is_malformed())
-}
-
-fn is_well_formed(entity: &Entity) -> bool {
-    has_fields(entity) && entity.header.is_printable()
 }
 
 /// REQUIREMENTS K3.
