@@ -343,6 +343,12 @@ fn a_client_that_leaves_before_the_dot_downstream_aborts_the_delivery() {
     await_that("the abort in the log", || {
         transactions(&gate).iter().any(|line| line["aborted"] == true)
     });
+    let line = &transactions(&gate)[0];
+    assert_eq!(
+        (&line["from"], &line["to"][0]),
+        (&"alice@nec.example".into(), &BOB.into()),
+        "{line}"
+    );
     sleep(Duration::from_millis(800));
     assert!(sink.received().is_empty());
 }

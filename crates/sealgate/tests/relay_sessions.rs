@@ -281,6 +281,84 @@ fn limits_hold() {
     assert_eq!(idle.reply().code, 421, "idle for two seconds");
 }
 
+/// REQUIREMENTS O17: who looks for a message finds one line of it, whatever became of it.
+#[test]
+fn content_that_becomes_no_message_has_a_line_with_its_envelope() {
+    let sink = Sink::smtp();
+    let gate = gate(&sink, |gate| {
+        gate.set(&["limits", "message_bytes_max"], 100_000);
+        gate.set(&["limits", "idle_secs_max"], 2);
+    });
+    let inside = gate.ready().inside_smtp.unwrap();
+    let large = [MAIL, "0123456789abcde\r\n".repeat(6000).as_bytes(), b"\r\n.\r\n"].concat();
+    let long = [&b"x".repeat(1 << 20)[..], b"\r\n.\r\n"].concat();
+    // What comes after DATA, what is said of it, and the line's aborted.
+    let cases: [(&[u8], u16, bool); 6] = [
+        (b"a\r\nb\nc\r\n", 550, false),
+        (b"a\r\nb\rc\r\n", 550, false),
+        (b"a\r\nb\0c\r\n", 550, false),
+        (&long, 550, false),
+        (&large, 552, false),
+        (b"a\r\nb\r\n", 421, true),
+    ];
+    for (index, (content, code, aborted)) in cases.iter().enumerate() {
+        let mut client = half_sent(inside, content);
+        assert_eq!(client.reply().code, *code, "{index}");
+        let line = last_transaction(&gate, index + 1);
+        assert_eq!(line["reply"]["code"], *code, "{line}");
+        assert_eq!(line["aborted"], *aborted, "{line}");
+        assert_envelope(&line);
+        // What offends in the first octets that come ends all before they are counted.
+        assert!(*code == 550 || line["size_bytes"].as_u64() > Some(0), "{line}");
+    }
+    let count = cases.len();
+    drop(half_sent(inside, b"a\r\nb\r\n"));
+    let gone = last_transaction(&gate, count + 1);
+    assert_eq!((&gone["aborted"], &gone["size_bytes"]), (&true.into(), &6.into()), "{gone}");
+    assert_envelope(&gone);
+    // Chunks, of which the client takes back the first.
+    let (mut client, _) = Session::connect(inside);
+    client.command("EHLO c");
+    client.command("MAIL FROM:<alice@nec.example>");
+    client.command("RCPT TO:<bob@abc.example>");
+    client.send(b"BDAT 3\r\na\r\n");
+    assert_eq!(client.reply().code, 250);
+    assert_eq!(client.command("RSET").code, 250);
+    let taken_back = last_transaction(&gate, count + 2);
+    assert_eq!(taken_back["aborted"], true, "{taken_back}");
+    assert_envelope(&taken_back);
+    // The next one is another transaction.
+    let too_large = client.command("MAIL FROM:<alice@nec.example> SIZE=100001");
+    assert_eq!(too_large.status(), "552 5.3.4");
+    let line = last_transaction(&gate, count + 3);
+    assert_eq!((&line["from"], &line["reply"]["code"]), (&ALICE.into(), &552.into()), "{line}");
+    assert_ne!(line["id"], taken_back["id"]);
+    assert!(too_large.text().contains(line["id"].as_str().unwrap()), "{too_large:?}");
+    assert!(!client.command("BDAT 0 LAST").text().contains("(id"), "no transaction");
+    drop(client);
+    sleep(Duration::from_millis(100));
+    assert_eq!(transactions(&gate).len(), count + 3);
+    assert!(sink.received().is_empty());
+}
+
+fn transactions(gate: &Gate) -> Vec<serde_json::Value> {
+    let lines = gate.log_lines();
+    lines.into_iter().filter(|line| line["event"] == "transaction").collect()
+}
+
+/// The last of so many, once they are there.
+fn last_transaction(gate: &Gate, count: usize) -> serde_json::Value {
+    await_that("the line", || transactions(gate).len() >= count);
+    let mut lines = transactions(gate);
+    assert_eq!(lines.len(), count, "{lines:?}");
+    lines.pop().unwrap()
+}
+
+fn assert_envelope(line: &serde_json::Value) {
+    assert_eq!((&line["from"], &line["to"][0]), (&ALICE.into(), &BOB.into()), "{line}");
+    assert_ne!(line["seconds"], 0.0, "{line}");
+}
+
 /// Content that does not end.
 fn half_sent(inside: SocketAddr, content: &[u8]) -> Session {
     let (mut client, _) = Session::connect(inside);

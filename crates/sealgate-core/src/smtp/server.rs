@@ -16,9 +16,11 @@ use crate::envelope::{Envelope, MailParameters, Recipient};
 use crate::refusal::{Refusal, Reply};
 
 mod content;
+mod hello;
 mod options;
 
 use content::Body;
+pub use content::Discarded;
 pub use options::{Limits, Options, StartTls};
 
 /// What the caller must do next.
@@ -28,8 +30,8 @@ pub enum Event {
     Close,
     /// May this message's content come? Answer with [`Server::accept`] or [`Server::refuse`].
     Data,
-    /// A message was refused by the machine itself with this reply, after all of it was read.
-    Discarded(Reply),
+    /// Content that began and became no message, by the machine's or the client's own doing.
+    Discarded(Box<Discarded>),
     /// A whole message. Answer with [`Server::answer`], LMTP once for each recipient.
     Message(Box<(Envelope, Bytes)>),
     /// May this sender begin? Answer with [`Server::accept`] or [`Server::refuse`].
@@ -99,6 +101,12 @@ enum Start {
     Data,
 }
 
+impl Event {
+    fn discarded(discarded: Discarded) -> Self {
+        Self::Discarded(Box::new(discarded))
+    }
+}
+
 impl Server {
     /// A session on a new connection; the greeting is in the output.
     pub fn new(options: Options) -> Self {
@@ -136,7 +144,7 @@ impl Server {
         server
     }
 
-    /// From now on every refusal ends in this id, by which its log line is found.
+    /// Until the transaction ends every refusal ends in this id, by which its log line is found.
     pub fn set_id(&mut self, id: &str) {
         id.clone_into(&mut self.id);
     }
@@ -191,22 +199,23 @@ impl Server {
         if let Some(Question::Message(owed)) = self.question { owed } else { 0 }
     }
 
-    /// Drops the message that is being received and reads on to its end, which is then answered with `reply`.
-    pub fn discard_message(&mut self, reply: Reply) {
-        if let Some(body) = &mut self.body {
-            body.content.discard();
-            body.refusal.get_or_insert(reply);
-        }
+    /// Whether more was announced at MAIL (RFC 1870) than is taken; such a sender is not accepted.
+    pub fn is_too_large(&self, size_bytes: Option<u64>) -> bool {
+        size_bytes.is_some_and(|size| size > self.options.limits.message_bytes_max)
     }
 
-    /// Ends the session: `reply` (421, 521, 554) is the last thing said.
-    pub fn close(&mut self, reply: &Reply) {
-        if self.phase != Phase::Closed {
-            self.reply(reply);
-            self.phase = Phase::Closed;
-            self.question = None;
-            self.reset();
+    /// Ends the session: `reply` (421, 521, 554) is the last thing said, also of content that was under way.
+    pub fn close(&mut self, reply: &Reply) -> Option<Discarded> {
+        if self.phase == Phase::Closed {
+            return None;
         }
+        self.forget_id();
+        self.reply(reply);
+        self.phase = Phase::Closed;
+        self.question = None;
+        let discarded = self.discard(Some(reply.clone()));
+        self.reset();
+        discarded
     }
 
     /// Uses up input until there is something to do. Call again after having done it.
@@ -233,6 +242,9 @@ impl Server {
     pub fn accept(&mut self) {
         match self.question.take() {
             Some(Question::Data(start)) => self.start_content(start),
+            Some(Question::Mail(_, parameters)) if self.is_too_large(parameters.size_bytes) => {
+                self.reply(&Reply::from(&Refusal::TooLarge));
+            }
             Some(Question::Mail(reverse_path, parameters)) => {
                 self.envelope = Some(Envelope { reverse_path, recipients: Vec::new(), parameters });
                 self.say(250, (2, 1, 0), "sender ok");
@@ -284,16 +296,6 @@ impl Server {
         }
     }
 
-    /// After the handshake: the client must say hello again (RFC 3207 §4.2).
-    pub fn tls_started(&mut self) {
-        if matches!(self.question, Some(Question::Tls)) {
-            self.question = None;
-            self.tls = true;
-            self.hello = None;
-            self.reset();
-        }
-    }
-
     fn command_line(&mut self, input: &mut BytesMut) -> Option<Event> {
         let Some(end) = memchr::memchr(b'\n', input) else {
             if input.len() > COMMAND_BYTES_MAX {
@@ -302,7 +304,7 @@ impl Server {
             }
             return Some(Event::NeedInput);
         };
-        self.lines = self.lines.wrapping_add(1);
+        self.begin_line();
         let event = match input.get(..end).unwrap_or_default() {
             line if line.len() >= COMMAND_BYTES_MAX => self.line_too_long(),
             [line @ .., b'\r'] => self.command(line),
@@ -325,9 +327,21 @@ impl Server {
             return Some(Event::NeedInput);
         };
         input.advance(end.saturating_add(1));
-        self.lines = self.lines.wrapping_add(1);
+        self.begin_line();
         self.phase = Phase::Command;
         self.line_too_long()
+    }
+
+    fn begin_line(&mut self) {
+        self.lines = self.lines.wrapping_add(1);
+        self.forget_id();
+    }
+
+    /// What is said between two transactions belongs to neither.
+    fn forget_id(&mut self) {
+        if self.envelope.is_none() {
+            self.id.clear();
+        }
     }
 
     fn line_too_long(&mut self) -> Option<Event> {
@@ -337,8 +351,7 @@ impl Server {
     fn command(&mut self, line: &[u8]) -> Option<Event> {
         self.commands = self.commands.saturating_add(1);
         if self.commands > self.options.limits.commands_max {
-            self.close(&Reply::new(421, (4, 7, 0), "too many commands"));
-            return None;
+            return self.hang_up(&Reply::new(421, (4, 7, 0), "too many commands"));
         }
         let command = match Command::parse(line) {
             Ok(command) => command,
@@ -354,55 +367,30 @@ impl Server {
             Command::Expn => return self.error(&Reply::new(502, (5, 5, 1), "not offered")),
             Command::Hello(greeting, name) => return self.hello_command(greeting, name),
             Command::Help => self.say(214, (2, 0, 0), "see RFC 5321"),
-            Command::Http => self.close(&Reply::new(421, (4, 7, 0), "this is not HTTP")),
+            Command::Http => {
+                return self.hang_up(&Reply::new(421, (4, 7, 0), "this is not HTTP"));
+            }
             Command::Mail { reverse_path, parameters } => {
                 return self.mail(reverse_path, parameters);
             }
             Command::Noop => self.say(250, (2, 0, 0), "ok"),
             Command::Quit => {
                 self.quit = true;
-                self.close(&Reply::new(221, (2, 0, 0), "bye"));
+                let discarded = self.close(&Reply::new(221, (2, 0, 0), "bye"))?;
+                return Some(Event::discarded(Discarded { refusal: None, ..discarded }));
             }
             Command::Rcpt { forward_path, notify, orcpt } => {
                 return self.rcpt(forward_path, notify, orcpt);
             }
             Command::Rset => {
+                let discarded = self.discard(None);
                 self.reset();
                 self.say(250, (2, 0, 0), "ok");
+                return discarded.map(Event::discarded);
             }
             Command::StartTls => return self.starttls(),
             Command::Vrfy => self.say(252, (2, 1, 5), "send some mail, I'll try my best"),
         }
-        None
-    }
-
-    fn hello_command(&mut self, greeting: Greeting, name: String) -> Option<Event> {
-        let protocol = if greeting == Greeting::Lhlo { Protocol::Lmtp } else { Protocol::Smtp };
-        if protocol != self.options.protocol {
-            let right = if protocol == Protocol::Lmtp { "SMTP" } else { "LMTP: say LHLO" };
-            let text = format!("this is {right}");
-            return self.error(&Reply::new(500, (5, 5, 1), text));
-        }
-        self.reset();
-        self.hello = Some((greeting, name));
-        let mut lines = vec![self.options.hostname.to_string()];
-        if greeting != Greeting::Helo {
-            let limits = &self.options.limits;
-            lines.push("PIPELINING".to_owned());
-            lines.push(format!("SIZE {}", limits.message_bytes_max));
-            lines.push("8BITMIME".to_owned());
-            lines.push("ENHANCEDSTATUSCODES".to_owned());
-            lines.push("CHUNKING".to_owned());
-            let optional = [
-                (self.options.smtputf8, "SMTPUTF8"),
-                (self.options.dsn, "DSN"),
-                (self.options.requiretls && self.tls, "REQUIRETLS"),
-                (self.options.starttls != StartTls::Absent && !self.tls, "STARTTLS"),
-            ];
-            let offered = optional.iter().filter(|(on, _)| *on);
-            lines.extend(offered.map(|(_, keyword)| (*keyword).to_owned()));
-        }
-        self.reply_plain(250, lines);
         None
     }
 
@@ -422,13 +410,8 @@ impl Server {
         if (dsn && !offered.dsn) || (parameters.smtputf8 && !offered.smtputf8) || requiretls {
             return self.error(&Reply::new(555, (5, 5, 4), "parameter not offered"));
         }
-        if parameters.size_bytes.is_some_and(|size| size > offered.limits.message_bytes_max) {
-            self.reply(&Reply::from(&Refusal::TooLarge));
-            return None;
-        }
         if self.has_guessed() {
-            self.close(&Reply::new(421, (4, 7, 0), "too many unknown recipients"));
-            return None;
+            return self.hang_up(&Reply::new(421, (4, 7, 0), "too many unknown recipients"));
         }
         self.question = Some(Question::Mail(from.clone(), parameters.clone()));
         Some(Event::Mail { reverse_path: from, parameters })
@@ -514,21 +497,6 @@ impl Server {
         Some(Event::Data)
     }
 
-    fn starttls(&mut self) -> Option<Event> {
-        if self.tls {
-            return self.out_of_sequence("TLS is on already");
-        }
-        if self.options.starttls == StartTls::Absent {
-            return self.error(&Reply::new(502, (5, 5, 1), "not offered"));
-        }
-        if self.envelope.is_some() {
-            return self.out_of_sequence("not inside a transaction");
-        }
-        self.say(220, (2, 0, 0), "ready to start TLS");
-        self.question = Some(Question::Tls);
-        Some(Event::StartTls)
-    }
-
     fn reset(&mut self) {
         self.envelope = None;
         self.body = None;
@@ -543,11 +511,14 @@ impl Server {
     fn error(&mut self, reply: &Reply) -> Option<Event> {
         self.errors = self.errors.saturating_add(1);
         if self.errors > self.options.limits.errors_max {
-            self.close(&Reply::new(421, (4, 7, 0), "too many errors"));
-        } else {
-            self.reply(reply);
+            return self.hang_up(&Reply::new(421, (4, 7, 0), "too many errors"));
         }
+        self.reply(reply);
         None
+    }
+
+    fn hang_up(&mut self, reply: &Reply) -> Option<Event> {
+        self.close(reply).map(Event::discarded)
     }
 
     fn say(&mut self, code: u16, enhanced: (u8, u16, u16), text: &str) {

@@ -16,11 +16,11 @@ use sealgate_core::envelope::{Envelope, Recipient};
 use sealgate_core::outbound::{self, Context};
 use sealgate_core::policy::Encrypt;
 use sealgate_core::refusal::{Refusal, Reply};
-use sealgate_core::report::{Direction, Report};
+use sealgate_core::report::Direction;
 use sealgate_core::smtp::Protocol;
 use sealgate_core::smtp::client::{ClientName, Identity};
 use sealgate_core::smtp::command::Greeting;
-use sealgate_core::smtp::server::{Event, Server};
+use sealgate_core::smtp::server::{Discarded, Event, Server};
 use sealgate_core::step::{KeyQuery, Keys};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -40,8 +40,8 @@ use super::transaction::Transaction;
 use super::transport::Demand;
 use super::{Relay, Settings, client_name, off_the_clock, veil};
 use crate::config::ClientAddress;
-use crate::observe::record::Record;
 
+mod lines;
 mod patience;
 
 use patience::Receiving;
@@ -126,6 +126,9 @@ impl Session {
         failpoint!("session.run");
         // An error here is the client's connection breaking: there is nobody to tell.
         let served = self.serve().await;
+        if let Some(unfinished) = self.server.give_up() {
+            self.unfinished(unfinished);
+        }
         if let Some(hop) = self.mail_server().filter(|hop| hop.introduction.is_some()) {
             self.relay.downstream.pool.forget(&hop);
         }
@@ -143,7 +146,7 @@ impl Session {
                     return Ok(());
                 }
                 Event::Data => self.data(),
-                Event::Discarded(reply) => self.discarded(&reply),
+                Event::Discarded(discarded) => self.discarded(*discarded),
                 Event::Mail { reverse_path, parameters } => {
                     self.learn_client_name().await;
                     self.mail(reverse_path, parameters.size_bytes)
@@ -195,7 +198,9 @@ impl Session {
         self.context = None;
         self.server.set_id(&self.id);
         let expected = usize::try_from(size_bytes.unwrap_or_default()).unwrap_or(usize::MAX);
-        if !self.memory.has_room_for(expected, &self.budget()) {
+        if self.server.is_too_large(size_bytes) {
+            self.refused_early(from.as_ref(), None, &Refusal::TooLarge);
+        } else if !self.memory.has_room_for(expected, &self.budget()) {
             self.refused_early(from.as_ref(), None, &Refusal::Overloaded);
         } else {
             self.server.accept();
@@ -309,27 +314,21 @@ impl Session {
         Next::Go
     }
 
-    /// The engine refused a message by itself, after reading it.
-    fn discarded(&mut self, reply: &Reply) -> Next {
-        self.memory.release();
-        self.receiving = None;
-        let report = Report::new(self.entrance.direction(), &self.id);
-        self.record(report, reply, &[], 0, Duration::ZERO).write();
-        Next::Go
-    }
-
     async fn message(&mut self, envelope: Envelope, message: Bytes) -> io::Result<Next> {
         let dot = Instant::now();
         failpoint!("session.dot");
-        let started = self.receiving.take().map_or(dot, |receiving| receiving.since);
+        let started = self.receiving.as_ref().map_or(dot, |receiving| receiving.since);
         let size_bytes = message.len();
         if !self.memory.resize_for(size_bytes, &self.budget()) {
             let reply = Reply::from(&Refusal::Overloaded);
             while self.server.replies_owed() > 0 {
                 self.server.answer(&reply);
             }
-            return Ok(self.discarded(&reply));
+            let received_bytes = u64::try_from(size_bytes).unwrap_or(u64::MAX);
+            let (refusal, envelope) = (Some(reply), Some(envelope));
+            return Ok(self.discarded(Discarded { refusal, envelope, received_bytes }));
         }
+        self.receiving = None;
         failpoint!("session.memory_reserved");
         let transaction = self.transaction(envelope, message);
         let mut answers = Answers::new(transaction.envelope.recipients.len(), &self.id);
@@ -338,13 +337,8 @@ impl Session {
         failpoint!("session.driven");
         let Some(settled) = outcome else {
             failpoint!("session.aborted");
-            // The client is gone and nothing was delivered: it will send again.
-            let report = Report::new(transaction.direction, &self.id);
-            let gone = Reply::new(451, (4, 4, 2), "client gone before delivery: nothing delivered");
             self.memory.release();
-            let recipients = &transaction.envelope.recipients;
-            let record = self.record(report, &gone, recipients, size_bytes, started.elapsed());
-            record.aborted().write();
+            self.client_gone(&transaction.envelope, size_bytes, started.elapsed());
             return Ok(Next::End);
         };
         let keys = self.relay.stores.key_place();
@@ -502,30 +496,6 @@ impl Session {
             (Greeting::Ehlo | Greeting::Helo, true) => "ESMTPS",
         };
         Origin { hello: hello.to_owned(), peer: self.peer.ip(), protocol, tls }
-    }
-
-    /// A refusal at MAIL or RCPT, which has its log line as every refusal.
-    fn refused_early(&mut self, from: Option<&Address>, to: Option<&Address>, refusal: &Refusal) {
-        let reply = Reply::from(refusal);
-        self.server.refuse(&reply);
-        let report = Report::new(self.entrance.direction(), &self.id);
-        let recipient = to.map(|address| Recipient::new(address.clone()));
-        let recipients = recipient.as_slice();
-        self.record(report, &reply, recipients, 0, Duration::ZERO).from(from).write();
-    }
-
-    fn record(
-        &self,
-        report: Report,
-        reply: &Reply,
-        recipients: &[Recipient],
-        size_bytes: usize,
-        elapsed: Duration,
-    ) -> Record {
-        Record::new(report, reply, self.peer.ip(), self.entrance.name())
-            .to(recipients)
-            .size(size_bytes)
-            .elapsed(elapsed)
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::{Event, Phase, Question, Server, Start};
+use crate::envelope::Envelope;
 use crate::refusal::{Refusal, Reply};
 use crate::smtp::Protocol;
 use crate::smtp::data::{Content, Decoder, Progress, Violation};
@@ -16,7 +17,31 @@ pub(super) struct Body {
     pub(super) refusal: Option<Reply>,
 }
 
+/// Content that began and became no message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// What was said of it; `None` where it was the client who ended it (RSET, a hello or QUIT between two chunks).
+    pub refusal: Option<Reply>,
+    /// `None` where the content came without a transaction.
+    pub envelope: Option<Envelope>,
+    /// How much of it came, kept or not.
+    pub received_bytes: u64,
+}
+
 impl Server {
+    /// Drops the message that is being received and reads on to its end, which is then answered with `reply`.
+    pub fn discard_message(&mut self, reply: Reply) {
+        if let Some(body) = &mut self.body {
+            body.content.discard();
+            body.refusal.get_or_insert(reply);
+        }
+    }
+
+    /// Takes the transaction whose content has begun and not ended, where there is one: nobody will read on.
+    pub fn give_up(&mut self) -> Option<Discarded> {
+        self.discard(None)
+    }
+
     pub(super) fn bdat(&mut self, left: u64, last: bool) -> Option<Event> {
         if self.body.is_some() {
             self.commands = self.commands.saturating_sub(1);
@@ -108,24 +133,21 @@ impl Server {
             }
             return self.end_of_message();
         }
-        let refusal = body.refusal.clone();
-        match refusal {
-            Some(reply) => {
-                self.reset();
-                self.reply(&reply);
-                Some(Event::Discarded(reply))
-            }
-            None if body.content.is_too_large() => {
-                let reply = Reply::from(&Refusal::TooLarge);
-                self.reset();
-                self.reply(&reply);
-                Some(Event::Discarded(reply))
-            }
-            None => {
-                self.say(250, (2, 0, 0), "chunk ok");
-                None
-            }
-        }
+        let too_large = body.content.is_too_large().then(|| Reply::from(&Refusal::TooLarge));
+        let Some(reply) = body.refusal.clone().or(too_large) else {
+            self.say(250, (2, 0, 0), "chunk ok");
+            return None;
+        };
+        let discarded = self.discard(Some(reply.clone()));
+        self.reset();
+        self.reply(&reply);
+        discarded.map(Event::discarded)
+    }
+
+    /// Ends content that has begun, and the transaction with it.
+    pub(super) fn discard(&mut self, refusal: Option<Reply>) -> Option<Discarded> {
+        let received_bytes = self.body.take()?.content.received();
+        Some(Discarded { refusal, envelope: self.envelope.take(), received_bytes })
     }
 
     /// All content is here: ask, or answer what was decided before.
@@ -133,7 +155,7 @@ impl Server {
         self.phase = Phase::Command;
         let body = self.body.take()?;
         let too_large = body.content.is_too_large().then(|| Reply::from(&Refusal::TooLarge));
-        let refusal = body.refusal.or(too_large);
+        let refusal = body.refusal.clone().or(too_large);
         let envelope = self.envelope.take();
         self.reset();
         let recipients = envelope.as_ref().map_or(1, |envelope| envelope.recipients.len());
@@ -145,7 +167,9 @@ impl Server {
             for _ in 0..owed {
                 self.reply(&reply);
             }
-            return Some(Event::Discarded(reply));
+            let received_bytes = body.content.received();
+            let discarded = Discarded { refusal: Some(reply), envelope, received_bytes };
+            return Some(Event::discarded(discarded));
         }
         let (envelope, message) = (envelope?, body.content.finish()?);
         self.question = Some(Question::Message(owed));
@@ -160,7 +184,6 @@ impl Server {
         if self.options.protocol == Protocol::Lmtp && is_last {
             (1..recipients).for_each(|_| self.reply(&reply));
         }
-        self.close(&reply);
-        Some(Event::Discarded(reply))
+        self.hang_up(&reply)
     }
 }

@@ -10,6 +10,7 @@ use crate::address::Domain;
 struct Outcome {
     output: String,
     messages: Vec<(Envelope, Bytes)>,
+    /// Codes; 0 where the client ended it.
     discarded: Vec<u16>,
     closed: bool,
 }
@@ -76,7 +77,9 @@ fn pump(server: &mut Server, input: &mut BytesMut, outcome: &mut Outcome) {
                     false => server.accept(),
                 }
             }
-            Event::Discarded(reply) => outcome.discarded.push(reply.code),
+            Event::Discarded(discarded) => {
+                outcome.discarded.push(discarded.refusal.map_or(0, |reply| reply.code));
+            }
             Event::Message(message) => {
                 outcome.messages.push(*message);
                 for code in [250_u16, 451, 550].iter().cycle() {
@@ -498,14 +501,118 @@ fn a_connection_can_be_turned_away_at_once() {
 #[test]
 fn refusals_say_the_id() {
     let mut server = Server::new(options(Protocol::Smtp));
+    let mut input = BytesMut::from(&b"EHLO c\r\nMAIL FROM:<>\r\n"[..]);
+    assert!(matches!(server.advance(&mut input), Event::Mail { .. }));
     server.set_id("ID7");
+    server.accept();
     server.output().clear();
-    let mut input = BytesMut::from(&b"NOOP\r\nFOO\r\n"[..]);
+    input.extend_from_slice(b"NOOP\r\nFOO\r\n");
     assert_eq!(server.advance(&mut input), Event::NeedInput);
     assert_eq!(&server.output()[..], b"250 2.0.0 ok\r\n500 5.5.1 command not known (id ID7)\r\n");
     server.output().clear();
     server.close(&Reply::new(421, (4, 0, 0), "x".repeat(1000)));
     assert!(server.output().ends_with(b"xx (id ID7)\r\n"));
+}
+
+/// REQUIREMENTS O17: the log line of content that became no message says whose it was.
+#[test]
+fn content_that_becomes_no_message_is_told_with_its_envelope() {
+    let limits =
+        Limits { message_bytes_max: 10, commands_max: 5, errors_max: 1, ..Limits::default() };
+    for (rest, code, received_bytes) in [
+        ("DATA\r\nabc\n", Some(550), None),
+        ("DATA\r\nab\r\n\0", Some(550), None),
+        ("DATA\r\n123456789\r\n.\r\n", Some(552), Some(11)),
+        ("BDAT 11\r\n123456789\r\n", Some(552), Some(11)),
+        ("BDAT 3\r\nabcRSET\r\n", None, Some(3)),
+        ("BDAT 3\r\nabcEHLO c\r\n", None, Some(3)),
+        ("BDAT 3\r\nabcQUIT\r\n", None, Some(3)),
+        ("BDAT 3\r\nabcGET / HTTP/1.1\r\n", Some(421), Some(3)),
+        ("BDAT 3\r\nabcFOO\r\nFOO\r\n", Some(421), Some(3)),
+        ("BDAT 3\r\nabcNOOP\r\nNOOP\r\nNOOP\r\n", Some(421), Some(3)),
+    ] {
+        let mut server = Server::new(Options { limits, ..options(Protocol::Smtp) });
+        let text = format!("EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n{rest}");
+        let mut input = BytesMut::from(text.as_bytes());
+        let discarded = loop {
+            match server.advance(&mut input) {
+                Event::Mail { .. } => {
+                    server.set_id("ID7");
+                    server.accept();
+                }
+                Event::Recipient(_) | Event::Data => server.accept(),
+                Event::Discarded(discarded) => break discarded,
+                other => panic!("{rest:?}: {other:?}"),
+            }
+        };
+        assert_eq!(discarded.refusal.map(|reply| reply.code), code, "{rest:?}");
+        let envelope = discarded.envelope.unwrap();
+        assert_eq!(envelope.reverse_path.unwrap().to_string(), "a@x", "{rest:?}");
+        assert_eq!(envelope.recipients[0].address.to_string(), "b@y", "{rest:?}");
+        if let Some(bytes) = received_bytes {
+            assert_eq!(discarded.received_bytes, bytes, "{rest:?}");
+        }
+        let output = String::from_utf8_lossy(server.output());
+        let last = output.lines().last().unwrap();
+        assert_eq!(last.ends_with(" (id ID7)"), code.is_some(), "{rest:?}: {last}");
+        assert_eq!(server.give_up(), None, "told once");
+    }
+}
+
+#[test]
+fn content_that_does_not_end_is_given_up_with_its_envelope() {
+    let mut server = Server::new(options(Protocol::Smtp));
+    let head = b"EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n";
+    let mut input = BytesMut::from(&head[..]);
+    while server.advance(&mut input) != Event::NeedInput {
+        server.accept();
+    }
+    assert_eq!(server.give_up(), None, "no content has begun");
+    input.extend_from_slice(b"DATA\r\nabc\r\n");
+    while server.advance(&mut input) != Event::NeedInput {
+        server.accept();
+    }
+    let late = Reply::new(421, (4, 4, 2), "late");
+    let discarded = server.close(&late).unwrap();
+    assert_eq!(discarded.refusal, Some(late));
+    assert_eq!(discarded.received_bytes, 5);
+    assert_eq!(discarded.envelope.unwrap().recipients.len(), 1);
+    assert_eq!(server.give_up(), None);
+}
+
+#[test]
+fn an_id_ends_with_its_transaction() {
+    let small = Limits { message_bytes_max: 10, ..Limits::default() };
+    let mut server = Server::new(Options { limits: small, ..options(Protocol::Smtp) });
+    let message = "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n.\r\n";
+    let text = format!("EHLO c\r\n{message}FOO\r\nMAIL FROM:<a@x> SIZE=11\r\nRCPT TO:<b@y>\r\n");
+    let mut input = BytesMut::from(text.as_bytes());
+    let mut ids = ["ID1", "ID2"].iter();
+    loop {
+        match server.advance(&mut input) {
+            Event::Mail { parameters, .. } => {
+                server.set_id(ids.next().unwrap());
+                assert_eq!(server.is_too_large(parameters.size_bytes), ids.len() == 0);
+                server.accept();
+            }
+            Event::Message(_) => server.answer(&Reply::new(451, (4, 3, 0), "later")),
+            Event::NeedInput => break,
+            _ => server.accept(),
+        }
+    }
+    server.close(&Reply::new(421, (4, 4, 2), "idle"));
+    let output = String::from_utf8_lossy(server.output());
+    let refusals: Vec<_> = output.lines().filter(|line| line.as_bytes()[0] > b'3').collect();
+    assert_eq!(
+        refusals,
+        [
+            "451 4.3.0 later (id ID1)",
+            "500 5.5.1 command not known",
+            "552 5.3.4 message too large (id ID2)",
+            "503 5.5.1 a sender is needed first",
+            "421 4.4.2 idle",
+        ]
+    );
 }
 
 #[test]

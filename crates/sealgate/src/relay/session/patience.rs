@@ -116,7 +116,9 @@ impl Session {
             Ok(Ok(_)) => Ok(Next::Go),
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                self.server.close(&Reply::new(421, (4, 4, 2), late));
+                if let Some(unfinished) = self.server.close(&Reply::new(421, (4, 4, 2), late)) {
+                    self.unfinished(unfinished);
+                }
                 Ok(Next::Go)
             }
         }
