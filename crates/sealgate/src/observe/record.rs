@@ -40,7 +40,7 @@ pub(crate) struct Record {
     repair: Option<Repair>,
     /// The client was gone when it was answered.
     reply_lost: bool,
-    /// The client was gone before anything was delivered.
+    /// The client was gone, or too slow, before anything was delivered.
     aborted: bool,
 }
 
@@ -127,7 +127,7 @@ impl Record {
         self
     }
 
-    /// The client was gone before anything was delivered.
+    /// The client was gone, or too slow, before anything was delivered.
     pub(crate) fn aborted(mut self) -> Self {
         self.aborted = true;
         self
@@ -181,24 +181,26 @@ impl Record {
     fn text(&self) -> String {
         let reply = self.report.reply.as_ref();
         let reply = reply.map(|reply| format!("{} {} {}", reply.code, reply.enhanced, reply.text));
+        let to: Vec<String> = self.to.iter().map(|to| path(to)).collect();
+        let to = if to.is_empty() { path("") } else { to.join(",") };
         let reason = self.report.reason.map_or("-", |reason| reason.as_str());
         let layers: Vec<String> = self.report.layers.iter().map(ToString::to_string).collect();
         let passages: Vec<String> = self.passages.iter().map(ToString::to_string).collect();
-        let recipients: Vec<String> = self.recipients.iter().map(ToString::to_string).collect();
+        let recipients: Vec<String> = self.recipients.iter().map(answered).collect();
         let recipients = match recipients.is_empty() {
             true => String::new(),
             false => format!("recipients={} ", recipients.join(",")),
         };
         format!(
-            "{} {} id={} direction={} client={} from=<{}> to=<{}> size={} seconds={:.3} \
-             delivered={} verdict={} reason={} layers={} to-hosts={} opened-refused={} {}partial={} reply-lost={} aborted={} reply=\"{}\"",
+            "{} {} id={} direction={} client={} from={} to={} size={} seconds={:.3} \
+             delivered={} verdict={} reason={} layers={} to-hosts={} opened-refused={} {}partial={} reply-lost={} aborted={} reply={}",
             self.time,
             self.entrance,
             self.report.id,
             self.report.direction.as_str(),
             self.client,
-            self.from,
-            self.to.join(">,<"),
+            path(&self.from),
+            to,
             self.size_bytes,
             self.seconds,
             self.report.delivered.as_str(),
@@ -211,9 +213,40 @@ impl Record {
             self.partial,
             self.reply_lost,
             self.aborted,
-            reply.unwrap_or_default(),
+            quoted(&reply.unwrap_or_default()),
         )
     }
+}
+
+/// An address in angle brackets. One that could be taken for another field of a text line, which a quoted local part may be
+/// made for, is a quoted value.
+fn path(address: &str) -> String {
+    let forges = |c: char| c.is_whitespace() || c.is_control() || "\"\\=,<>".contains(c);
+    let path = format!("<{address}>");
+    if address.contains(forges) { quoted(&path) } else { path }
+}
+
+/// An address, code, status and host; `-` for what there is not.
+fn answered(one: &Answered) -> String {
+    let code = one.code.map_or_else(|| "-".to_owned(), |code| code.to_string());
+    let host = one.host.as_deref().unwrap_or("-");
+    format!("{}/{code}/{}/{host}", path(&one.to), one.enhanced)
+}
+
+/// A value within quotes, which nothing in it ends.
+fn quoted(value: &str) -> String {
+    let mut quoted = String::with_capacity(value.len().saturating_add(2));
+    quoted.push('"');
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' ' => quoted.push(c),
+            c if c.is_control() || c.is_whitespace() => quoted.extend(c.escape_default()),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]
@@ -286,5 +319,34 @@ mod tests {
         let shown =
             " recipients=<bob@abc.example>/250/2.0.0/mx.abc.example,<carol@d.example>/-//- ";
         assert!(record.text().contains(shown), "{}", record.text());
+    }
+
+    #[test]
+    fn nothing_in_an_address_or_a_reply_makes_a_field_of_a_text_line() {
+        let recipient = |text: &str| Recipient::new(Address::parse(text).unwrap());
+        let forger = Address::parse("\"x> verdict=valid \\\" y\"@abc.example").unwrap();
+        let reply = Reply::new(550, (5, 1, 1), "no \"such\" user\r\nid=ID2 \\\u{2028}");
+        let record = Record::new(
+            Report::new(Direction::Inbound, "ID1"),
+            &reply,
+            "192.0.2.1".parse().unwrap(),
+            "outside-smtp",
+        )
+        .from(Some(&forger))
+        .to(&[
+            recipient("a@abc.example"),
+            recipient("\"b,c\"@abc.example"),
+            recipient("b=c@abc.example"),
+        ]);
+        let text = record.text();
+        for field in [
+            r#" from="<\"x> verdict=valid \\\" y\"@abc.example>" "#,
+            r#" to=<a@abc.example>,"<\"b,c\"@abc.example>","<b=c@abc.example>" "#,
+            r#" reply="550 5.1.1 no \"such\" user\r\nid=ID2 \\\u{2028}""#,
+        ] {
+            assert!(text.contains(field), "{field}\n{text}");
+        }
+        let text = record.from(None).to(&[]).text();
+        assert!(text.contains(" from=<> to=<> "), "{text}");
     }
 }

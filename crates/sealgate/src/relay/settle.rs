@@ -9,7 +9,6 @@
 //! * Coming in, somebody is refused for good after others accepted: his refusal, which names him. The sender's server then
 //!   tells the sender; a notification of ours to a sender whom nobody has verified would be backscatter.
 
-use std::fmt;
 use std::sync::atomic::AtomicBool;
 
 use sealgate_core::address::Address;
@@ -55,14 +54,6 @@ pub(crate) struct Answered {
     /// The server that the copy was for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<String>,
-}
-
-impl fmt::Display for Answered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = self.code.map_or_else(|| "-".to_owned(), |code| code.to_string());
-        let host = self.host.as_deref().unwrap_or("-");
-        write!(f, "<{}>/{code}/{}/{host}", self.to, self.enhanced)
-    }
 }
 
 /// What puts right that some have a message and some do not.
