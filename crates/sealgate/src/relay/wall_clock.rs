@@ -1,8 +1,9 @@
 //! Whether the wall clock can be believed (REQUIREMENTS O15): it is compared with the monotonic one, which nobody sets.
 //!
 //! In: both clocks, at each transaction. Out: the time of verification, and whether it is in doubt. A jump of more than
-//! [`JUMP_SECS_MIN`] puts it in doubt: what a date alone speaks against then waits, and is not refused. A machine that slept looks
-//! as if its clock had jumped, which costs nothing else. A clock that was wrong from the start is not noticed.
+//! [`JUMP_SECS_MIN`] puts it in doubt: what a date alone speaks against then waits, and is not refused. The time given is never
+//! behind the one that was right before the jump, at which what has ended would be good again (REQUIREMENTS L14). A machine
+//! that slept looks as if its clock had jumped, which costs nothing else. A clock that was wrong from the start is not noticed.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,7 +44,7 @@ impl WallClock {
         Self { started: Instant::now(), watch: Mutex::new(Watch::new(now_secs(), Duration::ZERO)) }
     }
 
-    /// The time, and whether it is in doubt.
+    /// The time, of a clock that jumped back the one that it should have, and whether it is in doubt.
     pub(crate) fn look(&self) -> (Timestamp, bool) {
         let (wall, monotonic) = (now_secs(), self.started.elapsed());
         let doubt = self.watch.lock().unwrap_or_else(PoisonError::into_inner).see(wall, monotonic);
@@ -55,13 +56,21 @@ impl WallClock {
                  its pace for an hour, or is confirmed by a reload"
             );
         }
-        (Timestamp(wall), doubt.is_some())
+        (Timestamp(doubt.map_or(wall, |doubt| doubt.latest(wall))), doubt.is_some())
     }
 
     /// The administrator says that it is right now.
     pub(crate) fn confirm(&self) {
         let watch = Watch::new(now_secs(), self.started.elapsed());
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = watch;
+    }
+}
+
+impl Doubt {
+    /// The later one of what the clock says and what it should say. Who set a clock right that was in the future waits for an
+    /// hour, or reloads, as after every jump.
+    fn latest(self, wall_secs: i64) -> i64 {
+        wall_secs.max(wall_secs.saturating_sub(self.ahead_secs))
     }
 }
 
@@ -159,6 +168,35 @@ mod tests {
         assert!(see(&mut watch, 10, 86_400).is_some());
         assert!(see(&mut watch, 3600, -86_400).is_some());
         assert!(see(&mut watch, 3620, -86_400).is_some());
+    }
+
+    /// REQUIREMENTS L14.
+    #[test]
+    fn a_clock_that_jumped_back_gives_the_time_that_it_should_have() {
+        let time = |watch: &mut Watch, secs, ahead| {
+            let wall = START + secs + ahead;
+            see(watch, secs, ahead).map_or(wall, |doubt| doubt.latest(wall))
+        };
+        let mut watch = Watch::new(START, Duration::ZERO);
+        assert_eq!(time(&mut watch, 20, -86_400), START + 20);
+        assert_eq!(time(&mut watch, 30, 86_400), START + 30 + 86_400);
+        assert_eq!(time(&mut watch, 40, -301), START + 40);
+        assert_eq!(time(&mut watch, 50, 0), START + 50);
+        // The start was in the future, and the clock was put right: that is believed after an hour.
+        assert_eq!(time(&mut watch, 60, -86_400), START + 60);
+        assert_eq!(time(&mut watch, 3659, -86_400), START + 3659);
+        assert_eq!(time(&mut watch, 3660, -86_400), START + 3660 - 86_400);
+    }
+
+    #[test]
+    fn one_look_is_never_behind_what_was_believed() {
+        let clock = WallClock::new();
+        clock.watch.lock().unwrap().believed_secs += 86_400;
+        let (now, is_doubtful) = clock.look();
+        assert!(is_doubtful && now.0 >= now_secs() + 86_390, "{now:?}");
+        clock.confirm();
+        let (now, is_doubtful) = clock.look();
+        assert!(!is_doubtful && now.0 <= now_secs(), "{now:?}");
     }
 
     #[test]
