@@ -268,12 +268,10 @@ impl Relay {
                 relay.downstream.hops.sweep();
                 relay.follow_resolvers();
                 crate::observe::drain();
-                if round % DONE_SWEEP_ROUNDS == 0 {
+                // A clock that jumped ahead must have neither policies forgotten nor who has a message already.
+                if round % DONE_SWEEP_ROUNDS == 0 && !relay.clock.look().1 {
                     done::sweep(&relay).await;
-                    // A clock that jumped ahead must not have policies forgotten.
-                    if !relay.clock.look().1 {
-                        mta_sts::record::sweep(&relay.stores).await;
-                    }
+                    mta_sts::record::sweep(&relay.stores).await;
                 }
             }
         });

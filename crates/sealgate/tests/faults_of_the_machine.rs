@@ -235,6 +235,26 @@ fn a_clock_that_jumps_breaks_no_time_limit_and_loses_no_mail() {
     assert_eq!(send(&gate, 11).status(), "550 5.7.3");
 }
 
+/// Else a second attempt would make a duplicate.
+#[test]
+fn a_clock_that_jumps_ahead_has_no_done_record_forgotten() {
+    let sink = Sink::smtp();
+    let mut gate = Gate::init(PROGRAM, &["nec.example"]);
+    before(&gate, &sink);
+    gate.set(&["delivery", "done_record"], "always");
+    let clock = Clock::right();
+    gate.set_environment(clock.environment());
+    gate.start();
+    assert_eq!((send(&gate, 1).code, copies(&sink, 1)), (250, 1));
+    // Before the first sweep, five seconds after the start.
+    clock.jump(10 * 86_400);
+    elapse(5 + 2 * NOTICED_SECS);
+    assert!(!gate.log().contains("old done-records deleted"), "{}", gate.log());
+    clock.jump(0);
+    elapse(NOTICED_SECS);
+    assert_eq!((send(&gate, 1).code, copies(&sink, 1)), (250, 1), "served once");
+}
+
 const ANSWER_SECS: u64 = 2;
 const JUMPS_SECS: [i64; 4] = [3600, 172_800, -172_800, -3000];
 
