@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use sealgate_core::address::Domain;
-use sealgate_core::keys::{Certificate, SoftwareKey};
+use sealgate_core::keys::{Certificate, SoftwareKey, Timestamp};
 
 use crate::authority::{Algorithm, Authority, KeyAndCertificate};
 use crate::certificates;
@@ -19,6 +19,7 @@ use crate::master_key::MasterKey;
 use crate::owner::Owner;
 use crate::public_key_store::embedded::NewPublicKey;
 use crate::public_key_store::{self, PublicKeyEntry};
+use crate::secret_key_store::ending::{EndingKeys, Question};
 use crate::secret_key_store::{KeyPurpose, NewSecretKey, SecretKeyEntry};
 use crate::secret_source::SecretSource;
 use crate::stores::Stores;
@@ -171,6 +172,19 @@ impl<'a> Administration<'a> {
     ) -> Result<Vec<SecretKeyEntry>, StoreError> {
         let owner = owner.map(Owner::lookup_key);
         self.stores.secret_keys().list(self.database, owner).await
+    }
+
+    /// Of our own keys in use the certificates that end first, at most so many, and how many end before `soon`.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database, or the store, does not answer.
+    pub async fn ending_secret_keys(
+        &self,
+        soon: Timestamp,
+        named_max: usize,
+    ) -> Result<EndingKeys, StoreError> {
+        let question = Question { soon, named_max };
+        self.stores.secret_keys().ending(self.database, question).await
     }
 
     /// Removes all secret keys of an owner. Mail that was encrypted to them stays unreadable.

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::error::StoreError;
 
 pub(crate) mod embedded;
+pub mod ending;
 pub mod key_management_server;
 pub mod pkcs11;
 pub(crate) mod proof;
@@ -77,6 +78,15 @@ pub trait RemoteStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Self::find`].
     fn list(&self) -> Result<Vec<SecretKeyEntry>, StoreError>;
+
+    /// Shows every key that we may use, for who needs no list of them all.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    fn visit(&self, see: &mut dyn FnMut(SecretKeyEntry)) -> Result<(), StoreError> {
+        self.list()?.into_iter().for_each(see);
+        Ok(())
+    }
 
     /// Takes in keys. Each is proven there before this returns: it signs and decrypts in every way that mail needs. Where
     /// one cannot be taken in, those before it stay.

@@ -34,6 +34,7 @@ mod dane;
 mod decryption_failures;
 mod deliver;
 mod done;
+pub(crate) mod endings;
 mod fanout;
 mod hops;
 mod inherited;
@@ -259,6 +260,7 @@ impl Relay {
             tokio::spawn(listener::serve(Arc::clone(self), entrance, listener));
         }
         self.probe_resolvers();
+        tokio::spawn(endings::watch(Arc::downgrade(self)));
         let relay = Arc::downgrade(self);
         tokio::spawn(async move {
             for round in 0_u64.. {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use sealgate_testkit::clock::Clock;
 use sealgate_testkit::gate::Gate;
 use sealgate_testkit::pki::Pki;
 use sealgate_testkit::process::{self, await_that};
@@ -450,6 +451,48 @@ fn a_drain_lets_transactions_finish_and_turns_others_away() {
     assert_eq!(sending.join().unwrap(), 250);
     assert!(gate.stop().success());
     assert_eq!(sink.received().len(), 1);
+}
+
+/// REQUIREMENTS G15, without anybody who asks.
+#[test]
+fn certificates_of_ours_that_end_soon_are_in_the_log_and_the_metrics() {
+    const GAUGE: &str = "sealgate_own_certificate_days_left_min";
+    let sink = Sink::smtp();
+    let mut gate = gate(&sink, |gate| {
+        for name in 0..12 {
+            gate.generate_key(&format!("user{name}@nec.example"), "p256");
+        }
+    });
+    await_that("the first look", || metric(&gate, GAUGE).is_some());
+    let days = metric(&gate, GAUGE).unwrap() as i64 - 10;
+    assert!(days > 700, "{days}");
+    assert!(!gate.log().contains("ends"), "{}", gate.log());
+    gate.stop();
+    let clock = Clock::right();
+    clock.jump(days * 86_400);
+    gate.set_environment(clock.environment());
+    with_tls(&gate);
+    gate.start();
+    await_that("the first look", || metric(&gate, GAUGE).is_some());
+    // That of TLS, made for two days, ended some seconds more than so many days before.
+    assert_eq!(metric(&gate, GAUGE), Some((2 - days - 1) as f64));
+    let lines = gate.log_lines();
+    let about = |what: &str| {
+        let says =
+            |line: &&serde_json::Value| line["message"].as_str().is_some_and(|m| m.contains(what));
+        lines.iter().filter(says).cloned().collect::<Vec<_>>()
+    };
+    let keys = about("sealgate secret-key generate");
+    assert_eq!(keys.len(), 20, "{lines:?}");
+    assert_eq!(
+        (&keys[0]["owner"], &keys[0]["purpose"]),
+        (&"user0@nec.example".into(), &"encrypt".into())
+    );
+    assert_eq!(keys[0]["ends"].as_str().map(str::len), Some("2026-11-23".len()), "{}", keys[0]);
+    assert_eq!(about("more certificates of ours end")[0]["more"], 4);
+    let tls = about("tls certificate ends");
+    assert!(tls[0]["file"].as_str().unwrap().ends_with("tls.pem"), "{tls:?}");
+    assert!(about("sealgate ca renew").is_empty());
 }
 
 #[test]

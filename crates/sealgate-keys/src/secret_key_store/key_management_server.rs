@@ -190,10 +190,15 @@ impl RemoteStore for KeyManagementServer {
 
     fn list(&self) -> Result<Vec<SecretKeyEntry>, StoreError> {
         let mut entries = Vec::new();
-        for owner in self.keeper.on_a_server(|there| self.owners(there))? {
-            entries.extend(self.find(&owner)?.iter().map(|key| key.entry(&owner)));
-        }
+        self.visit(&mut |entry| entries.push(entry))?;
         Ok(entries)
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(SecretKeyEntry)) -> Result<(), StoreError> {
+        for owner in self.keeper.on_a_server(|there| self.owners(there))? {
+            self.find(&owner)?.iter().for_each(|key| see(key.entry(&owner)));
+        }
+        Ok(())
     }
 
     fn insert(&self, keys: &[NewSecretKey]) -> Result<(), StoreError> {

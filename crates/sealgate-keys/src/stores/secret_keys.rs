@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::master_key::held::HeldMasterKey;
 use crate::public_key_store::MailboxAndDomain;
 use crate::secret_key_store::embedded::{self, Held, StoredKey, left};
+use crate::secret_key_store::ending::{self, EndingKeys, Question};
 use crate::secret_key_store::key_management_server::KeyManagementServer;
 use crate::secret_key_store::pkcs11::Token;
 use crate::secret_key_store::{
@@ -179,6 +180,21 @@ impl SecretKeys {
                     Ok(keys.iter().map(|key| key.entry(&owner)).collect())
                 })
                 .await
+            }
+        }
+    }
+
+    /// Those whose certificates end first.
+    pub(crate) async fn ending(
+        &self,
+        database: &Database,
+        question: Question,
+    ) -> Result<EndingKeys, StoreError> {
+        match self {
+            Self::Embedded(_) => ending::embedded(database, question).await,
+            Self::Remote(store) => {
+                let store = Arc::clone(store);
+                blocking(move || ending::remote(&*store, question)).await
             }
         }
     }

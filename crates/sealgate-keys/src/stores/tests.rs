@@ -99,6 +99,7 @@ on_both_databases! {
 }
 
 mod domains;
+mod ending;
 mod gone;
 mod importing;
 mod learning;

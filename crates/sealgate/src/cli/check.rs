@@ -1,16 +1,14 @@
 //! `sealgate check`: whether the relay would run well: configuration, stores, certificates, next hops.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
-use sealgate_core::keys::{Certificate, Timestamp};
+use sealgate_core::keys::Certificate;
 use sealgate_keys::administration::{Administration, RevocationList};
-use sealgate_keys::import::Material;
 use sealgate_keys::master_key::MasterKey;
 use sealgate_keys::public_key_store::PublicKeyState;
-use sealgate_keys::public_key_store::directory_server::LdapBind;
 use sealgate_keys::secret_key_store::SecretKeyStoreKind;
+use sealgate_keys::secret_key_store::ending::EndingKey;
 use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::Stores;
 use serde_json::json;
@@ -18,6 +16,7 @@ use serde_json::json;
 use super::session::{block_on, now};
 use super::{Failure, Globals, failure, output};
 use crate::config::{Config, TlsFiles};
+use crate::relay::endings::{self, Shown};
 use crate::relay::tls;
 use crate::{key_files, key_management_server};
 
@@ -150,7 +149,8 @@ fn check_key_files(config: &Config) -> Option<Finding> {
     if open.is_empty() {
         return Some(Finding::good(WHAT, format!("{}, none open to others", files.len())));
     }
-    Some(Finding { warns: true, ..Finding::good(WHAT, named(open)) })
+    let count = open.len();
+    Some(Finding { warns: true, ..Finding::good(WHAT, named(open, count)) })
 }
 
 /// What the key server reads and opens at its start.
@@ -209,26 +209,7 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
         }
         Err(error) => findings.push(Finding::failed("anchors", &Failure::from(error))),
     }
-    match administration.secret_keys(None).await {
-        Ok(keys) => {
-            // The newest of an owner and purpose counts: older and revoked ones are kept for reading old mail.
-            let mut seen = Vec::new();
-            let newest: Vec<_> = keys
-                .iter()
-                .filter(|key| key.is_active)
-                .filter(|key| {
-                    let slot = (key.owner.as_str(), key.purpose.as_str());
-                    !seen.contains(&slot) && {
-                        seen.push(slot);
-                        true
-                    }
-                })
-                .map(|key| (format!("{} ({})", key.owner, key.purpose), &*key.certificate))
-                .collect();
-            findings.push(ending("own certificates", newest.into_iter()));
-        }
-        Err(error) => findings.push(Finding::failed("own certificates", &Failure::from(error))),
-    }
+    findings.push(check_own_certificates(&administration).await);
     match administration.public_keys(None).await {
         Ok(keys) => {
             let pinned = keys
@@ -241,6 +222,21 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
     }
 }
 
+async fn check_own_certificates(administration: &Administration<'_>) -> Finding {
+    const OWN_CERTIFICATES: &str = "own certificates";
+    let soon = endings::soon(now());
+    let keys = match administration.ending_secret_keys(soon, NAMED_MAX).await {
+        Ok(keys) => keys,
+        Err(error) => return Finding::failed(OWN_CERTIFICATES, &Failure::from(error)),
+    };
+    let name = |key: &EndingKey| {
+        format!("{} ({}) ends {}", key.owner, key.purpose, output::date(key.not_after))
+    };
+    let first = keys.first.iter().filter(|key| key.not_after < soon).map(name).collect();
+    let ending = usize::try_from(keys.ending).unwrap_or(usize::MAX);
+    verdict(OWN_CERTIFICATES, usize::try_from(keys.count).unwrap_or(usize::MAX), first, ending)
+}
+
 /// Whether it will go on issuing for long enough to have its successor known everywhere.
 async fn check_own_authority(administration: &Administration<'_>) -> Finding {
     const OWN_AUTHORITY: &str = "own authority";
@@ -250,7 +246,7 @@ async fn check_own_authority(administration: &Administration<'_>) -> Finding {
     };
     let until = Administration::issues_until(&certificate);
     let detail = format!("issues until {}", output::date(until));
-    if until.0.saturating_sub(now().0) > RENEWAL_SECS {
+    if !endings::needs_successor(until, now()) {
         return Finding::good(OWN_AUTHORITY, detail);
     }
     let remedy = "make its successor with `sealgate ca renew`, and give that to correspondents";
@@ -295,19 +291,20 @@ async fn check_revocation_lists(administration: &Administration<'_>, unreadable:
     if unreadable > 0 {
         lapsed.insert(0, format!("{unreadable} cannot be read and check nothing"));
     }
+    let count = lapsed.len();
     if lapsed.is_empty() {
         let detail =
             format!("{}, by their dates a current one for each issuer and part", lists.len());
         return Finding::good(REVOCATION_LISTS, detail);
     }
-    Finding::bad(REVOCATION_LISTS, failure::CONFIGURATION, named(lapsed))
+    Finding::bad(REVOCATION_LISTS, failure::CONFIGURATION, named(lapsed, count))
 }
 
-/// The first few of them.
-fn named(mut all: Vec<String>) -> String {
-    let more = all.len().saturating_sub(NAMED_MAX);
-    all.truncate(NAMED_MAX);
-    let mut detail = all.join("; ");
+/// The first few of so many.
+fn named(mut first: Vec<String>, count: usize) -> String {
+    first.truncate(NAMED_MAX);
+    let more = count.saturating_sub(first.len());
+    let mut detail = first.join("; ");
     if more > 0 {
         detail.push_str(&format!("; and {more} more"));
     }
@@ -319,7 +316,7 @@ fn ending<'a>(
     what: &'static str,
     certificates: impl Iterator<Item = (String, &'a Certificate)>,
 ) -> Finding {
-    let soon = Timestamp(now().0.saturating_add(WARNING_SECS));
+    let soon = endings::soon(now());
     let mut count = 0_usize;
     let mut ending = Vec::new();
     for (name, certificate) in certificates {
@@ -328,62 +325,49 @@ fn ending<'a>(
             ending.push(format!("{name} ends {}", output::date(certificate.not_after())));
         }
     }
-    if ending.is_empty() {
+    let all = ending.len();
+    verdict(what, count, ending, all)
+}
+
+/// On so many certificates, of which so many end soon, the first of them by name.
+fn verdict(what: &'static str, count: usize, first: Vec<String>, ending: usize) -> Finding {
+    if ending == 0 {
         return Finding::good(what, format!("{count}, none ends within 30 days"));
     }
-    Finding::bad(what, failure::CONFIGURATION, named(ending))
+    Finding::bad(what, failure::CONFIGURATION, named(first, ending))
 }
 
 /// Certificates with which we show ourselves on connections, as a server and as a client.
 fn check_tls(config: &Config, findings: &mut Vec<Finding>) {
-    if let Some(files) = &config.tls {
-        findings.push(check_pair("tls certificate", &files.certificate, &files.key));
-        if let Some(ca) = &config.inside.client_ca {
-            findings.push(match tls::authenticating_server(files, ca) {
-                Ok(_) => Finding::good("inside client_ca", "clients show a certificate".to_owned()),
-                Err(why) => Finding::bad("inside client_ca", failure::CONFIGURATION, why),
-            });
-        }
+    for Shown { what, files } in endings::shown(config) {
+        findings.push(check_pair(what, &files));
+    }
+    if let (Some(files), Some(ca)) = (&config.tls, &config.inside.client_ca) {
+        findings.push(match tls::authenticating_server(files, ca) {
+            Ok(_) => Finding::good("inside client_ca", "clients show a certificate".to_owned()),
+            Err(why) => Finding::bad("inside client_ca", failure::CONFIGURATION, why),
+        });
     }
     if let Some(tls) = config.key_server.as_ref().and_then(|server| server.tls.as_ref()) {
-        let TlsFiles { certificate, key } = &tls.files;
-        findings.push(check_pair("key server certificate", certificate, key));
-    }
-    let kmip = config.stores.kmip.as_ref().and_then(|kmip| kmip.tls.as_ref());
-    if let Some(files) = kmip {
-        findings.push(check_pair("kmip client certificate", &files.certificate, &files.key));
-    }
-    let bind = config.stores.ldap.as_ref().map(|ldap| &ldap.bind);
-    if let Some(LdapBind::Certificate { certificate, key }) = bind {
-        findings.push(check_pair("ldap client certificate", certificate, key));
+        findings.push(check_pair("key server certificate", &tls.files));
     }
 }
 
 /// Whether the key is the certificate's, and no certificate of the chain ends soon.
-fn check_pair(what: &'static str, certificate: &Path, key: &Path) -> Finding {
-    let files = TlsFiles { certificate: certificate.to_owned(), key: key.to_owned() };
-    if let Err(why) = tls::server(&files) {
+fn check_pair(what: &'static str, files: &TlsFiles) -> Finding {
+    if let Err(why) = tls::server(files) {
         return Finding::bad(what, failure::CONFIGURATION, why);
     }
-    let path = certificate.display();
-    let read = || {
-        let bytes = std::fs::read(certificate).map_err(|error| error.to_string())?;
-        Material::read(&bytes, None).map_err(|error| error.to_string())
-    };
-    let certificates = match read() {
-        Ok(material) => material.certificates,
-        Err(why) => return Finding::bad(what, failure::CONFIGURATION, format!("{path}: {why}")),
+    let certificates = match endings::certificates(&files.certificate) {
+        Ok(certificates) => certificates,
+        Err(why) => return Finding::bad(what, failure::CONFIGURATION, why),
     };
     let named = |one: &Arc<Certificate>| one.subject().to_owned();
     let mut finding = ending(what, certificates.iter().map(|one| (named(one), &**one)));
-    finding.detail = format!("{path}: {}", finding.detail);
+    finding.detail = format!("{}: {}", files.certificate.display(), finding.detail);
     finding
 }
 
-/// REQUIREMENTS G15.
-const WARNING_SECS: i64 = 30 * 24 * 3600;
-/// How long before its end an authority's successor is asked for: correspondents take time to import it.
-const RENEWAL_SECS: i64 = 180 * 24 * 3600;
 const REVOCATION_LISTS: &str = "revocation lists";
 /// Names in one row.
 const NAMED_MAX: usize = 5;
