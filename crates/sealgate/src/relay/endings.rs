@@ -66,11 +66,16 @@ pub(crate) fn needs_successor(issues_until: Timestamp, now: Timestamp) -> bool {
 
 /// Looks soon after the start and once a day, apart from everything else: a store may take its time.
 pub(super) async fn watch(relay: Weak<Relay>) {
-    let mut wait = FIRST_LOOK_AFTER;
+    let (mut wait, mut again) = (FIRST_LOOK_AFTER, LOOK_AGAIN);
     loop {
         tokio::time::sleep(wait).await;
         let Some(relay) = relay.upgrade() else { return };
-        wait = if look(&relay).await { LOOK_EVERY } else { LOOK_AGAIN };
+        if look(&relay).await {
+            (wait, again) = (LOOK_EVERY, LOOK_AGAIN);
+        } else {
+            // What can never be looked at is no alarm every hour.
+            (wait, again) = (again, again.saturating_mul(2).min(LOOK_EVERY));
+        }
     }
 }
 
