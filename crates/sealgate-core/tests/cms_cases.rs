@@ -395,6 +395,8 @@ fn absent_parameters_are_errors_everywhere() {
     assert_eq!(open(&agreement, &person).unwrap_err(), OpenFault::Failed);
     *foreign.at(&[1, 0, 1, 0, 2, 1, 0]) = Node::oid("1.2.3.4");
     assert_eq!(open(&foreign, &person).unwrap_err(), OpenFault::Unsupported);
+    let is_unsupported = |cms: &Node| EnvelopedData::parse(&cms.write()).unwrap().is_unsupported(0);
+    assert!(is_unsupported(&foreign) && !is_unsupported(&agreement));
     let bob = rfc9216("bob.encrypt");
     let mut oaep = sealed(&bob, ContentCipher::Aes256Gcm);
     let without = Node::Branch(0x30, vec![Node::oid("1.2.840.113549.1.1.7")]);

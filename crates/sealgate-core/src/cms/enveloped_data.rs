@@ -147,6 +147,19 @@ impl EnvelopedData {
         }
     }
 
+    /// Whether the way in which the content-encryption key came to this recipient is one that is not supported, as everybody can see.
+    pub fn is_unsupported(&self, recipient: usize) -> bool {
+        let fault = match self.recipients.get(recipient).map(|recipient| &recipient.way) {
+            Some(Way::Transport { algorithm }) => transport(algorithm).err().map(public_fault),
+            Some(Way::Agreement(shared)) if shared.ephemeral.is_none() => {
+                Some(OpenFault::Unsupported)
+            }
+            Some(Way::Agreement(shared)) => Scheme::read(&shared.algorithm).err().map(public_fault),
+            None => None,
+        };
+        fault == Some(OpenFault::Unsupported)
+    }
+
     /// Decrypts for one recipient with its key.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ pub fn open(
         Ok(named) => named,
         Err(Closed::StoreAway) => return Opening::Unavailable,
         // No key was tried, so none is named.
-        Err(Closed::ByPolicy) => return Opening::Unsupported(layer(enveloped, "", "")),
+        Err(Closed::ToUs) => return Opening::Unsupported(layer(enveloped, "", "")),
     };
     let Some(&(index, first)) = named.first() else {
         return Opening::NotForUs(layer(enveloped, "", ""));
@@ -71,14 +71,15 @@ pub fn open(
 
 /// Why no key is used.
 enum Closed {
-    ByPolicy,
     StoreAway,
+    /// By policy, or because nothing that is for us came in a way that is supported: everybody can see which.
+    ToUs,
 }
 
 /// Who of the envelope's recipients is named as one of the ciphertext's, by index, each with his key.
 ///
 /// # Errors
-/// What comes of it where a store is away, or where there would be somebody but for the policy.
+/// What comes of it where a store is away, or where there would be somebody but for the policy or the way.
 fn named<'a>(
     enveloped: &EnvelopedData,
     envelope: &Envelope,
@@ -86,7 +87,9 @@ fn named<'a>(
     reached: Option<&[usize]>,
     rsa_pkcs1: RsaPkcs1,
 ) -> Result<Vec<(usize, Access<'a>)>, Closed> {
-    let is_refused = |info: usize| rsa_pkcs1 == RsaPkcs1::Refuse && enveloped.is_pkcs1(info);
+    let is_refused = |info: usize| {
+        enveloped.is_unsupported(info) || rsa_pkcs1 == RsaPkcs1::Refuse && enveloped.is_pkcs1(info)
+    };
     let mut refused = false;
     let mut named = Vec::new();
     for (index, recipient) in envelope.recipients.iter().enumerate() {
@@ -109,7 +112,7 @@ fn named<'a>(
         named.extend(usable.map(|(key, info)| (index, access(key, info))));
     }
     if refused && named.is_empty() {
-        return Err(Closed::ByPolicy);
+        return Err(Closed::ToUs);
     }
     Ok(named)
 }
