@@ -12,7 +12,7 @@ use crate::cms::{self, CmsError, ContentKind, EnvelopedData, SignedData};
 use crate::decrypt::{self, Opened, Opening};
 use crate::envelope::Envelope;
 use crate::keys::{LookupError, PublicKey};
-use crate::mime::{self, Cryptographic, Entity, MimeError, SignedParts};
+use crate::mime::{self, Cryptographic, Entity, Field, MimeError, SignedParts};
 use crate::outbound::Context;
 use crate::policy::{Decision, Falsified, UnauthenticatedEncryption};
 use crate::refusal::Refusal;
@@ -111,6 +111,9 @@ enum Next {
 /// The state between two layers.
 struct Walk {
     behind: Behind,
+    /// Whether the message's own Content fields, which go where it is opened, are ASCII: else a mail server without SMTPUTF8 would
+    /// take it opened only.
+    is_plain_outside: bool,
     /// The signature that would be the author's if nothing encrypted follows inside (D19), and which layer it is.
     signature: Option<(Checked, usize)>,
     peeled: Peeled,
@@ -122,7 +125,10 @@ impl Peeler<'_> {
     /// # Errors
     /// [`Fault`].
     pub(super) fn peel(&self, root: Entity, layers: &mut Vec<Layer>) -> Result<Peeled, Fault> {
-        let mut walk = Walk { behind: Behind::Nothing, signature: None, peeled: Peeled::default() };
+        let is_plain_outside =
+            root.header.fields().filter(Field::is_content).all(|field| field.raw().is_ascii());
+        let (behind, signature, peeled) = (Behind::Nothing, None, Peeled::default());
+        let mut walk = Walk { behind, is_plain_outside, signature, peeled };
         let mut entity = root;
         for _ in 0..=LAYERS_MAX {
             if layers.len() >= LAYERS_MAX
@@ -431,6 +437,7 @@ impl Peeler<'_> {
         let ordinary = matches!(layer, Cryptographic::None) && is_well_formed(entity);
         if self.decision.unauthenticated_encryption == UnauthenticatedEncryption::Pass
             && ordinary
+            && walk.is_plain_outside
             && let Some(seven_bit) = super::seven_bit(entity)
         {
             walk.peeled.deliver = Some(seven_bit);

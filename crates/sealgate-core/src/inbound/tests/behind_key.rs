@@ -123,6 +123,31 @@ fn what_passes_is_for_the_same_copies_opened_or_not() {
     assert_eq!(copies(&altered_cms(&forged, 0), false), [vec![1, 2], vec![0]]);
 }
 
+/// Everybody can see that a key came in a way that we do not know: that hides nothing, and keeps no mail closed to others.
+#[test]
+fn who_is_named_in_an_unsupported_way_keeps_nothing_from_the_others() {
+    let world = World::new();
+    let der = |entity: &[Bytes]| {
+        mime::decode_body(&Entity::parse(mail("", entity)).unwrap()).unwrap().to_vec()
+    };
+    let signed = world.signed(PAYLOAD, &world.alice.signing);
+    let mut carols = der(&world.sealed(&signed, CBC, &world.carol));
+    // dhSinglePass-stdDH-sha256kdf-scheme (RFC 5753 §7.1.4).
+    let at = memchr::memmem::find(&carols, &[0x2b, 0x81, 4, 1, 11, 1]).unwrap();
+    carols[at + 5] = 99;
+    let bobs = der(&world.sealed(&signed, CBC, &world.bob));
+    let both = cms::splicing::with_recipients_of(&bobs, &carols).unwrap();
+    let both = mail(FROM_ALICE, &[mime::write::pkcs7_mime(&[], "enveloped-data", both)]);
+    for to in [["bob@abc.example", "carol@abc.example"], ["carol@abc.example", "bob@abc.example"]] {
+        for decision in [Decision::default(), passing()] {
+            let outcome = world.take_with(decision, &both, &to);
+            row(&outcome, "250", Delivered::Plain, Verdict::Pass, None);
+            let bob = to.iter().position(|one| one.starts_with("bob")).unwrap();
+            assert_eq!(outcome.result.unwrap().parcels[0].recipients, [bob]);
+        }
+    }
+}
+
 /// A mail server without 8BITMIME would refuse the one and take the other.
 #[test]
 fn what_passes_needs_8bitmime_no_more_opened_than_not() {
@@ -138,6 +163,12 @@ fn what_passes_needs_8bitmime_no_more_opened_than_not() {
     assert!(!outcome.result.as_ref().unwrap().parcels[0].eight_bit);
     let field = "Content-Type: text/plain; name=\u{fc}\r\n\r\ndich\r\n";
     let outcome = world.take_with(passing(), &seal(field), BOB);
+    row(&outcome, "250", Delivered::AsReceived, Verdict::None, Some(Reason::NotDecrypted));
+
+    // A field that is not in what was opened, of a message that asks for SMTPUTF8.
+    let head = format!("{FROM_ALICE}Content-Description: \u{fc}\r\n");
+    let sealed = world.sealed(&[Bytes::from_static(PAYLOAD)], CBC, &world.bob);
+    let outcome = world.take_with(passing(), &mail(&head, &sealed), BOB);
     row(&outcome, "250", Delivered::AsReceived, Verdict::None, Some(Reason::NotDecrypted));
 
     // The other way round: the ciphertext itself in eight bits.
