@@ -326,7 +326,12 @@ impl Session {
             }
             let received_bytes = u64::try_from(size_bytes).unwrap_or(u64::MAX);
             let (refusal, envelope) = (Some(reply), Some(envelope));
-            return Ok(self.discarded(Discarded { refusal, envelope, received_bytes }));
+            return Ok(self.discarded(Discarded {
+                refusal,
+                decided: None,
+                envelope,
+                received_bytes,
+            }));
         }
         self.receiving = None;
         failpoint!("session.memory_reserved");

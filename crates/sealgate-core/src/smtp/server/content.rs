@@ -22,6 +22,8 @@ pub(super) struct Body {
 pub struct Discarded {
     /// What was said of it; `None` where it was the client who ended it (RSET, a hello or QUIT between two chunks).
     pub refusal: Option<Reply>,
+    /// What would have been said of it at its end, where that was decided already.
+    pub decided: Option<Reply>,
     /// `None` where the content came without a transaction.
     pub envelope: Option<Envelope>,
     /// How much of it came, kept or not.
@@ -146,8 +148,11 @@ impl Server {
 
     /// Ends content that has begun, and the transaction with it.
     pub(super) fn discard(&mut self, refusal: Option<Reply>) -> Option<Discarded> {
-        let received_bytes = self.body.take()?.content.received();
-        Some(Discarded { refusal, envelope: self.envelope.take(), received_bytes })
+        let body = self.body.take()?;
+        let received_bytes = body.content.received();
+        let too_large = body.content.is_too_large().then(|| Reply::from(&Refusal::TooLarge));
+        let decided = body.refusal.or(too_large);
+        Some(Discarded { refusal, decided, envelope: self.envelope.take(), received_bytes })
     }
 
     /// All content is here: ask, or answer what was decided before.
@@ -168,7 +173,8 @@ impl Server {
                 self.reply(&reply);
             }
             let received_bytes = body.content.received();
-            let discarded = Discarded { refusal: Some(reply), envelope, received_bytes };
+            let (refusal, decided) = (Some(reply), None);
+            let discarded = Discarded { refusal, decided, envelope, received_bytes };
             return Some(Event::discarded(discarded));
         }
         let (envelope, message) = (envelope?, body.content.finish()?);

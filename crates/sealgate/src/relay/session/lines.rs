@@ -45,7 +45,7 @@ impl Session {
         let elapsed = self.receiving.take().map_or(Duration::ZERO, |it| it.since.elapsed());
         // A chunk outside a transaction is a wrong command, which has no line.
         let Some(envelope) = discarded.envelope else { return };
-        let reply = discarded.refusal.unwrap_or_else(|| {
+        let reply = discarded.refusal.or(discarded.decided).unwrap_or_else(|| {
             Reply::new(451, (4, 4, 2), "ended by the client before its content: nothing delivered")
         });
         let size_bytes = usize::try_from(discarded.received_bytes).unwrap_or(usize::MAX);
