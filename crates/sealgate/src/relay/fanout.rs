@@ -74,8 +74,8 @@ pub(crate) struct Fanout<'a> {
     /// A key of ours was tried on the message, whatever came of it (REQUIREMENTS 0.1): all its copies are alike to whoever
     /// sent it.
     pub(crate) opened: bool,
-    /// As it was received.
-    pub(crate) received_bytes: usize,
+    /// What all its copies are announced with then, where they are not larger.
+    pub(crate) announced_bytes: usize,
     /// Becomes true with the first dot: from there on the transaction must not be dropped.
     pub(crate) released: &'a AtomicBool,
     /// Whether what fails on the way counts against the hop.
@@ -224,10 +224,9 @@ impl Fanout<'_> {
         }
     }
 
-    /// Of each copy of a message that a key of ours was tried on: opened, and as received with our fields on top, it has one size
-    /// where a size decides about anything.
+    /// Of each copy of a message that a key of ours was tried on: it has one size, opened or not, where a size decides about anything.
     fn size_bytes_min(&self) -> usize {
-        if self.opened { self.received_bytes.saturating_add(OUR_FIELDS_BYTES_MAX) } else { 0 }
+        if self.opened { self.announced_bytes } else { 0 }
     }
 
     /// One copy, whatever becomes of the others.
@@ -579,8 +578,6 @@ const DOMAINS_MAX: usize = 64;
 const LOOK_UPS_AT_ONCE: usize = 32;
 /// How long one of them may take, an MTA-STS policy included.
 const LOOK_UP_MAX: Duration = Duration::from_secs(60);
-/// More than the fields that we put on top of a message take.
-const OUR_FIELDS_BYTES_MAX: usize = 16 << 10;
 /// Content up to this size travels together with its dot: there is no time in which anything could change.
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
 /// How long the next dot waits for the answer to the one before.

@@ -142,7 +142,7 @@ impl Transaction {
             answer_deadline: deadline,
             released,
             opened: false,
-            received_bytes: 0,
+            announced_bytes: 0,
             judges_hops: action == Action::Failed,
             answers,
         };

@@ -133,7 +133,7 @@ impl Transaction {
                         answer_deadline,
                         released,
                         opened: self.direction == Direction::Inbound && is_ours(&done.report),
-                        received_bytes: self.message.len(),
+                        announced_bytes: veil::size_bytes(&done.report, self.message.len()),
                         judges_hops: true,
                         answers: sender,
                     };

@@ -33,6 +33,13 @@ pub(super) fn is_open_to_guesses(report: &Report) -> bool {
             || (report.verdict != Verdict::Pass && report.layers.iter().any(is_open_to_changes)))
 }
 
+/// With how many octets a message is announced at least, whatever was found inside: as many as it came with. Where its sender may
+/// not learn whether it opened, with our fields on top as well, which take more above what stayed closed.
+pub(super) fn size_bytes(report: &Report, received_bytes: usize) -> usize {
+    let ours = if is_open_to_guesses(report) { OUR_FIELDS_BYTES_MAX } else { 0 };
+    received_bytes.saturating_add(ours)
+}
+
 /// The next full tick after the dot.
 fn reply_time(dot: Instant, now: Instant, tick: Duration) -> Instant {
     let ticks = now.duration_since(dot).as_nanos() / tick.as_nanos() + 1;
@@ -53,6 +60,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Far above what another machine's answers take: where a ciphertext may be at fault, it is asked several times.
 const TICK_OF_KEYS_ELSEWHERE: Duration = Duration::from_secs(1);
 const MEBIBYTE: usize = 1 << 20;
+/// More than the fields that we put on top of a message take.
+const OUR_FIELDS_BYTES_MAX: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
