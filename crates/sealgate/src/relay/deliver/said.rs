@@ -75,7 +75,10 @@ fn names_tls(reply: &Reply) -> bool {
     let text = reply.text().to_ascii_lowercase();
     // Whole words: an address that is repeated may have the letters in it.
     let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    words.any(|word| matches!(word, "tls" | "ssl" | "starttls") || word.starts_with("encrypt"))
+    words.any(|word| {
+        let is_named = matches!(word, "tls" | "ssl" | "starttls") || word.contains("encrypt");
+        is_named || word.starts_with("tlsv") || word.starts_with("sslv")
+    })
 }
 
 /// What a server does not offer, it may within TLS.
@@ -125,6 +128,8 @@ mod tests {
             (550, None, "TLS required", true),
             (550, None, "Use of SSL/TLS is mandatory", true),
             (550, None, "Encryption required for this recipient", true),
+            (550, None, "Unencrypted connections are not accepted", true),
+            (550, None, "TLSv1.2 or higher required", true),
             (550, Some((5, 7, 1)), "no", true),
             (530, None, "no", true),
             (550, None, "no such user", false),
