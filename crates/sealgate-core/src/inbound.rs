@@ -301,7 +301,7 @@ impl Inbound {
         let (signer, chain) = (self.context.dkim.as_ref()?, self.chain?);
         let results = result_fields::results(report);
         let sealed =
-            signer.seal(message, chain, &self.context.hostname, &results, self.context.now);
+            signer.seal(message, chain, &self.context.hostname, &results, self.context.stamp);
         sealed.ok().flatten()
     }
 

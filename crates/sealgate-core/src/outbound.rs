@@ -43,6 +43,9 @@ pub struct Context {
     pub now: Timestamp,
     /// The clock has jumped: what `now` alone speaks against waits, and is not refused (REQUIREMENTS O15).
     pub clock_is_doubtful: bool,
+    /// What is written down as the time: the wall clock's, also where it is not believed, because a receiver takes what lies in his
+    /// future for forged.
+    pub stamp: Timestamp,
     /// Signs for our domains what leaves, and seals what comes in and is changed.
     pub dkim: Option<Arc<Signer>>,
 }
@@ -196,7 +199,7 @@ impl Outbound {
         let Some(signer) = &self.context.dkim else { return Ok(made) };
         let Some(domain) = self.domain_that_signs(signer, entity) else { return Ok(made) };
         for parcel in &mut made.parcels {
-            let signed = signer.sign(&parcel.message, &domain, self.context.now);
+            let signed = signer.sign(&parcel.message, &domain, self.context.stamp);
             let field = signed.map_err(|error| match error {
                 KeyError::Unavailable(_) => Refusal::KeysUnavailable,
                 KeyError::Failed => Refusal::Internal,

@@ -161,6 +161,7 @@ pub(crate) fn context(domain: &str, authority: &Authority, defaults: Decision) -
         hostname: format!("gate.{domain}"),
         now: NOW,
         clock_is_doubtful: false,
+        stamp: NOW,
         dkim: None,
     }
 }

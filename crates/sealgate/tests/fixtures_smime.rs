@@ -357,6 +357,7 @@ impl Bed {
             hostname: "gate.ours.example".to_owned(),
             now,
             clock_is_doubtful: false,
+            stamp: now,
             dkim: None,
         };
         let envelope = Envelope {

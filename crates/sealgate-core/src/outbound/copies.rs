@@ -236,7 +236,7 @@ impl Copies<'_> {
         let Some(key) = self.signer else { return Ok(content) };
         let own: Option<&Certificate> = self.own.as_ref().map(|own| own.certificate.as_ref());
         let signed =
-            sign::smime::sign(&content.entity, key, own, self.context.now).map_err(|error| {
+            sign::smime::sign(&content.entity, key, own, self.context.stamp).map_err(|error| {
                 match error {
                     KeyError::Unavailable(_) => Refusal::KeysUnavailable,
                     KeyError::Failed => Refusal::Internal,

@@ -151,6 +151,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
             hostname: HOSTNAME.to_owned(),
             now: NOW,
             clock_is_doubtful: false,
+            stamp: NOW,
             dkim: Some(Arc::new(signer.expect("a signer"))),
         },
         envelope: Envelope {

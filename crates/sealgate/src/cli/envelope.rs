@@ -68,6 +68,7 @@ impl Transaction {
             hostname: config.hostname.clone(),
             now: at,
             clock_is_doubtful: false,
+            stamp: at,
             dkim,
         };
         let eight_bit = !message.bytes().is_ascii();
@@ -116,20 +117,31 @@ fn deliver(
     destination: Destination<'_>,
 ) -> Result<(), Failure> {
     let Done { parcels, report, .. } = done;
-    // First, so that a message that is out is no failure.
+    if destination.out_dir.is_none() && parcels.len() != 1 {
+        let line = format!("{} copies: say where they go with --out-dir DIR", parcels.len());
+        return Err(Failure::Usage(line));
+    }
+    // First, so that a message that is out is no failure; and it stays only where that is so.
     write_report(&report, destination)?;
-    match (destination.out_dir, parcels.as_slice()) {
-        (Some(directory), parcels) => {
-            std::fs::create_dir_all(directory).map_err(|e| Failure::file(directory, &e))?;
-            for (index, parcel) in parcels.iter().enumerate() {
-                write_copy(directory, index.saturating_add(1), parcel, recipients, &report)?;
-            }
-        }
-        (None, [parcel]) => output::write_message(&parcel.message.concat())?,
-        (None, parcels) => {
-            let line = format!("{} copies: say where they go with --out-dir DIR", parcels.len());
-            return Err(Failure::Usage(line));
-        }
+    let written = match destination.out_dir {
+        Some(directory) => write_copies(directory, &parcels, recipients, &report),
+        None => parcels.first().map_or(Ok(()), |one| output::write_message(&one.message.concat())),
+    };
+    if let (Err(_), Some(path)) = (&written, destination.report) {
+        let _ = std::fs::remove_file(path);
+    }
+    written
+}
+
+fn write_copies(
+    directory: &Path,
+    parcels: &[Parcel],
+    recipients: &[Address],
+    report: &Report,
+) -> Result<(), Failure> {
+    std::fs::create_dir_all(directory).map_err(|e| Failure::file(directory, &e))?;
+    for (index, parcel) in parcels.iter().enumerate() {
+        write_copy(directory, index.saturating_add(1), parcel, recipients, report)?;
     }
     Ok(())
 }
@@ -174,6 +186,9 @@ fn read_message(bytes_max: usize) -> Result<Result<Message, Reply>, Failure> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().take(bytes_max.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(|error| Failure::Data(format!("standard input: {error}")))?;
+    if u64::try_from(bytes.len()).is_ok_and(|read| read > bytes_max) {
+        return Ok(Err(Reply::from(&Refusal::TooLarge)));
+    }
     let mut content = Content::new(bytes_max, None);
     let mut decoder = Decoder::for_chunks(Limits::default().line_bytes_max);
     let decoded = decoder.decode(&with_crlf(&bytes), &mut content);

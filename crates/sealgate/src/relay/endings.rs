@@ -2,7 +2,7 @@
 //! asked, by the same limits.
 //!
 //! In: own keys' certificates, the own authority, and the certificates with which we show ourselves on connections. Out: a warning
-//! for each, and `sealgate_own_certificate_days_left_min`. Of many keys the first few are named and the rest are counted.
+//! for each, `sealgate_own_certificate_days_left_min` and `sealgate_own_certificates_ended`. Of many keys the first few are named and the rest are counted.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -101,7 +101,8 @@ async fn look(relay: &Relay) -> bool {
             Err(why) => tracing::warn!(why, "not looked at for certificates that end soon"),
         }
     }
-    if is_complete && let Some(first) = ends.iter().min() {
+    // As far as could be looked: an alarm must not wait for a store that is never to be had.
+    if let Some(first) = ends.iter().min() {
         let days = first.0.saturating_sub(now.0).div_euclid(DAY_SECS);
         let days = i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX });
         metrics::gauge!("sealgate_own_certificate_days_left_min").set(f64::from(days));
@@ -115,7 +116,7 @@ async fn secret_keys(
     now: Timestamp,
 ) -> Result<Option<Timestamp>, String> {
     let soon = soon(now);
-    let keys = administration.ending_secret_keys(soon, LINES_MAX).await;
+    let keys = administration.ending_secret_keys(now, soon, LINES_MAX).await;
     let keys = keys.map_err(|error| error.to_string())?;
     let mut said = 0;
     for key in keys.first.iter().filter(|key| key.not_after < soon) {
@@ -124,7 +125,7 @@ async fn secret_keys(
             owner = key.owner,
             purpose = key.purpose,
             ends = day(key.not_after),
-            "a certificate of ours ends: make its successor with `sealgate secret-key generate`, or import one"
+            "a certificate of ours ends: make its successor with `sealgate secret-key generate`, or import one. Where nobody needs it any more it stays for old mail"
         );
     }
     let more = keys.ending.saturating_sub(said);
@@ -134,6 +135,8 @@ async fn secret_keys(
             "and so many more certificates of ours end: `sealgate secret-key list`"
         );
     }
+    let ended = u32::try_from(keys.ended).unwrap_or(u32::MAX);
+    metrics::gauge!("sealgate_own_certificates_ended").set(f64::from(ended));
     Ok(keys.first.first().map(|key| key.not_after))
 }
 
@@ -183,7 +186,7 @@ async fn connections(config: Config, now: Timestamp) -> Result<Option<Timestamp>
 }
 
 /// `2026-11-23`.
-fn day(timestamp: Timestamp) -> String {
+pub(crate) fn day(timestamp: Timestamp) -> String {
     jiff::Timestamp::from_second(timestamp.0)
         .map_or_else(|_| timestamp.0.to_string(), |time| time.strftime("%F").to_string())
 }

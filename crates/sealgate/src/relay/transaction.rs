@@ -280,6 +280,7 @@ impl Transaction {
             hostname: settings.config.hostname.clone(),
             now,
             clock_is_doubtful,
+            stamp: super::wall_clock::stamp(),
             dkim: settings.dkim.clone(),
         })
     }

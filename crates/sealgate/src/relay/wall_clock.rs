@@ -106,6 +106,11 @@ fn distance_secs(wall_secs: i64, monotonic: Duration) -> i64 {
     wall_secs.saturating_sub(i64::try_from(monotonic.as_secs()).unwrap_or(i64::MAX))
 }
 
+/// What the clock says, right or wrong.
+pub(super) fn stamp() -> Timestamp {
+    Timestamp(now_secs())
+}
+
 /// Seconds of Unix time, as the wall clock has it.
 pub(super) fn now_secs() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
