@@ -174,16 +174,17 @@ impl<'a> Administration<'a> {
         self.stores.secret_keys().list(self.database, owner).await
     }
 
-    /// Of our own keys in use the certificates that end first, at most so many, and how many end before `soon`.
+    /// Of our own keys in use the certificates that end first, at most so many, and how many end before `soon`, and before `now`.
     ///
     /// # Errors
     /// [`StoreError`] where the database, or the store, does not answer.
     pub async fn ending_secret_keys(
         &self,
+        now: Timestamp,
         soon: Timestamp,
         named_max: usize,
     ) -> Result<EndingKeys, StoreError> {
-        let question = Question { soon, named_max };
+        let question = Question { now, soon, named_max };
         self.stores.secret_keys().ending(self.database, question).await
     }
 

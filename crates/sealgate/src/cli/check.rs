@@ -224,8 +224,8 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
 
 async fn check_own_certificates(administration: &Administration<'_>) -> Finding {
     const OWN_CERTIFICATES: &str = "own certificates";
-    let soon = endings::soon(now());
-    let keys = match administration.ending_secret_keys(soon, NAMED_MAX).await {
+    let (now, soon) = (now(), endings::soon(now()));
+    let keys = match administration.ending_secret_keys(now, soon, NAMED_MAX).await {
         Ok(keys) => keys,
         Err(error) => return Finding::failed(OWN_CERTIFICATES, &Failure::from(error)),
     };
