@@ -36,10 +36,9 @@ pub(crate) fn advice(path: &Path) -> Option<String> {
     // Nobody comes to it through a directory that is closed to him.
     let is_passable = |directory| mode(directory).is_none_or(|mode| mode & PASSES_OTHERS != 0);
     let path = path.display();
-    file.ancestors()
-        .skip(1)
-        .all(is_passable)
-        .then(|| format!("{path}: others may read it (mode {of_file:04o}): chmod o= {path}"))
+    file.ancestors().skip(1).all(is_passable).then(|| {
+        format!("{path}: others may read or write it (mode {of_file:04o}): chmod o= {path}")
+    })
 }
 
 /// Writes it into the log.
@@ -50,7 +49,7 @@ pub(crate) fn warn(config: &Config) {
 }
 
 /// The group may be the one of those who run us.
-const OTHERS: u32 = 0o007;
+const OTHERS: u32 = 0o006;
 const PASSES_OTHERS: u32 = 0o001;
 
 #[cfg(test)]

@@ -363,7 +363,7 @@ fn a_self_signed_certificate_that_calls_itself_an_authority_is_a_correspondents(
         "{new} {key} -out carol.pem -subj /CN=Carol -addext subjectAltName=email:carol@partner.example"
     ));
     bed.openssl(&format!("{new} {key} -out nameless.pem -subj /CN=Dave"));
-    let usage = "-addext keyUsage=keyCertSign,cRLSign";
+    let usage = "-addext keyUsage=digitalSignature,keyCertSign,cRLSign";
     bed.openssl(&format!(
         "{new} {key} -out root.pem -subj /emailAddress=ca@partner.example {usage}"
     ));
@@ -375,8 +375,11 @@ fn a_self_signed_certificate_that_calls_itself_an_authority_is_a_correspondents(
         let sealed = bed.good_with(&seal, MAIL.as_bytes());
         assert!(String::from_utf8(sealed).unwrap().contains("enveloped-data"), "{to}");
     }
-    for file in ["nameless.pem", "root.pem"] {
-        let error = bed.bad(&["public-key", "import", file], 65);
+    let error = bed.bad(&["public-key", "import", "nameless.pem"], 65);
+    assert!(error.contains("--address") && !error.contains("anchor"), "{error}");
+    for more in [&[][..], &["--address", "@partner.example"]] {
+        let import = [&["public-key", "import"], more, &["root.pem"]].concat();
+        let error = bed.bad(&import, 65);
         assert!(error.contains("anchor import"), "{error}");
     }
 }

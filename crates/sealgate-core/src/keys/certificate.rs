@@ -162,6 +162,10 @@ impl Certificate {
     pub fn is_authority(&self) -> bool {
         self.facts.extensions.is_authority
     }
+    /// Whether key usage says that it signs certificates.
+    pub fn says_it_issues(&self) -> bool {
+        self.facts.extensions.key_usage.is_some_and(|bits| bits & KEY_CERT_SIGN != 0)
+    }
     /// Whether somebody may trust it as an authority: it says that it is one, or it is a root of version 1, which has no
     /// extension to say so in (RFC 5280 §6.1.4 k leaves it to other means, here who imports it; REQUIREMENTS G1).
     pub fn may_be_anchor(&self) -> bool {
@@ -472,6 +476,7 @@ const MAILBOXES_MAX: usize = 100;
 
 // Bits of KeyUsage as its first two octets have them (RFC 5280 §4.2.1.3).
 const DIGITAL_SIGNATURE: u16 = 0x8000;
+const KEY_CERT_SIGN: u16 = 0x0400;
 const NON_REPUDIATION: u16 = 0x4000;
 const KEY_ENCIPHERMENT: u16 = 0x2000;
 const KEY_AGREEMENT: u16 = 0x0800;

@@ -143,7 +143,7 @@ async fn import_file(
     let (authorities, leaves): (Vec<_>, Vec<_>) = material
         .certificates
         .into_iter()
-        .partition(|one| one.is_authority() && !(is_alone && is_own_authority(owner, one)));
+        .partition(|one| one.is_authority() && !(is_alone && is_own_authority(one)));
     if leaves.is_empty() {
         let why = "no certificate of a correspondent in it; authorities go to `sealgate anchor \
                    import`";
@@ -184,11 +184,12 @@ async fn can_be_encrypted_to(session: &Session, owner: &Owner) -> Result<bool, F
     Ok(entries.iter().any(is_for_it))
 }
 
-/// Whether an authority's certificate is a correspondent's all the same: `openssl req -x509` says of everybody that he is one.
-fn is_own_authority(owner: Option<&Owner>, certificate: &Certificate) -> bool {
+/// Whether an authority's certificate is a correspondent's all the same: `openssl req -x509` says of everybody that he is one, and
+/// not what the key is for.
+fn is_own_authority(certificate: &Certificate) -> bool {
     certificate.is_self_issued()
+        && !certificate.says_it_issues()
         && (certificate.may_sign() || certificate.may_encrypt())
-        && (owner.is_some() || !certificate.addresses().is_empty())
 }
 
 /// Whose a certificate is: as the administrator says, else all its addresses.

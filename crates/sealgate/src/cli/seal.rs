@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sealgate_core::address::Address;
-
 use sealgate_core::outbound::Outbound;
 use sealgate_core::report::Direction;
 

