@@ -154,15 +154,15 @@ impl SqliteDatabase {
 }
 
 /// Brings the tables up to date. Unlike other databases SQLite lets two processes do that at once, and who comes second fails on
-/// what the first has made: then it looks again.
+/// what the first has made, or finds the file locked without being made to wait: then it looks again.
 async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
-    let mut tries_left = MIGRATIONS.migrations.len();
+    let began = Instant::now();
     loop {
         match MIGRATIONS.run(pool).await {
             Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..))
-                if tries_left > 0 =>
+                if began.elapsed() < BUSY_TIMEOUT =>
             {
-                tries_left -= 1;
+                tokio::time::sleep(MIGRATION_PAUSE).await;
             }
             done => return done,
         }
@@ -195,6 +195,8 @@ const TABLES: &str = "SELECT COUNT(*) = 3 FROM sqlite_master \
 const SQLITE_READONLY: u32 = 8;
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Before a migration is tried again that another one came before: each needs a moment without others.
+const MIGRATION_PAUSE: Duration = Duration::from_millis(20);
 pub(super) const CONNECTIONS_MAX: u32 = 4;
 
 #[cfg(test)]
@@ -208,6 +210,8 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("sealgate.db");
             SqliteDatabase::create(&path).unwrap();
+            // The log, which `init` begins alone.
+            SqliteDatabase::connect(&path).await.unwrap().close().await;
             let all = (0..4).map(|_| {
                 let path = path.clone();
                 tokio::spawn(async move { SqliteDatabase::fill(&path).await })
