@@ -5,6 +5,7 @@
 //! early as long as there is something else to try; no content has gone out then.
 
 use sealgate_core::refusal::{Refusal, Reply};
+use sealgate_core::report::Delivered;
 use sealgate_core::smtp::client::{Event, Failure, Lack};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
@@ -267,7 +268,12 @@ impl Consignment<'_> {
     fn lacking(&self, link: &Link, lack: Lack) -> Refusal {
         let refusal = Refusal::from(lack);
         let mut as_received = self.transaction();
-        as_received.size_bytes = u64::try_from(self.size_bytes_min).unwrap_or(u64::MAX);
+        // What was not opened has its size.
+        let size_bytes = match self.parcel.delivered {
+            Delivered::AsReceived => self.size_bytes(),
+            _ => self.size_bytes_min,
+        };
+        as_received.size_bytes = u64::try_from(size_bytes).unwrap_or(u64::MAX);
         (as_received.eight_bit, as_received.utf8_header) = (false, false);
         if !self.opened || link.client.lacks(&as_received) == Some(lack) {
             return lacking_over(Over::of(link), refusal);

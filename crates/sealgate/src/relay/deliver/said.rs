@@ -76,8 +76,8 @@ fn names_tls(reply: &Reply) -> bool {
     // Whole words: an address that is repeated may have the letters in it.
     let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
     words.any(|word| {
-        let is_named = matches!(word, "tls" | "ssl" | "starttls") || word.contains("encrypt");
-        is_named || word.starts_with("tlsv") || word.starts_with("sslv")
+        let begins = ["tlsv", "sslv", "encrypt", "unencrypt"];
+        matches!(word, "tls" | "ssl" | "starttls") || begins.iter().any(|one| word.starts_with(one))
     })
 }
 
@@ -134,6 +134,7 @@ mod tests {
             (530, None, "no", true),
             (550, None, "no such user", false),
             (550, None, "<r.castles@abc.example>: User unknown", false),
+            (550, None, "<bob@letsencrypt.example>: User unknown", false),
             (550, Some((5, 1, 1)), "<tls@abc.example>: User unknown", false),
             (552, Some((5, 2, 2)), "<ssl@abc.example>: mailbox full", false),
         ] {
