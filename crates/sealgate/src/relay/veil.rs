@@ -33,11 +33,11 @@ pub(super) fn is_open_to_guesses(report: &Report) -> bool {
             || (report.verdict != Verdict::Pass && report.layers.iter().any(is_open_to_changes)))
 }
 
-/// With how many octets a message is announced at least, whatever was found inside: as many as it came with. Where its sender may
-/// not learn whether it opened, with our fields on top as well, which take more above what stayed closed.
+/// With how many octets a message is announced at least, whatever was found inside: as many as it came with, and our fields on top,
+/// which take more above what stayed closed. Only what its author signed is his own to know, and need not leave room for these.
 pub(super) fn size_bytes(report: &Report, received_bytes: usize) -> usize {
-    let ours = if is_open_to_guesses(report) { OUR_FIELDS_BYTES_MAX } else { 0 };
-    received_bytes.saturating_add(ours)
+    let is_authors = report.verdict == Verdict::Pass && !is_open_to_guesses(report);
+    received_bytes.saturating_add(if is_authors { 0 } else { OUR_FIELDS_BYTES_MAX })
 }
 
 /// The next full tick after the dot.
@@ -96,10 +96,13 @@ mod tests {
         ] {
             let report = report(content, key, delivered, verdict);
             assert_eq!(is_open_to_guesses(&report), veiled, "{report:?}");
+            let fields = if verdict == Verdict::Pass { 0 } else { OUR_FIELDS_BYTES_MAX };
+            assert_eq!(size_bytes(&report, 1000), 1000 + fields, "{report:?}");
         }
         let mut opened_beside = report("aes-256-gcm", "rsa-pkcs1", Plain, Verdict::Pass);
         opened_beside.named_in_vain = true;
         assert!(is_open_to_guesses(&opened_beside), "another key of ours was tried");
+        assert_eq!(size_bytes(&opened_beside, 1000), 1000 + OUR_FIELDS_BYTES_MAX);
         assert!(!is_open_to_guesses(&Report::new(Direction::Outbound, "id")));
     }
 
