@@ -15,6 +15,7 @@ use sealgate_keys::import::Material;
 use sealgate_keys::public_key_store::directory_server::LdapBind;
 
 use super::Relay;
+use super::wall_clock::Time;
 use crate::config::{Config, TlsFiles};
 
 /// Certificate and key of one side of our connections.
@@ -67,10 +68,11 @@ pub(crate) fn needs_successor(issues_until: Timestamp, now: Timestamp) -> bool {
 /// Looks soon after the start and once a day, apart from everything else: a store may take its time.
 pub(super) async fn watch(relay: Weak<Relay>) {
     let (mut wait, mut again) = (FIRST_LOOK_AFTER, LOOK_AGAIN);
+    let mut known = Known::default();
     loop {
         tokio::time::sleep(wait).await;
         let Some(relay) = relay.upgrade() else { return };
-        if look(&relay).await {
+        if look(&relay, &mut known).await {
             (wait, again) = (LOOK_EVERY, LOOK_AGAIN);
         } else {
             // What can never be looked at is no alarm every hour.
@@ -79,9 +81,13 @@ pub(super) async fn watch(relay: Weak<Relay>) {
     }
 }
 
+/// The first end among own keys, of the own authority and among what is shown on connections, as they were when last looked at:
+/// a store that is away for once is no all-clear.
+type Known = [Option<Timestamp>; 3];
+
 /// Whether everything could be looked at.
-async fn look(relay: &Relay) -> bool {
-    let (now, is_doubtful) = relay.clock.look();
+async fn look(relay: &Relay, known: &mut Known) -> bool {
+    let Time { now, is_doubtful, .. } = relay.clock.look();
     // What a clock says that has jumped is no reason to alarm, or not to.
     if is_doubtful {
         return false;
@@ -94,15 +100,14 @@ async fn look(relay: &Relay) -> bool {
         connections(config, now).await,
     ];
     let is_complete = looks.iter().all(Result::is_ok);
-    let mut ends = Vec::new();
-    for look in looks {
+    for (known, look) in known.iter_mut().zip(looks) {
         match look {
-            Ok(end) => ends.extend(end),
+            Ok(end) => *known = end,
             Err(why) => tracing::warn!(why, "not looked at for certificates that end soon"),
         }
     }
     // As far as could be looked: an alarm must not wait for a store that is never to be had.
-    if let Some(first) = ends.iter().min() {
+    if let Some(first) = known.iter().flatten().min() {
         let days = first.0.saturating_sub(now.0).div_euclid(DAY_SECS);
         let days = i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX });
         metrics::gauge!("sealgate_own_certificate_days_left_min").set(f64::from(days));
