@@ -43,8 +43,7 @@ pub struct Context {
     pub now: Timestamp,
     /// The clock has jumped: what `now` alone speaks against waits, and is not refused (REQUIREMENTS O15).
     pub clock_is_doubtful: bool,
-    /// What is written down as the time: the wall clock's, also where it is not believed, because a receiver takes what lies in his
-    /// future for forged.
+    /// What is written down as the time: never in the future of a receiver whose clock is right, who would take it for forged.
     pub stamp: Timestamp,
     /// Signs for our domains what leaves, and seals what comes in and is changed.
     pub dkim: Option<Arc<Signer>>,

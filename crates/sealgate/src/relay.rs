@@ -271,7 +271,7 @@ impl Relay {
                 relay.follow_resolvers();
                 crate::observe::drain();
                 // A clock that jumped ahead must have neither policies forgotten nor who has a message already.
-                if round % DONE_SWEEP_ROUNDS == 0 && !relay.clock.look().1 {
+                if round % DONE_SWEEP_ROUNDS == 0 && !relay.clock.look().is_doubtful {
                     done::sweep(&relay).await;
                     mta_sts::record::sweep(&relay.stores).await;
                 }

@@ -31,6 +31,7 @@ use super::recipients::Recipients;
 use super::settle::{Outcomes, Settled};
 use super::trace::{self, Origin};
 use super::transport::Transport;
+use super::wall_clock::Time;
 use super::{Relay, Settings, off_the_clock, veil};
 use crate::config::{Dmarc, NextHop};
 
@@ -273,14 +274,14 @@ impl Transaction {
             tracing::error!(%error, "the key database does not answer");
             Refusal::KeysUnavailable
         })?;
-        let (now, clock_is_doubtful) = relay.clock.look();
+        let Time { now, stamp, is_doubtful } = relay.clock.look();
         Ok(Context {
             policy: Arc::clone(&settings.config.policy),
             trust,
             hostname: settings.config.hostname.clone(),
             now,
-            clock_is_doubtful,
-            stamp: super::wall_clock::stamp(),
+            clock_is_doubtful: is_doubtful,
+            stamp,
             dkim: settings.dkim.clone(),
         })
     }

@@ -29,6 +29,30 @@ struct Watch {
     said: Option<Duration>,
 }
 
+/// The time, of a clock that may have jumped: it lies between what the clock says and what it should say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time {
+    /// To verify at, the later one. Who set a clock right that was in the future waits for an hour, or reloads, as after every
+    /// jump.
+    pub(crate) now: Timestamp,
+    /// To write down, the earlier one: receivers take what lies in their future for forged.
+    pub(crate) stamp: Timestamp,
+    /// Whether the two differ by more than usual.
+    pub(crate) is_doubtful: bool,
+}
+
+impl Time {
+    fn between(wall_secs: i64, doubt: Option<Doubt>) -> Self {
+        let ahead_secs = doubt.map_or(0, |doubt| doubt.ahead_secs);
+        let should_be_secs = wall_secs.saturating_sub(ahead_secs);
+        Self {
+            now: Timestamp(wall_secs.max(should_be_secs)),
+            stamp: Timestamp(wall_secs.min(should_be_secs)),
+            is_doubtful: doubt.is_some(),
+        }
+    }
+}
+
 /// What to think of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Doubt {
@@ -44,8 +68,8 @@ impl WallClock {
         Self { started: Instant::now(), watch: Mutex::new(Watch::new(now_secs(), Duration::ZERO)) }
     }
 
-    /// The time, of a clock that jumped back the one that it should have, and whether it is in doubt.
-    pub(crate) fn look(&self) -> (Timestamp, bool) {
+    /// What to go by.
+    pub(crate) fn look(&self) -> Time {
         let (wall, monotonic) = (now_secs(), self.started.elapsed());
         let doubt = self.watch.lock().unwrap_or_else(PoisonError::into_inner).see(wall, monotonic);
         metrics::gauge!("sealgate_clock_doubtful").set(if doubt.is_some() { 1.0 } else { 0.0 });
@@ -56,21 +80,13 @@ impl WallClock {
                  its pace for an hour, or is confirmed by a reload"
             );
         }
-        (Timestamp(doubt.map_or(wall, |doubt| doubt.latest(wall))), doubt.is_some())
+        Time::between(wall, doubt)
     }
 
     /// The administrator says that it is right now.
     pub(crate) fn confirm(&self) {
         let watch = Watch::new(now_secs(), self.started.elapsed());
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = watch;
-    }
-}
-
-impl Doubt {
-    /// The later one of what the clock says and what it should say. Who set a clock right that was in the future waits for an
-    /// hour, or reloads, as after every jump.
-    fn latest(self, wall_secs: i64) -> i64 {
-        wall_secs.max(wall_secs.saturating_sub(self.ahead_secs))
     }
 }
 
@@ -104,11 +120,6 @@ impl Watch {
 
 fn distance_secs(wall_secs: i64, monotonic: Duration) -> i64 {
     wall_secs.saturating_sub(i64::try_from(monotonic.as_secs()).unwrap_or(i64::MAX))
-}
-
-/// What the clock says, right or wrong.
-pub(super) fn stamp() -> Timestamp {
-    Timestamp(now_secs())
 }
 
 /// Seconds of Unix time, as the wall clock has it.
@@ -180,7 +191,7 @@ mod tests {
     fn a_clock_that_jumped_back_gives_the_time_that_it_should_have() {
         let time = |watch: &mut Watch, secs, ahead| {
             let wall = START + secs + ahead;
-            see(watch, secs, ahead).map_or(wall, |doubt| doubt.latest(wall))
+            Time::between(wall, see(watch, secs, ahead)).now.0
         };
         let mut watch = Watch::new(START, Duration::ZERO);
         assert_eq!(time(&mut watch, 20, -86_400), START + 20);
@@ -197,19 +208,24 @@ mod tests {
     fn one_look_is_never_behind_what_was_believed() {
         let clock = WallClock::new();
         clock.watch.lock().unwrap().believed_secs += 86_400;
-        let (now, is_doubtful) = clock.look();
+        let Time { now, stamp, is_doubtful } = clock.look();
         assert!(is_doubtful && now.0 >= now_secs() + 86_390, "{now:?}");
+        assert!(stamp.0 <= now_secs(), "{stamp:?}");
         clock.confirm();
-        let (now, is_doubtful) = clock.look();
-        assert!(!is_doubtful && now.0 <= now_secs(), "{now:?}");
+        let Time { now, stamp, is_doubtful } = clock.look();
+        assert!(!is_doubtful && now.0 <= now_secs() && stamp == now, "{now:?}");
+        // Ahead: what should be is what is written down.
+        clock.watch.lock().unwrap().believed_secs -= 86_400;
+        let Time { now, stamp, .. } = clock.look();
+        assert!(now.0 - stamp.0 >= 86_390, "{now:?} {stamp:?}");
     }
 
     #[test]
     fn a_reload_confirms_it() {
         let clock = WallClock::new();
         clock.watch.lock().unwrap().believed_secs -= 86_400;
-        assert!(clock.look().1);
+        assert!(clock.look().is_doubtful);
         clock.confirm();
-        assert!(!clock.look().1);
+        assert!(!clock.look().is_doubtful);
     }
 }

@@ -25,6 +25,19 @@ fn context_with_list(world: &World, decision: Decision, revoked: &[&OwnKey]) -> 
 }
 
 /// RFC 8551 §2.5.3: whoever answers needs it.
+/// Not the time of verification, which may be ahead of the clock.
+#[test]
+fn a_signature_is_stamped_with_the_time_that_is_given_for_that() {
+    let world = World::new();
+    let keys = world.keys(true);
+    let context = context("nec.example", &world.authority, sign_only());
+    let stamp = Timestamp(NOW.0 - 1000);
+    let from = "alice@nec.example";
+    let context = Context { stamp, ..context };
+    let done = world.send_in(context, from, MAIL, &["bob@abc.example"], &keys).unwrap();
+    assert_eq!(signature_of(&done).signers[0].signing_time(), Some(stamp));
+}
+
 #[test]
 fn a_signature_tells_the_encryption_certificate_though_nothing_is_encrypted() {
     let world = World::new();
