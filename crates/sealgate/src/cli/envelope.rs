@@ -127,7 +127,9 @@ fn deliver(
         Some(directory) => write_copies(directory, &parcels, recipients, &report),
         None => parcels.first().map_or(Ok(()), |one| output::write_message(&one.message.concat())),
     };
-    if let (Err(_), Some(path)) = (&written, destination.report) {
+    if let (Err(_), Some(path)) = (&written, destination.report)
+        && path.symlink_metadata().is_ok_and(|report| report.is_file())
+    {
         let _ = std::fs::remove_file(path);
     }
     written
