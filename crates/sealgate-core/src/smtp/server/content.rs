@@ -17,6 +17,14 @@ pub(super) struct Body {
     pub(super) refusal: Option<Reply>,
 }
 
+impl Body {
+    /// What is said of it at its end, where that is not the caller's to decide any more.
+    fn decided(&self) -> Option<Reply> {
+        let too_large = || self.content.is_too_large().then(|| Reply::from(&Refusal::TooLarge));
+        self.refusal.clone().or_else(too_large)
+    }
+}
+
 /// Content that began and became no message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discarded {
@@ -135,8 +143,7 @@ impl Server {
             }
             return self.end_of_message();
         }
-        let too_large = body.content.is_too_large().then(|| Reply::from(&Refusal::TooLarge));
-        let Some(reply) = body.refusal.clone().or(too_large) else {
+        let Some(reply) = body.decided() else {
             self.say(250, (2, 0, 0), "chunk ok");
             return None;
         };
@@ -149,9 +156,7 @@ impl Server {
     /// Ends content that has begun, and the transaction with it.
     pub(super) fn discard(&mut self, refusal: Option<Reply>) -> Option<Discarded> {
         let body = self.body.take()?;
-        let received_bytes = body.content.received();
-        let too_large = body.content.is_too_large().then(|| Reply::from(&Refusal::TooLarge));
-        let decided = body.refusal.or(too_large);
+        let (decided, received_bytes) = (body.decided(), body.content.received());
         Some(Discarded { refusal, decided, envelope: self.envelope.take(), received_bytes })
     }
 
@@ -159,8 +164,7 @@ impl Server {
     pub(super) fn end_of_message(&mut self) -> Option<Event> {
         self.phase = Phase::Command;
         let body = self.body.take()?;
-        let too_large = body.content.is_too_large().then(|| Reply::from(&Refusal::TooLarge));
-        let refusal = body.refusal.clone().or(too_large);
+        let refusal = body.decided();
         let envelope = self.envelope.take();
         self.reset();
         let recipients = envelope.as_ref().map_or(1, |envelope| envelope.recipients.len());

@@ -559,14 +559,19 @@ fn content_that_becomes_no_message_is_told_with_its_envelope() {
     }
 }
 
+/// Says yes to everything that the input asks for.
+fn accept_all(server: &mut Server, input: &mut BytesMut) {
+    while server.advance(input) != Event::NeedInput {
+        server.accept();
+    }
+}
+
 #[test]
 fn what_was_decided_of_content_is_told_where_its_client_ends_it() {
     let mut server = Server::new(options(Protocol::Smtp));
     let head = b"EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nBDAT 3\r\n";
     let mut input = BytesMut::from(&head[..]);
-    while server.advance(&mut input) != Event::NeedInput {
-        server.accept();
-    }
+    accept_all(&mut server, &mut input);
     server.discard_message(Reply::new(452, (4, 3, 1), "no room"));
     let discarded = server.give_up().unwrap();
     assert_eq!((discarded.refusal, discarded.decided.unwrap().code), (None, 452));
@@ -577,14 +582,10 @@ fn content_that_does_not_end_is_given_up_with_its_envelope() {
     let mut server = Server::new(options(Protocol::Smtp));
     let head = b"EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n";
     let mut input = BytesMut::from(&head[..]);
-    while server.advance(&mut input) != Event::NeedInput {
-        server.accept();
-    }
+    accept_all(&mut server, &mut input);
     assert_eq!(server.give_up(), None, "no content has begun");
     input.extend_from_slice(b"DATA\r\nabc\r\n");
-    while server.advance(&mut input) != Event::NeedInput {
-        server.accept();
-    }
+    accept_all(&mut server, &mut input);
     let late = Reply::new(421, (4, 4, 2), "late");
     let discarded = server.close(&late).unwrap();
     assert_eq!(discarded.refusal, Some(late));
