@@ -191,7 +191,7 @@ async fn connections(config: Config, now: Timestamp) -> Result<Option<Timestamp>
 }
 
 /// `2026-11-23`.
-pub(crate) fn day(timestamp: Timestamp) -> String {
+fn day(timestamp: Timestamp) -> String {
     jiff::Timestamp::from_second(timestamp.0)
         .map_or_else(|_| timestamp.0.to_string(), |time| time.strftime("%F").to_string())
 }
