@@ -160,16 +160,12 @@ impl Copies<'_> {
     fn groups(&self, treatments: Vec<Treatment>) -> Result<Vec<Group>, Refusal> {
         // B12: one floor for the whole message, the blind copies included. CBC never goes without a signature inside (F3): who is
         // sent none gets GCM, and so do all.
-        let automatic = treatments
-            .iter()
-            .filter(|one| one.decision.content == Content::Auto)
-            .filter_map(|one| one.key.as_ref().map(|key| (key.reads_gcm, self.is_signed(one))));
-        let (mut all_read_gcm, mut is_any_unsigned) = (true, false);
-        for (reads_gcm, is_signed) in automatic {
-            all_read_gcm &= reads_gcm;
-            is_any_unsigned |= !is_signed;
-        }
-        let is_gcm = all_read_gcm || is_any_unsigned;
+        let automatic = || {
+            let automatic = treatments.iter().filter(|one| one.decision.content == Content::Auto);
+            automatic.filter_map(|one| one.key.as_ref().map(|key| (one, key)))
+        };
+        let is_gcm = automatic().all(|(_, key)| key.reads_gcm)
+            || automatic().any(|(one, _)| !self.is_signed(one));
         let mut groups: Vec<Group> = Vec::new();
         for one in treatments {
             let layering = self.layering(&one, is_gcm)?;
