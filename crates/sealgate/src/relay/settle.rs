@@ -189,6 +189,9 @@ impl Transaction {
 
     /// Who has it and who has not, where one reply does not say it.
     fn answered(&self, outcomes: &Outcomes, remotes: &Remotes) -> Vec<Answered> {
+        if outcomes.len() < 2 {
+            return Vec::new();
+        }
         let replies: Vec<Option<Reply>> =
             outcomes.iter().map(|outcome| said(outcome.as_ref())).collect();
         let status =
