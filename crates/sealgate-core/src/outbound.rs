@@ -27,6 +27,7 @@ use crate::trust::TrustStore;
 mod already;
 mod copies;
 mod outer_fields;
+mod returned;
 #[cfg(test)]
 mod tests;
 
@@ -160,6 +161,8 @@ impl Outbound {
         if entity.header.fields().any(|field| field.is_malformed()) {
             return Err(Refusal::BadMessage("a line of its header section that is no field"));
         }
+        let entity =
+            returned::without_opened_content(&entity, &self.context.policy).unwrap_or(entity);
         let protection = already::protection(&entity, &self.envelope, &self.context);
         if protection == Protection::Encrypted {
             self.report.reason = Some(Reason::AlreadyEncrypted);

@@ -26,7 +26,8 @@ fn stays_inside(field: &Field<'_>) -> bool {
     field.is("Bcc") || field.is("Resent-Bcc") || field.name_starts_with(OURS)
 }
 
-fn is_own_dkim_signature(field: &Field<'_>, ours: &[Domain]) -> bool {
+/// Whether a domain of ours made it, by its `d=` (RFC 6376 §3.5).
+pub(super) fn is_own_dkim_signature(field: &Field<'_>, ours: &[Domain]) -> bool {
     if !field.is("DKIM-Signature") {
         return false;
     }

@@ -12,6 +12,7 @@ use crate::testing::{
 
 mod already;
 mod own_keys;
+mod returned;
 mod room;
 mod wish;
 
