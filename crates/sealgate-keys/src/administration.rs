@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use sealgate_core::address::Domain;
 use sealgate_core::keys::{Certificate, SoftwareKey, Timestamp};
+use sealgate_core::trust::Purpose;
 
 use crate::authority::{Algorithm, Authority, KeyAndCertificate};
 use crate::certificates;
@@ -162,16 +163,41 @@ impl<'a> Administration<'a> {
         self.insert_secret_keys(new).await
     }
 
-    /// All secret keys, or those of one owner.
+    /// Whether the database is whole.
     ///
     /// # Errors
-    /// [`StoreError`] where the database does not answer.
+    /// [`StoreError::Database`] where it is not, or does not answer.
+    pub async fn check_database(&self) -> Result<(), StoreError> {
+        self.database.check().await
+    }
+
+    /// Copies an SQLite database into a new file, also while others use it. The master key is not in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Input`] for a server's database, [`StoreError::Exists`] where the file is there, or
+    /// [`StoreError::Database`].
+    pub async fn back_up(&self, to: &Path) -> Result<(), StoreError> {
+        self.database.back_up(to).await
+    }
+
+    /// All secret keys, or those of one owner. What a revocation list names is not active, as what was revoked at its store.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the database does not answer, or a revocation list cannot be read.
     pub async fn secret_keys(
         &self,
         owner: Option<&Owner>,
     ) -> Result<Vec<SecretKeyEntry>, StoreError> {
         let owner = owner.map(Owner::lookup_key);
-        self.stores.secret_keys().list(self.database, owner).await
+        let mut entries = self.stores.secret_keys().list(self.database, owner).await?;
+        let trust = self.stores.trust().await?;
+        let now = Timestamp(unix_now());
+        for entry in &mut entries {
+            let SecretKeyEntry { certificate, chain, .. } = &*entry;
+            // Of a certificate that was revoked usage is not asked.
+            entry.is_active &= !trust.is_revoked(certificate, chain, Purpose::Sign, now);
+        }
+        Ok(entries)
     }
 
     /// Of our own keys in use the certificates that end first, at most so many, and how many end before `soon`, and before `now`.
@@ -252,15 +278,19 @@ impl<'a> Administration<'a> {
         found(accepted, || format!("{owner}: no such candidate; see `sealgate public-key list`"))
     }
 
-    /// Forgets a correspondent.
+    /// Forgets a correspondent, or the one certificate of his with this fingerprint.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where nothing is known of him.
-    pub async fn remove_public_keys(&self, owner: &Owner) -> Result<u64, StoreError> {
+    /// [`StoreError::NotFound`] where there is no such certificate.
+    pub async fn remove_public_keys(
+        &self,
+        owner: &Owner,
+        sha256: Option<&str>,
+    ) -> Result<u64, StoreError> {
         let key = owner.lookup_key();
-        let removed = public_key_store::embedded::remove(self.database, &key).await?;
+        let removed = public_key_store::embedded::remove(self.database, &key, sha256).await?;
         self.stores.changed();
-        found(removed, || format!("{owner}: no public key; see `sealgate public-key list`"))
+        found(removed, || format!("{owner}: no such public key; see `sealgate public-key list`"))
     }
 
     /// Trusts an authority.

@@ -51,7 +51,7 @@ impl Database {
                 let opened = opened.map_err(|error| migrate_error(url, error))?;
                 Kind::Postgres(opened.ok_or(StoreError::DatabaseEmpty(url.to_string()))?)
             }
-            DatabaseUrl::Sqlite(path) if !path.exists() => {
+            DatabaseUrl::Sqlite(path) if matches!(path.try_exists(), Ok(false)) => {
                 return Err(StoreError::DatabaseMissing(path.clone()));
             }
             DatabaseUrl::Sqlite(path) => {
@@ -105,6 +105,47 @@ impl Database {
             Kind::Postgres(server) => server.close().await,
             Kind::Sqlite(file) => file.close().await,
         }
+    }
+
+    /// Whether an SQLite file is whole; a server looks after its own.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] where it is not, or does not answer.
+    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+        let Kind::Sqlite(file) = &self.kind else { return self.ping().await };
+        match file.damage().await.map_err(|error| self.error(&error))? {
+            None => Ok(()),
+            Some(damage) => {
+                let why = format!(
+                    "damaged ({damage}): stop sealgate and put a backup in its place, without the -wal and -shm files that \
+                     are beside it"
+                );
+                Err(database_error(&self.url, &why))
+            }
+        }
+    }
+
+    /// Copies an SQLite database into a file that is not there yet, mode 0600; others may write meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Input`] for a server's database, [`StoreError::Exists`], or [`StoreError::Database`].
+    pub(crate) async fn back_up(&self, to: &Path) -> Result<(), StoreError> {
+        let Kind::Sqlite(file) = &self.kind else {
+            let what = format!("{}: back it up with the server's own means (pg_dump)", self.url);
+            return Err(StoreError::Input(what));
+        };
+        SqliteDatabase::create(to).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                StoreError::Exists(format!("{}: exists already; name another file", to.display()))
+            }
+            _ => database_error(&DatabaseUrl::Sqlite(to.to_owned()), &error),
+        })?;
+        let copied = file.copy_to(to).await;
+        if copied.is_err() {
+            // Half a copy must not be taken for one.
+            let _ = std::fs::remove_file(to);
+        }
+        copied.map_err(|error| self.error(&error))
     }
 
     /// Another number after each change that answers depend on, by whatever process.
@@ -323,6 +364,14 @@ fn sqlx_error(url: &DatabaseUrl, error: &sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::PoolTimedOut => {
             database_error(url, &"no connection in time: it is away, or all connections are in use")
+        }
+        sqlx::Error::Database(said) if sqlite::cannot_open(&**said) => {
+            let why = format!(
+                "{}: who runs sealgate must be able to write it, the -wal and -shm files beside it and their directory, and the \
+                 file system must not be read-only",
+                said.message()
+            );
+            database_error(url, &why)
         }
         // The rest of what sqlx shows is a line of the server's source.
         sqlx::Error::Database(said) => database_error(url, &said.message()),

@@ -39,7 +39,10 @@ impl SecretSource {
         match self {
             Self::Credential(name) => {
                 let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                    self.error("$CREDENTIALS_DIRECTORY is not set: start sealgate from systemd")
+                    self.error(
+                        "$CREDENTIALS_DIRECTORY is not set: systemd sets it for the unit; run a command with `systemd-run -P -p \
+                         User=sealgate -p LoadCredentialEncrypted=NAME:FILE sealgate ...`",
+                    )
                 })?;
                 // systemd guards its credentials with an access list, which shows in the mode's group bits.
                 self.read_file(&Path::new(&directory).join(name), OTHERS_ONLY)

@@ -14,6 +14,7 @@ use sealgate_keys::secret_key_store::pkcs11::end_modules;
 use crate::config::{Config, place};
 
 mod anchor;
+mod backup;
 mod ca;
 mod check;
 mod completions;
@@ -87,6 +88,8 @@ enum Command {
     KeyServer(key_server::KeyServerCommand),
     /// Validate configuration, stores, next hops and certificates
     Check(check::Check),
+    /// Copy the database into a file, also while the relay runs
+    Backup(backup::Backup),
     /// Seal one message as the relay would: plain message in, sealed message out
     Seal(seal::Seal),
     /// Open one message as the relay would: sealed message in, opened message out
@@ -161,6 +164,7 @@ impl Cli {
             Command::Relay(command) => command.run(&globals),
             Command::KeyServer(command) => command.run(&globals),
             Command::Check(command) => command.run(&globals),
+            Command::Backup(command) => command.run(&globals),
             Command::Seal(command) => command.run(&globals),
             Command::Open(command) => command.run(&globals),
             Command::SecretKey(command) => command.run(&globals),

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::{Duration, Instant};
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteError, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Mutex;
@@ -144,13 +145,44 @@ impl SqliteDatabase {
         Ok(is_emptied)
     }
 
+    /// What SQLite finds wrong with the file, where it does.
+    pub(super) async fn damage(&self) -> Result<Option<String>, sqlx::Error> {
+        let found = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&self.pool).await;
+        match found {
+            Ok(said) => Ok(Some(said).filter(|said: &String| said != "ok")),
+            // It may be too damaged to be looked at.
+            Err(sqlx::Error::Database(error)) if result_code(&*error) == Some(SQLITE_CORRUPT) => {
+                Ok(Some(error.message().to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Copies what was committed into a file that is there and empty, and sees it onto the disk.
+    pub(super) async fn copy_to(&self, path: &Path) -> Result<(), sqlx::Error> {
+        let invalid = || sqlx::Error::Configuration("the name of the file is no UTF-8".into());
+        let name = path.to_str().ok_or_else(invalid)?;
+        sqlx::query("VACUUM INTO $1").bind(name).execute(&self.pool).await?;
+        std::fs::File::open(path)?.sync_all()?;
+        Ok(())
+    }
+
     /// Looks at an error for what it says of the connection.
     pub(super) fn note(&self, error: &sqlx::Error) {
-        let code = error.as_database_error().and_then(|said| said.code()?.parse::<u32>().ok());
-        if code.is_some_and(|code| code & 0xff == SQLITE_READONLY) {
+        if error.as_database_error().and_then(result_code) == Some(SQLITE_READONLY) {
             *self.read_only.lock() = Some(Instant::now());
         }
     }
+}
+
+/// Whether the file, or one beside it, could not be opened as it must be.
+pub(super) fn cannot_open(error: &(dyn DatabaseError + 'static)) -> bool {
+    error.try_downcast_ref::<SqliteError>().is_some() && result_code(error) == Some(SQLITE_CANTOPEN)
+}
+
+/// The primary result code, without the reason.
+fn result_code(error: &(dyn DatabaseError + 'static)) -> Option<u32> {
+    error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
 /// Brings the tables up to date. Unlike other databases SQLite lets two processes do that at once, and who comes second fails on
@@ -191,7 +223,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// Whether all tables of the first version are there.
 const TABLES: &str = "SELECT COUNT(*) = 3 FROM sqlite_master \
                       WHERE type = 'table' AND name IN ('changes', 'facts', 'secret_keys')";
-/// The low octet of a result code; what is above it is the reason.
+/// Of a result code the low octet; what is above it is the reason (sqlite.org/rescode.html).
+const SQLITE_CANTOPEN: u32 = 14;
+const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_READONLY: u32 = 8;
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -118,12 +118,20 @@ pub(crate) async fn accept(
     Ok(accepted)
 }
 
-/// Forgets an owner and says how many certificates there were.
-pub(crate) async fn remove(database: &Database, owner: &str) -> Result<u64, StoreError> {
+/// Forgets an owner, or the one certificate of his with this fingerprint; says how many certificates there were.
+pub(crate) async fn remove(
+    database: &Database,
+    owner: &str,
+    sha256: Option<&str>,
+) -> Result<u64, StoreError> {
     let mut change = database.begin_change().await?;
-    let certificates = Statement::new("DELETE FROM public_keys WHERE owner = $1").bind(owner);
+    let certificates = "DELETE FROM public_keys WHERE owner = $1 AND ($2 = '' OR sha256 = $2)";
+    let certificates = Statement::new(certificates).bind(owner).bind(sha256.unwrap_or_default());
     let removed = change.execute(certificates).await?;
-    change.execute(Statement::new("DELETE FROM capabilities WHERE owner = $1").bind(owner)).await?;
+    // What his software reads goes with the last of them.
+    let capabilities = "DELETE FROM capabilities WHERE owner = $1 \
+                        AND NOT EXISTS (SELECT 1 FROM public_keys WHERE owner = $1)";
+    change.execute(Statement::new(capabilities).bind(owner)).await?;
     change.commit().await?;
     Ok(removed)
 }

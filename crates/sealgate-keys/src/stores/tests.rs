@@ -416,8 +416,8 @@ async fn a_domains_certificate_serves_where_the_mailbox_has_none(bed: Bed) {
     let keys = public(&stores, "bob@smime.example").await;
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0].certificate.fingerprint(), bob.fingerprint());
-    administration.remove_public_keys(&owner("bob@smime.example")).await.unwrap();
-    assert!(administration.remove_public_keys(&owner("bob@smime.example")).await.is_err());
+    administration.remove_public_keys(&owner("bob@smime.example"), None).await.unwrap();
+    assert!(administration.remove_public_keys(&owner("bob@smime.example"), None).await.is_err());
 }
 
 async fn a_certificate_of_a_revoked_key_is_not_published(bed: Bed) {

@@ -6,7 +6,7 @@ use clap::Args;
 use sealgate_core::keys::Certificate;
 use sealgate_keys::administration::{Administration, RevocationList};
 use sealgate_keys::master_key::MasterKey;
-use sealgate_keys::public_key_store::PublicKeyState;
+use sealgate_keys::public_key_store::{PublicKeyEntry, PublicKeyState};
 use sealgate_keys::secret_key_store::SecretKeyStoreKind;
 use sealgate_keys::secret_key_store::ending::EndingKey;
 use sealgate_keys::secret_source::SecretSource;
@@ -110,7 +110,10 @@ async fn check_all(config: &Config, findings: &mut Vec<Finding>) {
     }
     match Stores::open(&config.stores).await {
         Ok(stores) => {
-            findings.push(Finding::good("database", config.stores.database.to_string()));
+            findings.push(match stores.administration().check_database().await {
+                Ok(()) => Finding::good("database", config.stores.database.to_string()),
+                Err(error) => Finding::failed("database", &Failure::from(error)),
+            });
             check_stores(&stores, findings).await;
             stores.close().await;
         }
@@ -212,14 +215,30 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
     findings.push(check_own_certificates(&administration).await);
     match administration.public_keys(None).await {
         Ok(keys) => {
-            let pinned = keys
-                .iter()
-                .filter(|key| key.state == PublicKeyState::Pinned)
-                .map(|key| (key.owner.clone(), &*key.certificate));
-            findings.push(ending("public keys", pinned));
+            // They come in the order of their owners.
+            let owners = keys.chunk_by(|one, next| one.owner == next.owner);
+            let in_use =
+                owners.flat_map(|of_one| of_one.iter().filter(|key| is_in_use(key, of_one)));
+            let in_use = in_use.map(|key| (key.owner.clone(), &*key.certificate));
+            findings.push(ending("public keys", in_use));
         }
         Err(error) => findings.push(Finding::failed("public keys", &Failure::from(error))),
     }
+}
+
+/// Whether a correspondent's certificate is imported, and none of his others that are serves for all that it does, and longer.
+fn is_in_use(key: &PublicKeyEntry, of_one: &[PublicKeyEntry]) -> bool {
+    let is_pinned = |one: &PublicKeyEntry| one.state == PublicKeyState::Pinned;
+    let old = &key.certificate;
+    let succeeds = |one: &PublicKeyEntry| {
+        let new = &one.certificate;
+        is_pinned(one)
+            && new.not_before() <= now()
+            && new.not_after() > old.not_after()
+            && (new.may_encrypt() || !old.may_encrypt())
+            && (new.may_sign() || !old.may_sign())
+    };
+    is_pinned(key) && !of_one.iter().any(succeeds)
 }
 
 async fn check_own_certificates(administration: &Administration<'_>) -> Finding {

@@ -8,13 +8,14 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use sealgate_core::address::Address;
 use sealgate_core::keys::Certificate;
+use sealgate_core::trust::{Purpose, TrustStore};
 use sealgate_keys::StoreError;
 use sealgate_keys::owner::Owner;
 use sealgate_keys::public_key_store::directory_server::Published;
 use sealgate_keys::public_key_store::{PublicKeyEntry, PublicKeyState};
 use serde_json::{Value, json};
 
-use super::session::Session;
+use super::session::{Session, now};
 use super::{Failure, Globals, files, output};
 
 #[derive(Debug, Subcommand)]
@@ -57,11 +58,13 @@ pub(crate) enum PublicKey {
         #[arg(value_name = "ADDR")]
         owner: Option<Owner>,
     },
-    /// Forget an address
+    /// Forget an address, or one certificate of it
     Remove {
         /// A mail address, or @DOMAIN
         #[arg(value_name = "ADDR")]
         owner: Owner,
+        /// Only the certificate with this fingerprint
+        sha256: Option<String>,
     },
 }
 
@@ -71,22 +74,29 @@ impl PublicKey {
             let administration = session.stores.administration();
             match self {
                 Self::Import { owner, files } => import(session, owner.as_ref(), &files).await,
-                Self::List { json } => list(&administration.public_keys(None).await?, json),
+                Self::List { json } => list(session, json).await,
                 Self::Show { owner, json } => show(session, &owner, json).await,
                 Self::Accept { owner, sha256 } => {
-                    let sha256 = sha256.map(|text| text.replace(':', "").to_ascii_lowercase());
+                    let sha256 = sha256.as_deref().map(fingerprint);
                     let accepted =
                         administration.accept_public_keys(&owner, sha256.as_deref()).await?;
                     output::line(&format!("{owner}: {accepted} accepted"))
                 }
                 Self::Publish { owner } => publish(session, owner.as_ref()).await,
-                Self::Remove { owner } => {
-                    let removed = administration.remove_public_keys(&owner).await?;
+                Self::Remove { owner, sha256 } => {
+                    let sha256 = sha256.as_deref().map(fingerprint);
+                    let removed =
+                        administration.remove_public_keys(&owner, sha256.as_deref()).await?;
                     output::line(&format!("{owner}: {removed} removed"))
                 }
             }
         })
     }
+}
+
+/// A fingerprint as the database writes it.
+fn fingerprint(text: &str) -> String {
+    text.replace(':', "").to_ascii_lowercase()
 }
 
 /// Every file is imported or refused for itself; the first refusal is the outcome.
@@ -210,16 +220,19 @@ fn progress_bar(files: usize) -> ProgressBar {
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
-fn list(entries: &[PublicKeyEntry], json: bool) -> Result<(), Failure> {
+async fn list(session: &Session, json: bool) -> Result<(), Failure> {
+    let entries = session.stores.administration().public_keys(None).await?;
+    let trust = session.stores.trust().await?;
     if json {
-        return output::json(&Value::Array(entries.iter().map(entry_json).collect()));
+        let rows = entries.iter().map(|entry| entry_json(entry, &trust));
+        return output::json(&Value::Array(rows.collect()));
     }
     let rows: Vec<_> = entries
         .iter()
         .map(|entry| {
             [
                 output::printable(&entry.owner),
-                entry.state.as_str().to_owned(),
+                state(entry, &trust),
                 output::key_kind(entry.certificate.key_kind()),
                 output::date(entry.certificate.not_after()),
                 entry.certificate.fingerprint().to_string(),
@@ -236,14 +249,16 @@ async fn show(session: &Session, owner: &Owner, json: bool) -> Result<(), Failur
             "{owner}: no public key; import one with `sealgate public-key import FILE`"
         )));
     }
+    let trust = session.stores.trust().await?;
     if json {
-        return output::json(&Value::Array(entries.iter().map(entry_json).collect()));
+        let rows = entries.iter().map(|entry| entry_json(entry, &trust));
+        return output::json(&Value::Array(rows.collect()));
     }
     for entry in &entries {
         let reads = capabilities(entry);
         let reads = if reads.is_empty() { "nothing known".to_owned() } else { reads.join(", ") };
         let owner = output::printable(&entry.owner);
-        output::line(&format!("{owner}  {}", entry.state.as_str()))?;
+        output::line(&format!("{owner}  {}", state(entry, &trust)))?;
         output::write(output::certificate_text(&entry.certificate).as_bytes())?;
         output::line(&format!("  reads      {reads}"))?;
     }
@@ -263,11 +278,22 @@ fn capabilities(entry: &PublicKeyEntry) -> Vec<&'static str> {
     all.into_iter().filter(|(reads, _)| *reads).map(|(_, name)| name).collect()
 }
 
-fn entry_json(entry: &PublicKeyEntry) -> Value {
+fn state(entry: &PublicKeyEntry, trust: &TrustStore) -> String {
+    let state = entry.state.as_str();
+    if is_revoked(entry, trust) { format!("{state} (revoked)") } else { state.to_owned() }
+}
+
+/// Whether a list that is in force names it: nothing is encrypted to it then.
+fn is_revoked(entry: &PublicKeyEntry, trust: &TrustStore) -> bool {
+    trust.is_revoked(&entry.certificate, &entry.intermediates, Purpose::Encrypt, now())
+}
+
+fn entry_json(entry: &PublicKeyEntry, trust: &TrustStore) -> Value {
     let mut value = output::certificate_json(&entry.certificate);
     if let Value::Object(members) = &mut value {
         members.insert("address".to_owned(), json!(entry.owner));
         members.insert("state".to_owned(), json!(entry.state.as_str()));
+        members.insert("revoked".to_owned(), json!(is_revoked(entry, trust)));
         members.insert("reads".to_owned(), json!(capabilities(entry)));
     }
     value

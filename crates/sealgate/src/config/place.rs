@@ -31,9 +31,10 @@ fn first_of(here: &Path, system: &Path, trusted: [u32; 2]) -> Result<PathBuf, Co
             None => Ok(here.to_owned()),
         };
     }
-    match system.exists() {
-        true => Ok(system.to_owned()),
-        false => Err(ConfigError::NotFound { passed_over: None }),
+    match system.try_exists() {
+        Ok(false) => Err(ConfigError::NotFound { passed_over: None }),
+        // One whose directory is closed to this user is there, and reading it says so.
+        Ok(true) | Err(_) => Ok(system.to_owned()),
     }
 }
 
@@ -124,6 +125,16 @@ mod tests {
         std::fs::remove_file(system).unwrap();
         let error = first().unwrap_err().to_string();
         assert!(error.contains("sealgate init") && error.contains("--config"), "{error}");
+    }
+
+    /// To advise `sealgate init` would be wrong where it is there and this user may not look.
+    #[test]
+    fn a_file_that_cannot_be_looked_for_is_not_taken_for_none() {
+        let Bed { here, system, own, _directory } = &bed();
+        std::fs::remove_file(here).unwrap();
+        // Whoever runs this may look into every directory: one that is none cannot be looked into either.
+        let closed = system.join("sealgate.toml");
+        assert_eq!(first_of(here, &closed, *own).unwrap(), closed);
     }
 
     #[test]
