@@ -73,7 +73,8 @@ impl Address {
 
     /// Parses what others use as an address: also a longer local part, as rewriting for bounces makes it (RFC 5321 §4.5.3.1
     /// asks for no limit where that is possible), and dots anywhere in it, as some providers gave them out. Good for
-    /// envelopes and for who wrote a message; certificates are matched by [`Address::parse`]'s alone.
+    /// envelopes and for who wrote a message; certificates are matched by [`Address::parse`]'s alone. Quotes that are not needed
+    /// mean nothing (RFC 5321 §4.1.2), so they go: `"alice"@nec.example` has Alice's rules and keys.
     ///
     /// # Errors
     /// [`AddressError`] for anything else.
@@ -82,7 +83,11 @@ impl Address {
             local.len() <= FOREIGN_LOCAL_PART_BYTES_MAX
                 && (is_local_part(local) || local.split('.').all(|atom| atom.chars().all(is_atext)))
         };
-        Self::parse_with(text, lax)
+        let mut parsed = Self::parse_with(text, lax)?;
+        if let Some(content) = quoted_content(&parsed.local_part) {
+            parsed.local_part = if is_dot_atom(&content) { content } else { quoted(&content) };
+        }
+        Ok(parsed)
     }
 
     fn parse_with(text: &str, is_valid: impl Fn(&str) -> bool) -> Result<Self, AddressError> {
@@ -113,6 +118,13 @@ impl Address {
     /// The form that look-ups and comparisons use: ASCII lower case.
     pub fn lookup_key(&self) -> String {
         format!("{}@{}", self.local_part.to_ascii_lowercase(), self.domain)
+    }
+
+    /// Whether the local part names a mailbox somewhere else, by which a host can be made to send mail on: `user%host`, `host!user`
+    /// or `"user@host"` (RFC 5321 §F.4 and appendix C).
+    pub fn is_routed(&self) -> bool {
+        let content = quoted_content(&self.local_part);
+        content.as_deref().unwrap_or(&self.local_part).contains(['@', '%', '!'])
     }
 
     /// Whether the local part needs SMTPUTF8 (the domain is always in A-labels).
@@ -171,7 +183,36 @@ fn is_local_part(local: &str) -> bool {
     if let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         return quoted_content_is_valid(inner);
     }
-    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+    is_dot_atom(local)
+}
+
+fn is_dot_atom(text: &str) -> bool {
+    text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+}
+
+/// What a quoted local part says: without the quotes, each quoted pair as the character that it is.
+fn quoted_content(local: &str) -> Option<String> {
+    let inner = local.strip_prefix('"')?.strip_suffix('"')?;
+    let mut content = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        content.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    Some(content)
+}
+
+/// In quotes, with quoted pairs where they are needed.
+fn quoted(content: &str) -> String {
+    let mut text = String::with_capacity(content.len().saturating_add(2));
+    text.push('"');
+    for c in content.chars() {
+        if matches!(c, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('"');
+    text
 }
 
 /// qcontentSMTP of RFC 5321 §4.1.2: printable, quotes and backslashes only as quoted pairs.
@@ -244,6 +285,35 @@ mod tests {
             assert!(Address::parse_foreign(text).is_err(), "{text:?}");
         }
         assert!(Address::parse_foreign(&too_long[1..]).is_ok());
+    }
+
+    #[test]
+    fn quotes_that_are_not_needed_mean_nothing() {
+        for (text, same) in [
+            ("\"alice\"@c.example", "alice@c.example"),
+            ("\"al\\ice\"@c.example", "alice@c.example"),
+            ("\"a.b+c\"@c.example", "a.b+c@c.example"),
+            ("\"a b\"@c.example", "\"a b\"@c.example"),
+            ("\"a\\ \\b\"@c.example", "\"a b\"@c.example"),
+            ("\"a\\\"b\\\\\"@c.example", "\"a\\\"b\\\\\"@c.example"),
+            ("\"a..b\"@c.example", "\"a..b\"@c.example"),
+            ("\"\"@c.example", "\"\"@c.example"),
+            ("\"\\\"a\\\"\"@c.example", "\"\\\"a\\\"\"@c.example"),
+        ] {
+            let parsed = Address::parse_foreign(text).unwrap();
+            assert_eq!(parsed.to_string(), same);
+            assert_eq!(Address::parse_foreign(same).unwrap().to_string(), same);
+        }
+    }
+
+    #[test]
+    fn an_address_that_leads_on_is_told() {
+        for text in ["a%b.example@c.example", "b!a@c.example", "\"a@b.example\"@c.example"] {
+            assert!(Address::parse_foreign(text).unwrap().is_routed(), "{text}");
+        }
+        for text in ["a=b.example@c.example", "SRS0=x=y=z=a@c.example", "\"a b\"@c.example"] {
+            assert!(!Address::parse_foreign(text).unwrap().is_routed(), "{text}");
+        }
     }
 
     #[test]

@@ -71,7 +71,15 @@ fn there_is_no_open_relay() {
     let sink = Sink::smtp();
     let gate = gate(&sink, |_| {});
     let outside = gate.ready().outside_smtp.unwrap();
-    for to in ["x@foreign.example", "\"a@nec.example\"@foreign.example", "x@sub.nec.example"] {
+    for to in [
+        "x@foreign.example",
+        "\"a@nec.example\"@foreign.example",
+        "x@sub.nec.example",
+        // What a mail server that trusts its neighbour sends on.
+        "x%foreign.example@nec.example",
+        "\"x@foreign.example\"@nec.example",
+        "foreign.example!x@nec.example",
+    ] {
         let reply = send_smtp(outside, BOB, &[to], MAIL);
         assert_eq!(reply.status(), "550 5.7.1", "{to} {reply:?}");
     }

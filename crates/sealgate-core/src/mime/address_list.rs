@@ -107,7 +107,7 @@ impl Element {
         if spec.contains("=?") {
             return Err(NO_MAILBOX);
         }
-        Address::parse_foreign(&without_needless_quotes(spec)).map_err(|_| NO_MAILBOX)
+        Address::parse_foreign(spec).map_err(|_| NO_MAILBOX)
     }
 
     /// Mailboxes other than this one that it names outside of quotes: of `alice@nec.example <mallory@evil.example>` some take the
@@ -219,20 +219,6 @@ fn literal_piece(cursor: &mut Cursor<'_>, text: &mut Vec<u8>) -> Result<(), Mime
     }
     text.push(b']');
     Ok(())
-}
-
-/// `"alice"@nec.example` is `alice@nec.example` (RFC 5321 §4.1.2: quotes that are not needed mean nothing).
-fn without_needless_quotes(spec: &str) -> String {
-    let plain = spec
-        .strip_prefix('"')
-        .and_then(|rest| rest.split_once("\"@"))
-        .filter(|(local, _)| !local.contains(['"', '\\', '@', ' ', '\t']));
-    match plain {
-        Some((local, domain)) if Address::parse(&format!("{local}@{domain}")).is_ok() => {
-            format!("{local}@{domain}")
-        }
-        _ => spec.to_owned(),
-    }
 }
 
 const NO_LIST: MimeError = MimeError::Malformed("an address list");

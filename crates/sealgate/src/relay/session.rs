@@ -232,8 +232,11 @@ impl Session {
         let to = &recipient.address;
         let policy = Arc::clone(&self.settings.config.policy);
         match (self.entrance.direction(), policy.is_ours(to)) {
-            (Direction::Inbound, true) => return self.ask_mail_server(recipient).await,
-            (Direction::Inbound, false) => return Err(Refusal::NotOurs(to.clone())),
+            // A mail server that trusts sealgate's address would send a routed one on, for whoever asks.
+            (Direction::Inbound, true) if !to.is_routed() => {
+                return self.ask_mail_server(recipient).await;
+            }
+            (Direction::Inbound, _) => return Err(Refusal::NotOurs(to.clone())),
             (Direction::Outbound, true) => {
                 let text = "mail to our own domains is delivered by the mail server, not sent out";
                 return Err(Refusal::NextHop(Reply::new(550, (5, 4, 6), text)));

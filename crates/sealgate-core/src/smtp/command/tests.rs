@@ -35,6 +35,19 @@ fn addresses_that_are_in_use_are_taken() {
     }
 }
 
+/// A rule for a mailbox, and its keys, hold however the mailbox is written.
+#[test]
+fn quotes_that_are_not_needed_are_no_other_mailbox() {
+    for written in ["\"alice\"@nec.example", "\"al\\ice\"@nec.example", "alice@nec.example"] {
+        let (from, _) = mail_of(&format!("MAIL FROM:<{written}>"));
+        assert_eq!(from.unwrap().lookup_key(), "alice@nec.example", "{written}");
+        match rcpt_of(&format!("RCPT TO:<{written}>")).0 {
+            ForwardPath::Mailbox(to) => assert_eq!(to.lookup_key(), "alice@nec.example"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn commands_without_arguments() {
     let table = [
