@@ -101,7 +101,7 @@ impl Audit {
     /// What the system says.
     pub(crate) fn open(path: Option<&Path>) -> io::Result<Self> {
         let trail = path.map(|path| {
-            let mut trail = Trail { path: path.to_owned(), file: None, previous: "0".repeat(64) };
+            let mut trail = Trail { path: path.to_owned(), file: None, previous: FIRST.to_owned() };
             trail.reopen().map(|()| Mutex::new(trail))
         });
         let (refusals, omitted) = (Rates::default(), AtomicU64::new(0));
@@ -268,8 +268,14 @@ impl Trail {
             file.set_len(length.saturating_sub(u64::try_from(unfinished.len()).unwrap_or(0)))?;
         }
         if let Some(lines) = lines.strip_suffix(b"\n") {
-            let last = lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-            self.previous = sha256(last);
+            let last = sha256(lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default());
+            if self.previous == FIRST || self.previous == last {
+                self.previous = last;
+            } else {
+                // The next line goes on from the one that was written last, so that the trail shows what is gone.
+                let path = self.path.display();
+                tracing::error!(%path, missing = self.previous, "lines were taken out of the audit file");
+            }
         }
         Ok(unfinished.len())
     }
@@ -343,6 +349,8 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 /// What every line says it is.
+/// What the first line of a trail goes on from.
+const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const KIND: &str = "key-use";
 /// Of each text of an event: ten of them, every byte escaped in six, stay below a line.
 const TEXT_BYTES_MAX: usize = 256;
@@ -400,6 +408,24 @@ mod tests {
         let both = [std::fs::read(&moved).unwrap(), std::fs::read(&path).unwrap()].concat();
         std::fs::write(&path, both).unwrap();
         assert_eq!(verify(&path, None).unwrap().lines, 5);
+    }
+
+    /// Rotation opens the file anew each day: that must not close the gap.
+    #[test]
+    fn lines_taken_out_while_it_runs_show_after_the_file_was_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let audit = Audit::open(Some(&path)).unwrap();
+        for reason in ["one", "two", "three"] {
+            audit.record(&event(reason)).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (first, _) = text.split_once('\n').unwrap();
+        std::fs::write(&path, format!("{first}\n")).unwrap();
+        audit.reopen();
+        audit.record(&event("four")).unwrap();
+        let why = verify(&path, None).unwrap_err();
+        assert!(why.contains(":2: ") && why.contains("taken out"), "{why}");
     }
 
     #[test]
