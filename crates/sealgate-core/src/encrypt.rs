@@ -46,7 +46,8 @@ pub enum NoKey {
     Undecided,
 }
 
-/// The certificate to encrypt to for a recipient. Where the clock is in doubt, what is only outside its validity is undecided.
+/// The certificate to encrypt to for a recipient: one of his own, and his domain's where none of these can be used. Where the clock is in
+/// doubt, what is only outside its validity is undecided.
 ///
 /// # Errors
 /// [`NoKey`].
@@ -57,9 +58,25 @@ pub fn choose_certificate(
     now: Timestamp,
     clock_is_doubtful: bool,
 ) -> Result<Chosen, NoKey> {
+    let choose = |of_domain| {
+        let candidates = candidates.iter().filter(|candidate| candidate.of_domain == of_domain);
+        choose_among(candidates, recipient, trust, now, clock_is_doubtful)
+    };
+    match choose(false) {
+        Err(NoKey::Unusable) => choose(true),
+        chosen_or_undecided => chosen_or_undecided,
+    }
+}
+
+fn choose_among<'a>(
+    candidates: impl Iterator<Item = &'a PublicKey>,
+    recipient: &Address,
+    trust: &TrustStore,
+    now: Timestamp,
+    clock_is_doubtful: bool,
+) -> Result<Chosen, NoKey> {
     // Whether somebody is believed costs most, so it is asked of those only that could be used.
     let eligible: Vec<&PublicKey> = candidates
-        .iter()
         .filter(|candidate| clock_is_doubtful || candidate.certificate.is_valid_at(now))
         .filter(|candidate| candidate.pinned || candidate.certificate.names(recipient))
         .filter(|candidate| !is_too_long(candidate.certificate.key_kind()))

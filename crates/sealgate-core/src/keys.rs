@@ -162,6 +162,8 @@ pub struct PublicKey {
     /// Pinned by the administrator (`public-key import`): trusted without a path to an anchor, still
     /// bound to its address, usage, validity and minimum size.
     pub pinned: bool,
+    /// It is of the whole domain: encrypted to where the mailbox has none that can be used, and its signature is the domain's.
+    pub of_domain: bool,
 }
 
 /// The SMIMECapabilities (RFC 8551 §2.5.2, RFC 4262) that matter to us.

@@ -131,6 +131,7 @@ impl Person {
             intermediates: Vec::new(),
             capabilities: Some(Capabilities { aes_256_gcm: reads_gcm, ..Capabilities::default() }),
             pinned: false,
+            of_domain: false,
         }
     }
 }

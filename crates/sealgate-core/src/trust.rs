@@ -186,9 +186,9 @@ impl TrustStore {
         if self.is_anchor(target_fingerprint) {
             return self.judge(target, &[], purpose, at);
         }
-        let is_cut = others.len() > OFFERED_MAX;
-        let others: Vec<&Certificate> =
-            others.iter().take(OFFERED_MAX).map(|certificate| &**certificate).collect();
+        let all = others.len();
+        let others = looked_at(others);
+        let is_cut = others.len() < all;
         let question = Question {
             target: target_fingerprint,
             purpose,
@@ -456,8 +456,20 @@ fn digest_of(certificates: &[&Certificate]) -> [u8; 32] {
     digest
 }
 
+/// The first certificates of a message, as many as are looked at. Each is read anew for each question.
+fn looked_at(offered: &[Arc<Certificate>]) -> Vec<&Certificate> {
+    let mut bytes = 0_usize;
+    let within = |certificate: &&Certificate| {
+        bytes = bytes.saturating_add(certificate.der().len());
+        bytes <= OFFERED_BYTES_MAX
+    };
+    offered.iter().take(OFFERED_MAX).map(|certificate| &**certificate).take_while(within).collect()
+}
+
 /// Certificates of a message that are looked at (REQUIREMENTS K4).
 const OFFERED_MAX: usize = 64;
+/// Their octets: usual ones have one or two KiB.
+const OFFERED_BYTES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod pkits;

@@ -150,9 +150,21 @@ fn signed_attributes_taken_for_content_are_falsified() {
     let person = signer();
     let mut cms = signed(&person);
     let attributes = cms.at(&SIGNER).children().remove(3);
+    let content_attributes = attributes.clone();
     let Node::Branch(_, members) = attributes else { panic!("attributes") };
     let content = Node::Branch(0x31, members).write();
     // The signature value is right for these octets, which is the point.
+    let signed = SignedData::parse(&cms.write()).unwrap();
+    assert_eq!(
+        signed.signers[0].verify(&content, &person.certificate),
+        Err(SignatureFault::Falsified)
+    );
+    // Whatever else is among them: a value with a tag of several octets is none that we read.
+    let Node::Branch(_, mut members) = content_attributes else { panic!("attributes") };
+    let odd = Node::Leaf(0x31, vec![0xdf, 0x28, 1, 0]);
+    members.push(Node::Branch(0x30, vec![Node::oid("1.2.3.4"), odd]));
+    let content = Node::Branch(0x31, members).write();
+    *cms.at(&SIGNER).children()[4].bytes() = person.key.sign(SCHEME, &content).unwrap();
     let signed = SignedData::parse(&cms.write()).unwrap();
     assert_eq!(
         signed.signers[0].verify(&content, &person.certificate),
@@ -484,6 +496,7 @@ fn absurd_rsa_keys_cost_nothing() {
         intermediates: Vec::new(),
         capabilities: None,
         pinned: true,
+        of_domain: false,
     };
     let anybody = Address::parse("alice@smime.example").unwrap();
     let at = huge.not_before();

@@ -138,12 +138,17 @@ impl<'a> Meaning<'a> {
     }
 }
 
-/// Whether octets are a SET OF Attribute: such content without signed attributes is a forgery made
-/// of somebody's signed attributes (REQUIREMENTS F10).
+/// Whether octets are a SET of which a member is an attribute that signed attributes must have (RFC 5652 §5.3): such content
+/// without signed attributes is a forgery made of somebody's signed attributes (REQUIREMENTS F10). What others they have, and whether
+/// we would read those, makes no difference.
 pub(super) fn is_attribute_set(content: &[u8]) -> bool {
     let Ok(set) = Reader::only(content, SET) else { return false };
-    !set.body.is_empty()
-        && set.reader().all(|attribute| attribute.is_ok_and(|found| read_attribute(&found).is_ok()))
+    set.reader().map_while(Result::ok).any(|attribute| {
+        let oid = tagged(attribute, SEQUENCE).and_then(|found| found.reader().expect(OID));
+        oid.is_ok_and(|oid| {
+            [CONTENT_TYPE, MESSAGE_DIGEST].iter().any(|one| one.as_bytes() == oid.body)
+        })
+    })
 }
 
 /// Whether unsigned attributes hold one that must be signed (RFC 5652 §11.1 to §11.3: "MUST NOT be

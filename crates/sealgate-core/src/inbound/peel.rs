@@ -142,7 +142,9 @@ impl Peeler<'_> {
                         Err(End::Refuse(fault)) => Err(fault),
                     };
                 }
-                return Ok(Peeled::as_received(Verdict::Neutral, Reason::OverLimit));
+                let entitled = walk.peeled.entitled;
+                let unopened = Peeled::as_received(Verdict::Neutral, Reason::OverLimit);
+                return Ok(Peeled { entitled, ..unopened });
             }
             match self.layer(&entity, &mut walk, layers) {
                 Ok(Next::Inner(inner)) => entity = inner,

@@ -602,6 +602,25 @@ fn the_layer_limit_is_no_padding_oracle() {
     outcomes.iter().for_each(refused);
 }
 
+/// What somebody's key showed is not for the others, wherever peeling ends.
+#[test]
+fn the_layer_limit_tells_nobody_who_signed_in_anothers_encryption() {
+    let world = World::new();
+    let mut entity = world.signed(PAYLOAD, &world.alice.signing);
+    entity = world.signed(&joined(&entity), &world.alice.signing);
+    entity = world.sealed(&entity, GCM, &world.bob);
+    for _ in 0..2 {
+        entity = world.signed(&joined(&entity), &world.carol.signing);
+    }
+    let to = ["bob@abc.example", "dave@abc.example"];
+    let outcome = world.take_with(Decision::default(), &mail(FROM_ALICE, &entity), &to);
+    assert_eq!(outcome.report.reason, Some(Reason::OverLimit));
+    let parcels = &outcome.result.as_ref().unwrap().parcels;
+    let of = |index: usize| parcels.iter().position(|one| one.recipients == [index]).unwrap();
+    let shows = |index: usize| outcome.message(of(index)).contains("signer=\"alice@nec.example\"");
+    assert!(shows(0) && !shows(1), "{}", outcome.message(of(1)));
+}
+
 #[test]
 fn a_line_that_is_no_field_costs_the_verdict() {
     let world = World::new();

@@ -55,6 +55,9 @@ pub fn cryptographic_layer(entity: &Entity) -> Cryptographic {
         Err(error) => return Cryptographic::Ambiguous(error),
     };
     if is_pkcs7_mime(&content_type, &entity.header) {
+        if content_type.subtype == "octet-stream" && !may_be_cms(entity) {
+            return Cryptographic::None;
+        }
         if content_type.is_regular() {
             return Cryptographic::Pkcs7Mime;
         }
@@ -91,6 +94,12 @@ pub(super) fn is_pkcs7_mime(content_type: &ContentType, header: &Header) -> bool
         "octet-stream" => is_named(content_type, header, ".p7m"),
         _ => false,
     }
+}
+
+/// Whether the content of what only its file name calls S/MIME may be CMS: such files (CAdES) also travel as PEM or text. What cannot
+/// be decoded may be.
+fn may_be_cms(entity: &Entity) -> bool {
+    decode_body(entity).map_or(true, |content| content_info_type(&content).is_some())
 }
 
 /// application/(x-)pkcs7-signature, or an untyped attachment with its file name (RFC 8551 §3.9).
@@ -278,10 +287,11 @@ const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
 const IRREGULAR: MimeError = MimeError::Ambiguous("the parameters of a Content-Type");
 const NOT_TWO_PARTS: MimeError = MimeError::Malformed("a multipart/signed: it has not two parts");
 /// What OpenSSL, Thunderbird, Outlook, Enigmail and GPGMail write before the first delimiter, word for word.
-const NOTICES: [&[u8]; 7] = [
+const NOTICES: [&[u8]; 8] = [
     b"This is an S/MIME signed message",
     b"This is a cryptographically signed message in MIME format.",
     b"This is a multi-part message in MIME format.",
+    b"This is a multipart message in MIME format.",
     b"This is an OpenPGP/MIME signed message (RFC 4880 and 3156)",
     b"This is an OpenPGP/MIME encrypted message (RFC 4880 and 3156)",
     b"This is an OpenPGP/MIME signed message (RFC 2440 and 3156)",

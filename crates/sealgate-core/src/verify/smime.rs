@@ -55,14 +55,16 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
         }
     }
     let trust = trust_in(certificate, signed, judge);
-    let is_authors_own = judge
-        .author
-        .is_some_and(|author| certificate.names(author) || pinned(certificate, judge).is_some());
+    let pinned = pinned(certificate, judge);
+    let is_authors_own = judge.author.is_some_and(|author| {
+        certificate.names(author) || pinned.is_some_and(|pinned| !pinned.of_domain)
+    });
     let for_domain =
         judge.author.filter(|_| trust == Trust::Trusted && !is_authors_own).and_then(|author| {
             certificate.addresses().iter().find(|address| signs_for_domain_of(address, author))
         });
-    let names_author = is_authors_own || for_domain.is_some();
+    // What the administrator imported for the domain signs for every mailbox there, as its gateway does.
+    let names_author = is_authors_own || for_domain.is_some() || pinned.is_some();
     let (verdict, reason) = match trust {
         Trust::Trusted if signer.is_weak_digest() => (Verdict::Policy, Some(Reason::Weak)),
         Trust::Trusted if names_author => (Verdict::Pass, None),
@@ -210,6 +212,7 @@ fn harvest(
 ) -> Option<Harvest> {
     let address = judge.author?.clone();
     let mut certificates: Vec<Arc<Certificate>> = Vec::new();
+    let mut judged = 0_usize;
     let preferred = signer.encryption_certificate(signed.certificates.iter());
     for candidate in preferred.into_iter().chain([certificate]).chain(&signed.certificates) {
         let is_new =
@@ -219,7 +222,11 @@ fn harvest(
             && candidate.may_encrypt()
             && !candidate.is_authority()
             && candidate.names(&address);
-        if usable && judge.judge(candidate, signed, Purpose::Encrypt) == Trust::Trusted {
+        if !usable || judged == HARVESTED_MAX {
+            continue;
+        }
+        judged = judged.saturating_add(1);
+        if judge.judge(candidate, signed, Purpose::Encrypt) == Trust::Trusted {
             certificates.push(Arc::clone(candidate));
         }
     }
@@ -241,6 +248,8 @@ fn harvest(
 const RSA_BITS_COUNTED_MIN: u32 = 1024;
 /// Below this a signature is weak (REQUIREMENTS D10).
 const RSA_BITS_STRONG_MIN: u32 = 2048;
+/// Certificates of one message that are judged for what may be encrypted to them.
+const HARVESTED_MAX: usize = 8;
 /// The local part of RFC 3183 §3.1.1.
 const DOMAIN_SIGNING_AUTHORITY: &str = "domain-signing-authority";
 

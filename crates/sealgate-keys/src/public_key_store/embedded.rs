@@ -32,6 +32,7 @@ pub(crate) async fn keys_for(
             intermediates: entry.intermediates,
             capabilities: learned.map(|(capabilities, _)| capabilities),
             pinned: true,
+            of_domain: !is_own,
         };
         if is_own { &mut found.mailbox } else { &mut found.domain }.push(key);
     }

@@ -17,10 +17,10 @@ impl Stores {
     /// not trusted bars no later store. While one is away, or has answered in part, nothing that is found and unusable is
     /// the answer: that would be taken for "no key".
     ///
-    /// A domain's certificate stands in where none of the mailbox's own can be used in any store: not only expired, but also
-    /// revoked. The administrator who takes a mailbox's certificate out gets the domain's as well, and without it mail that
-    /// is encrypted where that is possible would leave in the clear. Where it is not known whether the mailbox's is revoked,
-    /// it does not: mail waits.
+    /// Behind them comes the domain's, whose signature counts for all its mailboxes. It is encrypted to where none of the
+    /// mailbox's own can be used in any store: not only expired, but also revoked. The administrator who takes a mailbox's certificate out
+    /// gets the domain's as well, and without it mail that is encrypted where that is possible would leave in the clear. Where it is
+    /// not known whether the mailbox's is revoked, it is not: mail waits.
     pub(super) async fn public_keys(
         &self,
         settings: &Settings,
@@ -31,7 +31,9 @@ impl Stores {
         let (mut away, mut in_part) = (None, None);
         let mut standing = Err(NoKey::Unusable);
         for kind in &settings.config.public_keys {
+            let is_found = standing.is_ok();
             let found = match kind {
+                PublicKeyStoreKind::Ldap if is_found => continue,
                 PublicKeyStoreKind::Embedded => {
                     public_key_store::embedded::keys_for(&self.database, address).await
                 }
@@ -46,15 +48,12 @@ impl Stores {
             match found {
                 Ok(found) => {
                     of_domain.extend(found.domain);
-                    if !found.mailbox.is_empty() {
+                    if !is_found && !found.mailbox.is_empty() {
                         keys.extend(found.mailbox);
                         standing = self.standing(&keys, address).await;
                     }
                 }
                 Err(error) => away = Some(error),
-            }
-            if standing.is_ok() {
-                break;
             }
         }
         // A store outside this process is asked only for those whose keys it can have, and where nothing else is usable.
@@ -68,11 +67,11 @@ impl Stores {
                 standing = self.standing(&keys, address).await;
             }
         }
-        if standing == Err(NoKey::Unusable) && !of_domain.is_empty() {
-            // Before the others, of which only so many are looked at.
-            of_domain.append(&mut keys);
-            keys = of_domain;
-            standing = self.standing(&keys, address).await;
+        if !of_domain.is_empty() {
+            keys.append(&mut of_domain);
+            if standing.is_err() {
+                standing = self.standing(&keys, address).await;
+            }
         }
         let usable = standing.is_ok();
         let complete = away.is_none();

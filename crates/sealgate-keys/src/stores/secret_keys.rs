@@ -126,11 +126,12 @@ impl SecretKeys {
         database: &Database,
         address: &Address,
     ) -> Result<MailboxAndDomain, StoreError> {
-        let public = |certificate, intermediates| PublicKey {
+        let public = |certificate, intermediates, of_domain| PublicKey {
             certificate,
             intermediates,
             capabilities: None,
             pinned: true,
+            of_domain,
         };
         match self {
             Self::Embedded(_) => {
@@ -139,22 +140,22 @@ impl SecretKeys {
                     if key.state() != KeyState::Active {
                         continue;
                     }
-                    let of =
-                        if key.is_of_domain() { &mut found.domain } else { &mut found.mailbox };
-                    of.push(public(key.certificate()?, key.chain()?));
+                    let of_domain = key.is_of_domain();
+                    let of = if of_domain { &mut found.domain } else { &mut found.mailbox };
+                    of.push(public(key.certificate()?, key.chain()?, of_domain));
                 }
                 Ok(found)
             }
             Self::Remote(store) => {
                 let (mailbox, domain) = find_both(store, address).await?;
                 let is_of_use = |key: &RemoteKey| key.is_active && key.certificate.may_encrypt();
-                let certificates = |keys: Vec<RemoteKey>| {
+                let certificates = |keys: Vec<RemoteKey>, of_domain| {
                     let keys = keys.into_iter().filter(is_of_use);
-                    keys.map(|key| public(key.certificate, key.chain)).collect()
+                    keys.map(|key| public(key.certificate, key.chain, of_domain)).collect()
                 };
                 Ok(MailboxAndDomain {
-                    mailbox: certificates(mailbox),
-                    domain: certificates(domain),
+                    mailbox: certificates(mailbox, false),
+                    domain: certificates(domain, true),
                 })
             }
         }

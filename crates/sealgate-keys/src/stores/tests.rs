@@ -1,8 +1,9 @@
 use std::path::Path;
 
 use sealgate_core::address::Address;
+use sealgate_core::encrypt::choose_certificate;
 use sealgate_core::keys::{Certificate, Digest, SignatureScheme, Timestamp};
-use sealgate_core::trust::{Purpose, Trust};
+use sealgate_core::trust::{Purpose, Trust, TrustStore};
 use sealgate_testkit::postgres::Postgres;
 
 use super::*;
@@ -226,8 +227,9 @@ async fn the_mailboxs_keys_come_before_the_domains(bed: Bed) {
     assert_eq!(keys[0].address, Some(address("bob@nec.example")));
     assert_eq!(keys[1].address, None);
     let offered = public(&stores, "bob@nec.example").await;
-    assert_eq!(offered.len(), 1, "what others encrypt to is the mailbox's");
     assert!(offered[0].certificate.names(&address("bob@nec.example")));
+    let of_domain: Vec<_> = offered.iter().map(|key| key.of_domain).collect();
+    assert_eq!(of_domain, [false, true]);
     assert_eq!(public(&stores, "carol@nec.example").await.len(), 1);
     assert!(decryption(&stores, "bob@other.example").await.is_empty());
 }
@@ -414,8 +416,14 @@ async fn a_domains_certificate_serves_where_the_mailbox_has_none(bed: Bed) {
     assert_eq!(keys[0].certificate.fingerprint(), dana.fingerprint());
     administration.import_public_key(&owner("bob@smime.example"), &bob, &[]).await.unwrap();
     let keys = public(&stores, "bob@smime.example").await;
-    assert_eq!(keys.len(), 1);
-    assert_eq!(keys[0].certificate.fingerprint(), bob.fingerprint());
+    let found = |index: usize| (keys[index].certificate.fingerprint(), keys[index].of_domain);
+    assert_eq!(found(0), (bob.fingerprint(), false));
+    assert_eq!(found(1), (dana.fingerprint(), true), "whose signature counts all the same");
+    assert_eq!(keys.len(), 2);
+    let at = bob.not_before();
+    let bobs = "bob@smime.example".parse().unwrap();
+    let chosen = choose_certificate(&keys, &bobs, &TrustStore::default(), at, false).unwrap();
+    assert_eq!(chosen.certificate.fingerprint(), bob.fingerprint());
     administration.remove_public_keys(&owner("bob@smime.example"), None).await.unwrap();
     assert!(administration.remove_public_keys(&owner("bob@smime.example"), None).await.is_err());
 }

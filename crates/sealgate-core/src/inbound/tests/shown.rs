@@ -107,6 +107,22 @@ fn the_author_answers_for_what_is_inside_his_own_signature() {
     // A domain's may be a gateway's that signs whatever leaves.
     let falsified_own = altered(&own, "quick");
     refused(&world.take(&mail(FROM_ALICE, &world.signed(&falsified_own, &domain))));
+    // So may one that was imported for the whole domain, and nothing is learned from it of him.
+    let gateway = Person::new("gate@nec.example", &Authority::new("Unknown Authority"));
+    let mut keys = keys(&[&world.bob], &[(&world.alice, true)]);
+    for answer in keys.public.values_mut() {
+        let key = &mut answer.as_mut().unwrap()[0];
+        key.certificate = std::sync::Arc::clone(&gateway.signing.certificate);
+        (key.pinned, key.of_domain) = (true, true);
+    }
+    let take = |payload: &[u8]| {
+        let mail = mail(FROM_ALICE, &world.signed(payload, &gateway.signing));
+        world.take_keys(Decision::default(), &mail, &["bob@abc.example"], &keys)
+    };
+    let outcome = take(PAYLOAD);
+    row(&outcome, "250", Delivered::AsReceived, Verdict::Pass, None);
+    assert!(outcome.result.unwrap().harvest.is_none());
+    refused(&take(&falsified_own));
     // He does not for what somebody else signed outside of him, nor for what is encrypted in his signature (D19).
     let outcome = world.take(&mail(FROM_ALICE, &world.signed(&falsified, &world.carol.signing)));
     refused(&outcome);

@@ -31,6 +31,8 @@ fn part_one_is_exact() {
 fn strict_leaves_nothing_unsigned_to_an_attacker() {
     let notice = "This is an S/MIME signed message\r\n\r\n";
     assert!(signed(&[HEAD, notice, ONE, TWO, END, "\r\n"].concat()).strict);
+    let outlook = "This is a multipart message in MIME format.\r\n\r\n";
+    assert!(signed(&[HEAD, outlook, ONE, TWO, END].concat()).strict);
     assert!(!signed(&[HEAD, "<img src=\r\n", ONE, TWO, END].concat()).strict);
     assert!(!signed(&[HEAD, notice, "x\r\n", ONE, TWO, END].concat()).strict);
     assert!(!signed(&[HEAD, ONE, TWO, END, "x"].concat()).strict);
@@ -78,13 +80,29 @@ fn pkcs7_is_recognised_by_its_content() {
     for kind in [
         "application/pkcs7-mime; smime-type=authenticated-enveloped-data",
         "Application/X-PKCS7-MIME",
-        "application/octet-stream; name=SMIME.P7M",
-        "application/octet-stream\r\nContent-Disposition: attachment; filename=\"a.p7m\"",
-        "application/octet-stream; name=x\r\nContent-Disposition: attachment; filename=a.p7m",
     ] {
         let text = format!("Content-Type: {kind}\r\n\r\n");
         assert!(matches!(cryptographic_layer(&entity(&text)), Cryptographic::Pkcs7Mime), "{kind}");
         assert_eq!(protection(&entity(&text)), Protection::None, "{kind}: the label alone");
+    }
+    for name in [
+        "; name=SMIME.P7M",
+        "\r\nContent-Disposition: attachment; filename=\"a.p7m\"",
+        "; name=x\r\nContent-Disposition: attachment; filename=a.p7m",
+    ] {
+        let with = |body: &str| {
+            let head =
+                "Content-Transfer-Encoding: base64\r\nContent-Type: application/octet-stream";
+            cryptographic_layer(&entity(&format!("{head}{name}\r\n\r\n{body}\r\n")))
+        };
+        // What cannot be decoded was broken on the way.
+        for body in ["MAsGCSqGSIb3DQEHAw==", "MIAGCyqGSIb3DQEJEAEX", "MIIBAAYJKoZIhvcNAQcC", "!"] {
+            assert!(matches!(with(body), Cryptographic::Pkcs7Mime), "{name} {body}");
+        }
+        // "-----BEGIN PKCS7-----", base64 in base64, nothing.
+        for body in ["LS0tLS1CRUdJTiBQS0NTNy0tLS0t", "TUlJQkFBWUpLb1pJaHZjTkFRY0M=", ""] {
+            assert!(matches!(with(body), Cryptographic::None), "{name} {body}");
+        }
     }
     let with = |body: &str, more: &str| {
         let head = "Content-Transfer-Encoding: base64\r\nContent-Type: application/pkcs7-mime";

@@ -127,6 +127,29 @@ fn at_most_64_certificates_of_a_message_are_looked_at() {
     assert_eq!(judged(63), Trust::Trusted);
 }
 
+/// Each is read anew for each question, so that large ones would cost the square of their size.
+#[test]
+fn at_most_256_kib_of_certificates_of_a_message_are_looked_at() {
+    let root = Authority::root("Root");
+    let below = root.under("Below");
+    let person = below.person(1);
+    let large = Authority::adjusted(None, "Large", |params| {
+        let name = |n| SanType::Rfc822Name(format!("a{n}@p.example").try_into().unwrap());
+        params.subject_alt_names = (0..3_000).map(name).collect();
+    });
+    let bytes = large.certificate.der().len();
+    let most = OFFERED_BYTES_MAX / bytes;
+    assert!((3..60).contains(&most), "{bytes}");
+    let store = plain_store(&root, &[]);
+    let judged = |others: usize| {
+        let mut offered = vec![large.certificate.clone(); others];
+        offered.push(below.certificate.clone());
+        store.judge(&person, &offered, Purpose::Sign, year(2026))
+    };
+    assert_eq!(judged(most - 1), Trust::Trusted);
+    assert_eq!(judged(most + 1), Trust::OverLimit);
+}
+
 #[test]
 fn at_most_250_000_names_are_compared_with_constraints() {
     let root = Authority::root("Root");

@@ -137,6 +137,7 @@ impl Gathered {
             certificate,
             intermediates: intermediates.clone(),
             pinned: false,
+            of_domain: false,
         };
         (found.into_iter().map(key).collect(), self.left_out)
     }
