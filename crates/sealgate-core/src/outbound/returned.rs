@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 
-use crate::message::Message;
 use crate::mime::{ContentType, Entity, Field, Multipart, decode_body};
 use crate::outbound::outer_fields;
 use crate::policy::Policy;
@@ -35,37 +34,61 @@ pub(super) fn without_opened_content(report: &Entity, policy: &Policy) -> Option
     Entity::parse(Bytes::from(bytes)).ok()
 }
 
-/// The part that takes the place of one that holds an opened mail.
+/// The part that takes the place of one that holds an opened mail, or what cannot be read and may be one.
 fn cut_if_opened(part: &Bytes) -> Option<Vec<u8>> {
     let part = Entity::parse(part.clone()).ok()?;
     let kind = part.header.content_type().ok()??;
     if !is_message(&kind) {
         return None;
     }
-    let returned = Message::new(decode_body(&part).ok()?);
-    let header = returned.header_section();
-    if !was_opened(&header) {
+    let Ok(returned) = decode_body(&part) else { return Some(HEADERS.to_vec()) };
+    let header = header_section(&returned);
+    if !was_opened(header) {
         return None;
     }
-    // RFC 6522 §4, and RFC 6533 §3 for what is not ASCII.
-    let fields: &[u8] = if header.is_ascii() {
-        b"Content-Type: text/rfc822-headers\r\n\r\n"
-    } else {
-        b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
-    };
-    Some([fields, &header].concat())
+    let fields = if header.is_ascii() { HEADERS } else { GLOBAL_HEADERS };
+    Some([fields, header].concat())
 }
 
 fn is_message(kind: &ContentType) -> bool {
     kind.is("message", "rfc822") || kind.is("message", "global")
 }
 
-/// Whether our own field says so, which nobody else's mail has. The section is not parsed: on its way through the mail server it may have
-/// come over a limit.
-fn was_opened(header: &[u8]) -> bool {
-    let header = header.to_ascii_lowercase();
-    header.split(|&b| b == b'\n').any(|line| line.starts_with(OPENED))
+/// Up to the first empty line, whatever ends the lines: what was encoded may have other ends than mail on the wire.
+fn header_section(message: &[u8]) -> &[u8] {
+    let mut end = 0_usize;
+    for line in message.split_inclusive(|&b| b == b'\n') {
+        if line.trim_ascii().is_empty() {
+            break;
+        }
+        end = end.saturating_add(line.len());
+    }
+    message.get(..end).unwrap_or_default()
 }
 
-/// How the field of an opened layer begins, in lower case.
-const OPENED: &[u8] = b"x-sealgate-layer: encrypted";
+/// Whether our own field says so, which nobody else's mail has. The section is not parsed: on its way through the mail server it may have
+/// come over a limit, and the field may have been folded anew.
+fn was_opened(header: &[u8]) -> bool {
+    let mut of_layer = false;
+    header.split(|&b| b == b'\n').any(|line| {
+        let is_continued = line.first().is_some_and(|&b| b == b' ' || b == b'\t');
+        let value = match line.split_at_checked(LAYER.len()) {
+            _ if is_continued => line,
+            Some((name, value)) if name.eq_ignore_ascii_case(LAYER) => value,
+            _ => b"",
+        };
+        of_layer = if is_continued { of_layer } else { !value.is_empty() };
+        let value = value.trim_ascii_start();
+        let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii_start();
+        of_layer && value.get(..OPENED.len()).is_some_and(|word| word.eq_ignore_ascii_case(OPENED))
+    })
+}
+
+/// The field of a layer, and how it begins where that was opened.
+const LAYER: &[u8] = b"X-Sealgate-Layer";
+const OPENED: &[u8] = b"encrypted";
+/// RFC 6522 §4.
+const HEADERS: &[u8] = b"Content-Type: text/rfc822-headers\r\n\r\n";
+/// RFC 6533 §3, for what is not ASCII.
+const GLOBAL_HEADERS: &[u8] =
+    b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n";

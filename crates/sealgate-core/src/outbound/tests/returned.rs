@@ -55,7 +55,7 @@ fn a_notification_leaves_with_the_header_section_of_an_opened_mail_alone() {
         assert_eq!(parts.parts.len(), 3);
         assert!(text(&parts.parts[0]).ends_with("\r\n\r\nThe mailbox is full.\r\n"));
         assert!(text(&parts.parts[1]).contains("Reporting-MTA: dns; nec.example\r\n"));
-        let fields = format!("Content-Type: text/rfc822-headers\r\n\r\n{OPENED}\r\n");
+        let fields = format!("Content-Type: text/rfc822-headers\r\n\r\n{OPENED}");
         assert_eq!(text(&parts.parts[2]), fields);
     }
 }
@@ -77,12 +77,24 @@ fn an_opened_mail_is_found_however_it_is_returned() {
     let beyond_limits = format!("{}{OPENED}", "X-A: b\r\n".repeat(2000));
     let first = OPENED.replace("Received: from gate\r\nX-Sealgate-Id: 1\r\n", "");
     let rewritten = OPENED.replace("X-Sealgate-Layer", "x-sealgate-layer");
-    for more in [encoded, returned(&beyond_limits), returned(&first), returned(&rewritten)] {
+    let folded = OPENED.replace("Layer: encrypted", "Layer:\r\n encrypted");
+    let tight = OPENED.replace("Layer: encrypted", "Layer :encrypted");
+    let with_lf = format!("{OPENED}\r\nTOP SECRET\r\n").replace("\r\n", "\n");
+    let with_lf = base64_simd::STANDARD.encode_to_string(with_lf);
+    let with_lf = format!(
+        "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n{with_lf}\r\n"
+    );
+    let several = [&beyond_limits, &first, &rewritten, &folded, &tight].map(|one| returned(one));
+    for more in several.into_iter().chain([encoded, with_lf]) {
         let left = leaves(&report(&more), Encrypt::Never);
         assert!(!text(&left.body).contains("TOP SECRET"), "{more}");
-        assert!(text(&parts(&left).parts[2]).contains("Subject: plans\r\n"), "{more}");
+        assert!(text(&parts(&left).parts[2]).contains("Subject: plans"), "{more}");
         assert!(!text(&left.body).contains(&base64));
     }
+    // What cannot be decoded is not given out either.
+    let unknown = format!("Content-Transfer-Encoding: 8-bit\r\n{}", returned(OPENED));
+    let left = leaves(&report(&unknown), Encrypt::Never);
+    assert!(!text(&left.body).contains("TOP SECRET"), "{}", text(&left.body));
     let utf8 = OPENED.replace("plans", "pl\u{e4}ne");
     let left = leaves(&report(&returned(&utf8)), Encrypt::Never);
     let last = text(&parts(&left).parts[2]);
