@@ -81,7 +81,7 @@ impl Address {
     pub fn parse_foreign(text: &str) -> Result<Self, AddressError> {
         let lax = |local: &str| {
             local.len() <= FOREIGN_LOCAL_PART_BYTES_MAX
-                && (is_local_part(local) || local.split('.').all(|atom| atom.chars().all(is_atext)))
+                && (is_local_part(local) || is_lax_dot_atom(local))
         };
         let mut parsed = Self::parse_with(text, lax)?;
         if let Some(content) = quoted_content(&parsed.local_part) {
@@ -115,9 +115,13 @@ impl Address {
         &self.domain
     }
 
-    /// The form that look-ups and comparisons use: ASCII lower case.
+    /// The form that look-ups and comparisons use: ASCII lower case, without quotes where nothing but dots needs them, because not
+    /// everybody writes them there.
     pub fn lookup_key(&self) -> String {
-        format!("{}@{}", self.local_part.to_ascii_lowercase(), self.domain)
+        let content = quoted_content(&self.local_part);
+        let bare = content.filter(|text| !text.is_empty() && is_lax_dot_atom(text));
+        let local_part = bare.as_deref().unwrap_or(&self.local_part);
+        format!("{}@{}", local_part.to_ascii_lowercase(), self.domain)
     }
 
     /// Whether the local part names a mailbox somewhere else, by which a host can be made to send mail on: `user%host`, `host!user`
@@ -135,7 +139,10 @@ impl Address {
 
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
-        self.domain == other.domain && self.local_part.eq_ignore_ascii_case(&other.local_part)
+        let is_quoted = |one: &Self| one.local_part.starts_with('"');
+        self.domain == other.domain
+            && (self.local_part.eq_ignore_ascii_case(&other.local_part)
+                || is_quoted(self) != is_quoted(other) && self.lookup_key() == other.lookup_key())
     }
 }
 
@@ -188,6 +195,11 @@ fn is_local_part(local: &str) -> bool {
 
 fn is_dot_atom(text: &str) -> bool {
     text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+}
+
+/// Dots anywhere.
+fn is_lax_dot_atom(text: &str) -> bool {
+    text.split('.').all(|atom| atom.chars().all(is_atext))
 }
 
 /// What a quoted local part says: without the quotes, each quoted pair as the character that it is.
@@ -304,6 +316,19 @@ mod tests {
             assert_eq!(parsed.to_string(), same);
             assert_eq!(Address::parse_foreign(same).unwrap().to_string(), same);
         }
+    }
+
+    /// Postfix quotes such a local part, and others do not.
+    #[test]
+    fn quotes_for_the_sake_of_dots_are_no_other_mailbox() {
+        for (bare, quoted) in [("abc.@c.example", "\"abc.\"@c.example"), ("A..b@c", "\"a..B\"@c")] {
+            let [bare, quoted] = [bare, quoted].map(|text| Address::parse_foreign(text).unwrap());
+            assert_eq!(bare, quoted);
+            assert_eq!(bare.lookup_key(), quoted.lookup_key());
+            assert_ne!(bare.to_string(), quoted.to_string(), "as its mail server writes it");
+        }
+        let [one, other] = ["\"a b\"@c", "ab@c"].map(|text| Address::parse_foreign(text).unwrap());
+        assert_ne!(one, other);
     }
 
     #[test]

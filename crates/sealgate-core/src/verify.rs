@@ -42,6 +42,8 @@ pub struct Checked {
     pub names_author: bool,
     /// Whether it is the author's own, and not his domain's (RFC 3183).
     pub is_authors_own: bool,
+    /// By a certificate that the administrator imported for the author's whole domain: a gateway's, which signs whatever leaves.
+    pub is_gateways: bool,
     /// Whether the signer's key was revoked as stolen (REQUIREMENTS D8).
     pub key_compromised: bool,
     /// For the report.

@@ -309,7 +309,9 @@ impl Peeler<'_> {
             }
             return Ok(false);
         };
-        if walk.is_settled() && checked.verdict != Verdict::Pass {
+        let is_broken = checked.status == SignatureStatus::Falsified || checked.key_compromised;
+        let by_gateway = walk.signature.as_ref().is_some_and(|(outer, _)| outer.is_gateways);
+        if walk.is_settled() && checked.verdict != Verdict::Pass && !(by_gateway && is_broken) {
             // The author answers for all that his own signature covers, whoever signed in it before, and whatever became of that.
             layers.push(checked.layer);
             return Ok(true);

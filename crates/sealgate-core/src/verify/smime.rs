@@ -56,15 +56,13 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
     }
     let trust = trust_in(certificate, signed, judge);
     let pinned = pinned(certificate, judge);
-    let is_authors_own = judge.author.is_some_and(|author| {
-        certificate.names(author) || pinned.is_some_and(|pinned| !pinned.of_domain)
-    });
+    let names = judge.author.is_some_and(|author| certificate.names(author));
+    let is_authors_own = judge.author.is_some() && (names || pinned.is_some());
     let for_domain =
         judge.author.filter(|_| trust == Trust::Trusted && !is_authors_own).and_then(|author| {
             certificate.addresses().iter().find(|address| signs_for_domain_of(address, author))
         });
-    // What the administrator imported for the domain signs for every mailbox there, as its gateway does.
-    let names_author = is_authors_own || for_domain.is_some() || pinned.is_some();
+    let names_author = is_authors_own || for_domain.is_some();
     let (verdict, reason) = match trust {
         Trust::Trusted if signer.is_weak_digest() => (Verdict::Policy, Some(Reason::Weak)),
         Trust::Trusted if names_author => (Verdict::Pass, None),
@@ -86,6 +84,7 @@ fn one(signed: &SignedData, signer: &SignerInfo, content: &[u8], judge: &Judge<'
         reason,
         names_author,
         is_authors_own,
+        is_gateways: !names && pinned.is_some_and(|pinned| pinned.of_domain),
         key_compromised: trust == Trust::Revoked { key_compromise: true },
         layer: layer(
             signer,
@@ -153,6 +152,7 @@ fn falsified(signer: &SignerInfo, certificate: &Certificate, judge: &Judge<'_>) 
         reason: Some(Reason::Falsified),
         names_author: false,
         is_authors_own: false,
+        is_gateways: false,
         key_compromised: false,
         layer: layer(signer, certificate, SignatureStatus::Falsified, matched(certificate, judge)),
         harvest: None,
@@ -172,6 +172,7 @@ fn unverifiable(
         reason: Some(reason),
         names_author: false,
         is_authors_own: false,
+        is_gateways: false,
         key_compromised: false,
         layer: Layer::Signed {
             format: Format::Smime,

@@ -107,7 +107,7 @@ fn the_author_answers_for_what_is_inside_his_own_signature() {
     // A domain's may be a gateway's that signs whatever leaves.
     let falsified_own = altered(&own, "quick");
     refused(&world.take(&mail(FROM_ALICE, &world.signed(&falsified_own, &domain))));
-    // So may one that was imported for the whole domain, and nothing is learned from it of him.
+    // So may one that was imported for the whole domain. It answers for what cannot be verified inside it.
     let gateway = Person::new("gate@nec.example", &Authority::new("Unknown Authority"));
     let mut keys = keys(&[&world.bob], &[(&world.alice, true)]);
     for answer in keys.public.values_mut() {
@@ -119,9 +119,12 @@ fn the_author_answers_for_what_is_inside_his_own_signature() {
         let mail = mail(FROM_ALICE, &world.signed(payload, &gateway.signing));
         world.take_keys(Decision::default(), &mail, &["bob@abc.example"], &keys)
     };
-    let outcome = take(PAYLOAD);
-    row(&outcome, "250", Delivered::AsReceived, Verdict::Pass, None);
-    assert!(outcome.result.unwrap().harvest.is_none());
+    let stranger = Person::new("alice@nec.example", &Authority::new("Another Authority"));
+    let untrusted = joined(&world.signed(PAYLOAD, &stranger.signing));
+    for inner in [&Bytes::from_static(PAYLOAD), &own, &untrusted, &by_carol, &odd, &opaque] {
+        let outcome = take(inner);
+        assert_eq!((outcome.report.verdict, outcome.report.reason), (Verdict::Pass, None));
+    }
     refused(&take(&falsified_own));
     // He does not for what somebody else signed outside of him, nor for what is encrypted in his signature (D19).
     let outcome = world.take(&mail(FROM_ALICE, &world.signed(&falsified, &world.carol.signing)));
