@@ -340,9 +340,12 @@ impl Stores {
         match (query, &kept.answer) {
             (_, Answer::Own(keys)) if keys.iter().any(|key| key.secret.is_gone()) => false,
             (KeyQuery::Public(address), Answer::Public(keys)) => {
+                // Where the mailbox's own was of use, its domain's is no reason not to look for its successor.
+                let own = keys.iter().take_while(|key| !key.of_domain).count();
+                let in_use = keys.get(..own).filter(|own| !own.is_empty()).unwrap_or(keys);
                 // Where nobody knows whom we trust, mail waits anyway.
                 self.trust_of(round).await.is_none_or(|trust| {
-                    choose_certificate(keys, address, trust, now, false).is_ok()
+                    choose_certificate(in_use, address, trust, now, false).is_ok()
                 })
             }
             (KeyQuery::Signing(address), Answer::Own(keys)) => self

@@ -67,11 +67,13 @@ impl Stores {
                 standing = self.standing(&keys, address).await;
             }
         }
-        if !of_domain.is_empty() {
+        if standing == Err(NoKey::Unusable) && !of_domain.is_empty() {
+            // Before the others: what stands first was of use when the answer was kept.
+            of_domain.append(&mut keys);
+            keys = of_domain;
+            standing = self.standing(&keys, address).await;
+        } else {
             keys.append(&mut of_domain);
-            if standing.is_err() {
-                standing = self.standing(&keys, address).await;
-            }
         }
         let usable = standing.is_ok();
         let complete = away.is_none();

@@ -424,6 +424,13 @@ async fn a_domains_certificate_serves_where_the_mailbox_has_none(bed: Bed) {
     let bobs = "bob@smime.example".parse().unwrap();
     let chosen = choose_certificate(&keys, &bobs, &TrustStore::default(), at, false).unwrap();
     assert_eq!(chosen.certificate.fingerprint(), bob.fingerprint());
+    let other = dana.fingerprint().to_string();
+    let bobs = owner("bob@smime.example");
+    assert!(administration.remove_public_keys(&bobs, Some(&other)).await.is_err());
+    assert_eq!(public(&stores, "bob@smime.example").await.len(), 2);
+    let own = bob.fingerprint().to_string();
+    assert_eq!(administration.remove_public_keys(&bobs, Some(&own)).await.unwrap(), 1);
+    administration.import_public_key(&bobs, &bob, &[]).await.unwrap();
     administration.remove_public_keys(&owner("bob@smime.example"), None).await.unwrap();
     assert!(administration.remove_public_keys(&owner("bob@smime.example"), None).await.is_err());
 }
