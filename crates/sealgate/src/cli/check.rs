@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use sealgate_core::keys::Certificate;
+use sealgate_core::trust::TrustStore;
 use sealgate_keys::administration::{Administration, RevocationList};
 use sealgate_keys::master_key::MasterKey;
 use sealgate_keys::public_key_store::{PublicKeyEntry, PublicKeyState};
@@ -13,6 +14,7 @@ use sealgate_keys::secret_source::SecretSource;
 use sealgate_keys::stores::Stores;
 use serde_json::json;
 
+use super::public_key::is_revoked;
 use super::session::{block_on, now};
 use super::{Failure, Globals, failure, output};
 use crate::config::{Config, TlsFiles};
@@ -217,8 +219,10 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
         Ok(keys) => {
             // They come in the order of their owners.
             let owners = keys.chunk_by(|one, next| one.owner == next.owner);
+            let trust = stores.trust().await.ok();
+            let is_used = |key: &PublicKeyEntry, of_one| is_in_use(key, of_one, trust.as_deref());
             let in_use =
-                owners.flat_map(|of_one| of_one.iter().filter(|key| is_in_use(key, of_one)));
+                owners.flat_map(|of_one| of_one.iter().filter(move |key| is_used(key, of_one)));
             let in_use = in_use.map(|key| (key.owner.clone(), &*key.certificate));
             findings.push(ending("public keys", in_use));
         }
@@ -227,7 +231,7 @@ async fn check_stores(stores: &Stores, findings: &mut Vec<Finding>) {
 }
 
 /// Whether a correspondent's certificate is imported, and none of his others that are serves for all that it does, and longer.
-fn is_in_use(key: &PublicKeyEntry, of_one: &[PublicKeyEntry]) -> bool {
+fn is_in_use(key: &PublicKeyEntry, of_one: &[PublicKeyEntry], trust: Option<&TrustStore>) -> bool {
     let is_pinned = |one: &PublicKeyEntry| one.state == PublicKeyState::Pinned;
     let old = &key.certificate;
     let succeeds = |one: &PublicKeyEntry| {
@@ -237,6 +241,7 @@ fn is_in_use(key: &PublicKeyEntry, of_one: &[PublicKeyEntry]) -> bool {
             && new.not_after() > old.not_after()
             && (new.may_encrypt() || !old.may_encrypt())
             && (new.may_sign() || !old.may_sign())
+            && !trust.is_some_and(|trust| is_revoked(one, trust))
     };
     is_pinned(key) && !of_one.iter().any(succeeds)
 }

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use sealgate_core::address::Address;
 use sealgate_core::keys::Certificate;
-use sealgate_core::trust::{Purpose, TrustStore};
+use sealgate_core::trust::{Purpose, Trust, TrustStore};
 use sealgate_keys::StoreError;
 use sealgate_keys::owner::Owner;
 use sealgate_keys::public_key_store::directory_server::Published;
@@ -50,6 +50,7 @@ pub(crate) enum PublicKey {
         #[arg(value_name = "ADDR")]
         owner: Owner,
         /// Only the certificate with this fingerprint
+        #[arg(value_parser = fingerprint)]
         sha256: Option<String>,
     },
     /// Publish certificates of ours at the directory server: of every mailbox, or of one
@@ -64,6 +65,7 @@ pub(crate) enum PublicKey {
         #[arg(value_name = "ADDR")]
         owner: Owner,
         /// Only the certificate with this fingerprint
+        #[arg(value_parser = fingerprint)]
         sha256: Option<String>,
     },
 }
@@ -77,14 +79,12 @@ impl PublicKey {
                 Self::List { json } => list(session, json).await,
                 Self::Show { owner, json } => show(session, &owner, json).await,
                 Self::Accept { owner, sha256 } => {
-                    let sha256 = sha256.as_deref().map(fingerprint);
                     let accepted =
                         administration.accept_public_keys(&owner, sha256.as_deref()).await?;
                     output::line(&format!("{owner}: {accepted} accepted"))
                 }
                 Self::Publish { owner } => publish(session, owner.as_ref()).await,
                 Self::Remove { owner, sha256 } => {
-                    let sha256 = sha256.as_deref().map(fingerprint);
                     let removed =
                         administration.remove_public_keys(&owner, sha256.as_deref()).await?;
                     output::line(&format!("{owner}: {removed} removed"))
@@ -95,8 +95,12 @@ impl PublicKey {
 }
 
 /// A fingerprint as the database writes it.
-fn fingerprint(text: &str) -> String {
-    text.replace(':', "").to_ascii_lowercase()
+fn fingerprint(text: &str) -> Result<String, String> {
+    let digits = text.replace(':', "").to_ascii_lowercase();
+    if digits.len() == SHA256_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(digits);
+    }
+    Err("a fingerprint is 64 hexadecimal digits; `public-key list` shows it".to_owned())
 }
 
 /// Every file is imported or refused for itself; the first refusal is the outcome.
@@ -284,8 +288,10 @@ fn state(entry: &PublicKeyEntry, trust: &TrustStore) -> String {
 }
 
 /// Whether a list that is in force names it: nothing is encrypted to it then.
-fn is_revoked(entry: &PublicKeyEntry, trust: &TrustStore) -> bool {
-    trust.is_revoked(&entry.certificate, &entry.intermediates, Purpose::Encrypt, now())
+pub(super) fn is_revoked(entry: &PublicKeyEntry, trust: &TrustStore) -> bool {
+    let PublicKeyEntry { certificate, intermediates, .. } = entry;
+    let found = trust.judge_pinned(certificate, intermediates, Purpose::Encrypt, now());
+    matches!(found, Trust::Revoked { .. })
 }
 
 fn entry_json(entry: &PublicKeyEntry, trust: &TrustStore) -> Value {
@@ -299,5 +305,6 @@ fn entry_json(entry: &PublicKeyEntry, trust: &TrustStore) -> Value {
     value
 }
 
+const SHA256_DIGITS: usize = 64;
 /// For fewer files a bar is noise.
 const PROGRESS_FILES_MIN: usize = 10;

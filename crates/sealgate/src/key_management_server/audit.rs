@@ -348,9 +348,9 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     hex::text(digest(&SHA256, bytes).as_ref())
 }
 
-/// What every line says it is.
 /// What the first line of a trail goes on from.
 const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// What every line says it is.
 const KIND: &str = "key-use";
 /// Of each text of an event: ten of them, every byte escaped in six, stay below a line.
 const TEXT_BYTES_MAX: usize = 256;

@@ -143,6 +143,11 @@ fn check_does_not_name_a_certificate_that_has_a_successor() {
     };
     let error = bed.bad(&["public-key", "remove", X, &"00".repeat(32)], 65);
     assert!(error.contains("no such public key"), "{error}");
+    // A variable of a script that is not set must not forget the address.
+    for nothing in ["", ":"] {
+        let ended = bed.run_with(&["public-key", "remove", X, nothing], b"").status.code();
+        assert_eq!(ended, Some(64), "{nothing}");
+    }
     let removed = bed.good(&["public-key", "remove", X, &fingerprint("new")]);
     assert!(removed.contains("1 removed"), "{removed}");
     assert!(!checked(&bed, "public keys").1, "the one that ends is in use again");
