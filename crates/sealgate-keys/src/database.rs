@@ -84,7 +84,7 @@ impl Database {
                 }
             }
             DatabaseUrl::Sqlite(path) => {
-                create_file(url, path)?;
+                create_file(url, path, " and is left alone; name another file with --database")?;
                 let filled = SqliteDatabase::fill(path).await;
                 if let Err(error) = filled {
                     remove_new(url);
@@ -134,12 +134,7 @@ impl Database {
             let what = format!("{}: back it up with the server's own means (pg_dump)", self.url);
             return Err(StoreError::Input(what));
         };
-        SqliteDatabase::create(to).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                StoreError::Exists(format!("{}: exists already; name another file", to.display()))
-            }
-            _ => database_error(&DatabaseUrl::Sqlite(to.to_owned()), &error),
-        })?;
+        create_file(&DatabaseUrl::Sqlite(to.to_owned()), to, "; name another file")?;
         let copied = file.copy_to(to).await;
         if copied.is_err() {
             // Half a copy must not be taken for one.
@@ -349,12 +344,11 @@ pub(crate) fn remove_new(url: &DatabaseUrl) {
     }
 }
 
-fn create_file(url: &DatabaseUrl, path: &Path) -> Result<(), StoreError> {
+/// Makes an empty file; `advice` is for where there is one.
+fn create_file(url: &DatabaseUrl, path: &Path, advice: &str) -> Result<(), StoreError> {
     SqliteDatabase::create(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
-            let path = path.display();
-            let advice = "is left alone; name another file with --database";
-            StoreError::Exists(format!("{path}: exists already and {advice}"))
+            StoreError::Exists(format!("{}: exists already{advice}", path.display()))
         }
         _ => database_error(url, &error),
     })

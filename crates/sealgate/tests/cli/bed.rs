@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use sealgate_testkit::nameless;
+use sealgate_testkit::{nameless, process};
 
 /// A folder with a configuration of its own.
 pub(super) struct Bed(pub(super) tempfile::TempDir);
@@ -69,14 +69,10 @@ impl Bed {
     }
 
     pub(super) fn openssl(&self, arguments: &str) -> String {
-        let output = Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(self.0.path())
-            .output()
-            .expect("these tests need the openssl program");
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "openssl {arguments}: {error}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let mut openssl = Command::new("openssl");
+        openssl.args(arguments.split(' ')).current_dir(self.0.path());
+        let output = process::run(&mut openssl, b"").expect_ok(&format!("openssl {arguments}"));
+        String::from_utf8_lossy(&output).into_owned()
     }
 }
 
