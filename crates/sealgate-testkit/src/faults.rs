@@ -34,8 +34,10 @@ mod line;
 mod names;
 mod points;
 mod resolver;
+mod store_line;
 mod stores;
 mod summary;
+mod trouble;
 mod upstream;
 mod world;
 
@@ -46,9 +48,9 @@ pub use summary::Summary;
 use downstream::Downstream;
 use keeper::Keeper;
 use ledger::Side;
-use line::Trouble;
 use names::{Exchangers, Names};
 use stores::Stores;
+use trouble::{Lines, Trouble};
 use upstream::{Doors, GATE, Upstream};
 use world::World;
 
@@ -75,16 +77,31 @@ pub struct Course {
     pub clock_jumps: bool,
 }
 
+impl Course {
+    /// All troubles of all lines that there are.
+    fn orders(&self) -> Vec<(Lines, Trouble)> {
+        let stores: &[Lines] = match self.stores {
+            StoreKind::Embedded => &[],
+            StoreKind::Servers => &Lines::STORES,
+        };
+        let names: &[Lines] = if self.exchangers { &[Lines::Names] } else { &[] };
+        let lines = [&Lines::MAIL, stores, names].concat();
+        // Neighbours are of different lines.
+        let of_all = |trouble| lines.iter().map(move |line| (*line, trouble));
+        Trouble::ALL.into_iter().flat_map(of_all).collect()
+    }
+}
+
 /// Runs it.
 ///
 /// # Panics
 /// Where the relay does something that nobody planned: it does not start, ends by itself or does not end.
 pub fn run(course: &Course) -> Summary {
     let binary = course.binary.to_str().unwrap();
-    let (mut stores, nec) = Stores::start(course.stores, binary, &["nec.example"]);
+    let world = Arc::new(World::new(course.seed));
+    let (mut stores, nec) = Stores::start(course.stores, binary, &["nec.example"], &world);
     let abc = Gate::init(binary, &world::DOMAINS_OUTSIDE);
-    let letters = world::make_keys(&nec, &abc, &mut stores);
-    let world = Arc::new(World::new(course.seed, letters));
+    world.set_letters(world::make_keys(&nec, &abc, &mut stores));
     let tls = Tls::new(&nec);
     let inside = Downstream::inside(&world, &tls.server, course.mail_server).start();
     let doors = configure(&nec, &world, course, inside, &tls);
@@ -112,10 +129,9 @@ pub fn run(course: &Course) -> Summary {
         let missed: Vec<&String> = points.iter().filter(missed).collect();
         let again = |point: &&&String| !keeper.kill_at(point, POINT_PATIENCE * 10);
         not_reached = missed.iter().filter(again).map(|point| (**point).clone()).collect();
-        // From another one by each seed of a kind of rounds, so that in time each point has had each trouble of each side.
-        let sides = [Side::Upstream, Side::Downstream];
-        let orders = sides.map(|side| Trouble::ALL.map(|trouble| (side, trouble))).concat();
-        let turn = usize::try_from(course.seed / 4 % 10).unwrap();
+        // From another one by each seed of a kind of rounds, so that in time each point has had each trouble of all lines.
+        let orders = course.orders();
+        let turn = usize::try_from(course.seed / 4).unwrap() % orders.len();
         for (point, order) in points.iter().zip(orders.iter().cycle().skip(turn)) {
             let stopped = keeper.stop_at(point, *order, POINT_PATIENCE)
                 || keeper.stop_at(point, *order, POINT_PATIENCE * 10);
@@ -160,7 +176,7 @@ pub fn torture(first: &Course, time: Duration) -> Summary {
         let kind = seed % 4;
         let course = Course {
             seed,
-            every_point: kind < 2,
+            every_point: true,
             random_for: left.min(ROUND),
             mail_server: if kind % 2 == 0 { Protocol::Lmtp } else { Protocol::Smtp },
             stores: if kind < 2 { StoreKind::Embedded } else { StoreKind::Servers },

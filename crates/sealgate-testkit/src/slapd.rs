@@ -149,6 +149,11 @@ impl Slapd {
         format!("ldaps://localhost:{}", self.tls.port())
     }
 
+    /// Where it speaks TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.tls
+    }
+
     /// The `ldap://` URL with the name that its certificate has.
     pub fn plain_url(&self) -> String {
         format!("ldap://localhost:{}", self.plain.port())

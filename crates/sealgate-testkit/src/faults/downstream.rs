@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_goes_astray_is_noticed() {
-        let world = Arc::new(World::new(1, Vec::new()));
+        let world = Arc::new(World::new(1));
         let pki = Pki::new("Sinks");
         let (certificate, key) = pki.issue_for_tls("sink", "/CN=sink", "serverAuth", "");
         let outside = Downstream::outside(&world, &exchanger::tls(&certificate, &key));

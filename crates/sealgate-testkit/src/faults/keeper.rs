@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::downstream::CANARY;
 use super::ledger::{Hit, Side};
-use super::line::Trouble;
+use super::trouble::{Lines, Trouble};
 use super::upstream::Doors;
 use super::world::World;
 use crate::clock::Clock;
@@ -74,12 +74,11 @@ impl Keeper {
         false
     }
 
-    /// A life that stops at this point, and finds every line of this side in this trouble when it goes on; whether it
-    /// came there.
+    /// A life that stops at this point, and finds all these lines in this trouble when it goes on; whether it came there.
     pub(super) fn stop_at(
         &mut self,
         point: &str,
-        (side, trouble): (Side, Trouble),
+        (lines, trouble): (Lines, Trouble),
         patience: Duration,
     ) -> bool {
         let mut life = self.launch_for(point, "stop");
@@ -96,7 +95,7 @@ impl Keeper {
                 let resume_at = Instant::now() + STOP_AT_POINT;
                 life.resume_at = Some(resume_at);
                 end = resume_at + AFTER_STOP;
-                self.world.orders.give(side, trouble, end);
+                self.world.orders.give(lines, trouble, end);
             }
             sleep(POLL);
         }

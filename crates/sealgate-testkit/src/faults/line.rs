@@ -1,90 +1,20 @@
-//! Lines between two parties that break: cut, slowed to an octet at a time, truncated, held up, and with one bit of a
+//! Lines between two mail parties that break: cut, slowed to an octet at a time, truncated, held up, and with one bit of a
 //! reply's code turned over. Content is left as it is: what garbles it is the next party's affair to find.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::thread;
 
 use super::ledger::{Connection, Side};
+use super::trouble::{Lines, Trouble};
 use super::world::World;
-
-/// What goes wrong on one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// Both directions end after so many octets of the one.
-    Cut,
-    /// So many milliseconds of silence.
-    Held,
-    /// One bit of the code of a reply.
-    Garbled,
-    /// An octet at a time, for a while.
-    Slow,
-    /// The one direction ends, the other one stays.
-    Truncated,
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     trouble: Trouble,
     toward_server: bool,
     after_octets: usize,
-}
-
-/// What all lines of one side are to do with the next octets that they carry.
-#[derive(Debug, Default)]
-pub(super) struct Orders {
-    books: Mutex<OrderBooks>,
-}
-
-#[derive(Debug, Default)]
-struct OrderBooks {
-    /// How many were given.
-    given: u64,
-    latest: Option<Order>,
-    /// How many of them some line obeyed.
-    obeyed: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Order {
-    side: Side,
-    trouble: Trouble,
-    until: Instant,
-    was_obeyed: bool,
-}
-
-impl Orders {
-    /// Gives one, for the connections that there are and those that begin before this time.
-    pub(super) fn give(&self, side: Side, trouble: Trouble, until: Instant) {
-        let mut books = self.books.lock().unwrap();
-        books.given += 1;
-        books.latest = Some(Order { side, trouble, until, was_obeyed: false });
-    }
-
-    /// How many some line obeyed.
-    pub(super) fn obeyed(&self) -> u64 {
-        self.books.lock().unwrap().obeyed
-    }
-
-    /// What a line, which has heard so many, has not obeyed yet.
-    fn due(&self, side: Side, heard: &mut u64) -> Option<Trouble> {
-        let books = &mut *self.books.lock().unwrap();
-        let order = books.latest.as_mut()?;
-        let is_new = std::mem::replace(heard, books.given) != books.given;
-        if !is_new || order.side != side || order.until < Instant::now() {
-            return None;
-        }
-        books.obeyed += u64::from(!std::mem::replace(&mut order.was_obeyed, true));
-        Some(order.trouble)
-    }
-}
-
-impl Trouble {
-    /// All of them, for a point after the other.
-    pub(super) const ALL: [Self; 5] =
-        [Self::Cut, Self::Held, Self::Garbled, Self::Slow, Self::Truncated];
 }
 
 /// A line from somewhere to `target`; where it begins.
@@ -205,7 +135,7 @@ impl Carrier {
             if self.connection.side() == Side::Downstream && octets.starts_with(b"MAIL ") {
                 self.world.ledger.carries(self.connection, None);
             }
-            let ordered = self.world.orders.due(self.connection.side(), &mut self.heard);
+            let ordered = self.world.orders.due(Lines::of(self.connection), &mut self.heard);
             // Content is left as it is, whoever orders it.
             let ordered = ordered.filter(|one| *one != Trouble::Garbled || !self.toward_server);
             let toward_server = self.toward_server;
@@ -244,26 +174,7 @@ impl Carrier {
         }
         self.plan = None;
         self.world.ledger.struck_connection(self.connection, &format!("line {trouble:?}"));
-        match trouble {
-            Trouble::Cut => {
-                to.write_all(&octets[..at]).ok()?;
-                let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-                None
-            }
-            Trouble::Garbled => to.write_all(octets).ok(),
-            Trouble::Held => {
-                sleep(Duration::from_millis(100 + self.world.chance.below(900)));
-                to.write_all(octets).ok()
-            }
-            Trouble::Slow => {
-                for octet in octets.iter().take(SLOW_OCTETS) {
-                    to.write_all(&[*octet]).ok()?;
-                    sleep(Duration::from_millis(10));
-                }
-                to.write_all(octets.get(SLOW_OCTETS..).unwrap_or_default()).ok()
-            }
-            Trouble::Truncated => to.write_all(&octets[..at]).ok().and(None),
-        }
+        trouble.befall(octets, at, from, to, &self.world.chance)
     }
 
     /// Turns over one bit of one digit of a reply's code; no single bit makes a 250 of anything else.
@@ -283,8 +194,6 @@ impl Carrier {
 const DOT: &[u8] = b"\r\n.\r\n";
 /// How many connections are spared.
 const TROUBLE_ONE_IN: u64 = 14;
-/// At one octet in ten milliseconds.
-const SLOW_OCTETS: usize = 60;
 
 #[cfg(test)]
 mod tests {
@@ -303,25 +212,5 @@ mod tests {
             pieces.iter().for_each(|piece| progress.pass(piece.as_bytes()));
             assert_eq!(progress.is_short(), is_short, "{pieces:?}");
         }
-    }
-
-    #[test]
-    fn an_order_is_obeyed_once_by_each_line_of_its_side_as_long_as_it_lasts() {
-        let orders = Orders::default();
-        let (mut one, mut other, mut opposite) = (0, 0, 0);
-        let long = Instant::now() + Duration::from_secs(60);
-        orders.give(Side::Upstream, Trouble::Cut, long);
-        for heard in [&mut one, &mut other] {
-            assert_eq!(orders.due(Side::Upstream, heard), Some(Trouble::Cut));
-            assert_eq!(orders.due(Side::Upstream, heard), None);
-        }
-        assert_eq!(orders.due(Side::Downstream, &mut opposite), None);
-        orders.give(Side::Downstream, Trouble::Slow, long);
-        assert_eq!(orders.due(Side::Upstream, &mut one), None);
-        assert_eq!(orders.due(Side::Downstream, &mut opposite), Some(Trouble::Slow));
-        orders.give(Side::Upstream, Trouble::Held, Instant::now());
-        sleep(Duration::from_millis(1));
-        assert_eq!(orders.due(Side::Upstream, &mut other), None, "it is over");
-        assert_eq!(orders.obeyed(), 2);
     }
 }

@@ -1,21 +1,41 @@
-//! The line between the relay and its name server, which breaks at times.
+//! The line between the relay and its name server, which breaks at times, and when it is told to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::ledger::{Hit, Side};
+use super::trouble::{self, Lines};
 use super::world::World;
 use crate::dns_line::{self, Trouble};
 
 /// Lays the line; where the relay is to ask.
 pub(super) fn lay(world: &Arc<World>, target: SocketAddr) -> SocketAddr {
     let world = Arc::clone(world);
-    dns_line::lay(target, move |_| world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(&world)))
+    dns_line::lay(target, move |_| {
+        if let Some(trouble) = world.orders.standing(Lines::Names) {
+            return Some(obey(&world, trouble));
+        }
+        world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(&world))
+    })
+}
+
+/// What a line's trouble is to single answers.
+fn obey(world: &World, trouble: trouble::Trouble) -> Trouble {
+    let (trouble, kind) = match trouble {
+        trouble::Trouble::Cut => (Trouble::Lost, "lost"),
+        trouble::Trouble::Garbled => (Trouble::Garbled(any_bit(world)), "garbled"),
+        trouble::Trouble::Held | trouble::Trouble::Slow => {
+            (Trouble::Late(world.chance.below(LATE_MS_MAX)), "late")
+        }
+        trouble::Trouble::Truncated => (Trouble::Short, "cut short"),
+    };
+    note(world, kind);
+    trouble
 }
 
 /// Quick ones mostly: for an answer that is lost the relay waits, and then nothing happens.
 fn choose(world: &World) -> Trouble {
-    let bit = usize::try_from(world.chance.below(GARBLED_BITS)).unwrap();
+    let bit = any_bit(world);
     let (trouble, kind) = world.chance.pick(&[
         (Trouble::Denied, "denied without proof"),
         (Trouble::Denied, "denied without proof"),
@@ -31,8 +51,16 @@ fn choose(world: &World) -> Trouble {
         (Trouble::Short, "cut short"),
         (Trouble::Truncated, "said to be too long"),
     ]);
-    world.ledger.struck(Side::Names, &format!("answer {kind}"), Hit::Anybody);
+    note(world, kind);
     trouble
+}
+
+fn any_bit(world: &World) -> usize {
+    usize::try_from(world.chance.below(GARBLED_BITS)).unwrap()
+}
+
+fn note(world: &World, kind: &str) {
+    world.ledger.struck(Side::Names, &format!("answer {kind}"), Hit::Anybody);
 }
 
 /// How many answers are spared.

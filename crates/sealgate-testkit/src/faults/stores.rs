@@ -1,24 +1,28 @@
 //! The key stores of a run, and what befalls them: database, directory server and key server are killed, silenced and
-//! brought back, a file is locked by somebody else, is on a full disk or on one that has become read-only. The name server
+//! brought back, their lines break, a file is locked by somebody else, is on a full disk or on one that has become read-only. The name server
 //! of a run is among them.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ledger::{Hit, Side};
 use super::names::Names;
+use super::store_line;
+use super::trouble::{Lines, Trouble};
 use super::world::World;
 use crate::disk::SmallDisk;
 use crate::gate::{Gate, set};
 use crate::key_server::KeyServer;
 use crate::mail;
-use crate::postgres::Postgres;
+use crate::pki::Pki;
+use crate::postgres::{PASSWORD, Postgres, USER};
+use crate::process::{free_port, loopback};
 use crate::slapd::{BASE, Person, Settings, Slapd};
 
 /// Where keys are.
@@ -26,7 +30,7 @@ use crate::slapd::{BASE, Person, Settings, Slapd};
 pub enum StoreKind {
     /// A SQLite file.
     Embedded,
-    /// PostgreSQL, OpenLDAP for certificates of others, and a key server for secret keys.
+    /// PostgreSQL, OpenLDAP for certificates of others, and a key server for secret keys, all of them over TLS.
     Servers,
 }
 
@@ -43,11 +47,19 @@ pub(super) struct Keys {
     binary: String,
     host: Gate,
     server: Option<KeyServer>,
+    /// Where the relay finds it.
+    line: SocketAddr,
+    pki: Pki,
 }
 
 impl Stores {
     /// Stores of this kind, and a gate that uses them.
-    pub(super) fn start(kind: StoreKind, binary: &str, domains: &[&str]) -> (Self, Gate) {
+    pub(super) fn start(
+        kind: StoreKind,
+        binary: &str,
+        domains: &[&str],
+        world: &Arc<World>,
+    ) -> (Self, Gate) {
         match kind {
             StoreKind::Embedded => {
                 let disk = SmallDisk::mount(DISK_OCTETS);
@@ -59,17 +71,23 @@ impl Stores {
             StoreKind::Servers => {
                 let postgres = Box::new(Postgres::start());
                 let directory = Box::new(Slapd::start(Settings::default()));
-                let url = postgres.url(&postgres.create_database());
+                let line = store_line::lay(world, Lines::Database, postgres.address);
+                let url = format!(
+                    "postgres://{USER}:{PASSWORD}@{line}/{}?sslmode=verify-full&sslrootcert={}",
+                    postgres.create_database(),
+                    postgres.root.display()
+                );
                 let gate = Gate::init_with(binary, domains, &["--database", &url]);
+                let line = store_line::lay(world, Lines::Directory, directory.tls_address());
                 gate.configure(|config| {
                     set(config, &["public_keys", "stores"], vec!["ldap"]);
-                    set(config, &["public_keys", "ldap", "servers"], vec![directory.tls_url()]);
+                    let servers = vec![format!("ldaps://localhost:{}", line.port())];
+                    set(config, &["public_keys", "ldap", "servers"], servers);
                     let root = directory.pki.root.to_str().unwrap();
                     set(config, &["public_keys", "ldap", "ca"], root);
                     set(config, &["public_keys", "ldap", "base"], BASE);
                 });
-                let host = Gate::init(binary, domains);
-                let keys = Box::new(Keys { binary: binary.to_owned(), host, server: None });
+                let keys = Box::new(Keys::new(binary, domains, world));
                 (Self::Servers { postgres, directory, keys }, gate)
             }
         }
@@ -87,12 +105,15 @@ impl Stores {
     pub(super) fn serve_keys(&mut self, ours: &Gate) {
         let Self::Servers { keys, .. } = self else { return };
         keys.serve();
-        let socket = keys.socket();
+        let (certificate, key) = keys.pki.issue_for_tls("relay", "/CN=relay", "clientAuth", "");
         ours.configure(|config| {
+            let kmip = |name: &'static str| ["secret_keys", "kmip", name];
             set(config, &["secret_keys", "store"], "kmip");
-            let servers = vec![format!("unix:{}", socket.display())];
-            set(config, &["secret_keys", "kmip", "servers"], servers);
-            set(config, &["secret_keys", "kmip", "get"], "never");
+            set(config, &kmip("servers"), vec![format!("localhost:{}", keys.line.port())]);
+            set(config, &kmip("ca"), text(&keys.pki.root));
+            set(config, &kmip("certificate"), text(&certificate));
+            set(config, &kmip("key"), text(&key));
+            set(config, &kmip("get"), "never");
         });
         ours.must(&["anchor", "import", keys.host.authority().to_str().unwrap()], b"");
     }
@@ -122,7 +143,7 @@ impl Stores {
     }
 
     /// Lets things befall them, and a name server, from now on.
-    pub(super) fn trouble(mut self, world: &Arc<World>, mut names: Option<Names>) -> Trouble {
+    pub(super) fn trouble(mut self, world: &Arc<World>, mut names: Option<Names>) -> Befalls {
         let ended = Arc::new(AtomicBool::new(false));
         let (world, flag) = (Arc::clone(world), Arc::clone(&ended));
         let thread = thread::spawn(move || {
@@ -140,7 +161,7 @@ impl Stores {
                 }
             }
         });
-        Trouble { ended, thread: Some(thread) }
+        Befalls { ended, thread: Some(thread) }
     }
 
     fn strike(&mut self, world: &World) {
@@ -165,7 +186,7 @@ impl Stores {
                     disk.set_read_only(false);
                 }
             },
-            Self::Servers { postgres, directory, keys } => match world.chance.below(6) {
+            Self::Servers { postgres, directory, keys } => match world.chance.below(9) {
                 0 => {
                     note("database killed");
                     postgres.kill();
@@ -196,11 +217,19 @@ impl Stores {
                     pause();
                     directory.start_again();
                 }
-                _ => {
+                5 => {
                     note("directory silent");
                     directory.pause();
                     pause();
                     directory.resume();
+                }
+                _ => {
+                    // The lines that obey are noted.
+                    let time = Duration::from_millis(500 + world.chance.below(2000));
+                    let lines = world.chance.pick(&Lines::STORES);
+                    let trouble = world.chance.pick(&Trouble::ALL);
+                    world.orders.give(lines, trouble, Instant::now() + time);
+                    sleep(time);
                 }
             },
         }
@@ -208,33 +237,40 @@ impl Stores {
 }
 
 impl Keys {
-    fn socket(&self) -> PathBuf {
-        self.host.dir().join("keys.sock")
-    }
-
-    /// For processes of the user who runs this, who may sign and decrypt for everybody.
-    fn serve(&mut self) {
-        let uid = fs::metadata(self.host.dir()).unwrap().uid();
+    /// For the relay of this name, which may sign and decrypt for everybody.
+    fn new(binary: &str, domains: &[&str], world: &Arc<World>) -> Self {
+        let (host, pki) = (Gate::init(binary, domains), Pki::new("Keys"));
+        let address = loopback(free_port());
+        let names = "subjectAltName=DNS:localhost\n";
+        let (certificate, key) = pki.issue_for_tls("keys", "/CN=keys", "serverAuth", names);
         let mut relay = toml::Table::new();
-        set(&mut relay, &["uid"], i64::from(uid));
+        set(&mut relay, &["identity"], "relay");
         set(&mut relay, &["keys"], vec!["*"]);
         set(&mut relay, &["operations"], vec!["sign", "decrypt"]);
-        self.host.configure(|config| {
-            set(config, &["key_server", "socket"], self.socket().to_str().unwrap());
+        host.configure(|config| {
+            set(config, &["key_server", "listen"], address.to_string());
+            set(config, &["key_server", "certificate"], text(&certificate));
+            set(config, &["key_server", "key"], text(&key));
+            set(config, &["key_server", "client_ca"], text(&pki.root));
             set(config, &["key_server", "relay"], vec![toml::Value::Table(relay)]);
         });
+        let line = store_line::lay(world, Lines::KeyServer, address);
+        Self { binary: binary.to_owned(), host, server: None, line, pki }
+    }
+
+    fn serve(&mut self) {
         self.server = Some(KeyServer::start(&self.binary, &self.host.configuration()));
     }
 }
 
 /// What befalls the stores, until it is ended.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct Befalls {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Trouble {
+impl Befalls {
     /// The stores are there again, and go when this returns.
     pub(super) fn end(mut self) {
         self.ended.store(true, Ordering::SeqCst);
@@ -242,7 +278,7 @@ impl Trouble {
     }
 }
 
-impl Drop for Trouble {
+impl Drop for Befalls {
     /// Where the run failed: what was mounted and started must not stay.
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
@@ -250,11 +286,15 @@ impl Drop for Trouble {
     }
 }
 
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
 /// Of the disk: many times what the database needs.
 const DISK_OCTETS: usize = 32 << 20;
 
 /// Another process has the file for itself.
-fn lock(database: &std::path::Path, milliseconds: u64) {
+fn lock(database: &Path, milliseconds: u64) {
     let script = format!(
         "import sqlite3, sys, time\n\
          c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)\n\

@@ -1,12 +1,13 @@
 //! What all parties of a run share: chance, the books, and the messages that can be sent.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use super::chance::Chance;
 use super::downstream::CANARY;
 use super::ledger::{Door, Ledger, Mail};
-use super::line::Orders;
 use super::stores::Stores;
+use super::trouble::Orders;
 use crate::gate::Gate;
 
 /// The shared part of a run.
@@ -19,7 +20,7 @@ pub(super) struct World {
     /// A relay that is started now may find that it cannot.
     pub(super) stores_are_away: AtomicBool,
     /// Mail from outside, sealed for one of ours each.
-    letters: Vec<Letter>,
+    letters: OnceLock<Vec<Letter>>,
 }
 
 /// Mail from outside.
@@ -33,14 +34,19 @@ pub(super) struct Letter {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, letters: Vec<Letter>) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             chance: Chance::new(seed),
             ledger: Ledger::default(),
             orders: Orders::default(),
             stores_are_away: AtomicBool::new(false),
-            letters,
+            letters: OnceLock::new(),
         }
+    }
+
+    /// What those outside send; once, before anything is composed.
+    pub(super) fn set_letters(&self, letters: Vec<Letter>) {
+        self.letters.set(letters).unwrap();
     }
 
     /// A new message, going out or coming in.
@@ -80,7 +86,7 @@ impl World {
 
     /// A sealed letter, one with a bit turned over, or a plain one for two.
     fn inbound(&self, number: usize) -> Mail {
-        let Letter { to, content, text, is_sealed } = self.chance.pick(&self.letters);
+        let Letter { to, content, text, is_sealed } = self.chance.pick(self.letters.get().unwrap());
         // Of its own, so that no two messages are the same.
         let number = format!("X-Number: {number}\r\n");
         let mut all = number.clone().into_bytes();
