@@ -3,7 +3,7 @@
 //!
 //! In: the program and a [`Course`]. Out: a [`Summary`]. Mail servers' queues and Internet clients (`upstream`) hand
 //! in mail that is tried again until it is delivered or bounced; sinks (`downstream`) keep copies and misbehave;
-//! lines (`line`) between them break; the relay (`keeper`) kills, stops and delays itself at its fail points and is
+//! lines between them and to the stores (`line`, `store_line`, `resolver`) break; the relay (`keeper`) kills, stops and delays itself at its fail points and is
 //! started again. Every copy carries the number of the attempt that it came from (ENVID, RFC 3461), so that each copy
 //! too many is laid to the fault that allows it.
 
@@ -83,6 +83,7 @@ impl Course {
         let stores: &[Lines] = match self.stores {
             StoreKind::Embedded => &[],
             StoreKind::Servers => &Lines::STORES,
+            StoreKind::LocalKeyServer => &[Lines::Database, Lines::Directory],
         };
         let names: &[Lines] = if self.exchangers { &[Lines::Names] } else { &[] };
         let lines = [&Lines::MAIL, stores, names].concat();
@@ -125,21 +126,8 @@ pub fn run(course: &Course) -> Summary {
     let points = points(&course.sources);
     let mut not_reached = Vec::new();
     if course.every_point {
-        let missed = |point: &&String| !keeper.kill_at(point, POINT_PATIENCE);
-        let missed: Vec<&String> = points.iter().filter(missed).collect();
-        let again = |point: &&&String| !keeper.kill_at(point, POINT_PATIENCE * 10);
-        not_reached = missed.iter().filter(again).map(|point| (**point).clone()).collect();
-        // From another one by each seed of a kind of rounds, so that in time each point has had each trouble of all lines.
-        let orders = course.orders();
-        let turn = usize::try_from(course.seed / 4).unwrap() % orders.len();
-        for (point, order) in points.iter().zip(orders.iter().cycle().skip(turn)) {
-            let stopped = keeper.stop_at(point, *order, POINT_PATIENCE)
-                || keeper.stop_at(point, *order, POINT_PATIENCE * 10);
-            not_reached.extend((!stopped).then(|| format!("{point}, to stop there")));
-        }
-        // At some points, the start among them, there is no line that carries anything.
-        let obeyed = usize::try_from(world.orders.obeyed()).unwrap();
-        assert!(2 * obeyed > points.len(), "lines broke at {obeyed} points only");
+        not_reached.extend(kill_everywhere(&mut keeper, &points));
+        not_reached.extend(stop_everywhere(course, &mut keeper, &points));
     }
     let trouble = stores.trouble(&world, names);
     let until = Instant::now() + course.random_for;
@@ -156,6 +144,37 @@ pub fn run(course: &Course) -> Summary {
     summary.starts = keeper.starts;
     summary.start_max = keeper.start_max;
     summary
+}
+
+/// Kills it at each point; where that failed.
+fn kill_everywhere(keeper: &mut Keeper, points: &[String]) -> Vec<String> {
+    let missed = |point: &&String| !keeper.kill_at(point, POINT_PATIENCE);
+    let missed: Vec<&String> = points.iter().filter(missed).collect();
+    let again = |point: &&&String| !keeper.kill_at(point, POINT_PATIENCE * 10);
+    missed.iter().filter(again).map(|point| (**point).clone()).collect()
+}
+
+/// Stops it at each point, and breaks lines there; where it never came.
+fn stop_everywhere(course: &Course, keeper: &mut Keeper, points: &[String]) -> Vec<String> {
+    // From another one by each seed of a kind of rounds, so that in time each point has had each trouble of all lines.
+    let orders = course.orders();
+    let turn = usize::try_from(course.seed / 4).unwrap() % orders.len();
+    let mut not_reached = Vec::new();
+    for (point, order) in points.iter().zip(orders.iter().cycle().skip(turn)) {
+        let stopped = keeper.stop_at(point, *order, POINT_PATIENCE)
+            || keeper.stop_at(point, *order, POINT_PATIENCE * 10);
+        not_reached.extend((!stopped).then(|| format!("{point}, to stop there")));
+    }
+    // At some points, the start among them, there is no line that carries anything.
+    let obeyed = keeper.world.orders.obeyed();
+    println!("lines broke at points: {obeyed:?}");
+    for (lines, _) in orders {
+        assert!(obeyed.contains_key(&lines), "no line of {lines} broke at a point");
+    }
+    let total: u64 = obeyed.values().sum();
+    let points = u64::try_from(points.len()).unwrap();
+    assert!(3 * total > points, "lines broke at {total} points only");
+    not_reached
 }
 
 /// Runs after runs until the time is up, each in a world of its own: another seed, another protocol of the mail server,
@@ -179,7 +198,11 @@ pub fn torture(first: &Course, time: Duration) -> Summary {
             every_point: true,
             random_for: left.min(ROUND),
             mail_server: if kind % 2 == 0 { Protocol::Lmtp } else { Protocol::Smtp },
-            stores: if kind < 2 { StoreKind::Embedded } else { StoreKind::Servers },
+            stores: match (kind, seed / 4 % 4) {
+                (0 | 1, _) => StoreKind::Embedded,
+                (_, 3) => StoreKind::LocalKeyServer,
+                _ => StoreKind::Servers,
+            },
             exchangers: matches!(kind, 1 | 2),
             clock_jumps: kind % 2 == 0,
             ..first.clone()

@@ -263,7 +263,7 @@ impl Books {
         let meanwhile =
             |forgot: &&Instant| attempt.began <= **forgot + FORGETS && **forgot <= ended;
         let takes = |strike: &Strike| match strike.side {
-            Side::Stores => true,
+            Side::Stores => strike.is_one_of(&["database", "disk"]),
             Side::Relay => !strike.is_one_of(&["reloaded", "clock"]),
             Side::Downstream | Side::Upstream | Side::Names => false,
         };

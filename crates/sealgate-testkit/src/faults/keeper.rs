@@ -51,8 +51,8 @@ struct Life {
     began: Instant,
     /// It was listening once.
     has_started: bool,
-    /// A key store was away meanwhile: a relay that starts then ends by itself.
-    without_stores: bool,
+    /// The database was away meanwhile: a relay that starts then ends by itself.
+    without_database: bool,
     /// Points at which something happened.
     reached: Vec<String>,
 }
@@ -76,6 +76,18 @@ impl Keeper {
 
     /// A life that stops at this point, and finds all these lines in this trouble when it goes on; whether it came there.
     pub(super) fn stop_at(
+        &mut self,
+        point: &str,
+        order: (Lines, Trouble),
+        patience: Duration,
+    ) -> bool {
+        let came = self.stop_and_order(point, order, patience);
+        // The next life is to find none of it.
+        self.world.orders.withdraw();
+        came
+    }
+
+    fn stop_and_order(
         &mut self,
         point: &str,
         (lines, trouble): (Lines, Trouble),
@@ -217,7 +229,7 @@ impl Keeper {
             clock_right_at: None,
             began,
             has_started: false,
-            without_stores: self.world.stores_are_away.load(Ordering::SeqCst),
+            without_database: self.world.database_is_away.load(Ordering::SeqCst),
             reached: Vec::new(),
         };
         // The door that is opened last.
@@ -242,7 +254,7 @@ impl Keeper {
     /// Notes what happened and resumes what stopped; the status where it has ended.
     fn poll(&self, life: &mut Life) -> Option<ExitStatus> {
         self.read_log(life);
-        life.without_stores |= self.world.stores_are_away.load(Ordering::SeqCst);
+        life.without_database |= self.world.database_is_away.load(Ordering::SeqCst);
         if life.resume_at.is_some_and(|at| at <= Instant::now()) {
             life.resume_at = None;
             life.running.signal("CONT");
@@ -305,7 +317,7 @@ impl Keeper {
         if log.contains(CANARY) {
             self.world.ledger.leaked("the relay's log");
         }
-        let could_not_start = life.without_stores && !life.has_started;
+        let could_not_start = life.without_database && !life.has_started;
         let wanted = status.signal() == Some(9) || status.success() || could_not_start;
         assert!(wanted, "the relay ended by itself, {status}:\n{}", tail(&life.log));
         if let (Some(folder), Some(name)) = (std::env::var_os(LOGS), life.log.file_name()) {

@@ -173,6 +173,7 @@ impl Carrier {
             return to.write_all(octets).ok();
         }
         self.plan = None;
+        self.world.orders.obey(Lines::of(self.connection));
         self.world.ledger.struck_connection(self.connection, &format!("line {trouble:?}"));
         trouble.befall(octets, at, from, to, &self.world.chance)
     }

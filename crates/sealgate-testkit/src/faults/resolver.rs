@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::ledger::{Hit, Side};
-use super::trouble::{self, Lines};
+use super::trouble::{Lines, Trouble as LineTrouble};
 use super::world::World;
 use crate::dns_line::{self, Trouble};
 
@@ -13,6 +13,7 @@ pub(super) fn lay(world: &Arc<World>, target: SocketAddr) -> SocketAddr {
     let world = Arc::clone(world);
     dns_line::lay(target, move |_| {
         if let Some(trouble) = world.orders.standing(Lines::Names) {
+            world.orders.obey(Lines::Names);
             return Some(obey(&world, trouble));
         }
         world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(&world))
@@ -20,14 +21,14 @@ pub(super) fn lay(world: &Arc<World>, target: SocketAddr) -> SocketAddr {
 }
 
 /// What a line's trouble is to single answers.
-fn obey(world: &World, trouble: trouble::Trouble) -> Trouble {
+fn obey(world: &World, trouble: LineTrouble) -> Trouble {
     let (trouble, kind) = match trouble {
-        trouble::Trouble::Cut => (Trouble::Lost, "lost"),
-        trouble::Trouble::Garbled => (Trouble::Garbled(any_bit(world)), "garbled"),
-        trouble::Trouble::Held | trouble::Trouble::Slow => {
+        LineTrouble::Cut => (Trouble::Lost, "lost"),
+        LineTrouble::Garbled => (Trouble::Garbled(any_bit(world)), "garbled"),
+        LineTrouble::Held | LineTrouble::Slow => {
             (Trouble::Late(world.chance.below(LATE_MS_MAX)), "late")
         }
-        trouble::Trouble::Truncated => (Trouble::Short, "cut short"),
+        LineTrouble::Truncated => (Trouble::Short, "cut short"),
     };
     note(world, kind);
     trouble

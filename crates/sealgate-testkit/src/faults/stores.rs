@@ -1,9 +1,10 @@
 //! The key stores of a run, and what befalls them: database, directory server and key server are killed, silenced and
-//! brought back, their lines break, a file is locked by somebody else, is on a full disk or on one that has become read-only. The name server
-//! of a run is among them.
+//! brought back, their lines break, a file is locked by somebody else, is on a full disk or on one that has become
+//! read-only. The name server of a run is among them.
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub enum StoreKind {
     Embedded,
     /// PostgreSQL, OpenLDAP for certificates of others, and a key server for secret keys, all of them over TLS.
     Servers,
+    /// The same with the key server on the relay's machine, by its unix socket.
+    LocalKeyServer,
 }
 
 /// The stores.
@@ -47,9 +50,14 @@ pub(super) struct Keys {
     binary: String,
     host: Gate,
     server: Option<KeyServer>,
-    /// Where the relay finds it.
-    line: SocketAddr,
-    pki: Pki,
+    at: KeyServerPlace,
+}
+
+/// Where the relay finds the key server.
+#[derive(Debug)]
+enum KeyServerPlace {
+    Line(SocketAddr, Box<Pki>),
+    Socket(PathBuf),
 }
 
 impl Stores {
@@ -68,7 +76,7 @@ impl Stores {
                 let gate = Gate::init_with(binary, domains, &["--database", &url]);
                 (Self::Embedded { database, disk }, gate)
             }
-            StoreKind::Servers => {
+            StoreKind::Servers | StoreKind::LocalKeyServer => {
                 let postgres = Box::new(Postgres::start());
                 let directory = Box::new(Slapd::start(Settings::default()));
                 let line = store_line::lay(world, Lines::Database, postgres.address);
@@ -87,7 +95,7 @@ impl Stores {
                     set(config, &["public_keys", "ldap", "ca"], root);
                     set(config, &["public_keys", "ldap", "base"], BASE);
                 });
-                let keys = Box::new(Keys::new(binary, domains, world));
+                let keys = Box::new(Keys::new(kind, binary, domains, world));
                 (Self::Servers { postgres, directory, keys }, gate)
             }
         }
@@ -105,15 +113,22 @@ impl Stores {
     pub(super) fn serve_keys(&mut self, ours: &Gate) {
         let Self::Servers { keys, .. } = self else { return };
         keys.serve();
-        let (certificate, key) = keys.pki.issue_for_tls("relay", "/CN=relay", "clientAuth", "");
         ours.configure(|config| {
             let kmip = |name: &'static str| ["secret_keys", "kmip", name];
             set(config, &["secret_keys", "store"], "kmip");
-            set(config, &kmip("servers"), vec![format!("localhost:{}", keys.line.port())]);
-            set(config, &kmip("ca"), text(&keys.pki.root));
-            set(config, &kmip("certificate"), text(&certificate));
-            set(config, &kmip("key"), text(&key));
             set(config, &kmip("get"), "never");
+            let server = match &keys.at {
+                KeyServerPlace::Socket(socket) => format!("unix:{}", socket.display()),
+                KeyServerPlace::Line(line, pki) => {
+                    let (certificate, key) =
+                        pki.issue_for_tls("relay", "/CN=relay", "clientAuth", "");
+                    set(config, &kmip("ca"), text(&pki.root));
+                    set(config, &kmip("certificate"), text(&certificate));
+                    set(config, &kmip("key"), text(&key));
+                    format!("localhost:{}", line.port())
+                }
+            };
+            set(config, &kmip("servers"), vec![server]);
         });
         ours.must(&["anchor", "import", keys.host.authority().to_str().unwrap()], b"");
     }
@@ -143,16 +158,15 @@ impl Stores {
     }
 
     /// Lets things befall them, and a name server, from now on.
-    pub(super) fn trouble(mut self, world: &Arc<World>, mut names: Option<Names>) -> Befalls {
+    pub(super) fn trouble(mut self, world: &Arc<World>, mut names: Option<Names>) -> Troubles {
         let ended = Arc::new(AtomicBool::new(false));
         let (world, flag) = (Arc::clone(world), Arc::clone(&ended));
         let thread = thread::spawn(move || {
             while !flag.load(Ordering::SeqCst) {
                 sleep(Duration::from_millis(50));
                 if world.chance.strikes(30) {
-                    world.stores_are_away.store(true, Ordering::SeqCst);
                     self.strike(&world);
-                    world.stores_are_away.store(false, Ordering::SeqCst);
+                    world.database_is_away.store(false, Ordering::SeqCst);
                 }
                 if let Some(names) = &mut names
                     && world.chance.strikes(60)
@@ -161,101 +175,143 @@ impl Stores {
                 }
             }
         });
-        Befalls { ended, thread: Some(thread) }
+        Troubles { ended, thread: Some(thread) }
     }
 
     fn strike(&mut self, world: &World) {
-        let pause = || sleep(Duration::from_millis(100 + world.chance.below(2500)));
-        let note = |kind: &str| world.ledger.struck(Side::Stores, kind, Hit::Anybody);
         match self {
-            Self::Embedded { database, disk } => match world.chance.below(3) {
-                0 => {
-                    note("database locked");
-                    lock(database, 100 + world.chance.below(2000));
-                }
-                1 => {
-                    note("disk full");
-                    disk.fill();
-                    pause();
-                    disk.free();
-                }
-                _ => {
-                    note("disk read-only");
-                    disk.set_read_only(true);
-                    pause();
-                    disk.set_read_only(false);
-                }
-            },
+            Self::Embedded { database, disk } => {
+                database_goes(world);
+                strike_file(world, database, disk);
+            }
             Self::Servers { postgres, directory, keys } => match world.chance.below(9) {
-                0 => {
-                    note("database killed");
-                    postgres.kill();
-                    pause();
-                    postgres.resume();
+                0..2 => {
+                    database_goes(world);
+                    strike_database(world, postgres);
                 }
-                1 => {
-                    note("database silent");
-                    postgres.signal_all("STOP");
-                    pause();
-                    postgres.signal_all("CONT");
-                }
-                2 => {
-                    note("key server killed");
-                    keys.server.take().unwrap().kill();
-                    pause();
-                    keys.serve();
-                }
-                3 => {
-                    note("key server silent");
-                    keys.server.as_ref().unwrap().signal("STOP");
-                    pause();
-                    keys.server.as_ref().unwrap().signal("CONT");
-                }
-                4 => {
-                    note("directory killed");
-                    directory.kill();
-                    pause();
-                    directory.start_again();
-                }
-                5 => {
-                    note("directory silent");
-                    directory.pause();
-                    pause();
-                    directory.resume();
-                }
-                _ => {
-                    // The lines that obey are noted.
-                    let time = Duration::from_millis(500 + world.chance.below(2000));
-                    let lines = world.chance.pick(&Lines::STORES);
-                    let trouble = world.chance.pick(&Trouble::ALL);
-                    world.orders.give(lines, trouble, Instant::now() + time);
-                    sleep(time);
-                }
+                2..4 => keys.strike(world),
+                4..6 => strike_directory(world, directory),
+                _ => strike_lines(world),
             },
         }
     }
 }
 
+fn strike_file(world: &World, database: &Path, disk: &mut SmallDisk) {
+    match world.chance.below(3) {
+        0 => {
+            note(world, "database locked");
+            lock(database, 100 + world.chance.below(2000));
+        }
+        1 => {
+            note(world, "disk full");
+            disk.fill();
+            pause(world);
+            disk.free();
+        }
+        _ => {
+            note(world, "disk read-only");
+            disk.set_read_only(true);
+            pause(world);
+            disk.set_read_only(false);
+        }
+    }
+}
+
+fn strike_database(world: &World, postgres: &Postgres) {
+    if world.chance.one_in(2) {
+        note(world, "database killed");
+        postgres.kill();
+        pause(world);
+        postgres.resume();
+    } else {
+        note(world, "database silent");
+        postgres.signal_all("STOP");
+        pause(world);
+        postgres.signal_all("CONT");
+    }
+}
+
+fn strike_directory(world: &World, directory: &mut Slapd) {
+    if world.chance.one_in(2) {
+        note(world, "directory killed");
+        directory.kill();
+        pause(world);
+        directory.start_again();
+    } else {
+        note(world, "directory silent");
+        directory.pause();
+        pause(world);
+        directory.resume();
+    }
+}
+
+/// The lines that obey note it.
+fn strike_lines(world: &World) {
+    let lines = world.chance.pick(&Lines::STORES);
+    if lines == Lines::Database {
+        database_goes(world);
+    }
+    let trouble = world.chance.pick(&Trouble::ALL);
+    world.orders.give(lines, trouble, Instant::now() + LINES_BREAK_FOR);
+    sleep(LINES_BREAK_FOR);
+}
+
+fn note(world: &World, kind: &str) {
+    world.ledger.struck(Side::Stores, kind, Hit::Anybody);
+}
+
+fn pause(world: &World) {
+    sleep(Duration::from_millis(100 + world.chance.below(2500)));
+}
+
+/// A relay that is started now may find that it cannot.
+fn database_goes(world: &World) {
+    world.database_is_away.store(true, Ordering::SeqCst);
+}
+
 impl Keys {
-    /// For the relay of this name, which may sign and decrypt for everybody.
-    fn new(binary: &str, domains: &[&str], world: &Arc<World>) -> Self {
-        let (host, pki) = (Gate::init(binary, domains), Pki::new("Keys"));
-        let address = loopback(free_port());
-        let names = "subjectAltName=DNS:localhost\n";
-        let (certificate, key) = pki.issue_for_tls("keys", "/CN=keys", "serverAuth", names);
+    /// For one relay, which may sign and decrypt for everybody.
+    fn new(kind: StoreKind, binary: &str, domains: &[&str], world: &Arc<World>) -> Self {
+        let host = Gate::init(binary, domains);
         let mut relay = toml::Table::new();
-        set(&mut relay, &["identity"], "relay");
         set(&mut relay, &["keys"], vec!["*"]);
         set(&mut relay, &["operations"], vec!["sign", "decrypt"]);
-        host.configure(|config| {
-            set(config, &["key_server", "listen"], address.to_string());
-            set(config, &["key_server", "certificate"], text(&certificate));
-            set(config, &["key_server", "key"], text(&key));
-            set(config, &["key_server", "client_ca"], text(&pki.root));
-            set(config, &["key_server", "relay"], vec![toml::Value::Table(relay)]);
-        });
-        let line = store_line::lay(world, Lines::KeyServer, address);
-        Self { binary: binary.to_owned(), host, server: None, line, pki }
+        let mut server = toml::Table::new();
+        let at = if kind == StoreKind::LocalKeyServer {
+            let socket = host.dir().join("keys.sock");
+            let uid = fs::metadata(host.dir()).unwrap().uid();
+            set(&mut relay, &["uid"], i64::from(uid));
+            set(&mut server, &["socket"], text(&socket));
+            KeyServerPlace::Socket(socket)
+        } else {
+            let (pki, address) = (Box::new(Pki::new("Keys")), loopback(free_port()));
+            let names = "subjectAltName=DNS:localhost\n";
+            let (certificate, key) = pki.issue_for_tls("keys", "/CN=keys", "serverAuth", names);
+            set(&mut relay, &["identity"], "relay");
+            set(&mut server, &["listen"], address.to_string());
+            set(&mut server, &["certificate"], text(&certificate));
+            set(&mut server, &["key"], text(&key));
+            set(&mut server, &["client_ca"], text(&pki.root));
+            KeyServerPlace::Line(store_line::lay(world, Lines::KeyServer, address), pki)
+        };
+        set(&mut server, &["relay"], vec![toml::Value::Table(relay)]);
+        host.set(&["key_server"], server);
+        Self { binary: binary.to_owned(), host, server: None, at }
+    }
+
+    fn strike(&mut self, world: &World) {
+        if world.chance.one_in(2) {
+            note(world, "key server killed");
+            self.server.take().unwrap().kill();
+            pause(world);
+            self.serve();
+        } else {
+            note(world, "key server silent");
+            self.server.as_ref().unwrap().signal("STOP");
+            pause(world);
+            self.server.as_ref().unwrap().signal("CONT");
+        }
     }
 
     fn serve(&mut self) {
@@ -265,12 +321,12 @@ impl Keys {
 
 /// What befalls the stores, until it is ended.
 #[derive(Debug)]
-pub(super) struct Befalls {
+pub(super) struct Troubles {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Befalls {
+impl Troubles {
     /// The stores are there again, and go when this returns.
     pub(super) fn end(mut self) {
         self.ended.store(true, Ordering::SeqCst);
@@ -278,7 +334,7 @@ impl Befalls {
     }
 }
 
-impl Drop for Befalls {
+impl Drop for Troubles {
     /// Where the run failed: what was mounted and started must not stay.
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
@@ -290,6 +346,8 @@ fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Long enough to be met by somebody.
+const LINES_BREAK_FOR: Duration = Duration::from_millis(1500);
 /// Of the disk: many times what the database needs.
 const DISK_OCTETS: usize = 32 << 20;
 

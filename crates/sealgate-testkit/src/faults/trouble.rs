@@ -1,5 +1,7 @@
 //! What goes wrong on a line, and the orders by which it goes wrong on all lines of one kind at once.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
@@ -29,8 +31,8 @@ impl Trouble {
     pub(super) const ALL: [Self; 5] =
         [Self::Cut, Self::Held, Self::Garbled, Self::Slow, Self::Truncated];
 
-    /// Passes these octets on as the trouble has it, the first `at` of them where the line ends; `None` where it does. What is
-    /// garbled comes garbled.
+    /// Passes these octets on as the trouble has it, the first `at` of them where the line ends; `None` where it does. Who calls
+    /// has garbled what is to be garbled, for he knows what he carries.
     pub(super) fn befall(
         self,
         octets: &[u8],
@@ -63,7 +65,7 @@ impl Trouble {
 }
 
 /// Lines that break together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lines {
     /// From the clients.
     Upstream,
@@ -94,6 +96,19 @@ impl Lines {
     }
 }
 
+impl fmt::Display for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Upstream => "upstream",
+            Self::Downstream => "downstream",
+            Self::Database => "database",
+            Self::Directory => "directory",
+            Self::KeyServer => "key server",
+            Self::Names => "names",
+        })
+    }
+}
+
 /// What all lines of one kind are to do with the next octets that they carry.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
@@ -106,7 +121,7 @@ struct OrderBooks {
     given: u64,
     latest: Option<Order>,
     /// How many of them some line obeyed.
-    obeyed: u64,
+    obeyed: BTreeMap<Lines, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,32 +140,37 @@ impl Orders {
         books.latest = Some(Order { lines, trouble, until, was_obeyed: false });
     }
 
-    /// How many some line obeyed.
-    pub(super) fn obeyed(&self) -> u64 {
-        self.books.lock().unwrap().obeyed
+    /// Takes the latest back.
+    pub(super) fn withdraw(&self) {
+        self.books.lock().unwrap().latest = None;
     }
 
-    /// What a line, which has heard so many, has not obeyed yet.
+    /// What a line, which has heard so many, has not been told yet.
     pub(super) fn due(&self, lines: Lines, heard: &mut u64) -> Option<Trouble> {
-        let books = &mut *self.books.lock().unwrap();
-        let is_new = std::mem::replace(heard, books.given) != books.given;
-        if is_new { books.obey(lines) } else { None }
+        let given = self.books.lock().unwrap().given;
+        if std::mem::replace(heard, given) == given { None } else { self.standing(lines) }
     }
 
-    /// What a line is to do with each message as long as the order lasts.
+    /// What a line is to do as long as the order lasts.
     pub(super) fn standing(&self, lines: Lines) -> Option<Trouble> {
-        self.books.lock().unwrap().obey(lines)
+        let order = self.books.lock().unwrap().latest?;
+        (order.lines == lines && Instant::now() <= order.until).then_some(order.trouble)
     }
-}
 
-impl OrderBooks {
-    fn obey(&mut self, lines: Lines) -> Option<Trouble> {
-        let order = self.latest.as_mut()?;
-        if order.lines != lines || order.until < Instant::now() {
-            return None;
+    /// One of these lines did as it was told.
+    pub(super) fn obey(&self, lines: Lines) {
+        let books = &mut *self.books.lock().unwrap();
+        let Some(order) = books.latest.as_mut().filter(|order| order.lines == lines) else {
+            return;
+        };
+        if !std::mem::replace(&mut order.was_obeyed, true) {
+            *books.obeyed.entry(lines).or_default() += 1;
         }
-        self.obeyed += u64::from(!std::mem::replace(&mut order.was_obeyed, true));
-        Some(order.trouble)
+    }
+
+    /// How many some line obeyed, by their lines.
+    pub(super) fn obeyed(&self) -> BTreeMap<Lines, u64> {
+        self.books.lock().unwrap().obeyed.clone()
     }
 }
 
@@ -162,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_obeyed_once_by_each_line_of_its_kind_as_long_as_it_lasts() {
+    fn a_line_hears_once_of_an_order_of_its_kind_as_long_as_it_lasts() {
         let orders = Orders::default();
         let (mut one, mut other, mut opposite) = (0, 0, 0);
         let long = Instant::now() + Duration::from_secs(60);
@@ -178,12 +198,22 @@ mod tests {
         orders.give(Lines::Upstream, Trouble::Held, Instant::now());
         sleep(Duration::from_millis(1));
         assert_eq!(orders.due(Lines::Upstream, &mut other), None, "it is over");
-        assert_eq!(orders.obeyed(), 2);
-        orders.give(Lines::Names, Trouble::Garbled, long);
+        orders.give(Lines::Upstream, Trouble::Held, long);
+        orders.withdraw();
+        assert_eq!(orders.due(Lines::Upstream, &mut other), None, "it was taken back");
+    }
+
+    #[test]
+    fn an_order_stands_and_counts_once_however_often_it_is_obeyed() {
+        let orders = Orders::default();
+        orders.give(Lines::Names, Trouble::Garbled, Instant::now() + Duration::from_secs(60));
         assert_eq!(orders.standing(Lines::Database), None);
+        orders.obey(Lines::Database);
+        assert!(orders.obeyed().is_empty());
         for _ in 0..2 {
             assert_eq!(orders.standing(Lines::Names), Some(Trouble::Garbled));
+            orders.obey(Lines::Names);
         }
-        assert_eq!(orders.obeyed(), 3);
+        assert_eq!(orders.obeyed(), BTreeMap::from([(Lines::Names, 1)]));
     }
 }

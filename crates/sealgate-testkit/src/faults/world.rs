@@ -18,7 +18,7 @@ pub(super) struct World {
     /// What all lines are to do next.
     pub(super) orders: Orders,
     /// A relay that is started now may find that it cannot.
-    pub(super) stores_are_away: AtomicBool,
+    pub(super) database_is_away: AtomicBool,
     /// Mail from outside, sealed for one of ours each.
     letters: OnceLock<Vec<Letter>>,
 }
@@ -39,7 +39,7 @@ impl World {
             chance: Chance::new(seed),
             ledger: Ledger::default(),
             orders: Orders::default(),
-            stores_are_away: AtomicBool::new(false),
+            database_is_away: AtomicBool::new(false),
             letters: OnceLock::new(),
         }
     }
