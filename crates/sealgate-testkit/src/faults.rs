@@ -3,9 +3,9 @@
 //!
 //! In: the program and a [`Course`]. Out: a [`Summary`]. Mail servers' queues and Internet clients (`upstream`) hand
 //! in mail that is tried again until it is delivered or bounced; sinks (`downstream`) keep copies and misbehave;
-//! lines between them and to the stores (`line`, `store_line`, `resolver`) break; the relay (`keeper`) kills, stops and delays itself at its fail points and is
-//! started again. Every copy carries the number of the attempt that it came from (ENVID, RFC 3461), so that each copy
-//! too many is laid to the fault that allows it.
+//! lines between them and to the stores (`line`, `store_line`, `resolver`) break; the relay (`keeper`) kills, stops and
+//! delays itself at its fail points and is started again. Every copy carries the number of the attempt that it came from
+//! (ENVID, RFC 3461), so that each copy too many is laid to the fault that allows it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -63,9 +63,7 @@ pub struct Course {
     pub sources: PathBuf,
     /// Decides every choice.
     pub seed: u64,
-    /// Whether each point is to kill the relay once, and to stop it once while lines break.
-    pub every_point: bool,
-    /// For how long anything may happen, after that.
+    /// For how long anything may happen, after each point killed the relay once, and stopped it once while lines broke.
     pub random_for: Duration,
     /// What the mail server inside speaks.
     pub mail_server: Protocol,
@@ -75,22 +73,6 @@ pub struct Course {
     pub exchangers: bool,
     /// Whether the relay's wall clock jumps.
     pub clock_jumps: bool,
-}
-
-impl Course {
-    /// All troubles of all lines that there are.
-    fn orders(&self) -> Vec<(Lines, Trouble)> {
-        let stores: &[Lines] = match self.stores {
-            StoreKind::Embedded => &[],
-            StoreKind::Servers => &Lines::STORES,
-            StoreKind::LocalKeyServer => &[Lines::Database, Lines::Directory],
-        };
-        let names: &[Lines] = if self.exchangers { &[Lines::Names] } else { &[] };
-        let lines = [&Lines::MAIL, stores, names].concat();
-        // Neighbours are of different lines.
-        let of_all = |trouble| lines.iter().map(move |line| (*line, trouble));
-        Trouble::ALL.into_iter().flat_map(of_all).collect()
-    }
 }
 
 /// Runs it.
@@ -124,11 +106,11 @@ pub fn run(course: &Course) -> Summary {
     };
     let upstream = Upstream::start(&world, lines);
     let points = points(&course.sources);
-    let mut not_reached = Vec::new();
-    if course.every_point {
-        not_reached.extend(kill_everywhere(&mut keeper, &points));
-        not_reached.extend(stop_everywhere(course, &mut keeper, &points));
-    }
+    let of_names: &[Lines] = if course.exchangers { &[Lines::Names] } else { &[] };
+    let breaks = [&Lines::MAIL, stores.lines(), of_names].concat();
+    let mut not_reached = kill_everywhere(&mut keeper, &points);
+    not_reached.extend(stop_everywhere(course, &mut keeper, &points, &breaks));
+    let at_points = world.ledger.faults();
     let trouble = stores.trouble(&world, names);
     let until = Instant::now() + course.random_for;
     while Instant::now() < until {
@@ -141,6 +123,7 @@ pub fn run(course: &Course) -> Summary {
     trouble.end();
     let mut summary = world.ledger.judge();
     summary.not_reached = not_reached;
+    summary.at_points = at_points;
     summary.starts = keeper.starts;
     summary.start_max = keeper.start_max;
     summary
@@ -154,10 +137,17 @@ fn kill_everywhere(keeper: &mut Keeper, points: &[String]) -> Vec<String> {
     missed.iter().filter(again).map(|point| (**point).clone()).collect()
 }
 
-/// Stops it at each point, and breaks lines there; where it never came.
-fn stop_everywhere(course: &Course, keeper: &mut Keeper, points: &[String]) -> Vec<String> {
+/// Stops it at each point, and breaks lines there; where it never came, and which lines never broke.
+fn stop_everywhere(
+    course: &Course,
+    keeper: &mut Keeper,
+    points: &[String],
+    lines: &[Lines],
+) -> Vec<String> {
+    // Neighbours are of different lines.
+    let of_all = |trouble| lines.iter().map(move |line| (*line, trouble));
+    let orders: Vec<(Lines, Trouble)> = Trouble::ALL.into_iter().flat_map(of_all).collect();
     // From another one by each seed of a kind of rounds, so that in time each point has had each trouble of all lines.
-    let orders = course.orders();
     let turn = usize::try_from(course.seed / 4).unwrap() % orders.len();
     let mut not_reached = Vec::new();
     for (point, order) in points.iter().zip(orders.iter().cycle().skip(turn)) {
@@ -168,12 +158,8 @@ fn stop_everywhere(course: &Course, keeper: &mut Keeper, points: &[String]) -> V
     // At some points, the start among them, there is no line that carries anything.
     let obeyed = keeper.world.orders.obeyed();
     println!("lines broke at points: {obeyed:?}");
-    for (lines, _) in orders {
-        assert!(obeyed.contains_key(&lines), "no line of {lines} broke at a point");
-    }
-    let total: u64 = obeyed.values().sum();
-    let points = u64::try_from(points.len()).unwrap();
-    assert!(3 * total > points, "lines broke at {total} points only");
+    let never = lines.iter().filter(|lines| !obeyed.contains_key(lines));
+    not_reached.extend(never.map(|lines| format!("any point, with a line of {lines} to break")));
     not_reached
 }
 
@@ -195,13 +181,12 @@ pub fn torture(first: &Course, time: Duration) -> Summary {
         let kind = seed % 4;
         let course = Course {
             seed,
-            every_point: true,
             random_for: left.min(ROUND),
             mail_server: if kind % 2 == 0 { Protocol::Lmtp } else { Protocol::Smtp },
-            stores: match (kind, seed / 4 % 4) {
-                (0 | 1, _) => StoreKind::Embedded,
-                (_, 3) => StoreKind::LocalKeyServer,
-                _ => StoreKind::Servers,
+            stores: match kind {
+                0 | 1 => StoreKind::Embedded,
+                2 => StoreKind::Servers,
+                _ => StoreKind::NearServers,
             },
             exchangers: matches!(kind, 1 | 2),
             clock_jumps: kind % 2 == 0,

@@ -264,7 +264,7 @@ impl Books {
             |forgot: &&Instant| attempt.began <= **forgot + FORGETS && **forgot <= ended;
         let takes = |strike: &Strike| match strike.side {
             Side::Stores => strike.is_one_of(&["database", "disk"]),
-            Side::Relay => !strike.is_one_of(&["reloaded", "clock"]),
+            Side::Relay => strike.is_one_of(&HOLDS),
             Side::Downstream | Side::Upstream | Side::Names => false,
         };
         self.forgot.iter().filter(meanwhile).any(|forgot| {
@@ -290,6 +290,15 @@ const FAILURES: [&str; 6] = [
     "killed",
     "terminated",
     "point Kill",
+    "point Panic",
+    "point Stop, for longer",
+    "stopped from outside, for longer",
+];
+/// What keeps a living relay from its database; who was killed raises no alarm.
+const HOLDS: [&str; 6] = [
+    "terminated",
+    "no descriptors",
+    "point Delay",
     "point Panic",
     "point Stop, for longer",
     "stopped from outside, for longer",
@@ -591,9 +600,18 @@ mod tests {
         };
         let cut: fn(&Ledger) = |ledger| ledger.struck(Side::Downstream, "line Cut", Hit::Anybody);
         let killed: fn(&Ledger) = |ledger| ledger.struck(Side::Relay, "point Panic", Hit::Anybody);
+        let directory: fn(&Ledger) =
+            |ledger| ledger.struck(Side::Stores, "directory line Cut", Hit::Anybody);
+        let line: fn(&Ledger) =
+            |ledger| ledger.struck(Side::Stores, "database line Cut", Hit::Anybody);
+        let stopped: fn(&Ledger) = |ledger| ledger.struck(Side::Relay, "point Stop", Hit::Anybody);
         let cases = [
             (NOTHING, None),
             (&[Ledger::forgot], None),
+            (&[directory, Ledger::forgot], None),
+            (&[stopped, Ledger::forgot], None),
+            (&[delayed, Ledger::forgot], Some("12 a part was deferred")),
+            (&[line, Ledger::forgot], Some("12 a part was deferred")),
             (&[database], None),
             (&[delayed], None),
             (&[refused], None),

@@ -74,7 +74,7 @@ impl Keeper {
         false
     }
 
-    /// A life that stops at this point, and finds all these lines in this trouble when it goes on; whether it came there.
+    /// A life that stops at this point, and finds all these lines in this trouble from then on; whether it came there.
     pub(super) fn stop_at(
         &mut self,
         point: &str,
@@ -197,7 +197,7 @@ impl Keeper {
         let end = Instant::now() + patience;
         while !done() && Instant::now() < end {
             if let Some(status) = self.poll(&mut life) {
-                // Only where the last trouble of a key store was not over yet.
+                // Only where the last trouble of the database was not over yet.
                 self.bury(&mut life, status);
                 life = self.launch("");
             }

@@ -381,6 +381,11 @@ impl Ledger {
         (books.mails.len(), open)
     }
 
+    /// The faults so far, by kind.
+    pub(super) fn faults(&self) -> BTreeMap<String, u64> {
+        self.books.lock().unwrap().faults.clone()
+    }
+
     /// Compares what was told with what is held.
     pub(super) fn judge(&self) -> Summary {
         let books = self.books.lock().unwrap();

@@ -141,13 +141,14 @@ impl Carrier {
             let toward_server = self.toward_server;
             let now = |trouble| Plan { trouble, toward_server, after_octets: passed };
             let chance = self.plan.filter(|plan| passed + count > plan.after_octets);
+            let is_ordered = ordered.is_some();
             let due = ordered.map(now).or(chance);
             passed += count;
             match due {
                 None => to.write_all(octets).ok()?,
                 Some(plan) => {
                     let at = plan.after_octets - (passed - count).min(plan.after_octets);
-                    let struck = self.strike(plan.trouble, octets, at, from, to);
+                    let struck = self.strike((plan.trouble, is_ordered), octets, at, from, to);
                     let ends = matches!(plan.trouble, Trouble::Cut | Trouble::Truncated);
                     let is_client_s =
                         self.toward_server && self.connection.side() == Side::Upstream;
@@ -163,7 +164,7 @@ impl Carrier {
 
     fn strike(
         &mut self,
-        trouble: Trouble,
+        (trouble, is_ordered): (Trouble, bool),
         octets: &mut [u8],
         at: usize,
         from: &TcpStream,
@@ -173,7 +174,9 @@ impl Carrier {
             return to.write_all(octets).ok();
         }
         self.plan = None;
-        self.world.orders.obey(Lines::of(self.connection));
+        if is_ordered {
+            self.world.orders.obey(Lines::of(self.connection));
+        }
         self.world.ledger.struck_connection(self.connection, &format!("line {trouble:?}"));
         trouble.befall(octets, at, from, to, &self.world.chance)
     }

@@ -12,7 +12,9 @@ use crate::dns_line::{self, Trouble};
 pub(super) fn lay(world: &Arc<World>, target: SocketAddr) -> SocketAddr {
     let world = Arc::clone(world);
     dns_line::lay(target, move |_| {
-        if let Some(trouble) = world.orders.standing(Lines::Names) {
+        // Some are spared, so that what is asked after them is hit as well.
+        let ordered = world.orders.standing(Lines::Names);
+        if let Some(trouble) = ordered.filter(|_| world.chance.one_in(ORDERED_ONE_IN)) {
             world.orders.obey(Lines::Names);
             return Some(obey(&world, trouble));
         }
@@ -26,7 +28,7 @@ fn obey(world: &World, trouble: LineTrouble) -> Trouble {
         LineTrouble::Cut => (Trouble::Lost, "lost"),
         LineTrouble::Garbled => (Trouble::Garbled(any_bit(world)), "garbled"),
         LineTrouble::Held | LineTrouble::Slow => {
-            (Trouble::Late(world.chance.below(LATE_MS_MAX)), "late")
+            (Trouble::Late(world.chance.below(ORDERED_LATE_MS_MAX)), "late")
         }
         LineTrouble::Truncated => (Trouble::Short, "cut short"),
     };
@@ -66,6 +68,10 @@ fn note(world: &World, kind: &str) {
 
 /// How many answers are spared.
 const TROUBLE_ONE_IN: u64 = 16;
+/// How many are spared while an order stands.
+const ORDERED_ONE_IN: u64 = 2;
+/// Before the life ends that the order is for.
+const ORDERED_LATE_MS_MAX: u64 = 900;
 /// The latest answer.
 const LATE_MS_MAX: u64 = 1500;
 /// More than any answer has.

@@ -31,17 +31,17 @@ use crate::slapd::{BASE, Person, Settings, Slapd};
 pub enum StoreKind {
     /// A SQLite file.
     Embedded,
-    /// PostgreSQL, OpenLDAP for certificates of others, and a key server for secret keys, all of them over TLS.
+    /// PostgreSQL, OpenLDAP for certificates of others, and a key server for secret keys, each over TLS and a line that breaks.
     Servers,
-    /// The same with the key server on the relay's machine, by its unix socket.
-    LocalKeyServer,
+    /// The same without lines, so that a connection may be refused, and the key server by its unix socket.
+    NearServers,
 }
 
 /// The stores.
 #[derive(Debug)]
 pub(super) enum Stores {
     Embedded { database: PathBuf, disk: SmallDisk },
-    Servers { postgres: Box<Postgres>, directory: Box<Slapd>, keys: Box<Keys> },
+    Servers { postgres: Box<Postgres>, directory: Box<Slapd>, keys: Box<Keys>, have_lines: bool },
 }
 
 /// A key server and where its keys are.
@@ -76,28 +76,40 @@ impl Stores {
                 let gate = Gate::init_with(binary, domains, &["--database", &url]);
                 (Self::Embedded { database, disk }, gate)
             }
-            StoreKind::Servers | StoreKind::LocalKeyServer => {
+            StoreKind::Servers | StoreKind::NearServers => {
+                let have_lines = kind == StoreKind::Servers;
+                let reach = |lines, address| {
+                    if have_lines { store_line::lay(world, lines, address) } else { address }
+                };
                 let postgres = Box::new(Postgres::start());
                 let directory = Box::new(Slapd::start(Settings::default()));
-                let line = store_line::lay(world, Lines::Database, postgres.address);
+                let at = reach(Lines::Database, postgres.address);
                 let url = format!(
-                    "postgres://{USER}:{PASSWORD}@{line}/{}?sslmode=verify-full&sslrootcert={}",
+                    "postgres://{USER}:{PASSWORD}@{at}/{}?sslmode=verify-full&sslrootcert={}",
                     postgres.create_database(),
                     postgres.root.display()
                 );
                 let gate = Gate::init_with(binary, domains, &["--database", &url]);
-                let line = store_line::lay(world, Lines::Directory, directory.tls_address());
+                let at = reach(Lines::Directory, directory.tls_address());
                 gate.configure(|config| {
                     set(config, &["public_keys", "stores"], vec!["ldap"]);
-                    let servers = vec![format!("ldaps://localhost:{}", line.port())];
+                    let servers = vec![format!("ldaps://localhost:{}", at.port())];
                     set(config, &["public_keys", "ldap", "servers"], servers);
                     let root = directory.pki.root.to_str().unwrap();
                     set(config, &["public_keys", "ldap", "ca"], root);
                     set(config, &["public_keys", "ldap", "base"], BASE);
                 });
                 let keys = Box::new(Keys::new(kind, binary, domains, world));
-                (Self::Servers { postgres, directory, keys }, gate)
+                (Self::Servers { postgres, directory, keys, have_lines }, gate)
             }
+        }
+    }
+
+    /// The lines to them that break.
+    pub(super) fn lines(&self) -> &'static [Lines] {
+        match self {
+            Self::Servers { have_lines: true, .. } => &Lines::STORES,
+            _ => &[],
         }
     }
 
@@ -184,15 +196,17 @@ impl Stores {
                 database_goes(world);
                 strike_file(world, database, disk);
             }
-            Self::Servers { postgres, directory, keys } => match world.chance.below(9) {
-                0..2 => {
-                    database_goes(world);
-                    strike_database(world, postgres);
+            Self::Servers { postgres, directory, keys, have_lines } => {
+                match world.chance.below(if *have_lines { 9 } else { 6 }) {
+                    0..2 => {
+                        database_goes(world);
+                        strike_database(world, postgres);
+                    }
+                    2..4 => keys.strike(world),
+                    4..6 => strike_directory(world, directory),
+                    _ => strike_lines(world),
                 }
-                2..4 => keys.strike(world),
-                4..6 => strike_directory(world, directory),
-                _ => strike_lines(world),
-            },
+            }
         }
     }
 }
@@ -278,7 +292,7 @@ impl Keys {
         set(&mut relay, &["keys"], vec!["*"]);
         set(&mut relay, &["operations"], vec!["sign", "decrypt"]);
         let mut server = toml::Table::new();
-        let at = if kind == StoreKind::LocalKeyServer {
+        let at = if kind == StoreKind::NearServers {
             let socket = host.dir().join("keys.sock");
             let uid = fs::metadata(host.dir()).unwrap().uid();
             set(&mut relay, &["uid"], i64::from(uid));

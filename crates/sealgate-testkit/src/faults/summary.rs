@@ -39,6 +39,8 @@ pub struct Summary {
     pub replies: BTreeMap<String, u64>,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
+    /// Those of them that were injected while every fail point had its turn, before anything befell stores and machine at random.
+    pub at_points: BTreeMap<String, u64>,
     /// How often the relay was started.
     pub starts: usize,
     /// The longest time from a start to the first connection taken.
@@ -93,9 +95,22 @@ impl Summary {
         for (reply, count) in other.replies {
             *self.replies.entry(reply).or_default() += count;
         }
-        for (kind, count) in other.faults {
-            *self.faults.entry(kind).or_default() += count;
+        for (sum, more) in
+            [(&mut self.faults, other.faults), (&mut self.at_points, other.at_points)]
+        {
+            for (kind, count) in more {
+                *sum.entry(kind).or_default() += count;
+            }
         }
+    }
+
+    /// How many faults of this side, `stores` say, were injected at random.
+    pub fn at_random(&self, side: &str) -> u64 {
+        let of_side = |faults: &BTreeMap<String, u64>| -> u64 {
+            let counts = faults.iter().filter(|(kind, _)| kind.split(':').next() == Some(side));
+            counts.map(|(_, count)| count).sum()
+        };
+        of_side(&self.faults) - of_side(&self.at_points)
     }
 
     /// All faults.

@@ -109,7 +109,7 @@ impl fmt::Display for Lines {
     }
 }
 
-/// What all lines of one kind are to do with the next octets that they carry.
+/// What all lines of one kind are to do with what they carry.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     books: Mutex<OrderBooks>,
@@ -147,17 +147,17 @@ impl Orders {
 
     /// What a line, which has heard so many, has not been told yet.
     pub(super) fn due(&self, lines: Lines, heard: &mut u64) -> Option<Trouble> {
-        let given = self.books.lock().unwrap().given;
-        if std::mem::replace(heard, given) == given { None } else { self.standing(lines) }
+        let books = self.books.lock().unwrap();
+        let is_new = std::mem::replace(heard, books.given) != books.given;
+        is_new.then(|| books.standing(lines)).flatten()
     }
 
     /// What a line is to do as long as the order lasts.
     pub(super) fn standing(&self, lines: Lines) -> Option<Trouble> {
-        let order = self.books.lock().unwrap().latest?;
-        (order.lines == lines && Instant::now() <= order.until).then_some(order.trouble)
+        self.books.lock().unwrap().standing(lines)
     }
 
-    /// One of these lines did as it was told.
+    /// One of these lines did as it was told by [`Self::due`] or [`Self::standing`].
     pub(super) fn obey(&self, lines: Lines) {
         let books = &mut *self.books.lock().unwrap();
         let Some(order) = books.latest.as_mut().filter(|order| order.lines == lines) else {
@@ -171,6 +171,13 @@ impl Orders {
     /// How many some line obeyed, by their lines.
     pub(super) fn obeyed(&self) -> BTreeMap<Lines, u64> {
         self.books.lock().unwrap().obeyed.clone()
+    }
+}
+
+impl OrderBooks {
+    fn standing(&self, lines: Lines) -> Option<Trouble> {
+        let order = self.latest?;
+        (order.lines == lines && Instant::now() <= order.until).then_some(order.trouble)
     }
 }
 
