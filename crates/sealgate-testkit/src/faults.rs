@@ -24,6 +24,7 @@ use crate::pki::Pki;
 use crate::process::{free_port, loopback};
 use crate::sink::Protocol;
 
+mod carriage;
 mod chance;
 mod channel;
 mod downstream;

@@ -72,7 +72,12 @@ impl Postgres {
 
     /// The URL of a database over loopback, with the password in it.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}:{PASSWORD}@{}/{database}", self.address)
+        self.url_at(self.address, database)
+    }
+
+    /// The same through whatever leads there from this address.
+    pub fn url_at(&self, address: SocketAddr, database: &str) -> String {
+        format!("postgres://{USER}:{PASSWORD}@{address}/{database}")
     }
 
     /// The URL of a database over the unix socket, without a password.

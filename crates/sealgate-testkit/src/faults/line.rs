@@ -2,10 +2,10 @@
 //! reply's code turned over. Content is left as it is: what garbles it is the next party's affair to find.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread;
 
+use super::carriage;
 use super::ledger::{Connection, Side};
 use super::trouble::{Lines, Trouble};
 use super::world::World;
@@ -19,8 +19,7 @@ struct Plan {
 
 /// A line from somewhere to `target`; where it begins.
 pub(super) fn lay(world: &Arc<World>, side: Side, target: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = carriage::listen();
     lay_from(listener, world, side, target);
     address
 }
@@ -28,32 +27,29 @@ pub(super) fn lay(world: &Arc<World>, side: Side, target: SocketAddr) -> SocketA
 /// A line from here to `target`.
 pub(super) fn lay_from(listener: TcpListener, world: &Arc<World>, side: Side, target: SocketAddr) {
     let world = Arc::clone(world);
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let world = Arc::clone(&world);
-            thread::spawn(move || carry(&world, side, &client, target));
-        }
+    carriage::lay(listener, target, move |client, server| {
+        carry(&world, side, client, server);
     });
 }
 
-fn carry(world: &Arc<World>, side: Side, client: &TcpStream, target: SocketAddr) -> Option<()> {
-    let server = TcpStream::connect(target).ok()?;
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+fn carry(world: &Arc<World>, side: Side, client: &TcpStream, server: &TcpStream) -> Option<()> {
     let plan = world.chance.strikes(TROUBLE_ONE_IN).then(|| choose(world));
     // Each party knows whose transaction its own connection carries, within TLS as well.
     let connection = match side {
         Side::Upstream => Connection::of_server(side, client),
-        _ => Connection::of_client(side, &server),
+        _ => Connection::of_client(side, server),
     };
     let connection = connection.ok()?;
     world.ledger.carries(connection, None);
-    let back = {
-        let carrier = Carrier::new(world, connection, plan, false);
-        let (server, client) = (server.try_clone().ok()?, client.try_clone().ok()?);
-        thread::spawn(move || carrier.run(&server, &client))
-    };
-    Carrier::new(world, connection, plan, true).run(client, &server);
-    back.join().ok()
+    let [mut there, mut back] =
+        [true, false].map(|toward_server| Carrier::new(world, connection, plan, toward_server));
+    carriage::both_ways(
+        client,
+        server,
+        |from, to| there.pass(from, to),
+        |from, to| back.pass(from, to),
+    );
+    Some(())
 }
 
 fn choose(world: &World) -> Plan {
@@ -118,11 +114,6 @@ impl Carrier {
             heard: 0,
             progress: Progress::default(),
         }
-    }
-
-    fn run(mut self, from: &TcpStream, to: &TcpStream) {
-        self.pass(from, to);
-        let _ = to.shutdown(Shutdown::Write);
     }
 
     fn pass(&mut self, mut from: &TcpStream, mut to: &TcpStream) -> Option<()> {

@@ -8,10 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::Duration;
 
-use super::ledger::{Hit, Side};
+use super::ledger::Side;
+use super::stores;
 use super::world::{DOMAINS_OUTSIDE, World};
 use crate::dns_line::UNSIGNED_ZONE;
 use crate::nsd::{Nsd, Zone};
@@ -87,19 +86,13 @@ impl Names {
 
     /// Something befalls it and is over when this returns.
     pub(super) fn strike(&mut self, world: &Arc<World>) {
-        let pause = Duration::from_millis(100 + world.chance.below(2500));
-        let note = |kind: &str| world.ledger.struck(Side::Names, kind, Hit::Anybody);
-        if world.chance.one_in(2) {
-            note("name server killed");
-            self.server.kill();
-            sleep(pause);
-            self.server.start_again();
-        } else {
-            note("name server stopped");
-            self.server.signal("STOP");
-            sleep(pause);
-            self.server.signal("CONT");
-        }
+        stores::strike_server(
+            world,
+            (Side::Names, "name server"),
+            &mut self.server,
+            [Nsd::kill, Nsd::start_again],
+            [|it| it.signal("STOP"), |it| it.signal("CONT")],
+        );
     }
 }
 

@@ -2,44 +2,23 @@
 //! truncated, and with one bit turned over, at any octets of either direction.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread;
 
+use super::carriage;
 use super::ledger::{Hit, Side};
 use super::trouble::{Lines, Trouble};
 use super::world::World;
 
 /// A line to `target`; where it begins.
 pub(super) fn lay(world: &Arc<World>, lines: Lines, target: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = carriage::listen();
     let world = Arc::clone(world);
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let world = Arc::clone(&world);
-            thread::spawn(move || carry(&world, lines, &client, target));
-        }
+    carriage::lay(listener, target, move |client, server| {
+        let pass = |from: &TcpStream, to: &TcpStream| pass(&world, lines, from, to);
+        carriage::both_ways(client, server, pass, pass);
     });
     address
-}
-
-/// Where the store is away, the connection ends.
-fn carry(world: &Arc<World>, lines: Lines, client: &TcpStream, target: SocketAddr) -> Option<()> {
-    let server = TcpStream::connect(target).ok()?;
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let back = {
-        let world = Arc::clone(world);
-        let (server, client) = (server.try_clone().ok()?, client.try_clone().ok()?);
-        thread::spawn(move || run(&world, lines, &server, &client))
-    };
-    run(world, lines, client, &server);
-    back.join().ok()
-}
-
-fn run(world: &World, lines: Lines, from: &TcpStream, to: &TcpStream) {
-    pass(world, lines, from, to);
-    let _ = to.shutdown(Shutdown::Write);
 }
 
 fn pass(world: &World, lines: Lines, mut from: &TcpStream, mut to: &TcpStream) -> Option<()> {
@@ -70,14 +49,15 @@ const TROUBLE_ONE_IN: u64 = 3;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Shutdown;
+    use std::thread;
     use std::time::{Duration, Instant};
 
     use super::*;
 
     /// What comes back over a line in this trouble from who repeats what he hears, and how much was sent in pieces.
     fn repeated(trouble: Trouble) -> (Vec<u8>, usize) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let target = listener.local_addr().unwrap();
+        let (listener, target) = carriage::listen();
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut octets = [0; PIECE.len()];

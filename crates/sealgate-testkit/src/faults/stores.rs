@@ -22,7 +22,7 @@ use crate::gate::{Gate, set};
 use crate::key_server::KeyServer;
 use crate::mail;
 use crate::pki::Pki;
-use crate::postgres::{PASSWORD, Postgres, USER};
+use crate::postgres::Postgres;
 use crate::process::{free_port, loopback};
 use crate::slapd::{BASE, Person, Settings, Slapd};
 
@@ -41,7 +41,7 @@ pub enum StoreKind {
 #[derive(Debug)]
 pub(super) enum Stores {
     Embedded { database: PathBuf, disk: SmallDisk },
-    Servers { postgres: Box<Postgres>, directory: Box<Slapd>, keys: Box<Keys>, have_lines: bool },
+    Servers { postgres: Box<Postgres>, directory: Box<Slapd>, keys: Box<Keys> },
 }
 
 /// A key server and where its keys are.
@@ -77,18 +77,16 @@ impl Stores {
                 (Self::Embedded { database, disk }, gate)
             }
             StoreKind::Servers | StoreKind::NearServers => {
-                let have_lines = kind == StoreKind::Servers;
-                let reach = |lines, address| {
-                    if have_lines { store_line::lay(world, lines, address) } else { address }
+                let reach = |lines, address| match kind {
+                    StoreKind::Servers => store_line::lay(world, lines, address),
+                    _ => address,
                 };
                 let postgres = Box::new(Postgres::start());
                 let directory = Box::new(Slapd::start(Settings::default()));
                 let at = reach(Lines::Database, postgres.address);
-                let url = format!(
-                    "postgres://{USER}:{PASSWORD}@{at}/{}?sslmode=verify-full&sslrootcert={}",
-                    postgres.create_database(),
-                    postgres.root.display()
-                );
+                let url = postgres.url_at(at, &postgres.create_database());
+                let root = postgres.root.display();
+                let url = format!("{url}?sslmode=verify-full&sslrootcert={root}");
                 let gate = Gate::init_with(binary, domains, &["--database", &url]);
                 let at = reach(Lines::Directory, directory.tls_address());
                 gate.configure(|config| {
@@ -100,7 +98,7 @@ impl Stores {
                     set(config, &["public_keys", "ldap", "base"], BASE);
                 });
                 let keys = Box::new(Keys::new(kind, binary, domains, world));
-                (Self::Servers { postgres, directory, keys, have_lines }, gate)
+                (Self::Servers { postgres, directory, keys }, gate)
             }
         }
     }
@@ -108,7 +106,9 @@ impl Stores {
     /// The lines to them that break.
     pub(super) fn lines(&self) -> &'static [Lines] {
         match self {
-            Self::Servers { have_lines: true, .. } => &Lines::STORES,
+            Self::Servers { keys, .. } if matches!(keys.at, KeyServerPlace::Line(..)) => {
+                &Lines::STORES
+            }
             _ => &[],
         }
     }
@@ -191,20 +191,39 @@ impl Stores {
     }
 
     fn strike(&mut self, world: &World) {
+        let lines = self.lines();
         match self {
             Self::Embedded { database, disk } => {
                 database_goes(world);
                 strike_file(world, database, disk);
             }
-            Self::Servers { postgres, directory, keys, have_lines } => {
-                match world.chance.below(if *have_lines { 9 } else { 6 }) {
+            Self::Servers { postgres, directory, keys } => {
+                match world.chance.below(if lines.is_empty() { 6 } else { 9 }) {
                     0..2 => {
                         database_goes(world);
-                        strike_database(world, postgres);
+                        strike_server(
+                            world,
+                            (Side::Stores, "database"),
+                            &mut **postgres,
+                            [|it| it.kill(), |it| it.resume()],
+                            [|it| it.signal_all("STOP"), |it| it.signal_all("CONT")],
+                        );
                     }
-                    2..4 => keys.strike(world),
-                    4..6 => strike_directory(world, directory),
-                    _ => strike_lines(world),
+                    2..4 => strike_server(
+                        world,
+                        (Side::Stores, "key server"),
+                        &mut **keys,
+                        [Keys::kill, Keys::serve],
+                        [|it| it.signal("STOP"), |it| it.signal("CONT")],
+                    ),
+                    4..6 => strike_server(
+                        world,
+                        (Side::Stores, "directory"),
+                        &mut **directory,
+                        [Slapd::kill, Slapd::start_again],
+                        [|it| it.pause(), |it| it.resume()],
+                    ),
+                    _ => strike_lines(world, lines),
                 }
             }
         }
@@ -232,37 +251,27 @@ fn strike_file(world: &World, database: &Path, disk: &mut SmallDisk) {
     }
 }
 
-fn strike_database(world: &World, postgres: &Postgres) {
-    if world.chance.one_in(2) {
-        note(world, "database killed");
-        postgres.kill();
-        pause(world);
-        postgres.resume();
-    } else {
-        note(world, "database silent");
-        postgres.signal_all("STOP");
-        pause(world);
-        postgres.signal_all("CONT");
-    }
-}
-
-fn strike_directory(world: &World, directory: &mut Slapd) {
-    if world.chance.one_in(2) {
-        note(world, "directory killed");
-        directory.kill();
-        pause(world);
-        directory.start_again();
-    } else {
-        note(world, "directory silent");
-        directory.pause();
-        pause(world);
-        directory.resume();
-    }
+/// Something is killed and started again, or silenced and goes on.
+pub(super) fn strike_server<S>(
+    world: &World,
+    (side, name): (Side, &str),
+    server: &mut S,
+    [kill, start]: [fn(&mut S); 2],
+    [silence, resume]: [fn(&mut S); 2],
+) {
+    let (befell, away, back) = match world.chance.one_in(2) {
+        true => ("killed", kill, start),
+        false => ("silent", silence, resume),
+    };
+    world.ledger.struck(side, &format!("{name} {befell}"), Hit::Anybody);
+    away(server);
+    pause(world);
+    back(server);
 }
 
 /// The lines that obey note it.
-fn strike_lines(world: &World) {
-    let lines = world.chance.pick(&Lines::STORES);
+fn strike_lines(world: &World, among: &[Lines]) {
+    let lines = world.chance.pick(among);
     if lines == Lines::Database {
         database_goes(world);
     }
@@ -314,18 +323,12 @@ impl Keys {
         Self { binary: binary.to_owned(), host, server: None, at }
     }
 
-    fn strike(&mut self, world: &World) {
-        if world.chance.one_in(2) {
-            note(world, "key server killed");
-            self.server.take().unwrap().kill();
-            pause(world);
-            self.serve();
-        } else {
-            note(world, "key server silent");
-            self.server.as_ref().unwrap().signal("STOP");
-            pause(world);
-            self.server.as_ref().unwrap().signal("CONT");
-        }
+    fn kill(&mut self) {
+        self.server.take().unwrap().kill();
+    }
+
+    fn signal(&self, signal: &str) {
+        self.server.as_ref().unwrap().signal(signal);
     }
 
     fn serve(&mut self) {
